@@ -1,0 +1,25 @@
+"""Pruning-Aware Tuning: prune a language model's hidden size while tuning it.
+
+The names a Python user needs are importable from here; they load torch only when they are used, so that the workflow can import
+the light parts of the package in milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pat.config import PatConfig
+    from pat.model import PatCallback, PatModel, attach
+
+__version__ = "0.1.0"
+__all__ = ["PatCallback", "PatConfig", "PatModel", "__version__", "attach"]
+
+_HOMES = {"PatConfig": "pat.config", "PatModel": "pat.model", "PatCallback": "pat.model", "attach": "pat.model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'pat' has no attribute {name!r}")

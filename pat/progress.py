@@ -1,0 +1,64 @@
+"""What a user sees of a long job: a line on the terminal every few seconds, and the same lines in the log file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+LINE_INTERVAL_S = 10.0
+logger = logging.getLogger("pat")
+
+
+def log_to(log: Path | None) -> None:
+    """Send all log records to `log` (all but progress lines leave the terminal then), or to the terminal where it is None."""
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+        terminal = logging.StreamHandler(sys.stderr)
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        terminal.addFilter(lambda record: bool(getattr(record, "for_terminal", False)))
+        root.addHandler(terminal)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+
+
+def say(message: str) -> None:
+    """Show one line on the terminal and keep it in the log."""
+    logger.info(message, extra={"for_terminal": True})
+
+
+class Progress:
+    """Counts a job's steps and shows rate-limited lines with the figures given and the time left."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label = label
+        self.total = total
+        self._started = self._last_line = time.monotonic()
+        self._first: int | None = None
+
+    def update(self, done: int, **figures: float) -> None:
+        """Note that `done` of the steps are done; a line appears at most every ten seconds."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._started = done, now
+        if now - self._last_line < LINE_INTERVAL_S:
+            return
+        self._last_line = now
+        shown = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+        say(f"{self.label}: {done}/{self.total}{shown}{self._time_left(done, now)}")
+
+    def _time_left(self, done: int, now: float) -> str:
+        steps_since_start = done - (self._first or 0)
+        if steps_since_start <= 0:
+            return ""
+        seconds = (now - self._started) / steps_since_start * (self.total - done)
+        return f", {seconds:.0f} s left"
+
+    def finish(self, message: str = "done") -> None:
+        """Show the closing line, with the wall time."""
+        say(f"{self.label}: {message} ({time.monotonic() - self._started:.1f} s)")
