@@ -1,0 +1,44 @@
+"""The registry of methods: what each one tunes, what prunes it and in which order. One entry a method; rules read it and never a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Tuner = Literal["lora", "dora", "pat", "pat-dora"]
+Pruner = Literal["channel-magnitude"]
+Order = Literal["tune", "prune-tune", "tune-prune"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way from a base model to a tuned stock checkpoint.
+
+    `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
+    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it. A method that does not prune has ratio 0 alone.
+    """
+
+    name: str
+    label: str
+    mode: str
+    tuner: Tuner
+    pruner: Pruner | None
+    order: Order
+    prunes: bool
+
+    def __post_init__(self) -> None:
+        if (self.pruner is None) != (self.order == "tune"):
+            raise ValueError(f"method {self.name}: order {self.order!r} and pruner {self.pruner!r} contradict each other")
+        if self.pruner is not None and not self.prunes:
+            raise ValueError(f"method {self.name}: has the pruner {self.pruner!r} but does not prune")
+
+
+_ALL = (
+    Method("lora", "LoRA", "", "lora", None, "tune", prunes=False),
+    Method("dora", "DoRA", "", "dora", None, "tune", prunes=False),
+    Method("pat", "PAT", "PAT", "pat", None, "tune", prunes=True),
+    Method("pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True),
+    Method("channel-magnitude-pft", "Channel magnitude", "P→FT", "lora", "channel-magnitude", "prune-tune", prunes=True),
+    Method("channel-magnitude-ftp", "Channel magnitude", "FT→P", "lora", "channel-magnitude", "tune-prune", prunes=True),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}

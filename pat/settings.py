@@ -1,0 +1,283 @@
+"""What a run can be told: one checked, frozen model per component, and the reader for them.
+
+Owns field names, ranges and defaults, and the wording of a mistake in them. Knows nothing of experiments, paths or torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+
+from pat.errors import UserError
+
+
+
+def _number(value: object) -> object:
+    """YAML 1.1 reads 1e-3 as text, because it lacks a dot; everybody who writes it means the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Count = Annotated[int, Field(gt=0)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Rate = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values never change after checking, and 3 is not taken for "3" or true."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters on every linear layer. Rank 64 is the paper's baseline (appendix); alpha and dropout are PEFT's meaning."""
+
+    rank: Count = 64
+    alpha: Rate = 16.0
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
+
+
+class TuningSettings(Settings):
+    """The instruction-tuning recipe, the same for every method unless a method's row overrides it."""
+
+    epochs: Rate | None = None
+    max_steps: Count | None = Field(default=None, validate_default=True)
+    learning_rate: Rate
+    batch_size: Count
+    micro_batch_size: Count | None = Field(default=None, description="rows per forward pass; None: the whole batch")
+    max_length: Annotated[int, Field(ge=8)] = 256
+    warmup_steps: CountOrZero = 0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: Weight = 0.0
+    max_grad_norm: Rate = 1.0
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+    checkpoint_steps: Count = 100
+    log_steps: Count = 10
+    threads: Count = 1
+    device: Device = "auto"
+    lora: LoraSettings = LoraSettings()
+
+    @field_validator("max_steps")
+    @classmethod
+    def _one_length(cls, max_steps: int | None, info: ValidationInfo) -> int | None:
+        if "epochs" in info.data and (max_steps is None) == (info.data["epochs"] is None):
+            raise ValueError("give exactly one of epochs and max_steps")
+        return max_steps
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _divides_batch(cls, micro: int | None, info: ValidationInfo) -> int | None:
+        batch = info.data.get("batch_size")
+        if micro is not None and batch is not None and batch % micro:
+            raise ValueError(f"must divide batch_size, which is {batch}")
+        return micro
+
+
+class PatSettings(Settings):
+    """The mask and its operators; the paper's section 3 and what it leaves open. The ratio comes from the cell."""
+
+    hio_rank: Count | Literal["dense"] = 200
+    variant: Literal["paper", "release"] = "paper"
+    mask: Literal["trained", "frozen"] = "trained"
+    count: Literal["centre", "loss"] = "centre"
+    milestone_fraction: Annotated[Number, Field(gt=0, le=1)] = 1 / 3
+    decide_fraction: Annotated[Number, Field(gt=0, le=1)] = 0.1
+    identity_weight: Weight = 0.01
+    active_weight: Weight = 1.0
+    mask_learning_rate: Rate | None = Field(default=None, description="a step; None: 0.5 over the milestone step")
+    align: Count | Literal["auto"] = "auto"
+
+
+class TuneJob(Settings):
+    """Everything `pat tune` needs beside its files, the tuner, the ratio and the seed."""
+
+    tuning: TuningSettings
+    pat: PatSettings = PatSettings()
+
+
+class PretrainSettings(Settings):
+    """A base model made from scratch inside the pipeline: its shape and its short training run."""
+
+    family: Literal["llama"] = "llama"
+    vocab_size: Annotated[int, Field(ge=64)]
+    hidden_size: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count | None = Field(default=None, description="None: as many as heads")
+    intermediate_size: Count
+    context_length: Annotated[int, Field(ge=8)]
+    tie_embeddings: bool = False
+    steps: Count
+    batch_size: Count
+    learning_rate: Rate
+    warmup_steps: CountOrZero = 0
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    threads: Count = 1
+    seed: CountOrZero = 0
+    checkpoint_steps: Count = 500
+
+    @field_validator("heads")
+    @classmethod
+    def _divides_hidden(cls, heads: int, info: ValidationInfo) -> int:
+        hidden = info.data.get("hidden_size")
+        if hidden is not None and (hidden % heads or (hidden // heads) % 2):
+            raise ValueError(f"must divide hidden_size ({hidden}) into heads of an even size")
+        return heads
+
+    @field_validator("kv_heads")
+    @classmethod
+    def _divides_heads(cls, kv_heads: int | None, info: ValidationInfo) -> int | None:
+        heads = info.data.get("heads")
+        if kv_heads is not None and heads is not None and heads % kv_heads:
+            raise ValueError(f"must divide heads, which is {heads}")
+        return kv_heads
+
+
+class EvaluationSettings(Settings):
+    """How a checkpoint is scored. `limit` keeps the first items of every task; `harness_tasks` are lm-eval's own variants."""
+
+    batch_size: Count = 16
+    max_new_tokens: Count = 8
+    limit: Count | None = None
+    log_likelihood: bool = True
+    generate: bool = True
+    harness_tasks: tuple[str, ...] = Field(default=(), strict=False)
+    perplexity_context: Annotated[int, Field(ge=8)] = 256
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    threads: Count = 1
+
+
+def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
+    """Return checked settings from JSON text (it starts with a brace) or a YAML or JSON file.
+
+    Raises UserError that lists every problem, each with its field, value and what is allowed.
+    """
+    is_text = isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{")
+    source = "settings" if is_text else str(text_or_path)
+    data = _parse_json(str(text_or_path), source) if is_text else read_yaml(Path(text_or_path))
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{source}: {problem}" for problem in problems(model, error))) from None
+
+
+def _parse_json(text: str, source: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{source}: is not valid JSON ({error})") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the parsed YAML (or JSON) file. Raises UserError where it is missing or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = ()) -> list[str]:
+    """Return one line per problem, "field.path: value …: what is allowed", unknown keys with the nearest known one."""
+    found: dict[str, list[str]] = {}  # what is wrong -> what would be right, from each branch of a union
+    for detail in error.errors():
+        wrong, right = _problem(model, detail, prefix)
+        found.setdefault(wrong, []).append(right)
+    return [wrong + " or ".join(right) for wrong, right in found.items()]
+
+
+def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]) -> tuple[str, str]:
+    field, known = _locate(model, detail["loc"])
+    path = ".".join([*prefix, *field]) or "top level"
+    if detail["type"] == "extra_forbidden":
+        return f"{path}: unknown key", nearest(field[-1], known)
+    if detail["type"] == "missing":
+        return f"{path}: is required", ""
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    needs_verb = not message.startswith(("must", "give"))
+    return f"{path}: {shown(detail['input'])} is not allowed: ", f"must be {message}" if needs_verb else message
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: JSON where possible, cut at 60 characters."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …? allowed: …" for a name that is not among the known ones."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint}; allowed: {', '.join(names)}" if names else hint
+
+
+def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], list[str]]:
+    """Return the field path as the user wrote it and the keys allowed at its last step.
+
+    Pydantic's own path also names the branch of a union that it tried; those steps are not the user's and are left out.
+    """
+    path: list[str] = []
+    candidates: list[Any] = [model]
+    known: list[str] = []
+    for step in location:
+        models = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        tagged = [kind for kind in models if len(models) > 1 and step in _tags(kind)]
+        if tagged:
+            candidates = tagged
+            continue
+        deeper = [inner for kind in candidates for inner in _step(kind, step)]
+        if not deeper and not models:
+            break  # a union branch of a plain value ("int", "literal[...]"): nothing below it is the user's
+        known = sorted({name for kind in models for name in kind.model_fields})
+        path.append(str(step))
+        candidates = deeper
+    return path, known
+
+
+def _tags(model: type[BaseModel]) -> set[object]:
+    """Return the values of a model's `source` field, which tell the members of a union apart."""
+    field = model.model_fields.get("source")
+    return set(get_args(field.annotation)) if field else set()
+
+
+def _step(kind: Any, step: int | str) -> Iterator[Any]:
+    """Yield the types that can stand under `step` of a value of type `kind`."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if step in kind.model_fields:
+            yield from _members(kind.model_fields[str(step)].annotation)
+    elif get_origin(kind) in (dict, Mapping):
+        yield from _members(get_args(kind)[1])
+    elif get_origin(kind) in (list, tuple):
+        yield from _members(get_args(kind)[0])
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    else:
+        yield annotation
