@@ -1,0 +1,184 @@
+"""Stock checkpoints on disk: their tensors one at a time, new ones shard by shard, and the small files that travel along.
+
+Never holds a whole model. Only safetensors are read.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from pat.artefacts import new_folder, read_json, write_json
+from pat.errors import UserError
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+              "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
+MIN_SHARD_BYTES = 256 * 2**20
+MAX_SHARD_BYTES = 4 * 2**30
+SHARDS_AT_LEAST = 8
+"""A shard of an eighth of the source keeps the merge's memory well under the source's size."""
+
+
+def load_config(folder: Path, **changes: Any) -> Any:
+    """Return the folder's Hugging Face config with `changes` applied. Raises UserError where there is none or it is refused."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: holds no config.json; a model folder as save_pretrained writes it is needed")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {error}") from None
+
+
+def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Return the stock model of a folder, in the checkpoint's dtype unless another is given.
+
+    Raises UserError where a tensor is missing, left over or misshapen: transformers would fill gaps with random values.
+    """
+    config = load_config(folder)
+    shard_files(folder)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype or "auto", local_files_only=True, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True,
+        )  # fmt: skip
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise UserError(f"{folder}: cannot be loaded as a model: {error}") from None
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, report[problem])):
+            raise UserError(f"{folder}: {problem.replace('_keys', '')} tensor(s) {', '.join(names[:5])}; the checkpoint does not fit its config")
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint in name order. Raises UserError where there are none or one is missing."""
+    if (folder / INDEX_NAME).is_file():
+        names = sorted(set(read_json(folder / INDEX_NAME)["weight_map"].values()))
+    else:
+        names = [WEIGHTS_NAME]
+    for name in names:
+        if not (folder / name).is_file():
+            hint = "" if not list(folder.glob("*.bin")) else "; its .bin files are pickles, which are never loaded: convert them first"
+            raise UserError(f"{folder / name}: no such file{hint}")
+    return [folder / name for name in names]
+
+
+def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the checkpoint's tensors one at a time, by shard. Raises UserError on a broken file."""
+    for path in shard_files(folder):
+        try:
+            with safe_open(path, framework="pt") as shard:
+                for name in shard.keys():  # noqa: SIM118 - not a mapping
+                    yield name, shard.get_tensor(name)
+        except SafetensorError as error:
+            raise UserError(f"{path}: is not a readable safetensors file ({error})") from None
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return every tensor's shape without reading the tensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in shard_files(folder):
+        with safe_open(path, framework="pt") as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a mapping
+                shapes[name] = tuple(shard.get_slice(name).get_shape())
+    return shapes
+
+
+def weights_size(folder: Path) -> int:
+    """Return the bytes of the checkpoint's weights."""
+    return sum(path.stat().st_size for path in shard_files(folder))
+
+
+def write_shards(folder: Path, named: Iterable[tuple[str, Tensor]], source_bytes: int) -> None:
+    """Write tensors as they come, holding one shard at a time, with the index where there is more than one."""
+    limit = min(max(source_bytes // SHARDS_AT_LEAST, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
+    files: list[list[str]] = []
+    pending: dict[str, Tensor] = {}
+    total = held = 0
+    for name, tensor in named:
+        if pending and held + tensor.nbytes > limit:
+            files.append(_write_part(folder, len(files), pending))
+            pending, held = {}, 0
+        pending[name] = tensor
+        held += tensor.nbytes
+        total += tensor.nbytes
+    files.append(_write_part(folder, len(files), pending))
+    _name_parts(folder, files, total)
+
+
+def _write_part(folder: Path, part: int, named: dict[str, Tensor]) -> list[str]:
+    save_file(named, folder / f"part-{part}", metadata={"format": "pt"})
+    return list(named)
+
+
+def _name_parts(folder: Path, files: list[list[str]], total: int) -> None:
+    """Give the parts their stock names, which hold the number of shards and so are known only now."""
+    if len(files) == 1:
+        (folder / "part-0").rename(folder / WEIGHTS_NAME)
+        return
+    weight_map = {}
+    for part, names in enumerate(files):
+        final = f"model-{part + 1:05d}-of-{len(files):05d}.safetensors"
+        (folder / f"part-{part}").rename(folder / final)
+        weight_map |= dict.fromkeys(names, final)
+    write_json(folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy tokenizer, generation config and licence files."""
+    for pattern in COMPANIONS:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+def parameter_counts(folder: Path, embedding: str, head: str, *, tied: bool) -> dict[str, int]:
+    """Return unique parameters of a checkpoint, and how many are left without embedding and head."""
+    sizes = {name: math.prod(shape) for name, shape in tensor_shapes(folder).items()}
+    if tied:
+        sizes.pop(f"{head}.weight", None)
+    outer = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in (embedding, head))
+    return {"unique": sum(sizes.values()), "without_embeddings": sum(sizes.values()) - outer}
+
+
+def import_model(source: Path, out: Path) -> None:
+    """Copy a local checkpoint into `out` with a manifest, so that later phases can check it. Raises UserError on pickled weights."""
+    load_config(source)
+    with new_folder(out) as folder:
+        for path in [source / "config.json", *shard_files(source)]:
+            shutil.copyfile(path, folder / path.name)
+        if (source / INDEX_NAME).is_file():
+            shutil.copyfile(source / INDEX_NAME, folder / INDEX_NAME)
+        copy_companions(source, folder)
+
+
+def fetch_model(hub_id: str, revision: str, out: Path) -> None:
+    """Download a model's safetensors, config and tokenizer from the hub into `out`; the one step of a run that needs a network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["config.json", "*.safetensors", INDEX_NAME, *COMPANIONS]
+    with new_folder(out) as folder:
+        try:
+            snapshot_download(hub_id, revision=revision, local_dir=folder, allow_patterns=patterns)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise UserError(f"model {hub_id!r} at revision {revision!r} cannot be fetched: {error}; fetch it where there is a network, "
+                            "or give a local folder as `path`") from None
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        shard_files(folder)
+
+
+def dtype_of(folder: Path) -> torch.dtype:
+    """Return the dtype of the checkpoint's first tensor."""
+    return next(tensor for _, tensor in tensors(folder)).dtype

@@ -1,0 +1,112 @@
+"""PatConfig: what a pruning-aware run may choose. Frozen, torch-free, saved beside every adapter as `pat_config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pat.artefacts import read_json, write_json
+
+PAT_CONFIG_NAME = "pat_config.json"
+
+Variant = Literal["paper", "release"]
+CHOICES = {
+    "variant": ("paper", "release"),
+    "mask": ("trained", "frozen"),
+    "count": ("centre", "loss"),
+}
+
+
+@dataclass(frozen=True)
+class PatConfig:
+    """Choices of one run; `None` means the default of the variant, or what is only known later.
+
+    `variant="paper"` starts from D = I (v = 0, orthogonal L0 and L1) and normalises both factors; `variant="release"` follows the
+    authors' code: scale over the output channels, L1 = 0, Kaiming L0, their count and identity losses, membership at 0.8 of the
+    milestone. In both, exactly `width` channels survive (method section 8). Raises ValueError on a value that cannot be.
+    """
+
+    pruning_ratio: float
+    width: int | None = None
+    align: int | Literal["auto"] = "auto"
+    hio_rank: int | Literal["dense"] = 200
+    variant: Variant = "paper"
+    mask: Literal["trained", "frozen"] = "trained"
+    count: Literal["centre", "loss"] | None = None
+    total_steps: int | None = None
+    milestone_fraction: float = 1 / 3
+    decide_fraction: float | None = None
+    identity_weight: float | None = None
+    active_weight: float = 1.0
+    mask_learning_rate: float | None = None
+    lora_rank: int = 20
+    lora_alpha: float = 4.0
+    lora_dropout: float = 0.05
+    use_dora: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, allowed in CHOICES.items():
+            value = getattr(self, field)
+            if value not in allowed and not (field == "count" and value is None):
+                raise ValueError(f"PatConfig.{field}={value!r}: must be one of {', '.join(map(repr, allowed))}")
+        self._check_range("pruning_ratio", 0.0, 1.0, open_end=True)
+        self._check_range("milestone_fraction", 0.0, 1.0, open_start=True)
+        if self.decide_fraction is not None:
+            self._check_range("decide_fraction", 0.0, 1.0, open_start=True)
+        if self.hio_rank != "dense" and self.hio_rank < 0:
+            raise ValueError(f"PatConfig.hio_rank={self.hio_rank}: must be 'dense', 0 (mask alone) or a positive rank")
+        if self.lora_rank < 1:
+            raise ValueError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
+        if self.total_steps is not None and self.milestone_step < 2:
+            raise ValueError(
+                f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
+                f"milestone at step {self.milestone_step}: the gate needs at least 2 steps to close"
+            )
+
+    def _check_range(self, field: str, low: float, high: float, *, open_start: bool = False, open_end: bool = False) -> None:
+        value = getattr(self, field)
+        inside = (low < value if open_start else low <= value) and (value < high if open_end else value <= high)
+        if not inside:
+            bounds = f"{'(' if open_start else '['}{low:g}, {high:g}{')' if open_end else ']'}"
+            raise ValueError(f"PatConfig.{field}={value!r}: must lie in {bounds}")
+
+    @property
+    def milestone_step(self) -> int:
+        """Step s0 from which the mask is 0/1 (paper: a third of all steps). Needs `total_steps`."""
+        if self.total_steps is None:
+            raise ValueError("PatConfig.total_steps is not set: give it, or train with PatCallback, which takes it from the trainer")
+        return round(self.total_steps * self.milestone_fraction)
+
+    @property
+    def decide_step(self) -> int:
+        """Step at which it is settled which channels live, between 1 and the milestone."""
+        default = 0.8 if self.variant == "release" else 0.1
+        fraction = default if self.decide_fraction is None else self.decide_fraction
+        return min(max(round(fraction * self.milestone_step), 2), self.milestone_step)
+
+    @property
+    def keeps_count(self) -> Literal["centre", "loss"]:
+        """How the number of open channels is held: by centring the proxy, or by L_active alone (as printed and as released)."""
+        return self.count or ("loss" if self.variant == "release" else "centre")
+
+    @property
+    def weight_of_identity(self) -> float:
+        """Factor of the identity loss; the released code uses 1, the paper start at D = I wants next to none (method 12.3)."""
+        default = 1.0 if self.variant == "release" else 0.01
+        return default if self.identity_weight is None else self.identity_weight
+
+    def save(self, folder: Path) -> None:
+        """Write `pat_config.json` into `folder`."""
+        write_json(folder / PAT_CONFIG_NAME, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> PatConfig:
+        """Read `pat_config.json` from `folder`. Raises UserError where it is missing, ValueError on a field it does not know."""
+        fields: dict[str, Any] = read_json(folder / PAT_CONFIG_NAME)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"{folder / PAT_CONFIG_NAME}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return cls(**fields)

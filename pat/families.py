@@ -1,0 +1,118 @@
+"""Model families as data: who writes to the residual stream, who reads it, which norms stand on it.
+
+The only module that knows tensor names. A new architecture is one entry in FAMILIES and one row in the test table. No torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from pat.errors import UserError
+
+
+class Role(Enum):
+    """What a tensor does with the residual stream."""
+
+    EMBEDDING = auto()
+    """Writes: rows are tokens, columns are channels."""
+    WRITE = auto()
+    """Writes: output rows are channels."""
+    READ = auto()
+    """Reads: input columns are channels."""
+    NORM = auto()
+    """Gain over the channels, before readers inside a layer."""
+    FINAL_NORM = auto()
+    """Gain over the channels, before the head."""
+    HEAD = auto()
+    """Reads: rows are tokens, columns are channels."""
+    INSIDE = auto()
+    """Does not touch the stream, such as a norm over a head."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names of one architecture's modules. Layer modules are relative to `layers.<index>`.
+
+    `gain_offset` is 1 where the norm multiplies by 1 + g instead of g. `embedding_factor` says that the model multiplies its
+    embedding by sqrt(hidden_size).
+    """
+
+    model_type: str
+    attention_output: str = "self_attn.o_proj"
+    mlp_output: str = "mlp.down_proj"
+    readers: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    inside: tuple[str, ...] = ()
+    embedding: str = "model.embed_tokens"
+    layers: str = "model.layers"
+    final_norm: str = "model.norm"
+    head: str = "lm_head"
+    gain_offset: float = 0.0
+    embedding_factor: bool = False
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """The linear layers inside a decoder layer: what LoRA adapts."""
+        return (*self.readers, self.attention_output, self.mlp_output)
+
+    def writes(self, layer_count: int) -> tuple[str, ...]:
+        """Module names of all 2L + 1 writes to the stream, in the order of the computation."""
+        in_layers = [
+            f"{self.layers}.{layer}.{output}" for layer in range(layer_count) for output in (self.attention_output, self.mlp_output)
+        ]
+        return (self.embedding, *in_layers)
+
+    def role(self, tensor: str) -> Role:
+        """Return what a checkpoint's tensor does. Raises UserError on a name this family does not have."""
+        module, _, _ = tensor.rpartition(".")
+        outside = {self.embedding: Role.EMBEDDING, self.final_norm: Role.FINAL_NORM, self.head: Role.HEAD}
+        if module in outside:
+            return outside[module]
+        if match := re.fullmatch(re.escape(self.layers) + r"\.\d+\.(.+)", module):
+            for role, modules in self._roles_in_layer():
+                if match[1] in modules:
+                    return role
+        raise UserError(
+            f"tensor {tensor!r} is not part of a {self.model_type!r} model as pat knows it; "
+            "its entry in pat/families.py has to name every module"
+        )
+
+    def _roles_in_layer(self) -> tuple[tuple[Role, tuple[str, ...]], ...]:
+        return (
+            (Role.WRITE, (self.attention_output, self.mlp_output)),
+            (Role.READ, self.readers),
+            (Role.NORM, self.norms),
+            (Role.INSIDE, self.inside),
+        )
+
+
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        Family("llama"),  # also Yi, whose checkpoints are Llama's
+        Family("mistral"),
+        Family("qwen2"),
+        Family("qwen3", inside=("self_attn.q_norm", "self_attn.k_norm")),
+        Family("gemma", gain_offset=1.0, embedding_factor=True),
+    )
+}
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a Hugging Face config. Raises UserError on an architecture that has no entry."""
+    model_type = getattr(config, "model_type", None)
+    if model_type not in FAMILIES:
+        raise UserError(
+            f"architecture {model_type!r} is not known; known are {', '.join(sorted(FAMILIES))}. A new one is an entry in "
+            "pat/families.py that names its writes, readers and norms, the offset of its norm gain, and whether it scales its embedding"
+        )
+    return FAMILIES[model_type]
+
+
+def head_size(config: Any) -> int:
+    """Size of one attention head: the config's own, else hidden size over heads, which is the stock default."""
+    explicit = getattr(config, "head_dim", None)
+    return int(explicit or config.hidden_size // config.num_attention_heads)

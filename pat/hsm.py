@@ -1,0 +1,144 @@
+"""Hybrid Sparsification Modules: a linear map D after each write to the residual stream, then the shared mask.
+
+Owns the Hybrid-Identity-Operator, its dense ablation and the identity loss (paper, section 3.2). Knows nothing of models.
+Axes: D hidden channels (output side of a write), R operator rank, I input features of the folded weight.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pat.mask import UnifiedMask
+
+
+class Operator(nn.Module):
+    """A linear map D on the hidden axis that can be folded into the weight before it."""
+
+    @abstractmethod
+    def forward(self, y: Tensor) -> Tensor:
+        """D·y on the last axis, y's shape and dtype."""
+
+    @abstractmethod
+    def fold(self, weight_DI: Tensor) -> Tensor:
+        """D·W in W's dtype."""
+
+    def identity_loss(self) -> Tensor:
+        """Distance of the operator's factors from orthogonality; zero where there is nothing to hold."""
+        return torch.zeros((), device=next(iter(self.parameters()), torch.zeros(())).device)
+
+
+class IdentityOperator(Operator):
+    """D = I: the mask alone. Used on tied embeddings, where any other D would untie them, and for `hio_rank=0`."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y
+
+    def fold(self, weight_DI: Tensor) -> Tensor:
+        return weight_DI
+
+
+class LowRankOperator(Operator):
+    """HIO, D = I + L1·diag(v)·L0 with 2·D·R + R parameters (paper, equation of the HIO).
+
+    Starts at D = I exactly: v = 0 and orthonormal factors, so the identity loss starts at 0 too (method 11.1).
+    """
+
+    def __init__(self, hidden_size: int, rank: int) -> None:
+        super().__init__()
+        if not 0 < rank <= hidden_size:
+            raise ValueError(f"hio_rank={rank}: must lie in 1..hidden_size={hidden_size}")
+        self.down = nn.Parameter(nn.init.orthogonal_(torch.empty(rank, hidden_size)))
+        self.scale = nn.Parameter(torch.zeros(rank))
+        self.up = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden_size, rank)))
+
+    def forward(self, y: Tensor) -> Tensor:
+        low = functional.linear(y, self.down.to(y.dtype)) * self.scale.to(y.dtype)
+        return y + functional.linear(low, self.up.to(y.dtype)).to(y.dtype)
+
+    def fold(self, weight_DI: Tensor) -> Tensor:
+        down_RD, scale_R, up_DR = (p.detach().to(weight_DI) for p in (self.down, self.scale, self.up))
+        return weight_DI + up_DR @ (scale_R[:, None] * (down_RD @ weight_DI))
+
+    def identity_loss(self) -> Tensor:
+        """‖L0·L0ᵀ − I‖ + ‖L1ᵀ·L1 − I‖, Frobenius norms (paper, identity loss), in fp32."""
+        return _distance_from_identity(self.down).norm() + _distance_from_identity(self.up.T).norm()
+
+
+class ReleaseOperator(Operator):
+    """The released code's form: D = I + L1·L0 with L1 = 0 and Kaiming-uniform L0 at the start; its scale is in the HSM."""
+
+    def __init__(self, hidden_size: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(rank, hidden_size), a=5**0.5))
+        self.up = nn.Parameter(torch.zeros(hidden_size, rank))
+
+    def forward(self, y: Tensor) -> Tensor:
+        low = functional.linear(y, self.down.to(y.dtype))
+        return y + functional.linear(low, self.up.to(y.dtype)).to(y.dtype)
+
+    def fold(self, weight_DI: Tensor) -> Tensor:
+        down_RD, up_DR = (p.detach().to(weight_DI) for p in (self.down, self.up))
+        return weight_DI + up_DR @ (down_RD @ weight_DI)
+
+    def identity_loss(self) -> Tensor:
+        """Mean square of L0·L0ᵀ − I, as the released code has it."""
+        return _distance_from_identity(self.down).square().mean()
+
+
+class DenseOperator(Operator):
+    """A free D, D × D parameters, starting at the identity: the ablation of figure 4."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(hidden_size))
+
+    def forward(self, y: Tensor) -> Tensor:
+        return functional.linear(y, self.matrix.to(y.dtype)).to(y.dtype)
+
+    def fold(self, weight_DI: Tensor) -> Tensor:
+        return self.matrix.detach().to(weight_DI) @ weight_DI
+
+
+def _distance_from_identity(factor_RD: Tensor) -> Tensor:
+    wide = factor_RD.float()
+    return wide @ wide.T - torch.eye(wide.shape[0], device=wide.device)
+
+
+def make_operator(hidden_size: int, rank: int | Literal["dense"], variant: str) -> Operator:
+    """Return the operator D of one HSM, freshly initialised from torch's global generator."""
+    if rank == 0:
+        return IdentityOperator()
+    if rank == "dense":
+        return DenseOperator(hidden_size)
+    return ReleaseOperator(hidden_size, rank) if variant == "release" else LowRankOperator(hidden_size, rank)
+
+
+class HybridSparsificationModule(nn.Module):
+    """z = g ⊙ M ⊙ (D·y): the operator, the shared mask, and, in the release variant only, a learned scale g per output channel."""
+
+    output_scale: nn.Parameter | None
+
+    def __init__(self, operator: Operator, *, output_scale_size: int | None = None) -> None:
+        super().__init__()
+        self.operator = operator
+        scale = None if output_scale_size is None else nn.Parameter(torch.ones(output_scale_size))
+        self.register_parameter("output_scale", scale)
+
+    def forward(self, y: Tensor, mask: UnifiedMask) -> Tensor:
+        """Return z in y's shape (..., D) and dtype; channels whose mask is 0 come out exactly 0."""
+        gate_D = mask()
+        if self.output_scale is not None:
+            gate_D = gate_D * self.output_scale.float()
+        return self.operator(y) * gate_D.to(y.dtype)
+
+    def fold(self, weight_DI: Tensor, mask_D: Tensor) -> Tensor:
+        """(g ⊙ M ⊙ D)·W for a weight, or for a bias given as a column; W's dtype."""
+        gate_D = mask_D.to(weight_DI)
+        if self.output_scale is not None:
+            gate_D = gate_D * self.output_scale.detach().to(weight_DI)
+        return gate_D[:, None] * self.operator.fold(weight_DI)

@@ -1,0 +1,174 @@
+"""The Unified Sparsification Mask: one proxy, one gate, one schedule, shared by every write to the residual stream.
+
+Owns the gate of the paper's section 3.3, the count of kept channels and when membership is settled. Knows nothing of the model.
+Axes: D hidden channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pat.config import PatConfig
+
+SETTLED_PROXY = 0.3
+"""Size to which settled proxies are drawn: large enough to close early, small enough that the gate closes slowly (method 11.3)."""
+DRAW_RATE = 0.1
+RELEASE_PROXY = 0.5
+
+
+def temperature(step: int, milestone_step: int) -> float:
+    """τ(s) = 1 / (1 − ln s / ln s0) for s < s0, infinite from the milestone on; 0 at s = 0 (paper, equation of the gate)."""
+    if step >= milestone_step:
+        return math.inf
+    if step == 0:
+        return 0.0
+    return 1.0 / (1.0 - math.log(step) / math.log(milestone_step))
+
+
+def offset(step: int, milestone_step: int) -> float:
+    """β(s) = 1/2 − s/s0 for s < s0/2, 0 after (paper, equation of the gate)."""
+    return max(0.5 - step / milestone_step, 0.0)
+
+
+def gate(proxy_D: Tensor, temperature: Tensor | float, offset: Tensor | float) -> Tensor:
+    """M = sigmoid(τ·w) + β, shape (D,). Before the milestone only: from there on the mask is its 0/1 membership."""
+    return torch.sigmoid(temperature * proxy_D) + offset
+
+
+def straight_through_count(proxy_D: Tensor) -> Tensor:
+    """Σ 1[w > 0] as a scalar whose gradient is that of Σ w (the straight-through estimator of L_active)."""
+    open_D = (proxy_D > 0).to(proxy_D.dtype)
+    return (open_D + proxy_D - proxy_D.detach()).sum()
+
+
+def largest(proxy_D: Tensor, width: int) -> Tensor:
+    """Boolean (D,): the `width` largest entries; of equal entries the earlier ones."""
+    order = torch.argsort(proxy_D, descending=True, stable=True)
+    kept_D = torch.zeros_like(proxy_D, dtype=torch.bool)
+    kept_D[order[:width]] = True
+    return kept_D
+
+
+class UnifiedMask(nn.Module):
+    """The proxy w, its schedule and its state; `forward()` gives the gate M of the present step as (D,) in fp32.
+
+    `advance()` belongs after every optimizer step. The state (proxy, membership, step) is in the state dict, so a run resumes.
+    """
+
+    proxy: nn.Parameter
+    kept: Tensor
+    step_count: Tensor
+
+    def __init__(self, hidden_size: int, width: int, config: PatConfig) -> None:
+        super().__init__()
+        if not 0 < width <= hidden_size:
+            raise ValueError(f"width={width}: must lie in 1..hidden_size={hidden_size}")
+        self.width = width
+        self.config = config
+        self.proxy = nn.Parameter(torch.zeros(hidden_size), requires_grad=config.mask == "trained")
+        # The frozen mask of table 2 gives up the first channels; for the trained one membership is filled in when it is settled.
+        kept_D = torch.arange(hidden_size) >= hidden_size - width
+        self.register_buffer("kept", kept_D)
+        self.register_buffer("settled_proxy", torch.zeros(hidden_size))
+        self.register_buffer("step_count", torch.zeros((), dtype=torch.int64))
+        # The schedule's figures as tensors, so that compiled code is not rebuilt each step, and the step as a Python number, because
+        # reading a tensor from the device in every forward would stall it.
+        self._step = 0
+        self.register_buffer("temperature", torch.zeros(()), persistent=False)
+        self.register_buffer("offset", torch.full((), 0.5), persistent=False)
+        self.register_buffer("remaining", torch.ones(()), persistent=False)
+        self.register_load_state_dict_post_hook(_read_state_back)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken so far (s)."""
+        return self._step
+
+    @property
+    def closed(self) -> bool:
+        """Whether the mask is exactly 0/1: the milestone is behind, or nothing is pruned."""
+        if self.width == self.proxy.numel():
+            return True
+        return self.config.total_steps is not None and self._step >= self.config.milestone_step
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is decided which channels live."""
+        return self.config.mask == "frozen" or (self.config.total_steps is not None and self._step >= self.config.decide_step)
+
+    def forward(self) -> Tensor:
+        if self.width == self.proxy.numel():
+            return torch.ones_like(self.proxy, dtype=torch.float32)
+        if self.closed:
+            return self.kept.float()
+        if self.config.mask == "frozen":
+            return torch.where(self.kept, 1.0, self.remaining)
+        return gate(self.proxy.float(), self.temperature, self.offset)
+
+    def active_loss(self) -> Tensor:
+        """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient; the released form under `variant="release"`."""
+        if self.config.mask == "frozen" or self.settled:
+            return self.proxy.new_zeros(())
+        distance = (self.width - straight_through_count(self.proxy)).abs()
+        if self.config.variant == "paper":
+            return distance
+        return 10.0 * distance / self.width + self._release_pull()
+
+    def _release_pull(self) -> Tensor:
+        """The released code's two further terms: positive proxies are drawn to +1/2, the others to −1/2."""
+        goal_D = torch.where(self.proxy.detach() > 0, RELEASE_PROXY, -RELEASE_PROXY)
+        return (self.proxy - goal_D).square().mean()
+
+    def kept_count(self) -> int:
+        """Channels that are open at present: Σ 1[w > 0], or the members of a frozen mask."""
+        if self.config.mask == "frozen" or self.closed:
+            return int(self.kept.sum())
+        return int((self.proxy > 0).sum())
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Take one step of the schedule: hold the count, settle membership, draw settled proxies apart, close at the milestone."""
+        was_settled = self.settled
+        self._set_step(self._step + 1)
+        if self.config.mask == "frozen" or self.width == self.proxy.numel():
+            return
+        if not self.settled:
+            if self.config.keeps_count == "centre":
+                self._centre()
+            return
+        if not was_settled:
+            self.kept.copy_(largest(self.proxy, self.width))
+            self.settled_proxy.copy_(self.proxy)
+        self._draw_apart()
+
+    def _centre(self) -> None:
+        """Shift the whole proxy by one constant so that exactly `width` entries are positive (method 11.2)."""
+        ordered_D = torch.sort(self.proxy, descending=True).values
+        self.proxy.sub_((ordered_D[self.width - 1] + ordered_D[self.width]) / 2)
+
+    def _draw_apart(self) -> None:
+        """Move settled proxies towards ±SETTLED_PROXY, whatever the optimizer did to them; at the milestone put them there."""
+        goal_D = torch.where(self.kept, SETTLED_PROXY, -SETTLED_PROXY).to(self.proxy.dtype)
+        while_open = 0.0 if self.config.variant == "release" else DRAW_RATE
+        rate = 1.0 if self.closed else while_open
+        self.settled_proxy.lerp_(goal_D, rate)
+        self.proxy.copy_(self.settled_proxy)
+
+    def _set_step(self, step: int) -> None:
+        self._step = step
+        self.step_count.fill_(step)
+        if step == 0 or self.closed:
+            return
+        milestone_step = self.config.milestone_step
+        self.temperature.fill_(temperature(step, milestone_step))
+        self.offset.fill_(offset(step, milestone_step))
+        self.remaining.fill_(1.0 - step / milestone_step)
+
+
+def _read_state_back(mask: nn.Module, _incompatible: object) -> None:
+    """After loading, bring the schedule's figures in line with the loaded step."""
+    assert isinstance(mask, UnifiedMask)
+    mask._set_step(int(mask.step_count))

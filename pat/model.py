@@ -1,0 +1,257 @@
+"""PatModel: a stock causal language model with LoRA (through PEFT) and an HSM behind every write to its residual stream.
+
+The HSMs sit in forward hooks, so no module of transformers or PEFT is replaced or patched and every tensor keeps its name. Being a
+PeftModel, it trains with any Trainer and saves as an adapter folder: PEFT's files plus `hsm.safetensors` and `pat_config.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModelForCausalLM
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from pat.config import PAT_CONFIG_NAME, PatConfig
+from pat.errors import UserError
+from pat.families import Family, family_of, head_size
+from pat.fold import Fold
+from pat.hsm import HybridSparsificationModule
+from pat.lora import collect_updates
+from pat.sparsifier import Sparsifier
+from pat.width import target_width
+
+IGNORED_LABEL = -100
+
+
+def attach(model: PreTrainedModel, config: PatConfig) -> PatModel:
+    """Return `model` with LoRA on every linear layer and an HSM behind every write; the base weights are frozen.
+
+    `model` is changed in place, as PEFT does. Raises UserError on an unknown architecture, ValueError on a width that cannot be.
+    """
+    family = family_of(model.config)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return PatModel(model, lora_config(family, config), pat_config=config)
+
+
+def lora_config(family: Family, config: PatConfig) -> LoraConfig:
+    """Return PEFT's configuration of LoRA or DoRA on every linear layer but the head."""
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT's own default is an int, any number works
+        lora_dropout=config.lora_dropout,
+        use_dora=config.use_dora,
+        target_modules=list(family.linears),
+        task_type="CAUSAL_LM",
+    )
+
+
+def planned_width(model_config: Any, config: PatConfig) -> int:
+    """Return the number of channels that will survive: the config's own, else the ratio's after rounding (method section 8)."""
+    if config.width is not None:
+        return config.width
+    return target_width(model_config.hidden_size, model_config.num_attention_heads, config.pruning_ratio, config.align)
+
+
+class PatModel(PeftModelForCausalLM):  # type: ignore[misc]  # PEFT is not fully typed
+    """A PeftModel whose residual stream passes the HSMs. Call `advance()` after every optimizer step, or train with PatCallback.
+
+    In training its loss is L = L_instruct + L_active + L_identity (paper, objective); gradient accumulation is accounted for.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, peft_config: LoraConfig, adapter_name: str = "default", *, pat_config: PatConfig, **kwargs: Any
+    ) -> None:
+        super().__init__(model, peft_config, adapter_name, **kwargs)
+        self.family = family_of(model.config)
+        self.sparsifier = Sparsifier(
+            model.config.hidden_size,
+            planned_width(model.config, pat_config),
+            self.family.writes(model.config.num_hidden_layers),
+            tied=bool(model.config.tie_word_embeddings),
+            config=pat_config,
+        ).to(model.device)
+        self.loss_terms: dict[str, Tensor] = {}
+        for write, hsm in zip(self.sparsifier.writes, self.sparsifier.hsms, strict=True):
+            self.get_base_model().get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
+
+    @property
+    def pat_config(self) -> PatConfig:
+        """The run's choices, with `total_steps` filled in once it is known."""
+        return self.sparsifier.config
+
+    @property
+    def width(self) -> int:
+        """Channels that survive the milestone (N_target)."""
+        return self.sparsifier.mask.width
+
+    def plan(self, total_steps: int) -> None:
+        """Fix the number of optimizer steps S, from which the schedule follows. Raises ValueError where it is fixed otherwise."""
+        config = self.pat_config
+        if config.total_steps not in (None, total_steps):
+            raise ValueError(f"PatConfig.total_steps={config.total_steps}, but the trainer takes {total_steps} steps: make them agree")
+        self.sparsifier.mask.config = dataclasses.replace(config, total_steps=total_steps)
+
+    def advance(self) -> None:
+        """Move the mask's schedule on by one optimizer step."""
+        self.sparsifier.mask.advance()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock forward; in training with labels, `loss` includes the identity and the active loss."""
+        if kwargs.get("inputs_embeds") is not None:
+            raise ValueError("PatModel takes input_ids only: the embedding's HSM acts on the embedding module's output")
+        outputs = super().forward(*args, **kwargs)
+        labels = kwargs.get("labels")
+        if self.training and labels is not None and not self.sparsifier.bypassed:
+            outputs.loss = outputs.loss + self._own_losses(outputs.loss, labels, kwargs.get("num_items_in_batch"))
+        return outputs
+
+    def _own_losses(self, instruct_loss: Tensor, labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor:
+        """Return this micro-batch's share of λ_active·L_active + λ_identity·L_identity.
+
+        They depend on parameters alone and belong once to every optimizer step. A trainer that normalises by the items of the
+        whole accumulated batch gets them in proportion to this micro-batch's items; any other averages micro-batches itself.
+        """
+        config = self.pat_config
+        share: Tensor | float = 1.0
+        if items_in_batch is not None:
+            share = (labels[..., 1:] != IGNORED_LABEL).sum() / items_in_batch
+        identity, active = self.sparsifier.identity_loss(), self.sparsifier.mask.active_loss()
+        own = config.weight_of_identity * identity + config.active_weight * active
+        self.loss_terms = {
+            "instruct_loss": instruct_loss.detach(),
+            "identity_loss": identity.detach(),
+            "active_loss": active.detach(),
+            "share": torch.as_tensor(share).detach(),
+        }
+        return (share * own).to(instruct_loss.device)
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """Within this context the model is the untouched base model."""
+        with super().disable_adapter():
+            self.sparsifier.bypassed = True
+            try:
+                yield
+            finally:
+                self.sparsifier.bypassed = False
+
+    def save_pretrained(self, save_directory: str, *args: Any, **kwargs: Any) -> None:
+        """Write the adapter folder: PEFT's files, `hsm.safetensors` and `pat_config.json`."""
+        kwargs.setdefault("save_embedding_layers", False)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.sparsifier.save(Path(save_directory))
+
+    def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Load an adapter folder, its HSMs and mask state included; Trainer calls it when it resumes."""
+        result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
+        self.sparsifier.mask.config = PatConfig.load(Path(model_id))
+        self.sparsifier.load(Path(model_id))
+        return result
+
+    @classmethod
+    def from_pretrained(
+        cls, model: PreTrainedModel, model_id: str | os.PathLike[str], adapter_name: str = "default", is_trainable: bool = False, **kwargs: Any
+    ) -> PatModel:
+        """Return `model` with the saved adapter, HSMs and mask of the folder `model_id`. Raises UserError where it is not one."""
+        folder = Path(model_id)
+        if not (folder / PAT_CONFIG_NAME).is_file():
+            raise UserError(f"{folder}: has no {PAT_CONFIG_NAME}; it is not the adapter of a PAT run")
+        peft_config = LoraConfig.from_pretrained(str(folder))
+        peft_config.inference_mode = not is_trainable
+        loaded = cls(model, peft_config, adapter_name, pat_config=PatConfig.load(folder))
+        loaded.load_adapter(folder, adapter_name, is_trainable=is_trainable, **kwargs)
+        loaded.requires_grad_frozen(is_trainable)
+        return loaded
+
+    def requires_grad_frozen(self, is_trainable: bool) -> None:
+        """Make the HSMs follow the adapter: trainable or not. A frozen mask's proxy never is."""
+        for name, parameter in self.sparsifier.named_parameters():
+            parameter.requires_grad_(is_trainable and not (name == "mask.proxy" and self.pat_config.mask == "frozen"))
+
+    @torch.no_grad()
+    def merge_and_unload(self) -> PreTrainedModel:
+        """Return a new stock model with LoRA and HSMs folded in and dead channels cut; this model is left as it is.
+
+        Raises UserError while the mask is still open. For a checkpoint on disk, `pat.merge` needs less memory.
+        """
+        base = self.get_base_model()
+        state = get_peft_model_state_dict(self)
+        fold = make_fold(self.family, base.config, self.sparsifier, collect_updates(state, self.active_peft_config, "this model"))
+        merged_config = type(base.config).from_dict(base.config.to_dict() | merged_shape(base.config, self.width))
+        merged = AutoModelForCausalLM.from_config(merged_config, dtype=base.dtype)
+        folded = {name: fold(name, tensor) for name, tensor in base_tensors(base)}
+        fold.check_all_used()
+        merged.load_state_dict(folded, strict=not base.config.tie_word_embeddings)
+        merged.tie_weights()
+        stock: PreTrainedModel = merged.to(base.device).eval()
+        return stock
+
+
+def _sparsify(sparsifier: Sparsifier, hsm: HybridSparsificationModule, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    """The forward hook of a write: z = M ⊙ (D·y)."""
+    sparsified: Tensor = output if sparsifier.bypassed else hsm(output, sparsifier.mask)
+    return sparsified
+
+
+def base_tensors(base: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the base model's own tensors by their stock names, LoRA's left out; tied ones once."""
+    tied = bool(base.config.tie_word_embeddings)  # type: ignore[union-attr]
+    head = family_of(base.config).head
+    for name, tensor in base.state_dict().items():
+        if ".lora_" in name or (tied and name == f"{head}.weight"):
+            continue
+        yield name.replace(".base_layer.", "."), tensor
+
+
+def make_fold(family: Family, model_config: Any, sparsifier: Sparsifier, lora: dict[str, Any]) -> Fold:
+    """Return the fold of a trained PatModel. Raises UserError while its mask is still open."""
+    mask = sparsifier.mask
+    if not mask.closed:
+        raise UserError(
+            f"the mask is still open: step {mask.step} of {mask.config.total_steps}, it closes at a third by default; "
+            "finish the training run before merging"
+        )
+    kept_D = mask().detach().bool()
+    hsms = {write: hsm for write, hsm in zip(sparsifier.writes, sparsifier.hsms, strict=True) if isinstance(hsm, HybridSparsificationModule)}
+    return Fold(family, kept_D, tied=bool(model_config.tie_word_embeddings), lora=lora, hsms=hsms)
+
+
+def merged_shape(model_config: Any, width: int) -> dict[str, int]:
+    """Return what changes in the config: the hidden size, and the head size, which must not follow it."""
+    return {"hidden_size": width, "head_dim": head_size(model_config)}
+
+
+class PatCallback(TrainerCallback):  # type: ignore[misc]
+    """Moves the mask on after every optimizer step and adds the run's health to the trainer's log history."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
+    ) -> None:
+        assert model is not None
+        model.plan(state.max_steps)
+        if model.sparsifier.mask.step != state.global_step:
+            raise ValueError(f"the mask is at step {model.sparsifier.mask.step}, the trainer at {state.global_step}: not the same run")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
+    ) -> None:
+        assert model is not None
+        model.advance()

@@ -1,0 +1,95 @@
+"""All HSMs of one model with their shared mask, independent of the model itself: built, saved and loaded by write name.
+
+`hsm.safetensors` holds a tensor per parameter under `<write>.<parameter>` and the mask's state under `mask.<name>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pat.config import PatConfig
+from pat.errors import UserError
+from pat.hsm import HybridSparsificationModule, IdentityOperator, make_operator
+from pat.mask import UnifiedMask
+
+HSM_WEIGHTS_NAME = "hsm.safetensors"
+
+
+class Sparsifier(nn.Module):
+    """The mask and the 2L + 1 HSMs of a model, one for each of `writes` in the order of the computation.
+
+    On a tied model the embedding's HSM is the mask alone: a D there would reach the embedding and not the head (method section 7).
+    """
+
+    def __init__(self, hidden_size: int, width: int, writes: Sequence[str], *, tied: bool, config: PatConfig) -> None:
+        super().__init__()
+        self.writes = tuple(writes)
+        self.bypassed = False
+        self.mask = UnifiedMask(hidden_size, width, config)
+        self.hsms = nn.ModuleList(self._make(hidden_size, bare=tied and index == 0) for index in range(len(self.writes)))
+
+    def _make(self, hidden_size: int, *, bare: bool) -> HybridSparsificationModule:
+        if bare:
+            return HybridSparsificationModule(IdentityOperator())
+        scaled = hidden_size if self.config.variant == "release" else None
+        operator = make_operator(hidden_size, self.config.hio_rank, self.config.variant)
+        return HybridSparsificationModule(operator, output_scale_size=scaled)
+
+    @property
+    def config(self) -> PatConfig:
+        """The run's choices."""
+        return self.mask.config
+
+    def identity_loss(self) -> Tensor:
+        """The identity loss summed over the HSMs; under `release` over the embedding's and the last layer's two alone."""
+        counted = range(len(self.writes))
+        if self.config.variant == "release":
+            counted = sorted({0, *counted[-2:]})  # type: ignore[assignment]
+        losses = [self._identity_loss_of(index) for index in counted]
+        return torch.stack([loss.to(self.mask.proxy.device) for loss in losses]).sum()
+
+    def _identity_loss_of(self, index: int) -> Tensor:
+        hsm = self.hsms[index]
+        assert isinstance(hsm, HybridSparsificationModule)
+        return hsm.operator.identity_loss()
+
+    def named_state(self) -> dict[str, Tensor]:
+        """Return every tensor under the name it has in `hsm.safetensors`."""
+        state = {f"mask.{name}": tensor for name, tensor in self.mask.state_dict().items()}
+        for write, hsm in zip(self.writes, self.hsms, strict=True):
+            state |= {f"{write}.{name}": tensor for name, tensor in hsm.state_dict().items()}
+        return state
+
+    def load_named_state(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Take over the tensors of `named_state`. Raises UserError unless the names match exactly."""
+        own = self.named_state()
+        missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+        if missing or unexpected:
+            raise UserError(f"{source}: does not fit this model: missing {missing[:5]}, unexpected {unexpected[:5]}")
+        if wrong := [name for name in own if own[name].shape != state[name].shape]:
+            raise UserError(f"{source}: wrong shape of {wrong[:5]}")
+        self.mask.load_state_dict(_below("mask", state))
+        for write, hsm in zip(self.writes, self.hsms, strict=True):
+            hsm.load_state_dict(_below(write, state))
+
+    def save(self, folder: Path) -> None:
+        """Write `hsm.safetensors` and `pat_config.json` into `folder`."""
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.named_state().items()}
+        save_file(state, folder / HSM_WEIGHTS_NAME, metadata={"format": "pt"})
+        self.config.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Take over the tensors of `hsm.safetensors` in `folder`. Raises UserError where it is missing or does not fit."""
+        path = folder / HSM_WEIGHTS_NAME
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; is {folder} the adapter of a PAT run?")
+        self.load_named_state(load_file(path), str(path))
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}

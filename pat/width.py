@@ -1,0 +1,41 @@
+"""Widths that real software accepts: from a pruning ratio to a hidden size (method section 8). No torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+LARGEST_ALIGN = 64
+STEPS_AT_LEAST = 16
+"""A width must be choosable in at least this many steps, or small models could not be pruned at all."""
+
+
+def width_step(hidden_size: int, heads: int, align: int | Literal["auto"]) -> int:
+    """Return the number of channels a width must be a multiple of: lcm(heads, align).
+
+    Stock configs refuse widths that the heads do not divide, and matrix kernels want multiples of 64. `"auto"` takes the largest
+    power of two up to 64 that leaves at least 16 steps.
+    """
+    if align != "auto":
+        return math.lcm(heads, align)
+    candidate = LARGEST_ALIGN
+    while candidate > 1 and math.lcm(heads, candidate) * STEPS_AT_LEAST > hidden_size:
+        candidate //= 2
+    return math.lcm(heads, candidate)
+
+
+def target_width(hidden_size: int, heads: int, ratio: float, align: int | Literal["auto"] = "auto") -> int:
+    """Return N_target: the multiple of `width_step` nearest to (1 − ratio)·hidden_size, at least one step; the whole size at ratio 0.
+
+    Raises ValueError where the ratio is outside [0, 1) or the alignment leaves no smaller width.
+    """
+    if not 0.0 <= ratio < 1.0:
+        raise ValueError(f"pruning ratio {ratio!r}: must lie in [0, 1)")
+    if ratio == 0.0:
+        return hidden_size
+    step = width_step(hidden_size, heads, align)
+    largest = (hidden_size - 1) // step
+    if largest < 1:
+        raise ValueError(f"align={align!r}: widths are multiples of {step}, and hidden_size={hidden_size} has none below it")
+    wanted = round((1.0 - ratio) * hidden_size / step)
+    return step * min(max(wanted, 1), largest)
