@@ -19,7 +19,6 @@ from pydantic_core import ErrorDetails
 from pat.errors import UserError
 
 
-
 def _number(value: object) -> object:
     """YAML 1.1 reads 1e-3 as text, because it lacks a dot; everybody who writes it means the number."""
     if isinstance(value, str):
@@ -47,7 +46,7 @@ class Settings(BaseModel):
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters on every linear layer. Rank 64 is the paper's baseline (appendix); alpha and dropout are PEFT's meaning."""
+    """Low-rank adapters on every linear layer; rank 64 is the paper's baseline, alpha and dropout mean what PEFT means by them."""
 
     rank: Count = 64
     alpha: Rate = 16.0
@@ -94,13 +93,13 @@ class TuningSettings(Settings):
 class PatSettings(Settings):
     """The mask and its operators; the paper's section 3 and what it leaves open. The ratio comes from the cell."""
 
-    hio_rank: Count | Literal["dense"] = 200
+    hio_rank: CountOrZero | Literal["dense"] = 200
     variant: Literal["paper", "release"] = "paper"
     mask: Literal["trained", "frozen"] = "trained"
-    count: Literal["centre", "loss"] = "centre"
+    count: Literal["centre", "loss"] | None = Field(default=None, description="None: as the variant does")
     milestone_fraction: Annotated[Number, Field(gt=0, le=1)] = 1 / 3
-    decide_fraction: Annotated[Number, Field(gt=0, le=1)] = 0.1
-    identity_weight: Weight = 0.01
+    decide_fraction: Annotated[Number, Field(gt=0, le=1)] | None = Field(default=None, description="None: as the variant does")
+    identity_weight: Weight | None = Field(default=None, description="None: as the variant does")
     active_weight: Weight = 1.0
     mask_learning_rate: Rate | None = Field(default=None, description="a step; None: 0.5 over the milestone step")
     align: Count | Literal["auto"] = "auto"
