@@ -1,4 +1,4 @@
-"""The registry of methods: what each one tunes, what prunes it and in which order. One entry a method; rules read it and never a name."""
+"""The registry of methods: what each tunes, what prunes it, in which order. Rules read an entry and never ask for a name."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Settings(BaseModel):
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters on every linear layer; rank 64 is the paper's baseline, alpha and dropout mean what PEFT means by them."""
+    """Low-rank adapters on every linear layer; rank 64 is the paper's baseline, alpha and dropout are PEFT's."""
 
     rank: Count = 64
     alpha: Rate = 16.0
