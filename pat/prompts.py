@@ -10,21 +10,24 @@ from string import ascii_uppercase
 
 ANSWER_JOINT = " "  # between a prompt and its answer: byte-level tokenizers then see the answer's first word as in running text
 
-_WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:"
-)
-_WITH_INPUT = (
+_SYSTEM = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+_SYSTEM_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+    "Write a response that appropriately completes the request."
 )
+_INSTRUCTION = "\n\n### Instruction:\n"
+_INPUT = "\n\n### Input:\n"
+_RESPONSE = "\n\n### Response:"
+_REQUEST = "Answer the question by replying the index of the correct choice, which should be one of {allowed}.\n\n"
+_CLOSING = "\nThe index of the answer is"
+_USUAL_COUNTS = (2, 3, 4, 5)
 
 
 def alpaca_prompt(instruction: str, input: str = "") -> str:
     """Return the Alpaca prompt; it ends in "### Response:" and the answer follows after ANSWER_JOINT."""
-    template = _WITH_INPUT if input else _WITHOUT_INPUT
-    return template.format(instruction=instruction, input=input)
+    if input:
+        return _SYSTEM_WITH_INPUT + _INSTRUCTION + instruction + _INPUT + input + _RESPONSE
+    return _SYSTEM + _INSTRUCTION + instruction + _RESPONSE
 
 
 def letters(count: int) -> str:
@@ -37,12 +40,12 @@ def letters(count: int) -> str:
 def lettered_question(question: str, choices: Sequence[str]) -> str:
     """Return the instruction that asks for a choice's letter: the paper's request, the item, its choices a line each."""
     names = letters(len(choices))
-    allowed = ", ".join(f"'{name}'" for name in names)
     lines = "\n".join(f"{name}. {choice}" for name, choice in zip(names, choices, strict=True))
-    return (
-        f"Answer the question by replying the index of the correct choice, which should be one of {allowed}.\n\n"
-        f"{question}\n{lines}\nThe index of the answer is"
-    )
+    return _request(len(choices)) + f"{question}\n{lines}" + _CLOSING
+
+
+def _request(count: int) -> str:
+    return _REQUEST.format(allowed=", ".join(f"'{name}'" for name in letters(count)))
 
 
 def first_capital_prompt(question: str, choices: Sequence[str]) -> str:
@@ -53,3 +56,9 @@ def first_capital_prompt(question: str, choices: Sequence[str]) -> str:
 def log_likelihood_prompt(question: str) -> str:
     """Return the context whose continuations, ANSWER_JOINT and a choice's text, are compared by log-likelihood."""
     return alpaca_prompt(question)
+
+
+def fixed_phrases() -> tuple[str, ...]:
+    """Return the parts of the prompts that no item changes, longest first: a small model's tokenizer may keep each whole."""
+    requests = [_request(count) for count in _USUAL_COUNTS]
+    return (_SYSTEM_WITH_INPUT + _INSTRUCTION, _SYSTEM + _INSTRUCTION, *requests, _CLOSING, _INPUT, _RESPONSE)
