@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.artefacts import new_folder, read_json, write_json
 from pat.errors import UserError
@@ -48,25 +48,41 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedMode
     config = load_config(folder)
     shard_files(folder)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype or "auto", local_files_only=True, trust_remote_code=False,
             use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder}: cannot be loaded as a model: {error}") from None
+    model: PreTrainedModel
+    model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, report[problem])):
-            raise UserError(f"{folder}: {problem.replace('_keys', '')} tensor(s) {', '.join(names[:5])}; the checkpoint does not fit its config")
-    loaded: PreTrainedModel = model
-    return loaded
+            raise UserError(
+                f"{folder}: {problem.replace('_keys', '')} tensor(s) {', '.join(names[:5])}; the checkpoint does not fit its config"
+            )
+    return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the folder's tokenizer, padding on the right, with a pad token. Raises UserError where it has no end token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: has no tokenizer that transformers opens: {error}") from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{folder}: its tokenizer has no end-of-sequence token, which ends every answer")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    found: PreTrainedTokenizerBase = tokenizer
+    return found
 
 
 def shard_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a checkpoint in name order. Raises UserError where there are none or one is missing."""
-    if (folder / INDEX_NAME).is_file():
-        names = sorted(set(read_json(folder / INDEX_NAME)["weight_map"].values()))
-    else:
-        names = [WEIGHTS_NAME]
+    sharded = (folder / INDEX_NAME).is_file()
+    names = sorted(set(read_json(folder / INDEX_NAME)["weight_map"].values())) if sharded else [WEIGHTS_NAME]
     for name in names:
         if not (folder / name).is_file():
             hint = "" if not list(folder.glob("*.bin")) else "; its .bin files are pickles, which are never loaded: convert them first"
@@ -127,7 +143,7 @@ def _name_parts(folder: Path, files: list[list[str]], total: int) -> None:
     if len(files) == 1:
         (folder / "part-0").rename(folder / WEIGHTS_NAME)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for part, names in enumerate(files):
         final = f"model-{part + 1:05d}-of-{len(files):05d}.safetensors"
         (folder / f"part-{part}").rename(folder / final)
@@ -173,8 +189,10 @@ def fetch_model(hub_id: str, revision: str, out: Path) -> None:
         try:
             snapshot_download(hub_id, revision=revision, local_dir=folder, allow_patterns=patterns)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise UserError(f"model {hub_id!r} at revision {revision!r} cannot be fetched: {error}; fetch it where there is a network, "
-                            "or give a local folder as `path`") from None
+            raise UserError(
+                f"model {hub_id!r} at revision {revision!r} cannot be fetched: {error}; fetch it where there is a network, "
+                "or give a local folder as `path`"
+            ) from None
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         shard_files(folder)
 

@@ -43,8 +43,10 @@ class Family:
     model_type: str
     attention_output: str = "self_attn.o_proj"
     mlp_output: str = "mlp.down_proj"
-    readers: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
-    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    readers_of_norm: tuple[tuple[str, tuple[str, ...]], ...] = (
+        ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+        ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
+    )
     inside: tuple[str, ...] = ()
     embedding: str = "model.embed_tokens"
     layers: str = "model.layers"
@@ -52,6 +54,16 @@ class Family:
     head: str = "lm_head"
     gain_offset: float = 0.0
     embedding_factor: bool = False
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms on the stream inside a decoder layer."""
+        return tuple(norm for norm, _ in self.readers_of_norm)
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The linear layers that read the stream inside a decoder layer."""
+        return tuple(reader for _, readers in self.readers_of_norm for reader in readers)
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -64,6 +76,16 @@ class Family:
             f"{self.layers}.{layer}.{output}" for layer in range(layer_count) for output in (self.attention_output, self.mlp_output)
         ]
         return (self.embedding, *in_layers)
+
+    def norm_before(self, module: str) -> str:
+        """Return the norm whose output `module`, a reader or the head, gets. Raises KeyError for any other module."""
+        if module == self.head:
+            return self.final_norm
+        for norm, readers in self.readers_of_norm:
+            for reader in readers:
+                if module.startswith(f"{self.layers}.") and module.endswith(f".{reader}"):
+                    return module.removesuffix(reader) + norm
+        raise KeyError(module)
 
     def role(self, tensor: str) -> Role:
         """Return what a checkpoint's tensor does. Raises UserError on a name this family does not have."""

@@ -66,7 +66,7 @@ class LowRankOperator(Operator):
 
     def identity_loss(self) -> Tensor:
         """‖L0·L0ᵀ − I‖ + ‖L1ᵀ·L1 − I‖, Frobenius norms (paper, identity loss), in fp32."""
-        return _distance_from_identity(self.down).norm() + _distance_from_identity(self.up.T).norm()
+        return torch.linalg.matrix_norm(torch.stack([_distance_from_identity(self.down), _distance_from_identity(self.up.T)])).sum()
 
 
 class ReleaseOperator(Operator):
@@ -134,7 +134,8 @@ class HybridSparsificationModule(nn.Module):
         gate_D = mask()
         if self.output_scale is not None:
             gate_D = gate_D * self.output_scale.float()
-        return self.operator(y) * gate_D.to(y.dtype)
+        z: Tensor = self.operator(y) * gate_D.to(y.dtype)
+        return z
 
     def fold(self, weight_DI: Tensor, mask_D: Tensor) -> Tensor:
         """(g ⊙ M ⊙ D)·W for a weight, or for a bias given as a column; W's dtype."""

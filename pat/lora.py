@@ -35,7 +35,8 @@ class LoraUpdate:
         if self.magnitude_O is None:
             return updated_OI
         norm_O = torch.linalg.vector_norm(updated_OI, dim=1)
-        return (self.magnitude_O.to(weight_OI) / norm_O)[:, None] * updated_OI
+        scale_O: Tensor = self.magnitude_O.to(weight_OI) / norm_O
+        return scale_O[:, None] * updated_OI
 
 
 def read_adapter(folder: Path) -> dict[str, LoraUpdate]:

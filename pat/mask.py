@@ -60,7 +60,11 @@ class UnifiedMask(nn.Module):
 
     proxy: nn.Parameter
     kept: Tensor
+    settled_proxy: Tensor
     step_count: Tensor
+    temperature: Tensor
+    offset: Tensor
+    remaining: Tensor
 
     def __init__(self, hidden_size: int, width: int, config: PatConfig) -> None:
         super().__init__()
@@ -80,7 +84,7 @@ class UnifiedMask(nn.Module):
         self.register_buffer("temperature", torch.zeros(()), persistent=False)
         self.register_buffer("offset", torch.full((), 0.5), persistent=False)
         self.register_buffer("remaining", torch.ones(()), persistent=False)
-        self.register_load_state_dict_post_hook(_read_state_back)
+        self.register_load_state_dict_post_hook(_read_state_back)  # type: ignore[no-untyped-call]
 
     @property
     def step(self) -> int:
@@ -109,8 +113,11 @@ class UnifiedMask(nn.Module):
         return gate(self.proxy.float(), self.temperature, self.offset)
 
     def active_loss(self) -> Tensor:
-        """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient; the released form under `variant="release"`."""
-        if self.config.mask == "frozen" or self.settled:
+        """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient; the released form under `variant="release"`.
+
+        Zero where the count is held otherwise: by centring, by a frozen mask, or because membership is settled.
+        """
+        if self.config.mask == "frozen" or self.config.keeps_count == "centre" or self.settled:
             return self.proxy.new_zeros(())
         distance = (self.width - straight_through_count(self.proxy)).abs()
         if self.config.variant == "paper":

@@ -69,14 +69,20 @@ def planned_width(model_config: Any, config: PatConfig) -> int:
     return target_width(model_config.hidden_size, model_config.num_attention_heads, config.pruning_ratio, config.align)
 
 
-class PatModel(PeftModelForCausalLM):  # type: ignore[misc]  # PEFT is not fully typed
+class PatModel(PeftModelForCausalLM):
     """A PeftModel whose residual stream passes the HSMs. Call `advance()` after every optimizer step, or train with PatCallback.
 
     In training its loss is L = L_instruct + L_active + L_identity (paper, objective); gradient accumulation is accounted for.
     """
 
     def __init__(
-        self, model: PreTrainedModel, peft_config: LoraConfig, adapter_name: str = "default", *, pat_config: PatConfig, **kwargs: Any
+        self,
+        model: PreTrainedModel,
+        peft_config: LoraConfig,
+        adapter_name: str = "default",
+        *,
+        pat_config: PatConfig,
+        **kwargs: Any,
     ) -> None:
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self.family = family_of(model.config)
@@ -88,8 +94,8 @@ class PatModel(PeftModelForCausalLM):  # type: ignore[misc]  # PEFT is not fully
             config=pat_config,
         ).to(model.device)
         self.loss_terms: dict[str, Tensor] = {}
-        for write, hsm in zip(self.sparsifier.writes, self.sparsifier.hsms, strict=True):
-            self.get_base_model().get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
+        for write, hsm in self.sparsifier.by_write().items():
+            model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
 
     @property
     def pat_config(self) -> PatConfig:
@@ -116,7 +122,7 @@ class PatModel(PeftModelForCausalLM):  # type: ignore[misc]  # PEFT is not fully
         """The stock forward; in training with labels, `loss` includes the identity and the active loss."""
         if kwargs.get("inputs_embeds") is not None:
             raise ValueError("PatModel takes input_ids only: the embedding's HSM acts on the embedding module's output")
-        outputs = super().forward(*args, **kwargs)
+        outputs = super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
         labels = kwargs.get("labels")
         if self.training and labels is not None and not self.sparsifier.bypassed:
             outputs.loss = outputs.loss + self._own_losses(outputs.loss, labels, kwargs.get("num_items_in_batch"))
@@ -167,8 +173,13 @@ class PatModel(PeftModelForCausalLM):  # type: ignore[misc]  # PEFT is not fully
         return result
 
     @classmethod
-    def from_pretrained(
-        cls, model: PreTrainedModel, model_id: str | os.PathLike[str], adapter_name: str = "default", is_trainable: bool = False, **kwargs: Any
+    def from_pretrained(  # type: ignore[override]  # the base model is a stock causal language model here
+        cls,
+        model: PreTrainedModel,
+        model_id: str | os.PathLike[str],
+        adapter_name: str = "default",
+        is_trainable: bool = False,
+        **kwargs: Any,
     ) -> PatModel:
         """Return `model` with the saved adapter, HSMs and mask of the folder `model_id`. Raises UserError where it is not one."""
         folder = Path(model_id)
@@ -192,11 +203,11 @@ class PatModel(PeftModelForCausalLM):  # type: ignore[misc]  # PEFT is not fully
 
         Raises UserError while the mask is still open. For a checkpoint on disk, `pat.merge` needs less memory.
         """
-        base = self.get_base_model()
+        base: Any = self.get_base_model()
         state = get_peft_model_state_dict(self)
         fold = make_fold(self.family, base.config, self.sparsifier, collect_updates(state, self.active_peft_config, "this model"))
         merged_config = type(base.config).from_dict(base.config.to_dict() | merged_shape(base.config, self.width))
-        merged = AutoModelForCausalLM.from_config(merged_config, dtype=base.dtype)
+        merged: Any = AutoModelForCausalLM.from_config(merged_config, dtype=base.dtype)  # type: ignore[no-untyped-call]
         folded = {name: fold(name, tensor) for name, tensor in base_tensors(base)}
         fold.check_all_used()
         merged.load_state_dict(folded, strict=not base.config.tie_word_embeddings)
@@ -211,9 +222,9 @@ def _sparsify(sparsifier: Sparsifier, hsm: HybridSparsificationModule, _module: 
     return sparsified
 
 
-def base_tensors(base: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def base_tensors(base: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Yield the base model's own tensors by their stock names, LoRA's left out; tied ones once."""
-    tied = bool(base.config.tie_word_embeddings)  # type: ignore[union-attr]
+    tied = bool(base.config.tie_word_embeddings)
     head = family_of(base.config).head
     for name, tensor in base.state_dict().items():
         if ".lora_" in name or (tied and name == f"{head}.weight"):
@@ -230,8 +241,8 @@ def make_fold(family: Family, model_config: Any, sparsifier: Sparsifier, lora: d
             "finish the training run before merging"
         )
     kept_D = mask().detach().bool()
-    hsms = {write: hsm for write, hsm in zip(sparsifier.writes, sparsifier.hsms, strict=True) if isinstance(hsm, HybridSparsificationModule)}
-    return Fold(family, kept_D, tied=bool(model_config.tie_word_embeddings), lora=lora, hsms=hsms)
+    tied = bool(model_config.tie_word_embeddings)
+    return Fold(family, kept_D, tied=tied, lora=lora, hsms=sparsifier.by_write())
 
 
 def merged_shape(model_config: Any, width: int) -> dict[str, int]:
@@ -239,7 +250,7 @@ def merged_shape(model_config: Any, width: int) -> dict[str, int]:
     return {"hidden_size": width, "head_dim": head_size(model_config)}
 
 
-class PatCallback(TrainerCallback):  # type: ignore[misc]
+class PatCallback(TrainerCallback):
     """Moves the mask on after every optimizer step and adds the run's health to the trainer's log history."""
 
     def on_train_begin(

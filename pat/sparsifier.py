@@ -47,21 +47,19 @@ class Sparsifier(nn.Module):
 
     def identity_loss(self) -> Tensor:
         """The identity loss summed over the HSMs; under `release` over the embedding's and the last layer's two alone."""
-        counted = range(len(self.writes))
-        if self.config.variant == "release":
-            counted = sorted({0, *counted[-2:]})  # type: ignore[assignment]
-        losses = [self._identity_loss_of(index) for index in counted]
-        return torch.stack([loss.to(self.mask.proxy.device) for loss in losses]).sum()
+        hsms = list(self.by_write().values())
+        counted = [hsms[0], *hsms[-2:]] if self.config.variant == "release" else hsms
+        return torch.stack([hsm.operator.identity_loss().to(self.mask.proxy.device) for hsm in counted]).sum()
 
-    def _identity_loss_of(self, index: int) -> Tensor:
-        hsm = self.hsms[index]
-        assert isinstance(hsm, HybridSparsificationModule)
-        return hsm.operator.identity_loss()
+    def by_write(self) -> dict[str, HybridSparsificationModule]:
+        """Return the HSMs by the module name of the write each one stands behind."""
+        pairs = zip(self.writes, self.hsms, strict=True)
+        return {write: hsm for write, hsm in pairs if isinstance(hsm, HybridSparsificationModule)}
 
     def named_state(self) -> dict[str, Tensor]:
         """Return every tensor under the name it has in `hsm.safetensors`."""
         state = {f"mask.{name}": tensor for name, tensor in self.mask.state_dict().items()}
-        for write, hsm in zip(self.writes, self.hsms, strict=True):
+        for write, hsm in self.by_write().items():
             state |= {f"{write}.{name}": tensor for name, tensor in hsm.state_dict().items()}
         return state
 
@@ -74,7 +72,7 @@ class Sparsifier(nn.Module):
         if wrong := [name for name in own if own[name].shape != state[name].shape]:
             raise UserError(f"{source}: wrong shape of {wrong[:5]}")
         self.mask.load_state_dict(_below("mask", state))
-        for write, hsm in zip(self.writes, self.hsms, strict=True):
+        for write, hsm in self.by_write().items():
             hsm.load_state_dict(_below(write, state))
 
     def save(self, folder: Path) -> None:

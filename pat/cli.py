@@ -1,0 +1,152 @@
+"""The command line: one verb a phase. Takes files, writes files; the work is in the modules of the same names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pat.errors import UserError
+from pat.progress import log_to
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+Base = Annotated[Path, typer.Option(help="folder of a stock model, as save_pretrained writes it")]
+Out = Annotated[Path, typer.Option(help="what to write; appears in one piece when it is complete")]
+RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job runs; a killed job resumes from there")]
+Log = Annotated[Path | None, typer.Option(help="log file; the terminal then shows progress only")]
+SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file")]
+Seed = Annotated[int, typer.Option(help="seeds everything random")]
+Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
+
+
+@app.command()
+def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
+    """Check an experiment file and list its cells."""
+    from pat.experiment import load_experiment
+
+    cells = load_experiment(config, str(config)).cells()
+    for cell in cells:
+        typer.echo(str(cell.path))
+    typer.echo(f"{config}: valid, {len(cells)} cells", err=True)
+
+
+@app.command("import-model")
+def import_model(
+    out: Out,
+    path: Annotated[Path | None, typer.Option(help="local folder of a stock model")] = None,
+    hub: Annotated[str | None, typer.Option(help="model id on the hub; needs a network")] = None,
+    revision: Annotated[str, typer.Option(help="branch, tag or commit on the hub")] = "main",
+    log: Log = None,
+) -> None:
+    """Bring a base model into the results folder, with checksums."""
+    log_to(log)
+    from pat import checkpoint
+
+    if (path is None) == (hub is None):
+        raise UserError("give exactly one of --path and --hub")
+    if path is not None:
+        checkpoint.import_model(path, out)
+    else:
+        assert hub is not None
+        checkpoint.fetch_model(hub, revision, out)
+
+
+@app.command()
+def pretrain(
+    corpus: Annotated[Path, typer.Option(help="JSONL with a `text` a line")],
+    settings: SettingsText,
+    run_dir: RunDir,
+    out: Out,
+    log: Log = None,
+) -> None:
+    """Train a tokenizer and a small base model from scratch."""
+    log_to(log)
+    from pat.pretraining import pretrain as run
+    from pat.settings import PretrainSettings, load
+
+    run(corpus, load(PretrainSettings, settings), run_dir, out)
+
+
+@app.command()
+def tune(
+    base: Base,
+    data: Annotated[Path, typer.Option(help="JSONL with instruction, input, output")],
+    tuner: Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")],
+    settings: SettingsText,
+    run_dir: RunDir,
+    out: Out,
+    ratio: Annotated[float, typer.Option(help="share of the hidden size to prune")] = 0.0,
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
+    log_to(log)
+    from pat.settings import TuneJob, load
+    from pat.tuning import tune as run
+
+    run(base, data, tuner, ratio, seed, load(TuneJob, settings), run_dir, out)
+
+
+@app.command()
+def merge(
+    base: Base, adapter: Annotated[Path, typer.Option(help="adapter folder that `pat tune` wrote")], out: Out, log: Log = None
+) -> None:
+    """Fold an adapter into its base and cut dead channels; writes a stock model."""
+    log_to(log)
+    from pat.merge import merge as run
+
+    run(base, adapter, out)
+
+
+@app.command()
+def prune(
+    base: Base,
+    pruner: Annotated[str, typer.Option(help="channel-magnitude")],
+    ratio: Annotated[float, typer.Option(help="share of the hidden size to prune")],
+    out: Out,
+    align: Align = "auto",
+    log: Log = None,
+) -> None:
+    """Prune a model without tuning it; writes a stock model."""
+    log_to(log)
+    from pat.pruning import prune as run
+
+    if align != "auto" and not (align.isdigit() and int(align) > 0):
+        raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
+    run(base, pruner, ratio, "auto" if align == "auto" else int(align), out)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Option(help="folder of a stock model")],
+    settings: SettingsText,
+    out: Out,
+    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated")] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="held-out text (JSONL); may be repeated")] = None,
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Score a model on zero-shot sets and held-out text."""
+    log_to(log)
+    from pat.evaluation import evaluate as run
+    from pat.settings import EvaluationSettings, load
+
+    run(model, task or [], text or [], load(EvaluationSettings, settings), seed, out)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and status 1, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""lm-eval as this project uses it: our own task definitions over local items, a model that reports progress, and no network.
+
+Owns everything that imports lm_eval, through its public interface alone. Scores are read from answers in `pat.scoring`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from numbers import Real
+from typing import Any
+
+from datasets import Dataset
+from lm_eval import evaluate, simple_evaluate
+from lm_eval.api.model import LM
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pat.errors import UserError
+from pat.items import Item
+from pat.progress import Progress
+from pat.prompts import ANSWER_JOINT, first_capital_prompt, log_likelihood_prompt
+from pat.scoring import GENERATED_READINGS, Outcome, most_likely
+
+BATCHES_PER_CALL = 8
+"""Requests are handed to lm-eval in portions, between which progress is shown; within one it sorts them by length."""
+GENERATED = "generated"
+LIKELIHOOD = "log_likelihood"
+
+
+class WatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
+    """lm-eval's model around a loaded checkpoint, with our progress lines in place of its bars."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+        # The probabilities of a bf16 model are taken in fp32: bf16 has three digits, choices differ in the fourth.
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings concern options that are not in use here
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+        """Return (log-likelihood, is greedy) of each request's continuation."""
+        return self._in_portions("log-likelihoods", super().loglikelihood, requests)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+        """Return the text generated for each request."""
+        return self._in_portions("generated answers", super().generate_until, requests)
+
+    def _in_portions(self, label: str, call: Any, requests: list[Any]) -> list[Any]:
+        progress = Progress(label, len(requests))
+        answers: list[Any] = []
+        size = int(self.batch_size) * BATCHES_PER_CALL
+        for start in range(0, len(requests), size):
+            answers += call(requests[start : start + size], disable_tqdm=True)
+            progress.update(len(answers))
+        progress.finish(f"{len(answers)} done")
+        return answers
+
+
+def answers(
+    lm: LM, tasks: Mapping[str, Sequence[Item]], *, generate: bool, log_likelihood: bool, max_new_tokens: int
+) -> dict[str, list[Outcome]]:
+    """Return the model's outcome on every item, by task, under the scorings asked for."""
+    definitions: list[dict[str, Any]] = []
+    for name, items in tasks.items():
+        definitions += [_generated_task(name, items, max_new_tokens)] if generate else []
+        definitions += [_log_likelihood_task(name, items)] if log_likelihood else []
+    outcomes = {name: [Outcome(item) for item in items] for name, items in tasks.items()}
+    if not definitions:
+        return outcomes
+    loaded = TaskManager(include_defaults=False).load(definitions)
+    results = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
+    for label, samples in results["samples"].items():
+        name, _, scoring = label.rpartition("/")
+        for sample in samples:
+            _take(outcomes[name][sample["doc_id"]], scoring, sample["filtered_resps"])
+    return outcomes
+
+
+def _take(outcome: Outcome, scoring: str, responses: Sequence[Any]) -> None:
+    """Read one sample of lm-eval's into the item's outcome."""
+    if scoring == GENERATED:
+        outcome.generated = str(responses[0])
+        count = len(outcome.item.choices)
+        outcome.predictions |= {name: read(outcome.generated, count) for name, read in GENERATED_READINGS.items()}
+    else:
+        outcome.log_likelihoods = [float(value) for value, _ in responses]
+        outcome.predictions |= most_likely(outcome.log_likelihoods, outcome.item.choices)
+
+
+def _generated_task(name: str, items: Sequence[Item], max_new_tokens: int) -> dict[str, Any]:
+    rows = [{"prompt": first_capital_prompt(item.question, item.choices), "answer": item.answer} for item in items]
+    return _task(f"{name}/{GENERATED}", rows) | {
+        "output_type": "generate_until",
+        "doc_to_target": "answer",
+        "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": max_new_tokens},
+        "metric_list": [{"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}],
+    }
+
+
+def _log_likelihood_task(name: str, items: Sequence[Item]) -> dict[str, Any]:
+    rows = [{"prompt": log_likelihood_prompt(item.question), "choices": list(item.choices), "answer": item.answer} for item in items]
+    return _task(f"{name}/{LIKELIHOOD}", rows) | {
+        "output_type": "multiple_choice",
+        "doc_to_target": "answer",
+        "doc_to_choice": "choices",
+        "target_delimiter": ANSWER_JOINT,
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
+    }
+
+
+def _task(label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what both scorings share: the items as a data set in memory, so that nothing is cached on disk."""
+    return {
+        "task": label,
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
+        "test_split": "test",
+        "doc_to_text": "prompt",
+        "num_fewshot": 0,
+    }
+
+
+def harness_variants(lm: LM, names: Sequence[str], limit: int | None, seed: int) -> dict[str, Any]:
+    """Return lm-eval's own results on its own task variants, by task, as plain JSON values.
+
+    Raises UserError on a name it does not know, or where a task's data is neither cached nor reachable.
+    """
+    manager = TaskManager()
+    for name in names:
+        if name not in manager.all_tasks:
+            close = ", ".join(get_close_matches(name, manager.all_tasks, n=3))
+            raise UserError(f"evaluation.harness_tasks: {name!r} is no task of lm-eval" + (f"; near it: {close}" if close else ""))
+    try:
+        results = simple_evaluate(
+            model=lm, tasks=list(names), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=1000,
+            random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"evaluation.harness_tasks: {', '.join(names)} cannot be run ({error}); lm-eval's own tasks read data sets from the hub: "
+            "run once where there is a network, or set HF_HOME to a cache that holds them"
+        ) from None
+    return {
+        name: {"items": figures.get("sample_len"), "version": results["versions"].get(name), "scores": _numbers(figures)}
+        for name, figures in results["results"].items()
+    }
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures that are numbers, as JSON has them; lm-eval gives "N/A" where a standard error has no meaning."""
+    return {
+        name: float(value) for name, value in figures.items()
+        if "," in name and isinstance(value, Real) and math.isfinite(value)
+    }  # fmt: skip

@@ -1,0 +1,99 @@
+"""A tuning run's health: what the losses and the mask did over the steps, and whether the milestone came as a shock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pat.mask import offset, temperature
+from pat.model import PatModel
+from pat.progress import Progress
+
+ENTRIES_AFTER_MILESTONE = 3
+MASK_FIELDS = ("identity_loss", "active_loss", "kept", "mask_mean", "proxy_min", "proxy_max", "proxy_std", "tau", "beta")
+
+
+class HealthRecord(TrainerCallback):
+    """Adds loss terms and mask figures to the trainer's log history, which its checkpoints keep, and shows progress."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._instruct_loss: Tensor | float = 0.0
+        self._steps = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._progress = Progress(self.label, state.max_steps)
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        self._add_loss(model)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any) -> None:
+        self._add_loss(model)
+        self._steps += 1
+
+    def _add_loss(self, model: Any) -> None:
+        if isinstance(model, PatModel):
+            self._instruct_loss = self._instruct_loss + model.loss_terms["instruct_loss"]
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        entry: dict[str, Any] = state.log_history[-1]
+        if "loss" not in entry:
+            return
+        entry["instruct_loss"] = entry["loss"]
+        entry.update(dict.fromkeys(MASK_FIELDS))
+        if isinstance(model, PatModel):
+            entry["instruct_loss"] = float(self._instruct_loss) / max(self._steps, 1)
+            entry.update(mask_figures(model, state.global_step))
+        self._instruct_loss, self._steps = 0.0, 0
+        self._progress.update(state.global_step, loss=entry["instruct_loss"])
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._progress.finish()
+
+
+@torch.no_grad()
+def mask_figures(model: PatModel, step: int) -> dict[str, float | int | None]:
+    """Return the mask's state after `step` steps: losses, count, gate and proxy spread; τ is None once it is infinite."""
+    mask = model.sparsifier.mask
+    milestone_step = model.pat_config.milestone_step
+    proxy_D = mask.proxy.float()
+    return {
+        "identity_loss": float(model.sparsifier.identity_loss()),
+        "active_loss": float(mask.active_loss()),
+        "kept": mask.kept_count(),
+        "mask_mean": float(mask().mean()),
+        "proxy_min": float(proxy_D.min()),
+        "proxy_max": float(proxy_D.max()),
+        "proxy_std": float(proxy_D.std()),
+        "tau": temperature(step, milestone_step) if step < milestone_step else None,
+        "beta": offset(step, milestone_step),
+    }
+
+
+def health_of(history: Sequence[dict[str, Any]], milestone_step: int) -> dict[str, float | int | None]:
+    """Return what happened at the milestone: kept channels, the loss before it and the worst of the next entries, their difference."""
+    before = [entry for entry in history if entry["step"] <= milestone_step]
+    after = [entry for entry in history if entry["step"] > milestone_step][:ENTRIES_AFTER_MILESTONE]
+    loss_before = before[-1]["instruct_loss"] if before else None
+    loss_after = max((entry["instruct_loss"] for entry in after), default=None)
+    return {
+        "milestone_step": milestone_step,
+        "kept_at_milestone": after[0]["kept"] if after else None,
+        "loss_before_milestone": loss_before,
+        "loss_after_milestone": loss_after,
+        "shock": None if loss_before is None or loss_after is None else loss_after - loss_before,
+    }

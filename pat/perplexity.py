@@ -1,0 +1,92 @@
+"""Perplexity of a causal language model on held-out documents, per token and per UTF-8 byte.
+
+The byte figure compares between tokenizers, the token figure only within one. Plain torch; nothing of lm-eval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pat.errors import UserError
+from pat.progress import Progress
+
+IGNORED = -100
+
+
+def perplexity(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[str],
+    context: int,
+    batch_size: int,
+    label: str,
+) -> dict[str, float | int | None]:
+    """Return token and byte perplexity and the number of tokens, over windows of `context` tokens that do not overlap.
+
+    Each document stands alone. Its first token is predicted from BOS (EOS where there is no BOS), the first of a later window from the
+    token before it, so every token and thus every byte is counted once. A figure beyond floating point is None.
+    """
+    windows = [window for document in documents for window in _windows(tokenizer, document, context)]
+    if not windows:
+        raise UserError(f"text {label!r}: holds no token to predict")
+    loss = _total_loss(model, windows, batch_size, label)
+    tokens = sum(len(targets) for _, targets in windows)
+    text_bytes = sum(len(document.encode()) for document in documents)
+    return {
+        "token_perplexity": _exp(loss / tokens),
+        "byte_perplexity": _exp(loss / text_bytes),
+        "tokens": tokens,
+        "bytes": text_bytes,
+    }
+
+
+def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) -> list[tuple[list[int], list[int]]]:
+    """Return (inputs, targets) pairs of equal length, at most `context`, that cover the document's tokens."""
+    tokens = tokenizer(document, add_special_tokens=False)["input_ids"]
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise UserError("the model's tokenizer has neither BOS nor EOS, so a document's first token cannot be predicted")
+    inputs = [start, *tokens[:-1]]
+    return [(inputs[place : place + context], tokens[place : place + context]) for place in range(0, len(tokens), context)]
+
+
+def _total_loss(model: PreTrainedModel, windows: list[tuple[list[int], list[int]]], batch_size: int, label: str) -> float:
+    """Return the summed cross-entropy in nats; windows of like length share a batch."""
+    ordered = sorted(windows, key=lambda window: len(window[0]), reverse=True)
+    progress = Progress(f"perplexity of {label}", len(ordered))
+    total = 0.0
+    for start in range(0, len(ordered), batch_size):
+        total += _batch_loss(model, ordered[start : start + batch_size])
+        progress.update(min(start + batch_size, len(ordered)))
+    progress.finish(f"{len(ordered)} windows done")
+    return total
+
+
+@torch.inference_mode()
+def _batch_loss(model: PreTrainedModel, windows: list[tuple[list[int], list[int]]]) -> float:
+    """Pad on the right, where a causal model never looks from, and mask the padding out of attention and loss."""
+    length = len(windows[0][0])
+
+    def padded(rows: list[list[int]], filler: int) -> Any:
+        return torch.tensor([row + [filler] * (length - len(row)) for row in rows], device=model.device)
+
+    inputs = padded([inputs for inputs, _ in windows], 0)
+    mask = padded([[1] * len(inputs) for inputs, _ in windows], 0)
+    targets = padded([targets for _, targets in windows], IGNORED)
+    logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits.float()
+    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return float(losses.double().sum())
+
+
+def _exp(value: float) -> float | None:
+    try:
+        result = math.exp(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None

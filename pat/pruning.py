@@ -1,0 +1,37 @@
+"""`pat prune`: run one of the pruners on a checkpoint and leave a checked folder with `prune.json` and a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pat import artefacts
+from pat.baselines import PRUNERS
+from pat.errors import UserError
+from pat.merge import model_card, summary
+from pat.progress import say
+from pat.provenance import provenance
+
+PRUNE_RECORD = "prune.json"
+
+
+def prune(base: Path, pruner: str, ratio: float, align: int | Literal["auto"], out: Path) -> dict[str, Any]:
+    """Write the pruned checkpoint to `out` and return its record.
+
+    Raises UserError on an unknown pruner, a ratio outside (0, 1), a width that cannot be, or a base that is incomplete or changed.
+    """
+    if pruner not in PRUNERS:
+        raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
+    if not 0.0 < ratio < 1.0:
+        raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
+    artefacts.check_if_listed(base)
+    with artefacts.new_folder(out) as folder:
+        try:
+            record = PRUNERS[pruner](base, ratio, align, folder)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        record["provenance"] = provenance({"pruner": pruner, "ratio": ratio, "align": align}, seed=0)
+        artefacts.write_json(folder / PRUNE_RECORD, record)
+        artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})"))
+    say(summary(record))
+    return record

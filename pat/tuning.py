@@ -1,0 +1,223 @@
+"""`pat tune`: instruction-tune a base model with LoRA, DoRA or PAT through Hugging Face's Trainer; resumable after a kill.
+
+Owns the training job and its record, `tuning.json`. The method is model.py's, LoRA is PEFT's, the loop is the Trainer's.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
+
+from pat import artefacts, checkpoint
+from pat.config import PatConfig
+from pat.device import peak_memory_gib, resolve_device
+from pat.errors import UserError
+from pat.families import family_of
+from pat.health import HealthRecord, health_of
+from pat.instructions import Instructions, PadToLongest
+from pat.model import PatCallback, PatModel, attach
+from pat.progress import say
+from pat.provenance import provenance
+from pat.resume import SealCheckpoints, latest_complete
+from pat.settings import PatSettings, TuneJob, TuningSettings
+
+TUNERS = ("lora", "dora", "pat", "pat-dora")
+TUNING_RECORD = "tuning.json"
+CHECKPOINTS_KEPT = 2
+logger = logging.getLogger(__name__)
+
+
+def tune(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, out: Path) -> dict[str, Any]:
+    """Write the trained adapter to `out` and return its record; checkpoints lie in `run_dir` until it is done.
+
+    Raises UserError on an unknown tuner, a ratio that does not fit it, broken inputs, or a schedule too short for the mask.
+    """
+    _check_arguments(tuner, ratio)
+    artefacts.check_if_listed(base)
+    torch.set_num_threads(job.tuning.threads)
+    device = resolve_device(job.tuning.device)
+    set_seed(seed)
+    started = time.monotonic()
+    tokenizer = checkpoint.load_tokenizer(base)
+    rows = Instructions(data, tokenizer, job.tuning.max_length)
+    model = build_model(base, tuner, ratio, seed, job, device)
+    trainer = PatTrainer(
+        model=model,
+        args=training_arguments(job.tuning, seed, run_dir, device),
+        train_dataset=rows,
+        data_collator=PadToLongest(tokenizer),
+        callbacks=[
+            *([PatCallback()] if isinstance(model, PatModel) else []),
+            HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}"),
+            SealCheckpoints(),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint_folder = latest_complete(run_dir)
+    if checkpoint_folder is not None:
+        say(f"tune: resuming from {checkpoint_folder}")
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
+    except ValueError as error:
+        if "PatConfig" in str(error):
+            raise UserError(str(error)) from None
+        raise
+    record = tuning_record(trainer, model, ratio, time.monotonic() - started)
+    record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed, str(model.device))
+    with artefacts.new_folder(out) as folder:
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        artefacts.write_json(folder / TUNING_RECORD, record)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    return record
+
+
+def _check_arguments(tuner: str, ratio: float) -> None:
+    if tuner not in TUNERS:
+        raise UserError(f"--tuner {tuner!r}: must be one of {', '.join(TUNERS)}")
+    if not 0.0 <= ratio < 1.0:
+        raise UserError(f"--ratio {ratio}: must lie in [0, 1)")
+    if ratio and not tuner.startswith("pat"):
+        raise UserError(f"--ratio {ratio} with --tuner {tuner}: only pat and pat-dora prune while they tune; use 0")
+
+
+def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, device: str) -> PeftModel:
+    """Return the base model with LoRA or DoRA on every linear layer, and the HSMs where the tuner prunes."""
+    dtype = torch.bfloat16 if job.tuning.precision == "bf16" else torch.float32
+    stock = checkpoint.load_model(base, dtype)
+    stock.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    stock.config.use_cache = False
+    if tuner.startswith("pat"):
+        try:
+            return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    lora = job.tuning.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT's own default is an int, any number works
+        lora_dropout=lora.dropout,
+        use_dora=tuner == "dora",
+        target_modules=list(family_of(stock.config).linears),
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(stock, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def pat_config(job: TuneJob, ratio: float, seed: int, *, use_dora: bool) -> PatConfig:
+    """Return the PatConfig of a job: its mask settings, the recipe's LoRA settings, the cell's ratio and seed."""
+    lora = job.tuning.lora
+    return PatConfig(
+        pruning_ratio=ratio,
+        lora_rank=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_dora=use_dora,
+        seed=seed,
+        **{field: getattr(job.pat, field) for field in PatSettings.model_fields},
+    )
+
+
+def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, device: str) -> TrainingArguments:
+    """Return the Trainer's arguments for a recipe; `batch_size` is global, so accumulation follows from the processes."""
+    micro = settings.micro_batch_size or settings.batch_size
+    arguments = TrainingArguments(
+        output_dir=str(run_dir),
+        num_train_epochs=settings.epochs or 1.0,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        per_device_train_batch_size=micro,
+        bf16=settings.precision == "bf16",
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        logging_steps=settings.log_steps,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=CHECKPOINTS_KEPT,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device == "cuda",
+        ddp_find_unused_parameters=True,  # the proxy gets no gradient from the milestone on
+        optim="adamw_torch",
+        report_to="none",
+        disable_tqdm=True,
+        label_names=["labels"],
+        remove_unused_columns=False,
+    )
+    rows_at_once = micro * arguments.world_size
+    if settings.batch_size % rows_at_once:
+        raise UserError(
+            f"tuning.batch_size={settings.batch_size}: must be a multiple of "
+            f"micro_batch_size × processes = {micro} × {arguments.world_size}"
+        )
+    arguments.gradient_accumulation_steps = settings.batch_size // rows_at_once
+    return arguments
+
+
+class PatTrainer(Trainer):
+    """The stock Trainer, with a constant rate of its own for the mask's proxy (method section 11.4)."""
+
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        if not isinstance(self.model, PatModel):
+            super().create_optimizer_and_scheduler(num_training_steps)
+            return
+        self.model.plan(num_training_steps)
+        args = self.args
+        groups = parameter_groups(self.model, args.learning_rate, args.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
+        warmup_steps = args.get_warmup_steps(num_training_steps)
+        recipe = get_scheduler(args.lr_scheduler_type, self.optimizer, warmup_steps, num_training_steps)
+        factors = [recipe.lr_lambdas[0], *[_constant] * (len(groups) - 1)]
+        self.lr_scheduler = LambdaLR(self.optimizer, factors)
+
+
+def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    """Return optimizer groups: LoRA and operators at the recipe's rate, then the proxy at its own, without decay."""
+    proxy = model.sparsifier.mask.proxy
+    others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter is not proxy]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate, "weight_decay": weight_decay}]
+    if proxy.requires_grad:
+        rate = model.pat_config.mask_learning_rate or 0.5 / model.pat_config.milestone_step
+        groups.append({"params": [proxy], "lr": rate, "weight_decay": 0.0})
+    return groups
+
+
+def _constant(_step: int) -> float:
+    return 1.0
+
+
+def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: float) -> dict[str, Any]:
+    """Return what `tuning.json` says of the run: sizes, time, memory, the course of the losses and the mask, and its health."""
+    history = [entry for entry in trainer.state.log_history if "instruct_loss" in entry]
+    stock: Any = model.get_base_model()
+    hidden_size: int = stock.config.hidden_size
+    width = model.width if isinstance(model, PatModel) else hidden_size
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return {
+        "steps": trainer.state.global_step,
+        "trainable_parameters": trainable,
+        "hidden_size": hidden_size,
+        "width": width,
+        "ratio_requested": ratio,
+        "ratio_effective": 1.0 - width / hidden_size,
+        "train_loss": history[-1]["instruct_loss"] if history else None,
+        "wall_s": wall_s,
+        "peak_memory_gib": peak_memory_gib(),
+        "history": history,
+        "health": health_of(history, model.pat_config.milestone_step) if isinstance(model, PatModel) and ratio else None,
+    }
