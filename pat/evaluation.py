@@ -18,7 +18,7 @@ from pat.items import Item, first_of_each_group, read_items
 from pat.progress import say
 from pat.prompts import ANSWER_JOINT, first_capital_prompt, log_likelihood_prompt
 from pat.provenance import provenance
-from pat.scoring import Outcome, mean_over_tasks, task_figures
+from pat.scoring import mean_over_tasks, task_figures
 from pat.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _load(folder: Path, settings: EvaluationSettings, seed: int) -> tuple[PreTra
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: its tokenizer cannot be loaded: {error}") from None
-    return model.to(torch.device(device)).eval(), tokenizer
+    return (model.cuda() if device == "cuda" else model).eval(), tokenizer
 
 
 def _cut_items(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], settings: EvaluationSettings) -> int:

@@ -39,11 +39,11 @@ class WatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings concern options that are not in use here
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
 
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Return (log-likelihood, is greedy) of each request's continuation."""
         return self._in_portions("log-likelihoods", super().loglikelihood, requests)
 
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
         """Return the text generated for each request."""
         return self._in_portions("generated answers", super().generate_until, requests)
 
