@@ -36,6 +36,14 @@ Rate = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+PLAIN_WORDS = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "tuple_type": "a list",
+    "invalid_key": "text, since it is a key",
+}
+"""Pydantic's error types whose own wording speaks of Python to somebody who wrote YAML."""
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
@@ -213,9 +221,21 @@ def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]
         return f"{path}: unknown key", nearest(field[-1], known)
     if detail["type"] == "missing":
         return f"{path}: is required", ""
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _kind_problem(f"{path}.source", detail)
+    message = PLAIN_WORDS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     needs_verb = not message.startswith(("must", "give"))
     return f"{path}: {shown(detail['input'])} is not allowed: ", f"must be {message}" if needs_verb else message
+
+
+def _kind_problem(path: str, detail: ErrorDetails) -> tuple[str, str]:
+    """Word the refusal of a union whose members are told apart by `source`."""
+    if not isinstance(detail["input"], Mapping):
+        return f"{path.removesuffix('.source')}: {shown(detail['input'])} is not allowed: ", "must be a mapping"
+    if "source" not in detail["input"]:
+        return f"{path}: is required", ""
+    given, known = detail["input"]["source"], detail.get("ctx", {})["expected_tags"]
+    return f"{path}: {shown(given)} is not allowed: ", f"must be one of {known}"
 
 
 def shown(value: object) -> str:

@@ -1,0 +1,182 @@
+"""An experiment: its file's schema, the grid of cells it spans and the settings of each cell.
+
+Stands between the YAML file and the rules: a rule asks here and never reads the file. Knows nothing of tensors or of Snakemake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from pat.errors import UserError
+from pat.methods import METHODS, Method
+from pat.settings import CountOrZero, EvaluationSettings, Number, Settings, TuneJob, problems, read_yaml, shown
+from pat.sources import Data, ModelSource
+
+TUNED_ROW = "lora"
+"""The row whose merged model FT→P prunes."""
+
+
+class PhaseResources(Settings):
+    """What the scheduler sets aside for one job of a phase. Never changes a number in a table."""
+
+    gpu: CountOrZero = 0
+    mem_mb: Annotated[int, Field(ge=100)] = 4000
+    runtime: Annotated[int, Field(gt=0, description="minutes")] = 60
+
+
+class Resources(Settings):
+    """Resources a phase; a model's entry may override them."""
+
+    prepare: PhaseResources = PhaseResources()
+    pretrain: PhaseResources = PhaseResources()
+    tune: PhaseResources = PhaseResources()
+    prune: PhaseResources = PhaseResources()
+    merge: PhaseResources = PhaseResources()
+    evaluate: PhaseResources = PhaseResources()
+
+
+class Row(Settings):
+    """A row of the tables: a method and what is different for it from the experiment's recipe."""
+
+    method: str | None = Field(default=None, description="None: the row's own name")
+    label: Annotated[str, Field(min_length=1)] | None = None
+    tuning: dict[str, object] = {}
+    lora: dict[str, object] = {}
+    pat: dict[str, object] = {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid; `path` is where its files lie below the experiment's results."""
+
+    model: str
+    row: str
+    method: Method
+    ratio: float
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Return model/row/ratio/seed, the ratio as short as it can be written."""
+        return Path(self.model, self.row, f"{self.ratio:g}", f"seed{self.seed}")
+
+
+class Experiment(Settings):
+    """A checked experiment file."""
+
+    name: str
+    root: Annotated[str, Field(min_length=1, description="folder that relative paths below start from")] = "."
+    seeds: Annotated[tuple[CountOrZero, ...], Field(strict=False, min_length=1)]
+    ratios: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False)] = ()
+    models: Annotated[dict[str, ModelSource], Field(min_length=1)]
+    methods: Annotated[dict[str, Row | None], Field(min_length=1)]
+    data: Data
+    tuning: dict[str, object]
+    pat: dict[str, object] = {}
+    evaluation: EvaluationSettings
+    resources: Resources = Resources()
+
+    @field_validator("seeds", "ratios")
+    @classmethod
+    def _no_duplicates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        written = [f"{value:g}" for value in values]
+        if twice := sorted({text for text in written if written.count(text) > 1}):
+            raise ValueError(f"must name each value once; {', '.join(twice)} stands there more often")
+        return values
+
+    def row(self, name: str) -> Row:
+        """Return a row's overrides; `name:` alone in the file means none."""
+        return self.methods[name] or Row()
+
+    def method(self, row: str) -> Method:
+        """Return the registry's entry behind a row."""
+        return METHODS[self.row(row).method or row]
+
+    def label(self, row: str) -> str:
+        """Return the row's name in the tables."""
+        return self.row(row).label or self.method(row).label
+
+    def ratios_of(self, row: str) -> tuple[float, ...]:
+        """Return the ratios that a row runs at: 0 alone where it does not prune."""
+        return self.ratios if self.method(row).prunes else (0.0,)
+
+    def cells(self) -> list[Cell]:
+        """Return the whole grid, in the order of the file."""
+        return [
+            Cell(model, row, self.method(row), ratio, seed)
+            for model, row in product(self.models, self.methods)
+            for ratio, seed in product(self.ratios_of(row), self.seeds)
+        ]
+
+    def tune_job(self, model: str, row: str) -> TuneJob:
+        """Return the settings of one tuning: the experiment's recipe, then the model's differences, then the row's."""
+        layers = [self.model_dump(include={"tuning", "pat"}), self.models[model].model_dump(), self.row(row).model_dump()]
+        return TuneJob.model_validate(merged_job(layers))
+
+    def evaluation_of(self, model: str) -> EvaluationSettings:
+        """Return how a model's checkpoints are scored."""
+        own = self.models[model].evaluation
+        return EvaluationSettings.model_validate(overridden(self.evaluation.model_dump(mode="json"), own))
+
+    def resources_of(self, model: str) -> Resources:
+        """Return what the model's jobs ask the scheduler for."""
+        return Resources.model_validate(overridden(self.resources.model_dump(), self.models[model].resources))
+
+    def path(self, text: str) -> str:
+        """Return a path of the file as the rules use it: relative ones start from `root`."""
+        return str(Path(self.root, text))
+
+
+def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return raw tune settings from layers that hold `tuning`, `pat` and `lora` (short for tuning.lora); the later win."""
+    job: dict[str, Any] = {"tuning": {}, "pat": {}}
+    for layer in layers:
+        lora = _mapping(layer.get("lora"))
+        tuning = overridden(_mapping(layer.get("tuning")), {"lora": lora} if lora else {})
+        if tuning.keys() & {"epochs", "max_steps"}:  # the two exclude each other, so that the later one replaces the earlier
+            job["tuning"] = {key: value for key, value in job["tuning"].items() if key not in ("epochs", "max_steps")}
+        job = overridden(job, {"tuning": tuning, "pat": _mapping(layer.get("pat"))})
+    return job
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Return the value if it is a mapping; the schema refuses anything else where it stands."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def overridden(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` laid over it, mappings inside mappings being joined key by key."""
+    result = deepcopy(dict(base))
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = overridden(result[key], value) if both else deepcopy(value)
+    return result
+
+
+def load_experiment(config: Mapping[str, Any] | Path, source: str) -> Experiment:
+    """Return the checked experiment from a file, or from its parsed contents; `source` names it in messages.
+
+    Raises UserError that lists every problem of the file at once, one a line.
+    """
+    from pat.experiment_checks import check_grid  # its checks read this module's schema
+
+    raw = read_yaml(config) if isinstance(config, Path) else config
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{source}: must hold a mapping of keys, holds {shown(raw)}")
+    found: list[str] = []
+    experiment = None
+    try:
+        experiment = Experiment.model_validate(dict(raw))
+    except ValidationError as error:
+        found = problems(Experiment, error)
+    found += [problem for problem in check_grid(raw) if problem not in found]
+    if found or experiment is None:
+        raise UserError("\n".join(f"{source}: {problem}" for problem in found))
+    return experiment

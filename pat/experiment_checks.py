@@ -1,0 +1,202 @@
+"""Checks across an experiment file's fields: names, methods, overrides, widths.
+
+They read the raw file and step over what the schema refuses already, so that a user sees all problems at once and not the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pat.experiment import TUNED_ROW, Resources, merged_job, overridden
+from pat.methods import METHODS, Method
+from pat.settings import EvaluationSettings, TuneJob, nearest, problems, shown
+from pat.sources import WORLD_TASKS, WORLD_TEXTS
+from pat.width import target_width
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+RESERVED_MODELS = ("data", "models", "tables", "figures", "logs", "benchmarks", "text")
+RESERVED_EXPERIMENTS = ("reference",)
+SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
+
+
+def check_grid(raw: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong between the fields of a raw experiment file, one line a problem."""
+    checks = (_names, _rows, _data, _overrides, _widths)
+    return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
+
+
+def _part(raw: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return the mapping below `keys`, empty where the file has none or something else there."""
+    part: Any = raw
+    for key in keys:
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return {str(key): value for key, value in part.items()} if isinstance(part, Mapping) else {}
+
+
+def _names(raw: Mapping[str, Any]) -> Iterator[str]:
+    named = [("name", raw.get("name"))]
+    for section in (("models",), ("methods",), ("data", "tasks"), ("data", "text")):
+        named += [(".".join(section), name) for name in _part(raw, *section)]
+    for field, name in named:
+        if isinstance(name, str) and not SAFE_NAME.fullmatch(name):
+            yield (
+                f"{field}: the name {shown(name)} is not allowed: it becomes part of a path and must be of letters, digits, "
+                "'.', '_' and '-', at most 64, the first a letter or digit"
+            )
+    for field, name in named:
+        if (field, name) in {("models", word) for word in RESERVED_MODELS} | {("name", word) for word in RESERVED_EXPERIMENTS}:
+            yield f"{field}: the name {shown(name)} is reserved for a folder of the results; choose another"
+
+
+def _methods(raw: Mapping[str, Any]) -> dict[str, Method]:
+    """Return row -> registry entry for all rows whose method exists."""
+    rows = _part(raw, "methods")
+    named = {row: _part(rows, row).get("method") or row for row in rows}
+    return {row: METHODS[name] for row, name in named.items() if isinstance(name, str) and name in METHODS}
+
+
+def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
+    rows, methods = _part(raw, "methods"), _methods(raw)
+    for row in rows:
+        name = _part(rows, row).get("method") or row
+        if isinstance(name, str) and name not in METHODS:
+            yield f"methods.{row}: {shown(name)} is not a method{nearest(name, METHODS)}"
+    after_tuning = [row for row, method in methods.items() if method.order == "tune-prune"]
+    if after_tuning and TUNED_ROW not in rows:
+        yield f"methods.{after_tuning[0]}: prunes what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
+    if TUNED_ROW in methods and methods[TUNED_ROW].name != TUNED_ROW:
+        yield f"methods.{TUNED_ROW}: the row of this name must be the method {TUNED_ROW!r}, is {methods[TUNED_ROW].name!r}"
+    for row in after_tuning:
+        for key in ("tuning", "lora"):
+            if _part(rows, row).get(key):
+                yield f"methods.{row}.{key}: has no effect: the row prunes what {TUNED_ROW!r} has tuned; remove it"
+    if any(method.prunes for method in methods.values()) and not raw.get("ratios"):
+        yield "ratios: is empty, though the experiment has methods that prune: must name at least one ratio between 0 and 1"
+
+
+def _data(raw: Mapping[str, Any]) -> Iterator[str]:
+    for section, known in (("tasks", WORLD_TASKS), ("text", WORLD_TEXTS)):
+        for name in _part(raw, "data", section):
+            if _part(raw, "data", section, name).get("source") == "world" and name not in known:
+                yield f"data.{section}.{name}: the embedded world has nothing of this name{nearest(name, known)}"
+    pretrained = [model for model in _part(raw, "models") if _part(raw, "models", model, "pretrain")]
+    if pretrained and "data" in raw and not _part(raw, "data", "pretrain"):
+        yield f"data.pretrain: is required, because models.{pretrained[0]} is pretrained"
+    scored = _part(raw, "data", "tasks") or _part(raw, "data", "text") or _part(raw, "evaluation").get("harness_tasks")
+    if "data" in raw and not scored:
+        yield "data.tasks: is empty, and so are data.text and evaluation.harness_tasks: name at least one thing to evaluate on"
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Part of a merged value: `written` stands in the file below `place` and is laid into the value below `under`."""
+
+    place: tuple[str, ...]
+    under: tuple[str, ...]
+    written: Mapping[str, Any]
+
+
+def _overrides(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check every cell's settings after all overrides; a problem is reported where the user wrote the value."""
+    for model in _part(raw, "models"):
+        for row, method in _methods(raw).items():
+            if method.order != "tune-prune":
+                yield from _tune_problems(raw, model, row)
+        for key, kind in (("evaluation", EvaluationSettings), ("resources", Resources)):
+            places: list[tuple[str, ...]] = [(key,), ("models", model, key)]
+            layers = [_Layer(place, (), _part(raw, *place)) for place in places]
+            if layers[-1].written:
+                yield from _blamed(kind, overridden(layers[0].written, layers[1].written), layers)
+
+
+def _tune_problems(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str]:
+    places: list[tuple[str, ...]] = [(), ("models", model), ("methods", row)]
+    layers = [_Layer((*place, key), (key,), _part(raw, *place, key)) for place in places for key in ("tuning", "pat")]
+    layers.append(_Layer(("methods", row, "lora"), ("tuning", "lora"), _part(raw, "methods", row, "lora")))
+    job = merged_job([_part(raw, *place) for place in places])
+    found = list(_blamed(TuneJob, job, layers))
+    yield from found
+    if not found and _methods(raw)[row].tuner.startswith("pat"):
+        yield from _milestone(TuneJob.model_validate(job), row)
+
+
+def _milestone(job: TuneJob, row: str) -> Iterator[str]:
+    steps, fraction = job.tuning.max_steps, job.pat.milestone_fraction
+    if steps is not None and round(steps * fraction) < SHORTEST_MILESTONE:
+        yield (
+            f"methods.{row}: max_steps {steps} with milestone_fraction {fraction:g} is not allowed: "
+            f"must leave the mask at least {SHORTEST_MILESTONE} steps to close"
+        )
+
+
+def _blamed(kind: type[BaseModel], value: Mapping[str, Any], layers: Sequence[_Layer]) -> Iterator[str]:
+    """Yield the problems of a merged value, each under the place in the file that wrote it last."""
+    try:
+        kind.model_validate(dict(value))
+    except ValidationError as error:
+        for problem in problems(kind, error):
+            field, _, message = problem.partition(":")
+            yield f"{_origin(tuple(field.split('.')), layers)}:{message}"
+
+
+def _origin(field: tuple[str, ...], layers: Sequence[_Layer]) -> str:
+    """Return where in the file a merged value's field was written; where it is missing, the first layer that could hold it."""
+    holders = [layer for layer in layers if field[: len(layer.under)] == layer.under]
+    writers = [layer for layer in holders if _writes(layer.written, field[len(layer.under) :])]
+    if not holders:
+        return ".".join(field)
+    layer = (writers or holders[:1])[-1]
+    return ".".join((*layer.place, *field[len(layer.under) :]))
+
+
+def _writes(written: Mapping[str, Any], field: Sequence[str]) -> bool:
+    part: Any = written
+    for key in field:
+        if not isinstance(part, Mapping) or key not in part:
+            return False
+        part = part[key]
+    return True
+
+
+def _widths(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check the widths of models whose shape the file gives; other models' widths are checked when they are there."""
+    ratios = raw.get("ratios")
+    usable = [ratio for ratio in ratios if isinstance(ratio, float) and 0 < ratio < 1] if isinstance(ratios, list) else []
+    for model in _part(raw, "models"):
+        shape = _part(raw, "models", model, "pretrain")
+        hidden, heads = shape.get("hidden_size"), shape.get("heads")
+        if not (_is_count(hidden) and _is_count(heads) and hidden % heads == 0):
+            continue
+        aligns: dict[Any, str] = {}
+        for row in (row for row, method in _methods(raw).items() if method.prunes):
+            pat = {**_part(raw, "pat"), **_part(raw, "models", model, "pat"), **_part(raw, "methods", row, "pat")}
+            align = pat.get("align", "auto")
+            if align == "auto" or _is_count(align):
+                aligns.setdefault(align, row)
+            if _is_count(pat.get("hio_rank")) and pat["hio_rank"] > hidden:
+                yield f"methods.{row}, models.{model}: pat.hio_rank {pat['hio_rank']} is not allowed: must be at most {hidden}"
+        for align, row in aligns.items():
+            yield from _width_problems(f"methods.{row}, models.{model}", hidden, heads, align, usable)
+
+
+def _width_problems(where: str, hidden: int, heads: int, align: Any, ratios: Sequence[float]) -> Iterator[str]:
+    by_width: dict[int, float] = {}
+    for ratio in ratios:
+        try:
+            width = target_width(hidden, heads, ratio, align)
+        except ValueError as error:
+            yield f"{where}: ratio {ratio:g} is not allowed: {error}"
+            return
+        if width in by_width:
+            pair = f"{by_width[width]:g} and {ratio:g}"
+            yield f"{where}: the ratios {pair} both give width {width} of {hidden}: must differ; keep one, or lower pat.align"
+        by_width[width] = ratio
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

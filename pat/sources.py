@@ -1,0 +1,119 @@
+"""Where data and base models come from: one checked model a kind of source. Reads nothing; the workflow's scripts do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from pat.settings import Count, CountOrZero, Number, PretrainSettings, Settings
+
+WORLD_TASKS = (
+    "animals",
+    "capitals",
+    "colours",
+    "continents",
+    "elements",
+    "languages",
+    "legs",
+    "opposites",
+    "states",
+    "successors",
+    "sums",
+    "verbs",
+    "young",
+)
+WORLD_TEXTS = ("heldout",)
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+class WorldSettings(Settings):
+    """Sizes of what the embedded world writes; the same seed and sizes give the same bytes."""
+
+    seed: CountOrZero = 0
+    pretrain_texts: Count = 40_000
+    heldout_texts: Count = 100
+    instruct_rows: Count = 4_000
+    items_per_task: Count = 60
+
+
+class World(Settings):
+    """The embedded generator; a task's or a text's name says which of its files."""
+
+    source: Literal["world"]
+
+
+class JsonFile(Settings):
+    """A local file: .json (a list of records), .jsonl or .jsonl.xz."""
+
+    source: Literal["json"]
+    path: Text
+
+
+class TextFile(Settings):
+    """A local plain text file."""
+
+    source: Literal["text"]
+    path: Text
+
+
+class Release(Settings):
+    """The paper authors' evaluation JSON: one file, or a folder of files that together make one task."""
+
+    source: Literal["release"]
+    path: Text
+
+
+class Hub(Settings):
+    """A data set of the Hugging Face hub: a network is needed once, in the rule that fetches it."""
+
+    source: Literal["hub"]
+    id: Text
+    revision: Text = "main"
+    config: Text | None = None
+    split: Text = "train"
+    fraction: Share = 1.0
+
+
+InstructSource = Annotated[World | JsonFile | Hub, Field(discriminator="source")]
+TaskSource = Annotated[World | JsonFile | Release | Hub, Field(discriminator="source")]
+TextSource = Annotated[World | JsonFile | TextFile | Hub, Field(discriminator="source")]
+
+
+class Data(Settings):
+    """All data of an experiment. Keys of `tasks` and `text` are the names that stand in the tables."""
+
+    world: WorldSettings = WorldSettings()
+    instruct: InstructSource
+    tasks: dict[str, TaskSource] = {}
+    text: dict[str, TextSource] = {}
+    pretrain: TextSource | None = None
+
+
+class HubModel(Settings):
+    """A model of the Hugging Face hub; `revision` is a branch, a tag or, to be sure of the same weights, a commit."""
+
+    id: Text
+    revision: Text = "main"
+
+
+class ModelSource(Settings):
+    """A base model, from exactly one place, and what is different for it from the rest of the experiment."""
+
+    pretrain: PretrainSettings | None = None
+    path: Text | None = None
+    hub: HubModel | None = Field(default=None, validate_default=True)
+    tuning: dict[str, object] = {}
+    pat: dict[str, object] = {}
+    evaluation: dict[str, object] = {}
+    resources: dict[str, object] = {}
+
+    @field_validator("hub")
+    @classmethod
+    def _one_place(cls, hub: HubModel | None, info: ValidationInfo) -> HubModel | None:
+        if {"pretrain", "path"} <= info.data.keys():
+            places = [info.data["pretrain"], info.data["path"], hub]
+            if sum(place is not None for place in places) != 1:
+                raise ValueError("give exactly one of pretrain, path and hub")
+        return hub
