@@ -92,19 +92,23 @@ def _load(folder: Path, settings: EvaluationSettings, seed: int) -> tuple[PreTra
     from transformers import AutoTokenizer
 
     from pat.checkpoint import load_model
+    from pat.device import resolve_device
 
     artefacts.check_if_listed(folder)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(seed)
-    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("evaluation.device: 'cuda' is asked for and this machine has no CUDA device; allowed here: auto, cpu")
+    device = resolve_device(settings.device)
     model = load_model(folder, torch.float32 if settings.precision == "fp32" else torch.bfloat16)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: its tokenizer cannot be loaded: {error}") from None
-    return (model.cuda() if device == "cuda" else model).eval(), tokenizer
+    if tokenizer.eos_token_id is not None and tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:
+        raise UserError(
+            f"{folder}: its tokenizer ends every text with EOS, so a prompt could not be continued; save it with that switched off"
+        )
+    torch.nn.Module.to(model, device)  # the subclass's own `to` has lost its types
+    return model.eval(), tokenizer
 
 
 def _cut_items(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], settings: EvaluationSettings) -> int:

@@ -8,21 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pat.settings import Count, CountOrZero, Number, PretrainSettings, Settings
 
-WORLD_TASKS = (
-    "animals",
-    "capitals",
-    "colours",
-    "continents",
-    "elements",
-    "languages",
-    "legs",
-    "opposites",
-    "states",
-    "successors",
-    "sums",
-    "verbs",
-    "young",
-)
+WORLD_TASKS = ("animals", "capitals", "continents", "elements", "languages", "opposites", "sums", "verbs")
 WORLD_TEXTS = ("heldout",)
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[Number, Field(gt=0, le=1)]
@@ -76,8 +62,26 @@ class Hub(Settings):
     fraction: Share = 1.0
 
 
+TaskLayout = Literal[
+    "arc_challenge", "arc_easy", "boolq", "copa", "hellaswag", "mmlu", "multirc",
+    "openbookqa", "piqa", "rte", "siqa", "wic", "winogrande", "wsc",
+]  # fmt: skip
+
+
+class HubTask(Settings):
+    """One of the paper's tasks as the hub has it. `layout` says how its rows are read and where they lie unless told otherwise."""
+
+    source: Literal["hub"]
+    layout: TaskLayout
+    id: Text | None = None
+    revision: Text | None = None
+    config: Text | None = None
+    split: Text | None = None
+    path: Text | None = Field(default=None, description="local file with the data set's rows, in place of the hub")
+
+
 InstructSource = Annotated[World | JsonFile | Hub, Field(discriminator="source")]
-TaskSource = Annotated[World | JsonFile | Release | Hub, Field(discriminator="source")]
+TaskSource = Annotated[World | JsonFile | Release | HubTask, Field(discriminator="source")]
 TextSource = Annotated[World | JsonFile | TextFile | Hub, Field(discriminator="source")]
 
 

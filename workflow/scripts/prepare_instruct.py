@@ -1,0 +1,67 @@
+"""The instruction set of an experiment, from any of its sources, as instruction, input and output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import typer
+
+from pat.artefacts import write_jsonl
+from pat.errors import UserError
+from pat.settings import Settings
+from pat.sources import Hub, JsonFile
+from script_errors import run_reporting_errors
+from source_records import Record, hub_records, json_records, parse_source
+
+KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile}
+OUTPUT_NAMES = ("output", "response")  # Alpaca's name and LaMini's
+
+
+def instruct_row(record: Record) -> dict[str, str] | None:
+    """Return the record as an Alpaca row, or None where a blank instruction or output leaves nothing to learn.
+
+    Raises UserError naming the record's place where a field is missing or is no text.
+    """
+    instruction, output = record.text("instruction"), record.text(*OUTPUT_NAMES)
+    if not instruction.strip() or not output.strip():
+        return None
+    return {"instruction": instruction, "input": record.text("input", default=""), "output": output}
+
+
+def source_records(source: Hub | JsonFile, seed: int) -> Iterator[Record]:
+    """Yield the source's records in order; of a hub data set the wanted fraction, drawn with the seed."""
+    if isinstance(source, JsonFile):
+        yield from json_records(Path(source.path))
+        return
+    records = list(hub_records(source.id, source.config, source.split, source.revision))
+    kept = Random(seed).sample(range(len(records)), round(len(records) * source.fraction))
+    yield from (records[place] for place in sorted(kept))
+
+
+def prepare(source: str, seed: int, out: Path) -> str:
+    """Write the instruction set to `out` and return what was written, in words."""
+    block = parse_source(source, KINDS)
+    assert isinstance(block, Hub | JsonFile)
+    read = [instruct_row(record) for record in source_records(block, seed)]
+    rows = [row for row in read if row is not None]
+    if not rows:
+        raise UserError(f"instruction set {block.model_dump_json()}: holds no usable row")
+    write_jsonl(out, rows)
+    blank = len(read) - len(rows)
+    return f"{out}: {len(rows)} rows" + (f"; left out {blank} with a blank instruction or output" if blank else "")
+
+
+def main(
+    source: Annotated[str, typer.Option(help="The experiment's data.instruct block, as JSON.")],
+    out: Annotated[Path, typer.Option(help="The JSONL to write.")],
+    seed: Annotated[int, typer.Option(help="Draws the fraction of a hub data set.")] = 0,
+) -> None:
+    """Write the instruction set."""
+    run_reporting_errors(lambda: prepare(source, seed, out))
+
+
+if __name__ == "__main__":
+    typer.run(main)

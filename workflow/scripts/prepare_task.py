@@ -1,0 +1,90 @@
+"""One task of an experiment, from any of its sources, into the one form that the evaluation reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hub_layouts import LAYOUTS
+from pat.errors import UserError
+from pat.items import Item, write_items
+from pat.settings import Settings
+from pat.sources import HubTask, JsonFile, Release
+from release_prompts import release_items
+from script_errors import run_reporting_errors
+from source_records import Record, file_records, hub_records, json_records, parse_source
+
+KINDS: dict[str, type[Settings]] = {"hub": HubTask, "json": JsonFile, "release": Release}
+
+
+def task_items(task: str, source: HubTask | JsonFile | Release) -> Iterator[Item]:
+    """Yield the task's items in the order of their source. Raises UserError naming the place of a broken one."""
+    if isinstance(source, Release):
+        return release_items(Path(source.path), task)
+    if isinstance(source, JsonFile):
+        return _own_items(task, json_records(Path(source.path)))
+    layout = LAYOUTS[source.layout]
+    if source.path is not None:
+        records = file_records(Path(source.path))
+    else:
+        config = source.config if source.id or source.config else layout.config
+        records = hub_records(source.id or layout.dataset, config, source.split or layout.split, source.revision)
+    return _hub_items(task, source.layout, records)
+
+
+def _hub_items(task: str, layout: str, records: Iterable[Record]) -> Iterator[Item]:
+    for number, record in enumerate(records):
+        try:
+            yield LAYOUTS[layout].read(record.fields).item(task, f"{task}-{number}")
+        except KeyError as error:
+            columns = ", ".join(sorted(record.fields))
+            raise UserError(f"{record.place}: has no {error}, which the layout {layout!r} reads; it has {columns}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{record.place}: does not fit the layout {layout!r}: {error}") from None
+
+
+def _own_items(task: str, records: Iterable[Record]) -> Iterator[Item]:
+    """Yield items from records with question, choices and answer (its place, or its letter); id and group may be there."""
+    for number, record in enumerate(records):
+        choices = record.fields.get("choices")
+        if not isinstance(choices, list):
+            raise UserError(f"{record.place}: choices must be a list of texts")
+        identifier = str(record.fields.get("id", f"{task}-{number}"))
+        try:
+            answer = _place(record.fields.get("answer"))
+            yield Item(identifier, record.text("question"), tuple(choices), answer, task, record.text("group", default=""))
+        except ValueError as error:
+            raise UserError(f"{record.place}: {error}") from None
+
+
+def _place(answer: Any) -> Any:
+    is_letter = isinstance(answer, str) and len(answer) == 1 and "A" <= answer <= "Z"
+    return ord(answer) - ord("A") if is_letter else answer
+
+
+def prepare(task: str, source: str, out: Path) -> str:
+    """Write the task's items to `out` and return what was written, in words."""
+    block = parse_source(source, KINDS)
+    assert isinstance(block, HubTask | JsonFile | Release)
+    items = list(task_items(task, block))
+    if not items:
+        raise UserError(f"task {task!r}: its source holds no items")
+    write_items(out, items)
+    groups = len({item.group for item in items if item.group})
+    return f"{out}: {len(items)} items" + (f" in {groups} groups" if groups else "")
+
+
+def main(
+    task: Annotated[str, typer.Option(help="The task's name in the experiment.")],
+    source: Annotated[str, typer.Option(help="The task's source block, as JSON.")],
+    out: Annotated[Path, typer.Option(help="The JSONL to write.")],
+) -> None:
+    """Write one task's items."""
+    run_reporting_errors(lambda: prepare(task, source, out))
+
+
+if __name__ == "__main__":
+    typer.run(main)

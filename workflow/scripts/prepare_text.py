@@ -1,0 +1,63 @@
+"""A text of an experiment, for pretraining or for perplexity, from any of its sources, as one document a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pat.artefacts import write_jsonl
+from pat.errors import UserError
+from pat.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.settings import Settings
+from pat.sources import Hub, JsonFile, TextFile
+from prepare_instruct import OUTPUT_NAMES, instruct_row, source_records
+from script_errors import run_reporting_errors
+from source_records import Record, opened, parse_source
+
+KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile, "text": TextFile}
+
+
+def documents(source: Hub | JsonFile | TextFile, seed: int) -> Iterator[str]:
+    """Yield the source's documents; a plain text file is one. Blank ones are left out."""
+    if isinstance(source, TextFile):
+        with opened(Path(source.path)) as stream:
+            texts = iter([stream.read()])
+    else:
+        texts = (document(record) for record in source_records(source, seed))
+    yield from (text for text in texts if text.strip())
+
+
+def document(record: Record) -> str:
+    """Return the record's `text`, or its instruction and output in the Alpaca template. Raises UserError where it has neither."""
+    if "text" in record.fields:
+        return record.text("text")
+    if "instruction" not in record.fields:
+        raise UserError(f"{record.place}: has neither a text nor an instruction with {' or '.join(OUTPUT_NAMES)}")
+    row = instruct_row(record)
+    return alpaca_prompt(row["instruction"], row["input"]) + ANSWER_JOINT + row["output"] if row else ""
+
+
+def prepare(source: str, seed: int, out: Path) -> str:
+    """Write the documents to `out` and return what was written, in words."""
+    block = parse_source(source, KINDS)
+    assert isinstance(block, Hub | JsonFile | TextFile)
+    count = write_jsonl(out, ({"text": text} for text in documents(block, seed)))
+    if not count:
+        raise UserError(f"text {block.model_dump_json()}: holds nothing but blanks")
+    return f"{out}: {count} document(s), {out.stat().st_size:,} bytes"
+
+
+def main(
+    source: Annotated[str, typer.Option(help="The text's source block, as JSON.")],
+    out: Annotated[Path, typer.Option(help="The JSONL to write.")],
+    seed: Annotated[int, typer.Option(help="Draws the fraction of a hub data set.")] = 0,
+) -> None:
+    """Write one text."""
+    run_reporting_errors(lambda: prepare(source, seed, out))
+
+
+if __name__ == "__main__":
+    typer.run(main)
