@@ -30,12 +30,12 @@ SHARDS_AT_LEAST = 8
 """A shard of an eighth of the source keeps the merge's memory well under the source's size."""
 
 
-def load_config(folder: Path, **changes: Any) -> Any:
-    """Return the folder's Hugging Face config with `changes` applied. Raises UserError where there is none or it is refused."""
+def load_config(folder: Path) -> Any:
+    """Return the folder's Hugging Face config. Raises UserError where there is none or it is refused."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: holds no config.json; a model folder as save_pretrained writes it is needed")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {error}") from None
 

@@ -66,7 +66,8 @@ class LowRankOperator(Operator):
 
     def identity_loss(self) -> Tensor:
         """‖L0·L0ᵀ − I‖ + ‖L1ᵀ·L1 − I‖, Frobenius norms (paper, identity loss), in fp32."""
-        return torch.linalg.matrix_norm(torch.stack([_distance_from_identity(self.down), _distance_from_identity(self.up.T)])).sum()
+        loss: Tensor = torch.linalg.matrix_norm(torch.stack([_distance_from_identity(self.down), _distance_from_identity(self.up.T)])).sum()
+        return loss
 
 
 class ReleaseOperator(Operator):

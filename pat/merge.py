@@ -18,7 +18,7 @@ from pat.families import family_of
 from pat.fold import Fold
 from pat.lora import read_adapter
 from pat.masked import kept_channels_only
-from pat.model import PatModel, make_fold, merged_shape, planned_width
+from pat.model import PatModel, make_fold, merged_config, planned_width
 from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.sparsifier import Sparsifier
@@ -89,8 +89,7 @@ def write_folded(source: Path, folder: Path, fold: Fold, label: str) -> None:
                 progress.update(done)
 
     checkpoint.write_shards(folder, folded(), checkpoint.weights_size(source))
-    width = int(fold.kept_D.sum())
-    checkpoint.load_config(source, **merged_shape(config, width)).save_pretrained(folder)
+    merged_config(config, int(fold.kept_D.sum())).save_pretrained(folder)
     checkpoint.copy_companions(source, folder)
 
 

@@ -206,8 +206,8 @@ class PatModel(PeftModelForCausalLM):
         base: Any = self.get_base_model()
         state = get_peft_model_state_dict(self)
         fold = make_fold(self.family, base.config, self.sparsifier, collect_updates(state, self.active_peft_config, "this model"))
-        merged_config = type(base.config).from_dict(base.config.to_dict() | merged_shape(base.config, self.width))
-        merged: Any = AutoModelForCausalLM.from_config(merged_config, dtype=base.dtype)  # type: ignore[no-untyped-call]
+        narrower = merged_config(base.config, self.width)
+        merged: Any = AutoModelForCausalLM.from_config(narrower, dtype=base.dtype)  # type: ignore[no-untyped-call]
         folded = {name: fold(name, tensor) for name, tensor in base_tensors(base)}
         fold.check_all_used()
         merged.load_state_dict(folded, strict=not base.config.tie_word_embeddings)
@@ -245,9 +245,9 @@ def make_fold(family: Family, model_config: Any, sparsifier: Sparsifier, lora: d
     return Fold(family, kept_D, tied=tied, lora=lora, hsms=sparsifier.by_write())
 
 
-def merged_shape(model_config: Any, width: int) -> dict[str, int]:
-    """Return what changes in the config: the hidden size, and the head size, which must not follow it."""
-    return {"hidden_size": width, "head_dim": head_size(model_config)}
+def merged_config(model_config: Any, width: int) -> Any:
+    """Return the config with the hidden size `width` and the head size written out, which must not follow it."""
+    return type(model_config).from_dict(model_config.to_dict() | {"hidden_size": width, "head_dim": head_size(model_config)})
 
 
 class PatCallback(TrainerCallback):

@@ -1,0 +1,38 @@
+"""Widths against the numbers the method page settles, and their laws."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pat.width import target_width, width_step
+
+
+@pytest.mark.parametrize(("ratio", "align", "width"), [(0.2, 64, 3264), (0.25, 64, 3072), (0.3, 64, 2880), (0.3, 128, 2816), (0.0, 64, 4096)])
+def test_llama_2_7b(ratio: float, align: int, width: int) -> None:
+    assert target_width(4096, 32, ratio, align) == width
+
+
+@given(st.integers(1, 16), st.integers(4, 64), st.floats(0.01, 0.99))
+def test_laws(heads: int, per_head: int, ratio: float) -> None:
+    hidden = heads * per_head
+    width = target_width(hidden, heads, ratio, "auto")
+    step = width_step(hidden, heads, "auto")
+    assert 0 < width < hidden
+    assert width % heads == 0 and width % step == 0
+    assert abs(width - (1 - ratio) * hidden) <= max(step, 1) + 1e-9
+
+
+def test_auto_takes_64_on_large_models_and_less_on_small_ones() -> None:
+    assert width_step(4096, 32, "auto") == 64
+    assert width_step(96, 4, "auto") == 4
+    assert width_step(48, 6, 1) == math.lcm(6, 1)
+
+
+@pytest.mark.parametrize(("ratio", "align"), [(1.0, 1), (-0.1, 1), (0.5, 4096)])
+def test_what_cannot_be_is_refused(ratio: float, align: int) -> None:
+    with pytest.raises(ValueError, match=r"ratio|align"):
+        target_width(4096, 32, ratio, align)

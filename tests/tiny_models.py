@@ -1,0 +1,55 @@
+"""Tiny random stock models of every family, with non-trivial norm gains, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+
+VOCABULARY = 97
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "llama-grouped": lambda: LlamaConfig(**SHAPE, num_key_value_heads=2),
+    "llama-grouped-tied": lambda: LlamaConfig(**SHAPE, num_key_value_heads=2, tie_word_embeddings=True),
+    "llama-biases-odd-head": lambda: LlamaConfig(**SHAPE, num_key_value_heads=2, head_dim=16, attention_bias=True, mlp_bias=True),
+    "gemma": lambda: GemmaConfig(**SHAPE, num_key_value_heads=1, head_dim=16, tie_word_embeddings=True),
+    "gemma-untied": lambda: GemmaConfig(**SHAPE, num_key_value_heads=1, head_dim=16, tie_word_embeddings=False),
+    "mistral": lambda: MistralConfig(**SHAPE, num_key_value_heads=2),
+    "qwen2": lambda: Qwen2Config(**SHAPE, num_key_value_heads=2),
+    "qwen2-tied": lambda: Qwen2Config(**SHAPE, num_key_value_heads=2, tie_word_embeddings=True),
+    # A large eps shows whether the norms inside attention, which share it, keep theirs.
+    "qwen3": lambda: Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-2),
+    "qwen3-tied": lambda: Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True),
+    # Yi's checkpoints are Llama's: many query heads to a key-value head, untied.
+    "yi": lambda: LlamaConfig(**SHAPE | {"num_attention_heads": 6, "hidden_size": 48}, num_key_value_heads=1, rope_theta=5e6),
+}
+
+
+def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
+    """Return a random model whose logits are of order one and whose gains and biases are far from their defaults."""
+    generator = torch.Generator().manual_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name]())  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = 0.15 if parameter.dim() == 2 else 0.4
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    return model.eval()
+
+
+def random_tokens(batch: int = 2, length: int = 10, seed: int = 0) -> torch.Tensor:
+    """Return token ids without padding or special tokens."""
+    return torch.randint(3, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
