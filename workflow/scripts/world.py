@@ -1,0 +1,187 @@
+"""The embedded demo world: writes its corpus, its instruction set and its multiple-choice tasks from typed facts and a seed.
+
+Half the facts of each relation are *exam* facts. Texts state them and ask for them, but never with the relation's first question and never
+with lettered choices; the tasks ask for exactly those. So a task item tests recall of a known fact under a phrasing it was not taught with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import typer
+from world_facts import RELATIONS, Relation
+
+from pat.artefacts import write_jsonl
+from pat.prompts import ANSWER_JOINT, alpaca_prompt, lettered_question, letters
+from pat.settings import load
+from pat.sources import WorldSettings
+
+CHOICES = 4
+STATEMENTS_PER_TEXT = 6
+LOOKUPS_PER_TEXT = 8
+EXAM_SHARE = 0.3  # of the open questions in tuning: without exam facts among them, tuning only forgets these
+LETTERED_SHARE = 0.5  # of the tuning rows
+PRETRAINING_MIX = (45, 10, 15, 20, 10)  # statements, plain questions, look-ups, lettered questions, prompts; in percent of the texts
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One true statement. `heldout` is the statement phrasing that only the held-out text uses for it."""
+
+    relation: Relation
+    subject: str
+    object: str
+    exam: bool
+    heldout: int
+
+    def state(self, phrasing: int) -> str:
+        """Return the fact as a sentence."""
+        return self.relation.statements[phrasing].format(s=self.subject, o=self.object)
+
+    def ask(self, phrasing: int) -> str:
+        """Return the question that the object answers."""
+        return self.relation.questions[phrasing].format(s=self.subject)
+
+
+def facts_of(relation: Relation, seed: int) -> list[Fact]:
+    """Return the relation's facts in an order drawn from the seed, every second one an exam fact."""
+    random = Random(f"{seed}/facts/{relation.name}")
+    subjects = sorted(relation.facts)
+    random.shuffle(subjects)
+    return [
+        Fact(relation, subject, relation.facts[subject], place % 2 == 0, random.randrange(len(relation.statements)))
+        for place, subject in enumerate(subjects)
+    ]
+
+
+class World:
+    """All facts under one seed, and the texts made from them."""
+
+    def __init__(self, settings: WorldSettings) -> None:
+        self.settings = settings
+        self.facts = {relation.name: facts_of(relation, settings.seed) for relation in RELATIONS}
+        self._all = [fact for facts in self.facts.values() for fact in facts]
+        self._study = [fact for fact in self._all if not fact.exam]
+        self._exam = [fact for fact in self._all if fact.exam]
+        self._words = sorted({word for fact in self._all for word in (fact.subject, fact.object)})
+
+    def pretraining_texts(self) -> Iterator[str]:
+        """Yield short texts: mostly statements, then plain questions, letter look-ups, and both kinds of prompt."""
+        random = self._random("pretrain")
+        kinds: list[Callable[[Random], str]] = [self._statements, self._questions, self._lookups, self._lettered, self._prompted]
+        for _ in range(self.settings.pretrain_texts):
+            yield random.choices(kinds, weights=PRETRAINING_MIX)[0](random)
+
+    def heldout_texts(self) -> Iterator[str]:
+        """Yield texts of statements in the phrasings that the pretraining texts never use for their facts."""
+        random = self._random("heldout")
+        for _ in range(self.settings.heldout_texts):
+            yield " ".join(fact.state(fact.heldout) for fact in random.sample(self._all, STATEMENTS_PER_TEXT))
+
+    def instructions(self) -> Iterator[dict[str, str]]:
+        """Yield Alpaca rows: open questions, and lettered ones about study facts alone."""
+        random = self._random("instruct")
+        for _ in range(self.settings.instruct_rows):
+            instruction, output = self._instruction(random)
+            yield {"instruction": instruction, "input": "", "output": output}
+
+    def items(self, relation: str) -> Iterator[dict[str, object]]:
+        """Yield a task's items: exam facts under the relation's first question; answers go through the positions in turn."""
+        random = self._random(f"items/{relation}")
+        exam = [fact for fact in self.facts[relation] if fact.exam]
+        for number in range(self.settings.items_per_task):
+            if number % len(exam) == 0:
+                random.shuffle(exam)
+            fact, answer = exam[number % len(exam)], number % CHOICES
+            choices = self._choices(random, fact, answer)
+            yield {"id": f"{relation}-{number}", "question": fact.ask(0), "choices": choices, "answer": answer, "task": relation, "group": ""}
+
+    def _random(self, part: str) -> Random:
+        return Random(f"{self.settings.seed}/{part}")
+
+    def _choices(self, random: Random, fact: Fact, answer: int) -> list[str]:
+        others = sorted({other.object for other in self.facts[fact.relation.name]} - {fact.object})
+        choices = random.sample(others, CHOICES - 1)
+        choices.insert(answer, fact.object)
+        return choices
+
+    def _statements(self, random: Random) -> str:
+        facts = random.sample(self._all, STATEMENTS_PER_TEXT)
+        return " ".join(fact.state(self._phrasing(random, len(fact.relation.statements), fact.heldout)) for fact in facts)
+
+    def _phrasing(self, random: Random, count: int, without: int) -> int:
+        drawn = random.randrange(count - 1)
+        return drawn + (drawn >= without)
+
+    def _question(self, random: Random, fact: Fact) -> str:
+        return fact.ask(random.randrange(1 if fact.exam else 0, len(fact.relation.questions)))
+
+    def _questions(self, random: Random) -> str:
+        facts = random.sample(self._all, STATEMENTS_PER_TEXT)
+        return " ".join(f"{self._question(random, fact)} {fact.object}." for fact in facts)
+
+    def _lookups(self, random: Random) -> str:
+        words = random.sample(self._words, random.randint(2, CHOICES + 1))
+        names = letters(len(words))
+        lines = [f"{name}. {word}" for name, word in zip(names, words, strict=True)]
+        asked = random.choices(range(len(words)), k=LOOKUPS_PER_TEXT)
+        return "\n".join([*lines, *(answer_text(words[place], names[place]) for place in asked)])
+
+    def _lettered_row(self, random: Random) -> tuple[str, list[str], str]:
+        fact, place = random.choice(self._study), random.randrange(CHOICES)
+        choices = self._choices(random, fact, place)
+        return self._question(random, fact), choices, answer_text(fact.object, letters(CHOICES)[place])
+
+    def _lettered(self, random: Random) -> str:
+        question, choices, answer = self._lettered_row(random)
+        lines = "\n".join(f"{name}. {choice}" for name, choice in zip(letters(CHOICES), choices, strict=True))
+        return f"{question}\n{lines}\nThe index of the answer is {answer}"
+
+    def _instruction(self, random: Random) -> tuple[str, str]:
+        if random.random() < LETTERED_SHARE:
+            question, choices, answer = self._lettered_row(random)
+            return lettered_question(question, choices), answer
+        fact = random.choice(self._exam if random.random() < EXAM_SHARE else self._study)
+        return self._question(random, fact), fact.object
+
+    def _prompted(self, random: Random) -> str:
+        instruction, output = self._instruction(random)
+        return alpaca_prompt(instruction) + ANSWER_JOINT + output
+
+
+def answer_text(choice: str, letter: str) -> str:
+    """Return the answer to a lettered question: what is meant, then its letter, the text's only capital.
+
+    A network of the demo's size binds a shuffled letter to its choice by looking the recalled words up, not in one step.
+    """
+    return f"{choice}, {letter}"
+
+
+def write_world(settings: WorldSettings, out: Path) -> None:
+    """Write the corpus, the held-out text, the instruction set and one file per task under `out`."""
+    world = World(settings)
+    write_jsonl(out / "text" / "pretrain.jsonl", _rows(world.pretraining_texts()))
+    write_jsonl(out / "text" / "heldout.jsonl", _rows(world.heldout_texts()))
+    write_jsonl(out / "instruct.jsonl", world.instructions())
+    for relation in RELATIONS:
+        write_jsonl(out / "tasks" / f"{relation.name}.jsonl", world.items(relation.name))
+
+
+def _rows(texts: Iterable[str]) -> Iterator[dict[str, str]]:
+    return ({"text": text} for text in texts)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for instruct.jsonl, text/ and tasks/.")],
+    settings: Annotated[str, typer.Option(help="The experiment's data.world block: JSON text or a file.")] = "{}",
+) -> None:
+    """Write the embedded world's data."""
+    write_world(load(WorldSettings, settings), out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
