@@ -141,6 +141,8 @@ class PretrainSettings(Settings):
     threads: Count = 1
     seed: CountOrZero = 0
     checkpoint_steps: Count = 500
+    heldout_fraction: Annotated[Number, Field(ge=0, le=0.5)] = Field(default=0.0, description="of the texts: measured, not learned")
+    whole_prompts: bool = Field(default=False, description="one token for each fixed phrase of the prompts: far shorter rows")
 
     @field_validator("heads")
     @classmethod
@@ -196,13 +198,24 @@ def _parse_json(text: str, source: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the parsed YAML (or JSON) file. Raises UserError where it is missing or is not YAML."""
+    """Return the parsed YAML (or JSON) file. Raises UserError where it is missing, is not YAML, or gives a key twice."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _OneOfEachKey)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
+
+
+class _OneOfEachKey(yaml.SafeLoader):
+    """YAML's safe loader, which takes the last of equal keys without a word, made to refuse them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice in one mapping", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = ()) -> list[str]:

@@ -1,0 +1,41 @@
+"""The door: reads and checks the experiment, includes the phases, names the targets.
+
+snakemake --cores all                                        the embedded demo
+snakemake --cores all --configfile config/<experiment>.yaml  another experiment
+snakemake --cores all data | checkpoints | evaluation | tables | fetch    one phase and what it needs
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+if not config:
+
+    configfile: f"{workflow.basedir}/config/demo.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/tune.smk"
+include: "workflow/rules/prune.smk"
+include: "workflow/rules/merge.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.figures.input,
+
+
+localrules:
+    all,
+    data,
+    fetch,
+    checkpoints,
+    evaluation,
+    tables,
+    figures,

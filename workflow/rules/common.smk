@@ -1,0 +1,39 @@
+"""What all phases share: the checked experiment and the plan of its jobs. The logic is in workflow/scripts/plan.py."""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
+
+from pat.artefacts import MANIFEST
+from pat.errors import UserError
+from pat.experiment import load_experiment
+from pat.settings import read_yaml
+from plan import Plan, as_json, one_of, repeated
+
+
+def checked_experiment():
+    """Return the experiment behind `config`; a mistake in it ends the run before anything else happens."""
+    files = [Path(name) for name in workflow.configfiles]
+    try:
+        for file in files:  # Snakemake has read them already; a key that stands twice is seen only in the file itself
+            read_yaml(file)
+        return load_experiment(config, ", ".join(os.path.relpath(file) for file in files) or "--config")
+    except UserError as error:
+        sys.exit(f"The experiment cannot be run as it is written:\n{error}")  # an exception would add lines of Snakemake's
+
+
+# The commands of the environment that runs Snakemake come first, whether or not it is activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+plan = Plan(checked_experiment())
+RESULTS, DATA, CELL = plan.results, plan.data, plan.cell
+SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
+
+
+wildcard_constraints:
+    model=one_of(plan.experiment.models),
+    row=one_of(plan.experiment.methods),
+    ratio=one_of(sorted({f"{cell.ratio:g}" for cell in plan.experiment.cells()})),
+    seed=one_of(plan.experiment.seeds),

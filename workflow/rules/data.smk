@@ -1,0 +1,85 @@
+"""Data: the embedded world, and local or hub sources brought into three forms of JSONL."""
+
+
+rule world:
+    output:
+        plan.world_files(),
+    log:
+        f"{RESULTS}/logs/world.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/world.tsv"
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        settings=as_json(plan.experiment.data.world),
+        out=plan.world,
+    shell:
+        "python {SCRIPTS}/world.py --settings {params.settings:q} --out {params.out} > {log} 2>&1"
+
+
+rule instruct:
+    input:
+        plan.set_files("instruct"),
+    output:
+        f"{DATA}/instruct.jsonl",
+    log:
+        f"{RESULTS}/logs/data/instruct.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/data/instruct.tsv"
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        source=plan.set_source("instruct"),
+    shell:
+        "python {SCRIPTS}/prepare_instruct.py --source {params.source:q} --out {output} > {log} 2>&1"
+
+
+rule task:
+    input:
+        plan.set_files("tasks"),
+    output:
+        f"{DATA}/tasks/{{name}}.jsonl",
+    log:
+        f"{RESULTS}/logs/data/tasks/{{name}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/data/tasks/{{name}}.tsv"
+    wildcard_constraints:
+        name=one_of(plan.experiment.data.tasks),
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        source=plan.set_source("tasks"),
+    shell:
+        "python {SCRIPTS}/prepare_task.py --task {wildcards.name} --source {params.source:q} --out {output} > {log} 2>&1"
+
+
+rule text:
+    input:
+        plan.set_files("text"),
+    output:
+        f"{DATA}/text/{{name}}.jsonl",
+    log:
+        f"{RESULTS}/logs/data/text/{{name}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/data/text/{{name}}.tsv"
+    wildcard_constraints:
+        name=one_of([*plan.experiment.data.text, "pretrain"]),
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        source=plan.set_source("text"),
+    shell:
+        "python {SCRIPTS}/prepare_text.py --source {params.source:q} --out {output} > {log} 2>&1"
+
+
+rule data:
+    input:
+        plan.data_files(),

@@ -1,0 +1,56 @@
+"""Evaluation: every merged model on every task and text, then one JSON a cell with all that the tables read."""
+
+
+rule evaluate:
+    input:
+        model=f"{CELL}/merged/{MANIFEST}",
+        tasks=plan.data_files("tasks/"),
+        texts=plan.text_files(),
+    output:
+        result=f"{CELL}/evaluation.json",
+        samples=f"{CELL}/evaluation_samples.jsonl",
+    log:
+        f"{RESULTS}/logs/evaluate/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    threads: plan.evaluation_threads
+    resources:
+        gpu=plan.gpu("evaluate"),
+        mem_mb=plan.memory("evaluate"),
+        runtime=plan.time("evaluate"),
+    params:
+        model=subpath(input.model, parent=True),
+        tasks=repeated("--task", plan.data_files("tasks/")),
+        texts=repeated("--text", plan.text_files()),
+        settings=plan.evaluation_settings,
+    shell:
+        "pat evaluate --model {params.model} {params.tasks} {params.texts} --settings {params.settings:q}"
+        " --seed {wildcards.seed} --out {output.result} --log {log}"
+
+
+rule collect_cell:
+    input:
+        model=f"{CELL}/merged/{MANIFEST}",
+        evaluation=f"{CELL}/evaluation.json",
+    output:
+        f"{CELL}/cell.json",
+    log:
+        f"{RESULTS}/logs/collect/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/collect/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        cell=plan.cell_identity,
+        tuning=plan.tuning_record,
+        steps=plan.step_records,
+    shell:
+        "python {SCRIPTS}/collect_cell.py --cell {params.cell:q} --tuning {params.tuning} {params.steps}"
+        " --evaluation {input.evaluation} --out {output} > {log} 2>&1"
+
+
+rule evaluation:
+    input:
+        plan.cell_files("cell.json"),

@@ -1,0 +1,30 @@
+"""Merging: base and adapter become a stock checkpoint. `checkpoints` is everything up to here."""
+
+
+rule merge:
+    input:
+        base=plan.tuning_base,
+        adapter=f"{CELL}/adapter/{MANIFEST}",
+    output:
+        f"{CELL}/merged/{MANIFEST}",
+    log:
+        f"{RESULTS}/logs/merge/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/merge/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        row=one_of(plan.rows_of("tune", "prune-tune")),
+    resources:
+        gpu=plan.gpu("merge"),
+        mem_mb=plan.memory("merge"),
+        runtime=plan.time("merge"),
+    params:
+        base=subpath(input.base, parent=True),
+        adapter=subpath(input.adapter, parent=True),
+        out=subpath(output[0], parent=True),
+    shell:
+        "pat merge --base {params.base} --adapter {params.adapter} --out {params.out} --log {log}"
+
+
+rule checkpoints:
+    input:
+        plan.cell_files(f"merged/{MANIFEST}"),

@@ -1,0 +1,74 @@
+"""Base models: pretrained here, copied from a folder, or fetched from the hub. All end as models/<model>/ with a manifest."""
+
+
+rule pretrain:
+    input:
+        corpus=plan.corpus_files(),
+    output:
+        plan.base,
+    log:
+        f"{RESULTS}/logs/pretrain/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pretrain/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(plan.models_from("pretrain")),
+    threads: plan.pretrain_threads
+    resources:
+        gpu=plan.gpu("pretrain"),
+        mem_mb=plan.memory("pretrain"),
+        runtime=plan.time("pretrain"),
+    params:
+        out=subpath(output[0], parent=True),
+        run=f"{RESULTS}/models/.run/{{model}}",
+        settings=plan.pretrain_settings,
+    shell:
+        "pat pretrain --corpus {input.corpus} --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"
+
+
+rule copy_model:
+    input:
+        plan.model_files,
+    output:
+        plan.base,
+    log:
+        f"{RESULTS}/logs/models/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/models/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(plan.models_from("path")),
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        out=subpath(output[0], parent=True),
+        path=plan.model_path,
+    shell:
+        "pat import-model --path {params.path:q} --out {params.out} --log {log}"
+
+
+rule fetch_model:
+    output:
+        plan.base,
+    log:
+        f"{RESULTS}/logs/models/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/models/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(plan.models_from("hub")),
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        out=subpath(output[0], parent=True),
+        id=plan.hub_id,
+        revision=plan.hub_revision,
+    shell:
+        "pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out} --log {log}"
+
+
+rule fetch:
+    """All that needs a network, so that a login node can do it before the compute nodes start."""
+    input:
+        plan.fetched_files(),

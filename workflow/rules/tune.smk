@@ -1,0 +1,30 @@
+"""Tuning: one adapter a cell, on the base model, or on the pruned one where the method prunes first."""
+
+
+rule tune:
+    input:
+        base=plan.tuning_base,
+        data=plan.instruct_file(),
+    output:
+        f"{CELL}/adapter/{MANIFEST}",
+    log:
+        f"{RESULTS}/logs/tune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        row=one_of(plan.rows_of("tune", "prune-tune")),
+    threads: plan.tune_threads
+    resources:
+        gpu=plan.gpu("tune"),
+        mem_mb=plan.memory("tune"),
+        runtime=plan.time("tune"),
+    params:
+        base=subpath(input.base, parent=True),
+        out=subpath(output[0], parent=True),
+        run=f"{CELL}/run",
+        tuner=plan.tuner,
+        ratio=plan.tuning_ratio,
+        settings=plan.tune_settings,
+    shell:
+        "pat tune --base {params.base} --data {input.data} --tuner {params.tuner} --ratio {params.ratio} --seed {wildcards.seed}"
+        " --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"

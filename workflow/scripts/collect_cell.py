@@ -1,0 +1,64 @@
+"""Joins what a cell's phases have written into its one result, cell.json. Adds no figure that is not in them, and needs no torch.
+
+`--step` names the JSONs of the steps that made the checkpoint, in their order: what was before the first, what is after the last.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pat.artefacts import read_json, write_json
+from pat.errors import UserError
+from script_errors import run_reporting_errors
+
+SCHEMA = 1
+EVALUATION_KEYS = ("tasks", "mean", "perplexity", "harness")
+
+
+def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Path) -> dict[str, Any]:
+    """Return the cell's result. Raises UserError where a file lacks a field, naming both."""
+    tuned, scored = read_json(tuning), read_json(evaluation)
+    records = [read_json(step) for step in steps]
+    try:
+        widths = {"before": records[0]["hidden_size"]["before"], "after": records[-1]["hidden_size"]["after"]}
+        sizes = {"before": records[0]["parameters"]["before"], "after": records[-1]["parameters"]["after"]}
+        gaps = [record["logit_gap"] for record in records if record["logit_gap"] is not None]
+        origin = {step.stem: record["provenance"] for step, record in zip(steps, records, strict=True)}
+        return {
+            **cell,
+            **{key: scored[key] for key in EVALUATION_KEYS},
+            "schema": SCHEMA,
+            "hidden_size": widths,
+            "parameters": sizes,
+            "ratio_effective": 1.0 - widths["after"] / widths["before"],
+            "logit_gap": max(gaps, default=None),
+            "trainable_parameters": tuned["trainable_parameters"],
+            "tuning": {key: value for key, value in tuned.items() if key not in ("history", "provenance")},
+            "provenance": {"tune": tuned["provenance"], **origin, "evaluate": scored["provenance"]},
+        }
+    except KeyError as error:
+        raise UserError(f"{', '.join(map(str, (tuning, *steps, evaluation)))}: one of them lacks the field {error}") from None
+
+
+def main(
+    cell: Annotated[str, typer.Option(help="JSON: experiment, model, method, base_method, label, mode, ratio_requested, seed.")],
+    tuning: Annotated[Path, typer.Option(help="The tuning.json of the run that trained the cell's adapter.")],
+    step: Annotated[list[Path], typer.Option(help="A merge.json or prune.json; give the option once a step, in order.")],
+    evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json.")],
+    out: Annotated[Path, typer.Option(help="The cell.json to write.")],
+) -> None:
+    """Join a cell's JSONs into cell.json."""
+
+    def action() -> str:
+        write_json(out, joined(json.loads(cell), tuning, step, evaluation))
+        return str(out)
+
+    run_reporting_errors(action)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,277 @@
+"""What each job of an experiment reads, writes, is told and may use: paths, arguments and resources, as functions of its wildcards.
+
+The rules take these methods as they are, so that the logic can be tested without Snakemake. Runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pat.artefacts import MANIFEST
+from pat.experiment import TUNED_ROW, Experiment, PhaseResources
+from pat.settings import Settings
+from pat.sources import InstructSource, TaskSource, TextSource
+
+
+class Wildcards(Protocol):
+    """What a rule's functions are called with; which of these it has depends on the rule."""
+
+    model: str
+    row: str
+    ratio: str
+    seed: str
+    name: str
+
+
+Source = InstructSource | TaskSource | TextSource
+
+
+def one_of(names: Iterable[object]) -> str:
+    """Return a wildcard constraint that matches these names alone, and nothing where there are none."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
+def as_json(value: object) -> str:
+    """Return a value as the compact JSON argument that the verbs take; equal settings give equal text."""
+    return json.dumps(value.model_dump(mode="json") if isinstance(value, Settings) else value, sort_keys=True, separators=(",", ":"))
+
+
+def repeated(option: str, values: Iterable[str]) -> str:
+    """Return an option once a value, as a command line has it."""
+    return " ".join(f"{option} {value}" for value in values)
+
+
+def existing(path: Path) -> list[str]:
+    """Return a source file, or a source folder's files, as inputs; nothing where they are not on this machine.
+
+    A plan can then be made anywhere; the job that reads the source says what is missing.
+    """
+    if path.is_dir():
+        return sorted(str(file) for file in path.rglob("*") if file.is_file())
+    return [str(path)] if path.is_file() else []
+
+
+class Plan:
+    """The files and arguments of one experiment's jobs."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.results = f"results/{experiment.name}"
+        self.data = f"{self.results}/data"
+        self.world = f"{self.data}/world"
+        self.base = f"{self.results}/models/{{model}}/{MANIFEST}"
+        self.cell = f"{self.results}/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
+        self.tuned_cell = f"{self.results}/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
+
+    # the grid
+
+    def cell_files(self, name: str) -> list[str]:
+        """Return a file of every cell."""
+        return [f"{self.results}/{cell.path}/{name}" for cell in self.experiment.cells()]
+
+    def rows_of(self, *orders: str) -> list[str]:
+        """Return the rows whose method takes its steps in one of these orders."""
+        return [row for row in self.experiment.methods if self.experiment.method(row).order in orders]
+
+    def models_from(self, place: str) -> list[str]:
+        """Return the models whose weights come from one of pretrain, path and hub."""
+        return [model for model, source in self.experiment.models.items() if getattr(source, place) is not None]
+
+    # data
+
+    def _sets(self) -> dict[str, Source]:
+        """Return every prepared set's source; the key is its file's name below the data folder."""
+        data = self.experiment.data
+        corpus: dict[str, Source] = {"text/pretrain": data.pretrain} if data.pretrain and self.models_from("pretrain") else {}
+        tasks: dict[str, Source] = {f"tasks/{name}": source for name, source in data.tasks.items()}
+        texts: dict[str, Source] = {f"text/{name}": source for name, source in data.text.items()}
+        return {"instruct": data.instruct, **corpus, **tasks, **texts}
+
+    def data_files(self, prefix: str = "") -> list[str]:
+        """Return the prepared sets whose names start with `prefix`, in the file's order; the world's lie in its own folder."""
+        return [
+            f"{self.world if source.source == 'world' else self.data}/{name}.jsonl"
+            for name, source in self._sets().items()
+            if name.startswith(prefix)
+        ]
+
+    def instruct_file(self) -> str:
+        """Return the instruction set that every tuning reads."""
+        return self.data_files("instruct")[0]
+
+    def corpus_files(self) -> list[str]:
+        """Return the corpus of the models pretrained here, as a list that is empty where there are none."""
+        return self.data_files("text/pretrain")
+
+    def text_files(self) -> list[str]:
+        """Return the held-out texts."""
+        return [path for path in self.data_files("text/") if path not in self.corpus_files()]
+
+    def world_files(self) -> list[str]:
+        """Return those of the embedded world's files that the experiment uses."""
+        return [path for path in self.data_files() if path.startswith(f"{self.world}/")]
+
+    def fetched_files(self) -> list[str]:
+        """Return what only a machine with a network can make."""
+        online = {name for name, source in self._sets().items() if source.source == "hub" and not getattr(source, "path", None)}
+        sets = [f"{self.data}/{name}.jsonl" for name in self._sets() if name in online]
+        return sets + [self.base.format(model=model) for model in self.models_from("hub")]
+
+    def set_files(self, kind: str) -> Callable[[Wildcards], list[str]]:
+        """Return the input function of a set's job: the local files it is prepared from."""
+
+        def files(wildcards: Wildcards) -> list[str]:
+            path = getattr(self._set(kind, wildcards), "path", None)
+            return existing(Path(self.experiment.path(path))) if path else []
+
+        return files
+
+    def set_source(self, kind: str) -> Callable[[Wildcards], str]:
+        """Return the parameter function of a set's job: its source block, the path as seen from the working folder."""
+
+        def argument(wildcards: Wildcards) -> str:
+            block = self._set(kind, wildcards).model_dump(mode="json", exclude_none=True)
+            return as_json(block | ({"path": self.experiment.path(block["path"])} if "path" in block else {}))
+
+        return argument
+
+    def _set(self, kind: str, wildcards: Wildcards) -> Source:
+        return self._sets()[f"{kind}/{wildcards.name}" if kind != "instruct" else kind]
+
+    # base models
+
+    def pretrain_settings(self, wildcards: Wildcards) -> str:
+        """Return a pretrained model's settings."""
+        return as_json(self.experiment.models[wildcards.model].pretrain)
+
+    def model_path(self, wildcards: Wildcards) -> str:
+        """Return the folder that a model is copied from."""
+        return self.experiment.path(self.experiment.models[wildcards.model].path or "")
+
+    def model_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the folder that a model is copied from."""
+        return existing(Path(self.model_path(wildcards)))
+
+    def hub_id(self, wildcards: Wildcards) -> str | None:
+        """Return a model's id on the hub."""
+        hub = self.experiment.models[wildcards.model].hub
+        return hub.id if hub else None
+
+    def hub_revision(self, wildcards: Wildcards) -> str | None:
+        """Return which revision of a hub's model is fetched."""
+        hub = self.experiment.models[wildcards.model].hub
+        return hub.revision if hub else None
+
+    # cells
+
+    def tuning_base(self, wildcards: Wildcards) -> str:
+        """Return the manifest of what a row tunes: the base, or the pruned base where the method prunes first."""
+        prunes_first = self.experiment.method(wildcards.row).order == "prune-tune"
+        return f"{self.cell}/pruned/{MANIFEST}" if prunes_first else self.base
+
+    def tuner(self, wildcards: Wildcards) -> str:
+        """Return what a row tunes with."""
+        return self.experiment.method(wildcards.row).tuner
+
+    def tuning_ratio(self, wildcards: Wildcards) -> str:
+        """Return the ratio that is pruned while tuning: none where a pruner has done it before."""
+        return wildcards.ratio if self.experiment.method(wildcards.row).order == "tune" else "0"
+
+    def tune_settings(self, wildcards: Wildcards) -> str:
+        """Return a tuning's settings."""
+        return as_json(self.experiment.tune_job(wildcards.model, wildcards.row))
+
+    def pruner(self, wildcards: Wildcards) -> str | None:
+        """Return what a row prunes with."""
+        return self.experiment.method(wildcards.row).pruner
+
+    def align(self, wildcards: Wildcards) -> int | str:
+        """Return what a pruned width is rounded to."""
+        return self.experiment.tune_job(wildcards.model, wildcards.row).pat.align
+
+    def evaluation_settings(self, wildcards: Wildcards) -> str:
+        """Return how a model is scored."""
+        return as_json(self.experiment.evaluation_of(wildcards.model))
+
+    def tuning_record(self, wildcards: Wildcards) -> str:
+        """Return the record of the tuning that a cell's model comes from."""
+        after_tuning = self.experiment.method(wildcards.row).order == "tune-prune"
+        return self._filled(f"{self.tuned_cell if after_tuning else self.cell}/adapter/tuning.json", wildcards)
+
+    def step_records(self, wildcards: Wildcards) -> str:
+        """Return the records of the merges and prunings that made a cell's model, in their order, as options."""
+        steps = {
+            "tune": [f"{self.cell}/merged/merge.json"],
+            "prune-tune": [f"{self.cell}/pruned/prune.json", f"{self.cell}/merged/merge.json"],
+            "tune-prune": [f"{self.tuned_cell}/merged/merge.json", f"{self.cell}/merged/prune.json"],
+        }
+        paths = steps[self.experiment.method(wildcards.row).order]
+        return repeated("--step", (self._filled(path, wildcards) for path in paths))
+
+    def cell_identity(self, wildcards: Wildcards) -> str:
+        """Return what a cell is."""
+        method = self.experiment.method(wildcards.row)
+        return as_json(
+            {
+                "experiment": self.experiment.name,
+                "model": wildcards.model,
+                "method": wildcards.row,
+                "base_method": method.name,
+                "label": self.experiment.label(wildcards.row),
+                "mode": method.mode,
+                "ratio_requested": float(wildcards.ratio),
+                "seed": int(wildcards.seed),
+            }
+        )
+
+    def _filled(self, pattern: str, wildcards: Wildcards) -> str:
+        return pattern.format(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio, seed=wildcards.seed)
+
+    # what a job may use; threads are part of the settings, because numbers depend on them, and are only reserved here
+
+    def pretrain_threads(self, wildcards: Wildcards) -> int:
+        """Return the threads of a pretraining."""
+        settings = self.experiment.models[wildcards.model].pretrain
+        return settings.threads if settings else 1
+
+    def tune_threads(self, wildcards: Wildcards) -> int:
+        """Return the threads of a tuning."""
+        return self.experiment.tune_job(wildcards.model, wildcards.row).tuning.threads
+
+    def evaluation_threads(self, wildcards: Wildcards) -> int:
+        """Return the threads of an evaluation."""
+        return self.experiment.evaluation_of(wildcards.model).threads
+
+    def gpu(self, phase: str) -> Callable[[Any], int]:
+        """Return the resource function for a phase's GPUs."""
+
+        def gpu(wildcards: Any) -> int:
+            return self._asks(phase, wildcards).gpu
+
+        return gpu
+
+    def memory(self, phase: str) -> Callable[[Any, int], int]:
+        """Return the resource function for a phase's memory in MB; each further attempt gets half as much again."""
+
+        def mem_mb(wildcards: Any, attempt: int) -> int:
+            return self._asks(phase, wildcards).mem_mb * (attempt + 1) // 2
+
+        return mem_mb
+
+    def time(self, phase: str) -> Callable[[Any, int], int]:
+        """Return the resource function for a phase's time in minutes; each further attempt gets half as much again."""
+
+        def runtime(wildcards: Any, attempt: int) -> int:
+            return self._asks(phase, wildcards).runtime * (attempt + 1) // 2
+
+        return runtime
+
+    def _asks(self, phase: str, wildcards: Any) -> PhaseResources:
+        model = getattr(wildcards, "model", None)
+        resources = self.experiment.resources_of(model) if model else self.experiment.resources
+        found: PhaseResources = getattr(resources, phase)
+        return found
