@@ -1,0 +1,183 @@
+"""The evaluation against stock transformers, against models that are rigged, and against its own batch size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval.api.model import LM
+from tiny_checkpoint import CONTEXT, byte_tokenizer, some_items, write_tiny_checkpoint
+from transformers import AutoModelForCausalLM
+
+from pat.artefacts import read_json, read_jsonl, write_jsonl
+from pat.errors import UserError
+from pat.evaluation import evaluate, samples_path
+from pat.harness import answers
+from pat.items import Item, write_items
+from pat.prompts import first_capital_prompt, letters, log_likelihood_prompt
+from pat.scoring import task_figures
+from pat.settings import EvaluationSettings
+
+TEXTS = [{"text": "Some held-out words."}, {"text": "And a few more of them."}]
+CPU = EvaluationSettings(device="cpu", batch_size=3, max_new_tokens=5)
+
+
+class Rigged(LM):  # type: ignore[misc]  # lm_eval ships no types
+    """Answers every item with the place that `choose` names: right where it is the answer."""
+
+    def __init__(self, items: list[Item], choose: Any) -> None:
+        super().__init__()
+        self.letters = {first_capital_prompt(i.question, i.choices): letters(len(i.choices))[choose(i)] for i in items}
+        self.choices = {log_likelihood_prompt(i.question): i.choices[choose(i)] for i in items}
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        pairs = [request.args for request in requests]
+        return [(0.0 if self.choices[prompt] == ending.removeprefix(" ") else -100.0, False) for prompt, ending in pairs]
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        return [f"so: {self.letters[request.args[0]]}" for request in requests]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        raise NotImplementedError
+
+
+def scores_of(items: list[Item], choose: Any) -> dict[str, float]:
+    outcomes = answers(Rigged(items, choose), {"toy": items}, generate=True, log_likelihood=True, max_new_tokens=4)
+    return {metric: one["value"] for metric, one in task_figures(outcomes["toy"])["scores"].items()}
+
+
+def test_a_model_that_knows_scores_one_and_one_that_guesses_scores_chance() -> None:
+    items = some_items(40)
+    assert set(scores_of(items, lambda item: item.answer).values()) == {1.0}
+    assert set(scores_of(items, lambda _: 2).values()) == {0.25}
+    assert set(scores_of(items, lambda item: (item.answer + 1) % 4).values()) == {0.0}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def run(checkpoint: Path, folder: Path, settings: EvaluationSettings, items: list[Item]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    write_items(folder / "toy.jsonl", items)
+    write_jsonl(folder / "heldout.jsonl", TEXTS)
+    out = folder / "evaluation.json"
+    evaluate(checkpoint, [folder / "toy.jsonl"], [folder / "heldout.jsonl"], settings, 0, out)
+    return read_json(out), read_jsonl(samples_path(out), ["id", "gold", "predictions", "correct"])
+
+
+@pytest.fixture(scope="module")
+def evaluated(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return run(checkpoint, tmp_path_factory.mktemp("out"), CPU, some_items(8, groups=("x", "y")))
+
+
+def test_the_record_holds_what_is_promised(evaluated: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    record, samples = evaluated
+    assert set(record) == {"tasks", "mean", "perplexity", "harness", "wall_s", "provenance"}
+    toy = record["tasks"]["toy"]
+    assert (toy["items"], toy["chance"], toy["truncated_items"], set(toy["groups"])) == (8, 0.25, 0, {"x", "y"})
+    assert set(toy["scores"]) == set(record["mean"]) == {"first_capital", "first_capital_word", "acc", "acc_norm"}
+    assert set(record["perplexity"]["heldout"]) == {"token_perplexity", "byte_perplexity", "tokens", "bytes"}
+    for metric, score in toy["scores"].items():
+        assert score["value"] == sum(sample["correct"][metric] for sample in samples) / 8 == record["mean"][metric]
+
+
+def test_log_likelihoods_are_those_of_stock_transformers(checkpoint: Path, evaluated: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), byte_tokenizer()
+    for item, sample in zip(some_items(8), evaluated[1], strict=True):
+        prompt = tokenizer(log_likelihood_prompt(item.question))["input_ids"]
+        expected = []
+        for choice in item.choices:
+            ending = tokenizer(f" {choice}")["input_ids"]
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + ending])).logits[0, len(prompt) - 1 : -1]
+            expected.append(float(torch.log_softmax(logits, -1).gather(1, torch.tensor(ending)[:, None]).sum()))
+        assert sample["log_likelihoods"] == pytest.approx(expected, abs=1e-3)
+        lengths = [len(choice) for choice in item.choices]
+        by_character = [value / length for value, length in zip(expected, lengths, strict=True)]
+        assert sample["predictions"]["acc"] == expected.index(max(expected))
+        assert sample["predictions"]["acc_norm"] == by_character.index(max(by_character))
+        assert sample["gold"] == item.answer
+
+
+def test_generated_text_is_that_of_stock_greedy_search(checkpoint: Path, evaluated: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), byte_tokenizer()
+    texts = []
+    for item in some_items(8):
+        prompt = tokenizer(first_capital_prompt(item.question, item.choices), return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            tokens = model.generate(prompt, max_new_tokens=5, do_sample=False, pad_token_id=0)[0, prompt.shape[1] :]
+        texts.append(tokenizer.decode(tokens, skip_special_tokens=True))
+    assert [sample["generated"] for sample in evaluated[1]] == texts
+    assert len(set(texts)) > 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_the_batch_size_changes_no_answer(
+    checkpoint: Path, evaluated: tuple[dict[str, Any], list[dict[str, Any]]], tmp_path: Path, batch_size: int
+) -> None:
+    settings = CPU.model_copy(update={"batch_size": batch_size})
+    record, samples = run(checkpoint, tmp_path, settings, some_items(8, groups=("x", "y")))
+    assert record["tasks"] == evaluated[0]["tasks"]
+    for one, other in zip(samples, evaluated[1], strict=True):
+        assert one["log_likelihoods"] == pytest.approx(other["log_likelihoods"], abs=1e-4)
+        assert one["generated"] == other["generated"]
+
+
+def test_equal_settings_give_equal_bytes_but_for_the_time(
+    checkpoint: Path, evaluated: tuple[dict[str, Any], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    record, samples = run(checkpoint, tmp_path, CPU, some_items(8, groups=("x", "y")))
+    assert json.dumps([record | {"wall_s": 0}, samples]) == json.dumps([evaluated[0] | {"wall_s": 0}, evaluated[1]])
+
+
+def test_each_scoring_can_be_left_out_and_items_limited(checkpoint: Path, tmp_path: Path) -> None:
+    settings = CPU.model_copy(update={"generate": False, "limit": 2})
+    record, samples = run(checkpoint, tmp_path, settings, some_items(8))
+    assert set(record["mean"]) == {"acc", "acc_norm"}
+    assert [sample["id"] for sample in samples] == ["toy-0", "toy-1"]
+
+
+def test_items_beyond_the_context_are_counted(tmp_path: Path, checkpoint: Path) -> None:
+    long_one = Item("toy-9", "word " * CONTEXT, ("yes", "no"), 0, "toy")
+    record, _ = run(checkpoint, tmp_path, CPU, [*some_items(3), long_one])
+    assert record["tasks"]["toy"]["truncated_items"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"max_new_tokens": CONTEXT}, "evaluation.max_new_tokens"), ({"perplexity_context": CONTEXT + 1}, "evaluation.perplexity_context")],
+)
+def test_settings_that_do_not_fit_the_model_are_named(checkpoint: Path, tmp_path: Path, changes: dict[str, int], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        run(checkpoint, tmp_path, CPU.model_copy(update=changes), some_items(2))
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_a_choice_longer_than_the_context_and_a_task_given_twice_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a choice of"):
+        run(checkpoint, tmp_path, CPU, [Item("toy-0", "q", ("x" * (CONTEXT + 1), "y"), 0, "toy")])
+    write_items(tmp_path / "toy.jsonl", some_items(2))
+    with pytest.raises(UserError, match="given twice"):
+        evaluate(checkpoint, [tmp_path / "toy.jsonl"] * 2, [], CPU, 0, tmp_path / "evaluation.json")
+
+
+def test_a_tokenizer_that_ends_every_text_is_refused(tmp_path: Path) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    folder = write_tiny_checkpoint(tmp_path / "model")
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match="ends every text with EOS"):
+        run(folder, tmp_path, CPU, some_items(2))
+
+
+@pytest.mark.slow  # lm-eval indexes its fourteen thousand tasks first
+def test_an_unknown_harness_task_is_named_with_those_near_it(checkpoint: Path, tmp_path: Path) -> None:
+    settings = CPU.model_copy(update={"harness_tasks": ("arc_easyy",)})
+    with pytest.raises(UserError, match=r"arc_easyy.*arc_easy"):
+        run(checkpoint, tmp_path, settings, some_items(2))
