@@ -1,0 +1,37 @@
+"""The command line: a user's mistake is one line and status 1; verbs exist as documented."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "pat.cli"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("merge", "--base", "nowhere", "--adapter", "nowhere", "--out", "x"), "nowhere"),
+        (("prune", "--base", "nowhere", "--pruner", "channel-magnitude", "--ratio", "0.5", "--out", "x", "--align", "seven"), "--align 'seven'"),
+        (("import-model", "--out", "x"), "exactly one of --path and --hub"),
+        (("tune", "--base", "b", "--data", "d", "--tuner", "pat", "--settings", "{}", "--run-dir", "r", "--out", "x"), "tuning"),
+    ],
+)
+def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    finished = run(*arguments)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: ") and message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_help_lists_every_verb() -> None:
+    shown = run("--help").stdout
+    for verb in ("validate", "import-model", "pretrain", "tune", "merge", "prune", "evaluate"):
+        assert verb in shown

@@ -1,0 +1,196 @@
+"""The tuning job: resumes to the same bytes, never moves a frozen weight, keeps its record, refuses what cannot work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_world import ROWS, tiny_tokenizer, write_world
+
+from pat.artefacts import check_folder, write_jsonl
+from pat.errors import UserError
+from pat.instructions import Instructions, PadToLongest
+from pat.merge import merge
+from pat.prompts import alpaca_prompt
+from pat.resume import latest_complete
+from pat.settings import TuneJob
+from pat.tuning import tune
+
+RECIPE: dict[str, Any] = {
+    "max_steps": 24, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 4, "checkpoint_steps": 8, "log_steps": 2, "device": "cpu",
+    "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.1},
+}  # fmt: skip
+
+
+def job(pat: dict[str, Any] | None = None, **changes: Any) -> TuneJob:
+    return TuneJob.model_validate({"tuning": RECIPE | changes, "pat": {"hio_rank": 3} | (pat or {})})
+
+
+def run(folder: Path, name: str, tuner: str = "pat", ratio: float = 0.25, settings: TuneJob | None = None) -> dict[str, Any]:
+    return tune(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings or job(), folder / f"run-{name}", folder / name)
+
+
+def adapter_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+
+
+@pytest.mark.parametrize(("tuner", "ratio"), [("lora", 0.0), ("dora", 0.0), ("pat", 0.25), ("pat-dora", 0.25)])
+def test_every_tuner_writes_an_adapter_that_merges(tuner: str, ratio: float, tmp_path: Path) -> None:
+    write_world(tmp_path)
+    record = run(tmp_path, "adapter", tuner, ratio)
+    check_folder(tmp_path / "adapter")
+    assert record == json.loads((tmp_path / "adapter" / "tuning.json").read_text())
+    assert record["history"][-1]["instruct_loss"] < record["history"][0]["instruct_loss"] - 0.1
+    assert record["steps"] == 24 and [entry["step"] for entry in record["history"]] == list(range(2, 25, 2))
+    assert not (tmp_path / "run-adapter").exists()
+    merged = merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    assert merged["logit_gap"] <= 1e-4
+    assert merged["hidden_size"]["after"] == (24 if ratio else 32) == record["width"]
+    if ratio:
+        assert record["health"]["kept_at_milestone"] == 24 and record["health"]["milestone_step"] == 8
+        assert all(entry["kept"] == 24 for entry in record["history"])
+    else:
+        assert record["health"] is None
+
+
+def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    first, second = run(tmp_path, "first"), run(tmp_path, "second")
+    assert adapter_bytes(tmp_path / "first") == adapter_bytes(tmp_path / "second")
+    assert first["history"] == second["history"]
+
+
+@pytest.mark.parametrize("stop", [8, 16])
+def test_half_and_resume_equals_straight(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops before and after the milestone: optimizer, mask step, dropout and data order all continue."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    import pat.tuning
+    from pat.resume import SealCheckpoints
+
+    class Interrupt(SealCheckpoints):
+        def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+            super().on_save(args, state, control, **kwargs)
+            if state.global_step == stop:
+                raise KeyboardInterrupt
+
+    write_world(tmp_path)
+    straight = run(tmp_path, "straight")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(pat.tuning, "SealCheckpoints", Interrupt)
+        run(tmp_path, "halves")
+    assert not (tmp_path / "halves").exists()
+    resumed = run(tmp_path, "halves")
+    assert resumed["history"] == straight["history"]
+    assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "halves")
+
+
+def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (8, 16, 24):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"x" * step)
+        from pat import artefacts
+
+        if step != 24:  # 24: killed before it was sealed
+            artefacts.write_json(folder / "manifest.json", artefacts.manifest(folder))
+    (tmp_path / "checkpoint-16" / "weights").write_bytes(b"y" * 16)
+    assert latest_complete(tmp_path) == tmp_path / "checkpoint-8"
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    assert latest_complete(tmp_path) is None
+
+
+@pytest.mark.slow
+def test_a_killed_process_group_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    settings = job(max_steps=60, checkpoint_steps=4)
+    run(tmp_path, "straight", settings=settings)
+    command = [
+        sys.executable, "-m", "pat.cli", "tune", "--base", str(tmp_path / "base"), "--data", str(tmp_path / "instruct.jsonl"), "--tuner", "pat",
+        "--ratio", "0.25", "--seed", "7", "--settings", settings.model_dump_json(), "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "killed"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "run").glob("checkpoint-*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    subprocess.run(command, check=True)
+    assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "killed")
+
+
+def test_frozen_mask_and_release_variant_run_to_the_end(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    frozen = run(tmp_path, "frozen", settings=job({"mask": "frozen"}))
+    assert frozen["health"]["kept_at_milestone"] == 24
+    kept = load_file(tmp_path / "frozen" / "hsm.safetensors")["mask.kept"]
+    assert kept.tolist() == [False] * 8 + [True] * 24
+    release = run(tmp_path, "release", settings=job({"variant": "release"}))
+    assert release["health"]["kept_at_milestone"] == 24
+
+
+@pytest.mark.parametrize(
+    ("tuner", "ratio", "settings", "message"),
+    [
+        ("lore", 0.0, job(), "'lore': must be one of lora, dora, pat, pat-dora"),
+        ("lora", 0.25, job(), "only pat and pat-dora prune"),
+        ("pat", 1.5, job(), r"must lie in \[0, 1\)"),
+        ("pat", 0.25, job(max_steps=3), "milestone"),
+        ("pat", 0.25, job({"hio_rank": 64}), "hio_rank=64"),
+        ("pat", 0.25, job({"align": 64}), "align=64"),
+        ("lora", 0.0, job(max_length=8), "max_length=8"),
+    ],
+)
+def test_what_cannot_work_is_one_clear_message(tuner: str, ratio: float, settings: TuneJob, message: str, tmp_path: Path) -> None:
+    write_world(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, "adapter", tuner, ratio, settings)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    write_world(tmp_path)
+    with pytest.raises(UserError, match="no CUDA device"):
+        run(tmp_path, "adapter", settings=job(device="cuda"))
+
+
+def test_only_the_answer_is_learned(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    write_jsonl(tmp_path / "rows.jsonl", ROWS[:4])
+    rows = Instructions(tmp_path / "rows.jsonl", tokenizer, 256)
+    for source, row in zip(ROWS, (rows[i] for i in range(4)), strict=False):
+        learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+        assert tokenizer.decode(learned) == f" {source['output']}</s>"
+        assert tokenizer.decode(row["input_ids"]).startswith(alpaca_prompt(source["instruction"], source["input"]))
+        assert all(label in (-100, token) for token, label in zip(row["input_ids"], row["labels"], strict=True))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_batches_are_padded_without_labels(side: str, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = side
+    batch = PadToLongest(tokenizer)([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8], "labels": [8]}])
+    padding, mine = [-100, -100], [8]
+    assert batch["labels"][1].tolist() == (padding + mine if side == "left" else mine + padding)
+    assert batch["input_ids"][1].tolist() == ([0, 0, 8] if side == "left" else [8, 0, 0])
+    assert batch["attention_mask"].sum().item() == 4
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    (tmp_path / "instruct.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n')
+    with pytest.raises(UserError, match=r"instruct\.jsonl:2: lacks the field\(s\) output"):
+        run(tmp_path, "adapter")
