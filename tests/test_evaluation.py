@@ -109,7 +109,7 @@ def test_generated_text_is_that_of_stock_greedy_search(checkpoint: Path, evaluat
     for item in some_items(8):
         prompt = tokenizer(first_capital_prompt(item.question, item.choices), return_tensors="pt")["input_ids"]
         with torch.no_grad():
-            tokens = model.generate(prompt, max_new_tokens=5, do_sample=False, pad_token_id=0)[0, prompt.shape[1] :]
+            tokens = model.generate(prompt, max_new_tokens=5, do_sample=False, pad_token_id=0)[0, prompt.shape[1] :]  # type: ignore[misc]
         texts.append(tokenizer.decode(tokens, skip_special_tokens=True))
     assert [sample["generated"] for sample in evaluated[1]] == texts
     assert len(set(texts)) > 1

@@ -44,10 +44,11 @@ def prepare(source: str, seed: int, out: Path) -> str:
     """Write the documents to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
     assert isinstance(block, Hub | JsonFile | TextFile)
-    count = write_jsonl(out, ({"text": text} for text in documents(block, seed)))
-    if not count:
+    texts = list(documents(block, seed))
+    if not texts:
         raise UserError(f"text {block.model_dump_json()}: holds nothing but blanks")
-    return f"{out}: {count} document(s), {out.stat().st_size:,} bytes"
+    write_jsonl(out, ({"text": text} for text in texts))
+    return f"{out}: {len(texts)} document(s), {sum(map(len, texts)):,} characters"
 
 
 def main(
