@@ -1,0 +1,185 @@
+"""Lays out the accuracy tables: table 1 of the paper and the per-task table of one model. Writes nothing.
+
+Accuracies are in percent here and in the tables' CSV files, as in the paper; everywhere else they are in 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from cells import METRIC_LABELS, Row, models_of, rows_of
+from grid import Grid, texts_of
+from intervals import Estimate
+from layouts import HOLE, Layout
+from published import Table1
+
+CHANCE_MARK = "†"
+BELOW_MARK = "‡"
+
+
+def percent(ratio: float) -> str:
+    """Return a pruning ratio the way a table shows it."""
+    return f"{100 * ratio:.4g} %"
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign, a true minus included."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def with_interval(value: Estimate | None, digits: int = 1, scale: float = 100.0) -> str:
+    """Return "mean ± half width", the mean alone without an interval, a dash for a hole."""
+    if value is None:
+        return HOLE
+    mean = f"{scale * value.mean:.{digits}f}"
+    return mean if value.half_width is None else f"{mean} ± {scale * value.half_width:.{digits}f}"
+
+
+def table1(grid: Grid, printed: Table1) -> tuple[Layout, pd.DataFrame]:
+    """Return table 1 of one metric: rows ratio × method × mode, a column a model, the mean of the tasks in percent."""
+    models, rows = models_of(grid.cells), rows_of(grid.cells)
+    paper = {
+        (model, row): number
+        for model in models
+        for row in rows
+        if grid.metric == Table1.metric
+        and (number := printed.lookup(model, row.method, row.base_method, row.ratio)) is not None
+    }
+    beside = {model for model, _ in paper}
+    header = ["Pruned", "Method", "Mode"]
+    for model in models:
+        header += [model, "paper", "Δ"] if model in beside else [model]
+    chance = [*("", "guessing", ""), *(text for model in models for text in _entries(grid.chance * 100, model in beside))]
+    body = [chance]
+    frames = []
+    for row in rows:
+        entries = [percent(row.ratio), row.label, row.mode]
+        record: dict[str, object] = {"ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
+        for model in models:
+            value, number = grid.mean(model, row), paper.get((model, row))
+            entries += _model_entries(value, number, grid.chance, model in beside)
+            record |= {f"{model} {key}": it for key, it in _record(value, number, grid.chance).items()}
+        body.append(entries)
+        frames.append(record)
+    notes = [*_interval_notes(grid, models, rows), *_chance_notes(grid, models, rows)]
+    if paper:
+        notes.append("paper: the number printed in table 1 of Liu et al. (arXiv 2408.14721), the mean of its 14 tasks; Δ: ours minus "
+                     f"the paper's. Ours is the mean of {len(grid.tasks)} task(s): they compare only where the tasks are the same.")
+    return Layout(_caption(grid), header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
+
+
+def _entries(chance_percent: float, beside: bool) -> list[str]:
+    return [f"{chance_percent:.1f}", "", ""] if beside else [f"{chance_percent:.1f}"]
+
+
+def _model_entries(value: Estimate | None, number: float | None, chance: float, beside: bool) -> list[str]:
+    entries = [with_interval(value) + mark(value, chance)]
+    if beside:
+        entries.append(HOLE if number is None else f"{number:.2f}")
+        entries.append(HOLE if number is None or value is None else signed(100 * value.mean - number))
+    return entries
+
+
+def mark(value: Estimate | None, chance: float) -> str:
+    """Return the sign a table puts behind an accuracy that is not above guessing."""
+    return "" if value is None else {"same": CHANCE_MARK, "below": BELOW_MARK}.get(value.position(chance) or "", "")
+
+
+def _record(value: Estimate | None, number: float | None, chance: float) -> dict[str, object]:
+    if value is None:
+        known: dict[str, object] = {"mean": None, "ci95": None, "interval_over": "", "seeds": 0, "against_chance": ""}
+        return {**known, "paper": number, "difference": None}
+    return {
+        "mean": 100 * value.mean,
+        "ci95": None if value.half_width is None else 100 * value.half_width,
+        "interval_over": value.source,
+        "seeds": value.seeds,
+        "against_chance": value.position(chance) or "",
+        "paper": number,
+        "difference": None if number is None else 100 * value.mean - number,
+    }
+
+
+def _caption(grid: Grid) -> str:
+    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
+    tasks = ", ".join(grid.tasks)
+    return (f"{grid.cells[0].experiment}: mean accuracy of {len(grid.tasks)} task(s) in percent ({tasks}). Scoring: {scoring}. "
+            f"Guessing gives {100 * grid.chance:.1f}.")
+
+
+def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Say what stands behind ± and which rows have fewer seeds than the experiment has."""
+    estimates = {(model, row): grid.mean(model, row) for model in models for row in rows}
+    sources = {value.source for value in estimates.values() if value is not None}
+    notes = []
+    if "seeds" in sources:
+        notes.append("±: 95 % interval of the mean over seeds (Student t), on the same items.")
+    if "items" in sources:
+        subject = "Entries with one seed" if "seeds" in sources else "One seed"
+        notes.append(f"{subject}: ± is the 95 % interval over items (binomial standard error); "
+                     "it says nothing of how other seeds would do.")
+    fewer = [f"{row.name} at {percent(row.ratio)} on {model}: {value.seeds}"
+             for (model, row), value in estimates.items() if value is not None and value.seeds < len(grid.seeds)]
+    notes.append(f"Seeds: {len(grid.seeds)}" + (f", except {'; '.join(fewer)}." if fewer else "."))
+    if any(value is None for value in estimates.values()):
+        notes.append(f"{HOLE}: not run, or without all of the tasks.")
+    return notes
+
+
+def _chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Say plainly where a number is no better than guessing, and where that holds for a whole model."""
+    positions = {(model, row): value.position(grid.chance)
+                 for model in models for row in rows if (value := grid.mean(model, row)) is not None}
+    notes = []
+    if "same" in positions.values():
+        notes.append(f"{CHANCE_MARK}: cannot be told from guessing: the 95 % interval, over seeds or over items, covers it.")
+    if "below" in positions.values():
+        notes.append(f"{BELOW_MARK}: worse than guessing; an answer without a readable choice counts as wrong.")
+    for model in models:
+        found = {position for (name, _), position in positions.items() if name == model}
+        if found and found <= {"same", "below"}:
+            notes.append(f"No row of {model} is better than guessing: its accuracies say nothing about the order of the methods.")
+    return notes
+
+
+def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
+    """Return one model's table: a column a task, their mean, and the perplexities a token of the texts there are."""
+    texts = texts_of([cell for cell in grid.cells if cell.model == model])
+    rows = [row for row in rows_of(grid.cells) if grid.members(model, row)]
+    header = ["Pruned", "Method", "Mode", *grid.tasks, "mean", *(f"{text} (perplexity)" for text in texts)]
+    chances = [f"{100 * grid.task_chance(task):.1f}" for task in grid.tasks]
+    body = [
+        ["", "items", "", *(str(grid.task_items(task)) for task in grid.tasks), *[""] * (1 + len(texts))],
+        ["", "guessing", "", *chances, f"{100 * grid.chance:.1f}", *[""] * len(texts)],
+    ]
+    frames = []
+    for row in rows:
+        scores = {task: grid.task(model, row, task) for task in grid.tasks}
+        mean = grid.mean(model, row)
+        perplexities = {text: grid.perplexity(model, row, text, "token") for text in texts}
+        marked = [with_interval(value) + mark(value, grid.task_chance(task)) for task, value in scores.items()]
+        body.append([percent(row.ratio), row.label, row.mode, *marked, with_interval(mean) + mark(mean, grid.chance),
+                     *(perplexity(value) for value in perplexities.values())])
+        record: dict[str, object] = {"ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
+        for task, value in [*scores.items(), ("mean", mean)]:
+            record |= _columns(task, value, 100.0)
+        for text, value in perplexities.items():
+            record |= _columns(f"{text} perplexity", value, 1.0)
+        frames.append(record)
+    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
+    caption = f"{grid.cells[0].experiment}, {model}: accuracy of each task in percent. Scoring: {scoring}. mean: plain mean of the tasks."
+    notes = [*_interval_notes(grid, [model], rows), *_chance_notes(grid, [model], rows)]
+    return Layout(caption, header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
+
+
+def _columns(name: str, value: Estimate | None, scale: float) -> dict[str, object]:
+    width = None if value is None else value.half_width
+    return {name: None if value is None else scale * value.mean, f"{name} ci95": None if width is None else scale * width}
+
+
+def perplexity(value: Estimate | None, digits: int = 2) -> str:
+    """Return a perplexity with its interval; large ones lose their decimals."""
+    large = value is not None and value.mean >= 1000
+    return with_interval(value, digits=0 if large else digits, scale=1.0)

@@ -1,0 +1,74 @@
+"""From cells to estimates: the mean of the tasks, single tasks and perplexities of every model and row, seeds pooled.
+
+Owns what is averaged over what. Sits between cells.py and the tables and figures, which only lay its numbers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from cells import Cell, Row, tasks_of
+from intervals import Estimate, estimate, mean_standard_error
+
+
+class Grid:
+    """The cells of one experiment under one metric; every answer is None where the grid has a hole."""
+
+    def __init__(self, cells: Sequence[Cell], metric: str) -> None:
+        self.cells = cells
+        self.metric = metric
+        self.tasks = tasks_of(cells, metric)
+        self.seeds = sorted({cell.seed for cell in cells})
+        self._members: dict[tuple[str, Row], list[Cell]] = {}
+        for cell in cells:
+            self._members.setdefault((cell.model, cell.row), []).append(cell)
+
+    def members(self, model: str, row: Row) -> list[Cell]:
+        """Return the seeds of one model and row, in the order of their numbers."""
+        return self._members.get((model, row), [])
+
+    def seed_means(self, model: str, row: Row) -> dict[int, tuple[float, float | None]]:
+        """Return seed: (plain mean over all tasks, its standard error over items); a cell that lacks a task is left out."""
+        means = {}
+        for cell in self.members(model, row):
+            scores = [cell.tasks[task].scores.get(self.metric) for task in self.tasks if task in cell.tasks]
+            known = [score for score in scores if score is not None]
+            if known and len(known) == len(self.tasks):
+                means[cell.seed] = (fmean(score.value for score in known), mean_standard_error([score.stderr for score in known]))
+        return means
+
+    def mean(self, model: str, row: Row) -> Estimate | None:
+        """Estimate the mean of the tasks over the seeds there are."""
+        means = list(self.seed_means(model, row).values())
+        return estimate([value for value, _ in means], [error for _, error in means]) if means else None
+
+    def task(self, model: str, row: Row, task: str) -> Estimate | None:
+        """Estimate one task's accuracy over the seeds there are."""
+        results = [cell.tasks[task].scores.get(self.metric) for cell in self.members(model, row) if task in cell.tasks]
+        scores = [score for score in results if score is not None]
+        return estimate([score.value for score in scores], [score.stderr for score in scores]) if scores else None
+
+    def perplexity(self, model: str, row: Row, text: str, unit: str) -> Estimate | None:
+        """Estimate the perplexity of one text a `unit` ("token" or "byte") over the seeds there are."""
+        found = [cell.perplexity[text] for cell in self.members(model, row) if text in cell.perplexity]
+        values = [it.token_perplexity if unit == "token" else it.byte_perplexity for it in found]
+        return estimate(values, [None] * len(values)) if values else None
+
+    def task_chance(self, task: str) -> float:
+        """Return the accuracy of guessing on one task."""
+        return next(cell.tasks[task].chance for cell in self.cells if task in cell.tasks)
+
+    def task_items(self, task: str) -> int:
+        """Return how many items one task has."""
+        return next(cell.tasks[task].items for cell in self.cells if task in cell.tasks)
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, plain mean over the tasks."""
+        return fmean(self.task_chance(task) for task in self.tasks)
+
+
+def texts_of(cells: Sequence[Cell]) -> list[str]:
+    """Return the names of the texts that any cell has a perplexity of, in alphabetical order."""
+    return sorted({name for cell in cells for name in cell.perplexity})

@@ -1,0 +1,173 @@
+"""Shows one tuning run's health from its tuning.json: the losses, the mask and the learning rate over the steps, the milestone marked.
+
+Writes health.csv, health.png and health.pdf and says in a line whether the count is exact and whether the milestone was a shock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figure_style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure, grid_lines, save
+from pat.artefacts import read_json, write_text
+from pat.errors import UserError
+from script_errors import run_reporting_errors
+from tables import csv_text
+
+HISTORY = (
+    "step", "instruct_loss", "identity_loss", "active_loss", "kept", "mask_mean", "proxy_min", "proxy_max", "proxy_std", "tau", "beta",
+    "learning_rate", "loss",
+)  # fmt: skip
+REQUIRED = ("hidden_size", "width", "history", "health")
+SHOCK_SHARE, SHOCK_NATS = 0.2, 0.1
+"""A rise of the cross-entropy beyond SHOCK_NATS + SHOCK_SHARE × its value before the milestone is called a shock.
+
+Batches alone move it less; the shocks that were seen at least doubled it (method sections 11.2 and 11.3).
+"""
+
+
+def read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return a tuning.json and its history, one row a logged step. Raises UserError where it is not such a file."""
+    record = read_json(path)
+    missing = [name for name in REQUIRED if not isinstance(record, dict) or name not in record]
+    if missing:
+        raise UserError(f"{path}: is not a tuning run's record: lacks {', '.join(missing)}")
+    history = record["history"]
+    if not isinstance(history, list) or not all(isinstance(entry, dict) and "step" in entry for entry in history):
+        raise UserError(f"{path}: history must be a list of objects that each have a step")
+    if not history:
+        raise UserError(f"{path}: history is empty: the run logged no step; set tuning.log_steps below its number of steps")
+    frame = pd.DataFrame(history).reindex(columns=list(HISTORY)).apply(pd.to_numeric).astype(float)
+    return record, frame.sort_values("step", ignore_index=True)
+
+
+def verdict(health: Mapping[str, Any] | None, width: int) -> str:
+    """Return one sentence on the milestone: whether exactly `width` channels were kept and whether the loss jumped."""
+    if not health or health.get("milestone_step") is None:
+        return "no milestone: nothing was pruned while tuning"
+    kept, before, after = (health.get(key) for key in ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone"))
+    if kept is None:
+        count = "count at the milestone unknown (nothing logged after it)"
+    else:
+        count = f"count exact ({width} kept)" if kept == width else f"COUNT OFF: {kept} kept, {width} asked for"
+    if before is None or after is None:
+        return f"milestone at step {health['milestone_step']}: {count}; losses around it were not logged"
+    said = "SHOCK" if is_shock(before, after) else "no shock"
+    return f"milestone at step {health['milestone_step']}: {count}; {said} (cross-entropy {before:.2f} before, at most {after:.2f} after)"
+
+
+def is_shock(before: float, after: float) -> bool:
+    """Return whether the cross-entropy after the milestone is beyond what batches alone explain."""
+    return after - before > SHOCK_NATS + SHOCK_SHARE * before
+
+
+def is_healthy(health: Mapping[str, Any] | None, width: int) -> bool | None:
+    """Return whether the count was exact and the milestone no shock, None where there was no milestone or no log of it."""
+    keys = ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone")
+    if not health or any(health.get(key) is None for key in keys):
+        return None
+    return bool(health["kept_at_milestone"] == width) and not is_shock(health["loss_before_milestone"], health["loss_after_milestone"])
+
+
+def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, title: str) -> None:
+    """Fill `drawing` with the panels the run has: two where nothing was pruned, six otherwise."""
+    masked = bool(history["kept"].notna().any())
+    milestone_step = (record["health"] or {}).get("milestone_step") if masked else None
+    channels = partial(_channels, hidden_size=record["hidden_size"], width=record["width"])
+    of_mask: list[Callable[[Axes, pd.DataFrame], None]] = [_terms, channels, _proxy, _gate]
+    panels = [_loss, *of_mask, _rate] if masked else [_loss, _rate]
+    grid = drawing.subplots(math.ceil(len(panels) / 2), 2, sharex=True, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=True):
+        panel(axes, history)
+        grid_lines(axes)
+        axes.set_xlim(0, float(history["step"].max()) * 1.02)
+        if milestone_step is not None:
+            axes.axvline(milestone_step, color=GREY, linestyle=(0, (4, 2)), linewidth=1)
+    if milestone_step is not None:
+        grid[0, 0].annotate("milestone", (milestone_step, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+                            textcoords="offset points", va="top", color=GREY, fontsize=7.5)  # fmt: skip
+    for axes in grid[-1]:
+        axes.set_xlabel("optimizer step")
+    drawing.suptitle(f"{title}\n{verdict(record['health'], record['width'])}", fontsize=9, x=0.01, ha="left")
+
+
+def _loss(axes: Axes, history: pd.DataFrame) -> None:
+    _line(axes, history, "instruct_loss", "cross-entropy", BLUE)
+    axes.set(title="Cross-entropy (nats)", ylim=(0, None))
+
+
+def _terms(axes: Axes, history: pd.DataFrame) -> None:
+    _line(axes, history, "identity_loss", "identity", BLUE)
+    _line(axes, history, "active_loss", "active", VERMILION, "--")
+    axes.set_yscale("symlog", linthresh=0.01)
+    axes.set(title="Other loss terms, unweighted (linear below 0.01)", ylim=(0, None))
+    axes.legend(loc="best")
+
+
+def _channels(axes: Axes, history: pd.DataFrame, hidden_size: int, width: int) -> None:
+    axes.axhline(width, color=GREY, linewidth=1, linestyle=":", label=f"asked for: {width}")
+    _line(axes, history, "kept", "open (proxy above 0)", BLUE)
+    axes.plot(history["step"], history["mask_mean"] * hidden_size, color=ORANGE, linestyle="--", label="sum of the mask")
+    axes.set(title=f"Channels, of {hidden_size}", ylim=(0, hidden_size * 1.05))
+    axes.legend(loc="lower right")
+
+
+def _proxy(axes: Axes, history: pd.DataFrame) -> None:
+    spread = history["proxy_std"]
+    axes.fill_between(history["step"], -spread, spread, color=BLUE, alpha=0.25, linewidth=0, label="± standard deviation")
+    _line(axes, history, "proxy_max", "largest", GREEN)
+    _line(axes, history, "proxy_min", "smallest", VERMILION, "--")
+    axes.set(title="Proxy")
+    axes.legend(loc="best")
+
+
+def _gate(axes: Axes, history: pd.DataFrame) -> None:
+    _line(axes, history, "tau", "temperature τ (infinite from the milestone)", BLUE)
+    axes.plot(history["step"], history["beta"].where(history["beta"] > 0), color=VERMILION, linestyle="--", label="offset β (then 0)")
+    axes.set_yscale("log")
+    axes.set(title="Gate")
+    axes.legend(loc="best")
+
+
+def _rate(axes: Axes, history: pd.DataFrame) -> None:
+    _line(axes, history, "learning_rate", "learning rate", BLUE)
+    axes.set(title="Learning rate (LoRA and operators)", ylim=(0, None))
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+
+
+def _line(axes: Axes, history: pd.DataFrame, column: str, label: str, color: str, style: str = "-") -> None:
+    marker = "o" if len(history) < 3 else None
+    axes.plot(history["step"], history[column], color=color, linestyle=style, label=label, marker=marker)
+
+
+def write_health(tuning: Path, out: Path, title: str) -> str:
+    """Write health.csv, health.png and health.pdf into `out`; returns the verdict. Raises UserError on a broken tuning.json."""
+    record, history = read_run(tuning)
+    write_text(out / "health.csv", csv_text(history))
+    masked = bool(history["kept"].notna().any())
+    with figure(7.0, 6.4 if masked else 2.6) as drawing:
+        draw(record, history, drawing, title)
+        save(drawing, out, "health")
+    return verdict(record["health"], record["width"])
+
+
+def main(
+    tuning: Annotated[Path, typer.Option(help="The run's adapter/tuning.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for health.csv, health.png and health.pdf; other files in it stay.")],
+    title: Annotated[str, typer.Option(help="What the figure calls the run, for example its model, method, ratio and seed.")] = "",
+) -> None:
+    """Draw one tuning run's losses, mask and learning rate over its steps, and say whether it is healthy."""
+    name = title or tuning.parent.as_posix()
+    run_reporting_errors(lambda: f"{name}: {write_health(tuning, out, name)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,88 @@
+"""Means with 95 % intervals: over seeds (Student t), and over items where there is one seed. Knows nothing of files or tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from scipy import stats
+
+LEVEL = 0.95
+Position = Literal["above", "same", "below"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with the half widths of its 95 % intervals; None where there is nothing to compute one from.
+
+    `over_seeds` says how far the mean of other seeds would lie, on the same items; `over_items` how far the same models' would lie on
+    other items of the same kind. Seeds share their items, so averaging them does not shrink the second one.
+    """
+
+    mean: float
+    seeds: int
+    over_seeds: float | None
+    over_items: float | None
+
+    @property
+    def half_width(self) -> float | None:
+        """What a table prints behind ±: over seeds, with one seed over items."""
+        return self.over_items if self.over_seeds is None else self.over_seeds
+
+    @property
+    def source(self) -> str:
+        """What `half_width` comes from: seeds, items or nothing."""
+        if self.over_seeds is not None:
+            return "seeds"
+        return "" if self.over_items is None else "items"
+
+    def position(self, reference: float) -> Position | None:
+        """Say where the mean lies from `reference`: "same" if either interval covers it, None without any interval."""
+        widths = [width for width in (self.over_seeds, self.over_items) if width is not None]
+        if not widths:
+            return None
+        if abs(self.mean - reference) <= max(widths):
+            return "same"
+        return "above" if self.mean > reference else "below"
+
+
+def estimate(values: Sequence[float], standard_errors: Sequence[float | None]) -> Estimate:
+    """Return the mean of one value a seed; `standard_errors` are each value's over its items."""
+    known = [error for error in standard_errors if error is not None]
+    over_items = normal_half_width(fmean(known)) if len(known) == len(values) else None
+    return Estimate(fmean(values), len(values), student_half_width(values), over_items)
+
+
+def student_half_width(values: Sequence[float]) -> float | None:
+    """Return t · s / √n for the two-sided 95 % interval of the mean, None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, df=len(values) - 1))
+    return quantile * stdev(values) / math.sqrt(len(values))
+
+
+def normal_half_width(standard_error: float) -> float:
+    """Return the half width of the two-sided 95 % interval around a value with this standard error."""
+    return float(stats.norm.ppf((1 + LEVEL) / 2)) * standard_error
+
+
+def mean_standard_error(standard_errors: Sequence[float | None]) -> float | None:
+    """Return the standard error of a plain mean of independent values, None where one of theirs is unknown."""
+    known = [error for error in standard_errors if error is not None]
+    return math.hypot(*known) / len(known) if known and len(known) == len(standard_errors) else None
+
+
+def paired_difference(ours: dict[int, tuple[float, float | None]], theirs: dict[int, tuple[float, float | None]]) -> Estimate | None:
+    """Return the mean over common seeds of ours minus theirs, each given as seed: (value, standard error over items).
+
+    Both answered the same items; taking their item errors as independent makes that interval too wide rather than too narrow.
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    errors = [(ours[seed][1], theirs[seed][1]) for seed in seeds]
+    joint = [None if one is None or other is None else math.hypot(one, other) for one, other in errors]
+    return estimate([ours[seed][0] - theirs[seed][0] for seed in seeds], joint)

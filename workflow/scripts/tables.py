@@ -1,0 +1,73 @@
+"""Writes every table of an experiment as CSV, Markdown and LaTeX. A function of the cells' JSONs (and the paper's printed numbers) alone.
+
+Same JSONs, same bytes, in whatever order they are named; nothing here measures, and no table holds a date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from accuracy_tables import per_task, table1
+from cell_options import CellsOption, ListOption, MoreArgument, listed
+from cells import metrics_of, models_of, read_cells
+from grid import Grid, texts_of
+from layouts import Layout, latex, markdown
+from pat.artefacts import new_folder, write_text
+from published import Table1
+from script_errors import run_reporting_errors
+from size_tables import perplexities, sizes, tidy
+
+
+def write_tables(paths: Sequence[Path], out: Path) -> list[str]:
+    """Fill the folder `out` (replaced as a whole) with the tables of the cells in `paths`; returns the tables' names.
+
+    `table1` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same tables of another metric
+    carry its name. Raises UserError for files that are not cells' results or do not belong together.
+    """
+    cells = read_cells(paths)
+    metrics = metrics_of(cells)
+    grids = {metric: Grid(cells, metric) for metric in metrics}
+    first = grids[metrics[0]] if metrics else Grid(cells, "")
+    tables: dict[str, tuple[Layout, pd.DataFrame]] = {"sizes": sizes(first)}
+    for metric, grid in grids.items():
+        suffix = "" if metric == metrics[0] else f"_{metric}"
+        tables[f"table1{suffix}"] = table1(grid, Table1())
+        tables |= {f"per_task_{model}{suffix}": per_task(grid, model) for model in models_of(cells)}
+    if texts_of(cells):
+        tables["perplexity"] = perplexities(first)
+    with new_folder(out) as folder:
+        write_text(folder / "cells.csv", csv_text(tidy(cells)))
+        for name, (layout, frame) in tables.items():
+            write_text(folder / f"{name}.csv", csv_text(frame, digits=6))
+            write_text(folder / f"{name}.md", markdown(layout))
+            write_text(folder / f"{name}.tex", latex(layout))
+    return sorted([*tables, "cells"])
+
+
+def csv_text(frame: pd.DataFrame, digits: int | None = None) -> str:
+    """Return the frame as CSV; floats in full, or rounded to `digits` significant digits."""
+    return frame.to_csv(index=False, lineterminator="\n", float_format=None if digits is None else f"%.{digits}g")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the tables; replaced as a whole.")],
+    cells: CellsOption = None,
+    cells_from: ListOption = None,
+    more: MoreArgument = None,
+) -> None:
+    """Write table1, per_task_<model>, perplexity and sizes as .csv, .md and .tex, and cells.csv with the origin of every number."""
+
+    def action() -> str:
+        names = write_tables(listed(cells, more, cells_from), out)
+        return f"{out}: {', '.join(names)}"
+
+    run_reporting_errors(action)
+
+
+if __name__ == "__main__":
+    typer.run(main)
