@@ -49,6 +49,7 @@ class WatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
 
     def _in_portions(self, label: str, call: Any, requests: list[Any]) -> list[Any]:
         progress = Progress(label, len(requests))
+        progress.update(0)
         answers: list[Any] = []
         size = int(self.batch_size) * BATCHES_PER_CALL
         for start in range(0, len(requests), size):
@@ -86,6 +87,8 @@ def _take(outcome: Outcome, scoring: str, responses: Sequence[Any]) -> None:
         outcome.predictions |= {name: read(outcome.generated, count) for name, read in GENERATED_READINGS.items()}
     else:
         outcome.log_likelihoods = [float(value) for value, _ in responses]
+        if not all(map(math.isfinite, outcome.log_likelihoods)):
+            raise UserError(f"the model gives no finite log-likelihood for item {outcome.item.id!r}: its weights are broken")
         outcome.predictions |= most_likely(outcome.log_likelihoods, outcome.item.choices)
 
 

@@ -61,10 +61,13 @@ def _total_loss(model: PreTrainedModel, windows: list[tuple[list[int], list[int]
     ordered = sorted(windows, key=lambda window: len(window[0]), reverse=True)
     progress = Progress(f"perplexity of {label}", len(ordered))
     total = 0.0
+    progress.update(0)
     for start in range(0, len(ordered), batch_size):
         total += _batch_loss(model, ordered[start : start + batch_size])
         progress.update(min(start + batch_size, len(ordered)))
     progress.finish(f"{len(ordered)} windows done")
+    if not math.isfinite(total):
+        raise UserError(f"text {label!r}: the model gives it no finite likelihood: its weights are broken")
     return total
 
 
@@ -86,7 +89,6 @@ def _batch_loss(model: PreTrainedModel, windows: list[tuple[list[int], list[int]
 
 def _exp(value: float) -> float | None:
     try:
-        result = math.exp(value)
+        return math.exp(value)
     except OverflowError:
         return None
-    return result if math.isfinite(result) else None

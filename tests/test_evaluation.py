@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 from tiny_checkpoint import CONTEXT, byte_tokenizer, some_items, write_tiny_checkpoint
 from transformers import AutoModelForCausalLM
 
+from pat import harness
 from pat.artefacts import read_json, read_jsonl, write_jsonl
 from pat.errors import UserError
 from pat.evaluation import evaluate, samples_path
-from pat.harness import answers
+from pat.examinee import load_examinee
 from pat.items import Item, write_items
 from pat.prompts import first_capital_prompt, letters, log_likelihood_prompt
 from pat.scoring import task_figures
@@ -45,7 +47,7 @@ class Rigged(LM):  # type: ignore[misc]  # lm_eval ships no types
 
 
 def scores_of(items: list[Item], choose: Any) -> dict[str, float]:
-    outcomes = answers(Rigged(items, choose), {"toy": items}, generate=True, log_likelihood=True, max_new_tokens=4)
+    outcomes = harness.answers(Rigged(items, choose), {"toy": items}, generate=True, log_likelihood=True, max_new_tokens=4)
     return {metric: one["value"] for metric, one in task_figures(outcomes["toy"])["scores"].items()}
 
 
@@ -174,6 +176,48 @@ def test_a_tokenizer_that_ends_every_text_is_refused(tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError, match="ends every text with EOS"):
         run(folder, tmp_path, CPU, some_items(2))
+
+
+HARNESS_TASK = """
+task: local_variant
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}, cache_dir: {cache}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1.0}}
+"""
+
+
+def test_lm_evals_own_variants_stand_beside_ours(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_items(tmp_path / "rows.jsonl", some_items(6))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "local.yaml").write_text(
+        HARNESS_TASK.format(rows=tmp_path / "rows.jsonl", cache=tmp_path / "cache"), encoding="utf-8"
+    )
+    monkeypatch.setattr(harness, "TaskManager", lambda **_: TaskManager(include_path=tmp_path / "tasks", include_defaults=False))
+    lm = harness.WatchedLM(*load_examinee(checkpoint, CPU, 0), batch_size=2)
+    figures = harness.harness_variants(lm, ["local_variant"], limit=5, seed=0)["local_variant"]
+    assert (figures["items"], figures["version"], set(figures["scores"])) == (5, 1.0, {"acc,none", "acc_stderr,none"})
+    with pytest.raises(UserError, match="near it: local_variant"):
+        harness.harness_variants(lm, ["local_varian"], limit=None, seed=0)
+
+
+def test_broken_weights_are_a_message(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_parameter("lm_head.weight").fill_(float("nan"))
+    model.save_pretrained(folder)
+    write_items(tmp_path / "toy.jsonl", some_items(2))
+    write_jsonl(tmp_path / "heldout.jsonl", TEXTS)
+    with pytest.raises(UserError, match=r"toy-0.*broken"):
+        evaluate(folder, [tmp_path / "toy.jsonl"], [], CPU, 0, tmp_path / "evaluation.json")
+    with pytest.raises(UserError, match=r"heldout.*broken"):
+        evaluate(folder, [], [tmp_path / "heldout.jsonl"], CPU, 0, tmp_path / "evaluation.json")
 
 
 @pytest.mark.slow  # lm-eval indexes its fourteen thousand tasks first
