@@ -15,6 +15,8 @@ rule world:
     params:
         settings=as_json(plan.experiment.data.world),
         out=plan.world,
+    message:
+        "write the embedded world's data"
     shell:
         "python {SCRIPTS}/world.py --settings {params.settings:q} --out {params.out} > {log} 2>&1"
 
@@ -34,6 +36,8 @@ rule instruct:
         runtime=plan.time("prepare"),
     params:
         source=plan.set_source("instruct"),
+    message:
+        "prepare the instruction set"
     shell:
         "python {SCRIPTS}/prepare_instruct.py --source {params.source:q} --out {output} > {log} 2>&1"
 
@@ -55,6 +59,8 @@ rule task:
         runtime=plan.time("prepare"),
     params:
         source=plan.set_source("tasks"),
+    message:
+        "prepare the task {wildcards.name}"
     shell:
         "python {SCRIPTS}/prepare_task.py --task {wildcards.name} --source {params.source:q} --out {output} > {log} 2>&1"
 
@@ -76,6 +82,8 @@ rule text:
         runtime=plan.time("prepare"),
     params:
         source=plan.set_source("text"),
+    message:
+        "prepare the text {wildcards.name}"
     shell:
         "python {SCRIPTS}/prepare_text.py --source {params.source:q} --out {output} > {log} 2>&1"
 

@@ -23,6 +23,8 @@ rule evaluate:
         tasks=repeated("--task", plan.data_files("tasks/")),
         texts=repeated("--text", plan.text_files()),
         settings=plan.evaluation_settings,
+    message:
+        "evaluate {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat evaluate --model {params.model} {params.tasks} {params.texts} --settings {params.settings:q}"
         " --seed {wildcards.seed} --out {output.result} --log {log}"
@@ -46,6 +48,8 @@ rule collect_cell:
         cell=plan.cell_identity,
         tuning=plan.tuning_record,
         steps=plan.step_records,
+    message:
+        "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "python {SCRIPTS}/collect_cell.py --cell {params.cell:q} --tuning {params.tuning} {params.steps}"
         " --evaluation {input.evaluation} --out {output} > {log} 2>&1"

@@ -21,6 +21,8 @@ rule merge:
         base=subpath(input.base, parent=True),
         adapter=subpath(input.adapter, parent=True),
         out=subpath(output[0], parent=True),
+    message:
+        "merge {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat merge --base {params.base} --adapter {params.adapter} --out {params.out} --log {log}"
 

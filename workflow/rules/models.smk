@@ -21,6 +21,8 @@ rule pretrain:
         out=subpath(output[0], parent=True),
         run=f"{RESULTS}/models/.run/{{model}}",
         settings=plan.pretrain_settings,
+    message:
+        "pretrain the base model {wildcards.model}"
     shell:
         "pat pretrain --corpus {input.corpus} --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"
 
@@ -43,6 +45,8 @@ rule copy_model:
     params:
         out=subpath(output[0], parent=True),
         path=plan.model_path,
+    message:
+        "copy the base model {wildcards.model}"
     shell:
         "pat import-model --path {params.path:q} --out {params.out} --log {log}"
 
@@ -64,6 +68,8 @@ rule fetch_model:
         out=subpath(output[0], parent=True),
         id=plan.hub_id,
         revision=plan.hub_revision,
+    message:
+        "fetch the base model {wildcards.model}"
     shell:
         "pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out} --log {log}"
 

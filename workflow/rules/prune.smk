@@ -21,6 +21,8 @@ rule prune_base:
         out=subpath(output[0], parent=True),
         pruner=plan.pruner,
         align=plan.align,
+    message:
+        "prune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}"
     shell:
         "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
         " --out {params.out} --log {log}"
@@ -46,6 +48,8 @@ rule prune_tuned:
         out=subpath(output[0], parent=True),
         pruner=plan.pruner,
         align=plan.align,
+    message:
+        "prune the tuned {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
         " --out {params.out} --log {log}"

@@ -16,6 +16,8 @@ rule write_tables:
         runtime=plan.time("prepare"),
     params:
         out=subpath(output[0], parent=True),
+    message:
+        "write the tables"
     shell:
         "python {SCRIPTS}/tables.py --out {params.out} {input.cells} > {log} 2>&1"
 

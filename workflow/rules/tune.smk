@@ -25,6 +25,8 @@ rule tune:
         tuner=plan.tuner,
         ratio=plan.tuning_ratio,
         settings=plan.tune_settings,
+    message:
+        "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat tune --base {params.base} --data {input.data} --tuner {params.tuner} --ratio {params.ratio} --seed {wildcards.seed}"
         " --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"

@@ -1,0 +1,58 @@
+# make demo: the whole pipeline on the embedded world. make help: everything else.
+PYTHON ?= python3
+CONFIG ?= config/demo.yaml
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-slow lint lock clean clean-results
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: CONFIG := config/demo.yaml
+demo: run  ## make the environment, run the embedded demo, print its table
+
+run: $(VENV)/.base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
+	@tools/run $(CONFIG)
+	@python workflow/scripts/summary.py --config $(CONFIG)
+
+test: $(VENV)/.dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
+	@python -m pytest
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes
+	@python -m pytest -m slow
+
+lint: $(VENV)/.dev  ## ruff, mypy and snakefmt
+	ruff check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+
+lock:  ## resolve constraints.txt anew; PYTHON311 and PYTHON312 name the interpreters
+	$(or $(PYTHON311),python3.11) tools/lock.py $(or $(PYTHON311),python3.11) $(or $(PYTHON312),python3.12)
+
+clean:  ## remove the environment and caches; results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+clean-results:  ## remove what runs have made (not results/reference)
+	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .snakemake
+
+# The environment is made once, and again when the package's needs or the locked versions change.
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not to be found; name a Python 3.11 or 3.12: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	  || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), but Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the environment into $(VENV) (once; about 200 packages)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
