@@ -27,6 +27,8 @@ HISTORY = (
     "learning_rate", "loss",
 )  # fmt: skip
 REQUIRED = ("hidden_size", "width", "history", "health")
+SPARSE = 20
+"""Runs with fewer logged steps get a dot at each."""
 SHOCK_SHARE, SHOCK_NATS = 0.2, 0.1
 """A rise of the cross-entropy beyond SHOCK_NATS + SHOCK_SHARE × its value before the milestone is called a shock.
 
@@ -92,8 +94,8 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
         if milestone_step is not None:
             axes.axvline(milestone_step, color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     if milestone_step is not None:
-        grid[0, 0].annotate("milestone", (milestone_step, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
-                            textcoords="offset points", va="top", color=GREY, fontsize=7.5)  # fmt: skip
+        grid[0, 0].annotate("milestone", (milestone_step, 0), xycoords=("data", "axes fraction"), xytext=(3, 3),
+                            textcoords="offset points", color=GREY, fontsize=7.5)  # fmt: skip
     for axes in grid[-1]:
         axes.set_xlabel("optimizer step")
     drawing.suptitle(f"{title}\n{verdict(record['health'], record['width'])}", fontsize=9, x=0.01, ha="left")
@@ -101,14 +103,14 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
 
 def _loss(axes: Axes, history: pd.DataFrame) -> None:
     _line(axes, history, "instruct_loss", "cross-entropy", BLUE)
-    axes.set(title="Cross-entropy (nats)", ylim=(0, None))
+    axes.set(title="Cross-entropy (nats)", ylim=(0, 1.08 * float(history["instruct_loss"].max())))
 
 
 def _terms(axes: Axes, history: pd.DataFrame) -> None:
     _line(axes, history, "identity_loss", "identity", BLUE)
     _line(axes, history, "active_loss", "active", VERMILION, "--")
     axes.set_yscale("symlog", linthresh=0.01)
-    axes.set(title="Other loss terms, unweighted (linear below 0.01)", ylim=(0, None))
+    axes.set(title="Other loss terms (linear below 0.01)", ylim=(0, None))
     axes.legend(loc="best")
 
 
@@ -130,21 +132,21 @@ def _proxy(axes: Axes, history: pd.DataFrame) -> None:
 
 
 def _gate(axes: Axes, history: pd.DataFrame) -> None:
-    _line(axes, history, "tau", "temperature τ (infinite from the milestone)", BLUE)
+    _line(axes, history, "tau", "temperature τ (then infinite)", BLUE)
     axes.plot(history["step"], history["beta"].where(history["beta"] > 0), color=VERMILION, linestyle="--", label="offset β (then 0)")
     axes.set_yscale("log")
     axes.set(title="Gate")
-    axes.legend(loc="best")
+    axes.legend(loc="center right")
 
 
 def _rate(axes: Axes, history: pd.DataFrame) -> None:
     _line(axes, history, "learning_rate", "learning rate", BLUE)
     axes.set(title="Learning rate (LoRA and operators)", ylim=(0, None))
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _line(axes: Axes, history: pd.DataFrame, column: str, label: str, color: str, style: str = "-") -> None:
-    marker = "o" if len(history) < 3 else None
+    marker = "." if len(history) < SPARSE else None
     axes.plot(history["step"], history[column], color=color, linestyle=style, label=label, marker=marker)
 
 

@@ -1,0 +1,139 @@
+"""Draws accuracy against pruning ratio, a panel a model, from the cells' JSONs alone; the data of the figure lie beside it as CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cell_options import CellsOption, ListOption, MoreArgument, listed
+from cells import METRIC_LABELS, Row, metrics_of, models_of, read_cells, rows_of
+from figure_style import GREY, MARKERS, SERIES, figure, grid_lines, save
+from grid import Grid
+from intervals import Estimate
+from pat.artefacts import write_text
+from pat.errors import UserError
+from script_errors import run_reporting_errors
+from tables import csv_text
+
+PANELS_A_LINE = 3
+GUESSING = "guessing"
+DODGE = 0.012
+"""Methods stand this far apart at one ratio, so that their error bars do not cover each other."""
+
+
+def points(grid: Grid) -> pd.DataFrame:
+    """Return the figure's data: one row a model, method and ratio, accuracies in 0..1."""
+    records = [_point(model, row, value, grid)
+               for model in models_of(grid.cells) for row in rows_of(grid.cells) if (value := grid.mean(model, row)) is not None]
+    return pd.DataFrame(records)
+
+
+def _point(model: str, row: Row, value: Estimate, grid: Grid) -> dict[str, object]:
+    return {
+        "model": model, "method": row.method, "name": row.name, "ratio": row.ratio, "accuracy": value.mean, "ci95": value.half_width,
+        "interval_over": value.source, "seeds": value.seeds, "chance": grid.chance, "metric": grid.metric,
+    }  # fmt: skip
+
+
+def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
+    """Fill `drawing` with a panel a model; a method that prunes nothing is one point and a faint line across."""
+    models, methods = sorted(data["model"].unique()), _methods(data)
+    lines = math.ceil(len(models) / PANELS_A_LINE)
+    panels = drawing.subplots(lines, min(len(models), PANELS_A_LINE), sharey=True, sharex=True, squeeze=False)
+    for axes, model in zip(panels.flat, models, strict=False):
+        _panel(axes, data[data["model"] == model], methods, model)
+    for axes in list(panels.flat)[len(models):]:
+        axes.set_axis_off()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("mean accuracy (%)")
+    handles, labels = _legend_entries(list(panels.flat))
+    drawing.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
+    drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+
+
+def _methods(data: pd.DataFrame) -> list[_Series]:
+    """Return the methods in the order of the tables, which fixes their colours and signs."""
+    once = data.sort_values("ratio", kind="stable").drop_duplicates("method")
+    whole = set(once.loc[data.groupby("method")["ratio"].max().reindex(once["method"]).eq(0).to_numpy(), "method"])
+    series = []
+    for position, (method, name) in enumerate(zip(once["method"], once["name"], strict=True)):
+        peers = [other for other in once["method"] if (other in whole) == (method in whole)]
+        shift = DODGE * (peers.index(method) - (len(peers) - 1) / 2)
+        series.append(_Series(method, name, SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)], shift, method not in whole))
+    return series
+
+
+@dataclass(frozen=True)
+class _Series:
+    method: str
+    name: str
+    color: str
+    marker: str
+    shift: float
+    prunes: bool
+
+
+def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series], model: str) -> None:
+    for it in methods:
+        mine = data[data["method"] == it.method]
+        if mine.empty:
+            continue
+        if not it.prunes:
+            axes.axhline(100 * mine["accuracy"].iloc[0], color=it.color, linewidth=0.8, alpha=0.5)
+        errors = 100 * mine["ci95"].astype(float).fillna(0.0)
+        axes.errorbar(100 * (mine["ratio"] + it.shift), 100 * mine["accuracy"], yerr=errors, color=it.color, marker=it.marker,
+                      capsize=2.5, elinewidth=1, label=it.name)
+    chance = 100 * float(data["chance"].iloc[0])
+    axes.axhline(chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=GUESSING)
+    axes.set(title=model, xlabel="hidden width asked to be removed (%)", xticks=sorted(100 * data["ratio"].unique()))
+    grid_lines(axes)
+
+
+def _legend_entries(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    labels = sorted(entries, key=lambda label: label == GUESSING)
+    return [entries[label] for label in labels], labels
+
+
+def write_figures(paths: Sequence[Path], out: Path) -> str:
+    """Write accuracy.png, accuracy.pdf and accuracy.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
+    cells = read_cells(paths)
+    metrics = metrics_of(cells)
+    if not metrics:
+        raise UserError(f"{cells[0].path}: no cell has an accuracy; name at least one task in the experiment file's data.tasks")
+    data = points(Grid(cells, metrics[0]))
+    write_text(out / "accuracy.csv", csv_text(data, digits=6))
+    models = data["model"].nunique()
+    width, height = 1.2 + 2.6 * min(models, PANELS_A_LINE), 1.0 + 2.6 * math.ceil(models / PANELS_A_LINE)
+    scoring = METRIC_LABELS.get(metrics[0], metrics[0])
+    bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
+    with figure(max(width, 4.6), height) as drawing:
+        draw(data, drawing, f"{cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+        save(drawing, out, "accuracy")
+    return metrics[0]
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for accuracy.png, .pdf and .csv; other files in it stay.")],
+    cells: CellsOption = None,
+    cells_from: ListOption = None,
+    more: MoreArgument = None,
+) -> None:
+    """Draw the mean accuracy of every method against the pruning ratio, with 95 % intervals and the accuracy of guessing."""
+    run_reporting_errors(lambda: f"{out}: accuracy ({write_figures(listed(cells, more, cells_from), out)})")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,92 @@
+"""What `make demo` shows at its end: table 1, what it says in plain sentences, and where everything lies. Writes no file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from accuracy_tables import table1
+from cells import METRIC_LABELS, METRICS, Cell, metrics_of, read_cells
+from comparisons import facts, health_lines, merge_line
+from grid import Grid
+from layouts import Layout
+from pat.errors import UserError
+from published import Table1
+
+SUMMARISED = (METRICS[0], "acc")
+"""Of the scorings, the paper's and the log-likelihood one are summed up; the tables hold all."""
+
+
+def find_cells(results: Path) -> list[Cell]:
+    """Return the cells below an experiment's results. Raises UserError where there are none."""
+    paths = sorted(results.glob("*/*/*/seed*/cell.json"))
+    if not paths:
+        raise UserError(f"--results {results}: holds no <model>/<method>/<ratio>/seed<k>/cell.json; run the experiment first")
+    return read_cells(paths)
+
+
+def show(results: Path, console: Console) -> None:
+    """Print the summary of the experiment whose results lie in `results`. Raises UserError on missing or broken cells."""
+    cells = find_cells(results)
+    metrics = metrics_of(cells)
+    notes: dict[str, None] = {}
+    for metric in [name for name in SUMMARISED if name in metrics] or metrics[:1]:
+        grid = Grid(cells, metric)
+        layout, _ = table1(grid, Table1())
+        _show_table(layout, console)
+        notes |= dict.fromkeys(layout.notes)
+        _show_list(f"In points of mean accuracy, {METRIC_LABELS.get(metric, metric)}:", facts(grid), console)
+    _show_list("Notes:", list(notes), console)
+    _show_list("Checks:", [*health_lines(cells), *merge_line(cells)], console)
+    _show_list("More:", places(results), console)
+
+
+def _show_table(layout: Layout, console: Console) -> None:
+    _say(f"\n{layout.caption}", console)
+    table = Table(box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for position, title in enumerate(layout.header):
+        table.add_column(title, justify="left" if position < layout.text_columns else "right", no_wrap=True)
+    for row in layout.rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _show_list(title: str, lines: Sequence[str], console: Console) -> None:
+    if lines:
+        _say(f"\n{title}", console)
+    for line in lines:
+        _say(f"  {line}", console)
+
+
+def _say(text: str, console: Console) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def places(results: Path) -> list[str]:
+    """Return where the rest of the results lies: only what is there."""
+    named = {
+        "tables": "every table as .csv, .md and .tex; cells.csv leads from each number to its JSON",
+        "figures": "accuracy against ratio, the gate, each run's health",
+        "logs": "the log of every step",
+    }
+    lines = [f"{results / name}/: {what}" for name, what in named.items() if (results / name).is_dir()]
+    return [*lines, f"{results}/<model>/<method>/<ratio>/seed<k>/merged/: a stock checkpoint a cell"]
+
+
+def main(results: Annotated[Path, typer.Option(help="An experiment's results, for example results/demo.")]) -> None:
+    """Print an experiment's table 1, what it says of PAT in plain sentences, and where the rest lies."""
+    try:
+        show(results, Console())
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)
