@@ -17,7 +17,7 @@ demo: run  ## make the environment, run the embedded demo, print its table
 
 run: $(VENV)/.base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
 	@tools/run $(CONFIG)
-	@python workflow/scripts/summary.py --config $(CONFIG)
+	@python workflow/scripts/summary.py --results results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG))
 
 test: $(VENV)/.dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
 	@python -m pytest

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from pydantic import BaseModel, ValidationError
 
 from pat.experiment import TUNED_ROW, Resources, merged_job, overridden
-from pat.methods import METHODS, Method
+from pat.methods import MASKED_TUNERS, METHODS, Method
 from pat.settings import EvaluationSettings, TuneJob, nearest, problems, shown
 from pat.sources import WORLD_TASKS, WORLD_TEXTS
 from pat.width import target_width
@@ -121,7 +121,7 @@ def _tune_problems(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str
     job = merged_job([_part(raw, *place) for place in places])
     found = list(_blamed(TuneJob, job, layers))
     yield from found
-    if not found and _methods(raw)[row].tuner.startswith("pat"):
+    if not found and _methods(raw)[row].tuner in MASKED_TUNERS:
         yield from _milestone(TuneJob.model_validate(job), row)
 
 

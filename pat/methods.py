@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
+MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
 Pruner = Literal["channel-magnitude"]
 Order = Literal["tune", "prune-tune", "tune-prune"]
 

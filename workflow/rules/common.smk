@@ -25,7 +25,7 @@ def checked_experiment():
 
 
 # The commands of the environment that runs Snakemake come first, whether or not it is activated.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+shell.prefix(f'set -euo pipefail; PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 plan = Plan(checked_experiment())
 RESULTS, DATA, CELL = plan.results, plan.data, plan.cell

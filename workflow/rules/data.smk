@@ -13,12 +13,13 @@ rule world:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        script=f"{SCRIPTS}/world.py",
         settings=as_json(plan.experiment.data.world),
-        out=plan.world,
+        out=plan.world_folder,
     message:
         "write the embedded world's data"
     shell:
-        "python {SCRIPTS}/world.py --settings {params.settings:q} --out {params.out} > {log} 2>&1"
+        "python {params.script} --settings {params.settings:q} --out {params.out} > {log} 2>&1"
 
 
 rule instruct:
@@ -35,11 +36,12 @@ rule instruct:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        script=f"{SCRIPTS}/prepare_instruct.py",
         source=plan.set_source("instruct"),
     message:
         "prepare the instruction set"
     shell:
-        "python {SCRIPTS}/prepare_instruct.py --source {params.source:q} --out {output} > {log} 2>&1"
+        "python {params.script} --source {params.source:q} --out {output} > {log} 2>&1"
 
 
 rule task:
@@ -58,11 +60,12 @@ rule task:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        script=f"{SCRIPTS}/prepare_task.py",
         source=plan.set_source("tasks"),
     message:
         "prepare the task {wildcards.name}"
     shell:
-        "python {SCRIPTS}/prepare_task.py --task {wildcards.name} --source {params.source:q} --out {output} > {log} 2>&1"
+        "python {params.script} --task {wildcards.name} --source {params.source:q} --out {output} > {log} 2>&1"
 
 
 rule text:
@@ -81,11 +84,12 @@ rule text:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        script=f"{SCRIPTS}/prepare_text.py",
         source=plan.set_source("text"),
     message:
         "prepare the text {wildcards.name}"
     shell:
-        "python {SCRIPTS}/prepare_text.py --source {params.source:q} --out {output} > {log} 2>&1"
+        "python {params.script} --source {params.source:q} --out {output} > {log} 2>&1"
 
 
 rule data:

@@ -45,13 +45,14 @@ rule collect_cell:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        script=f"{SCRIPTS}/collect_cell.py",
         cell=plan.cell_identity,
         tuning=plan.tuning_record,
         steps=plan.step_records,
     message:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python {SCRIPTS}/collect_cell.py --cell {params.cell:q} --tuning {params.tuning} {params.steps}"
+        "python {params.script} --cell {params.cell:q} --tuning {params.tuning} {params.steps}"
         " --evaluation {input.evaluation} --out {output} > {log} 2>&1"
 
 

@@ -19,7 +19,7 @@ rule pretrain:
         runtime=plan.time("pretrain"),
     params:
         out=subpath(output[0], parent=True),
-        run=f"{RESULTS}/models/.run/{{model}}",
+        run=plan.pretrain_run_folder,
         settings=plan.pretrain_settings,
     message:
         "pretrain the base model {wildcards.model}"

@@ -1,25 +1,94 @@
 """The report: tables and figures, functions of the cells' JSONs alone."""
 
+FIGURES = f"{RESULTS}/figures"
+
 
 rule write_tables:
     input:
-        cells=plan.cell_files("cell.json"),
+        plan.cell_files("cell.json"),
     output:
         f"{RESULTS}/tables/{MANIFEST}",
     log:
-        f"{RESULTS}/logs/tables.log",
+        f"{RESULTS}/logs/report/tables.log",
     benchmark:
-        f"{RESULTS}/benchmarks/tables.tsv"
+        f"{RESULTS}/benchmarks/report/tables.tsv"
     resources:
         gpu=0,
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        script=f"{SCRIPTS}/tables.py",
         out=subpath(output[0], parent=True),
     message:
         "write the tables"
     shell:
-        "python {SCRIPTS}/tables.py --out {params.out} {input.cells} > {log} 2>&1"
+        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+
+
+rule draw_accuracy:
+    input:
+        plan.cell_files("cell.json"),
+    output:
+        multiext(f"{FIGURES}/accuracy", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/accuracy.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/accuracy.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/figures.py",
+        out=subpath(output[0], parent=True),
+    message:
+        "draw accuracy against ratio"
+    shell:
+        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+
+
+rule draw_gate:
+    output:
+        multiext(f"{FIGURES}/gate", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/gate.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/gate.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/gate_figure.py",
+        out=subpath(output[0], parent=True),
+    message:
+        "draw the gate"
+    shell:
+        "python {params.script} --out {params.out} > {log} 2>&1"
+
+
+rule draw_health:
+    input:
+        f"{CELL}/adapter/{MANIFEST}",
+    output:
+        multiext(f"{FIGURES}/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}/health", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/health.py",
+        tuning=plan.tuning_record,
+        out=subpath(output[0], parent=True),
+        title="{model}, {row}, ratio {ratio}, seed {seed}",
+    message:
+        "draw the health of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
+    shell:
+        "python {params.script} --tuning {params.tuning} --out {params.out} --title {params.title:q} > {log} 2>&1"
 
 
 rule tables:
@@ -29,4 +98,4 @@ rule tables:
 
 rule figures:
     input:
-        [],
+        plan.figure_files(),

@@ -21,7 +21,7 @@ rule tune:
     params:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
-        run=f"{CELL}/run",
+        run=plan.run_folder,
         tuner=plan.tuner,
         ratio=plan.tuning_ratio,
         settings=plan.tune_settings,

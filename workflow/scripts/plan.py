@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pat.artefacts import MANIFEST
 from pat.experiment import TUNED_ROW, Experiment, PhaseResources
+from pat.methods import MASKED_TUNERS
 from pat.settings import Settings
 from pat.sources import InstructSource, TaskSource, TextSource
 
@@ -73,6 +74,15 @@ class Plan:
         """Return a file of every cell."""
         return [f"{self.results}/{cell.path}/{name}" for cell in self.experiment.cells()]
 
+    def figure_files(self) -> list[str]:
+        """Return the figures: accuracy where there are tasks, the gate and each run's health where a mask is trained."""
+        masked = [cell for cell in self.experiment.cells() if cell.method.tuner in MASKED_TUNERS]
+        return [
+            *([f"{self.results}/figures/accuracy.png"] if self.experiment.data.tasks else []),
+            *([f"{self.results}/figures/gate.png"] if masked else []),
+            *(f"{self.results}/figures/health/{cell.path}/health.png" for cell in masked),
+        ]
+
     def rows_of(self, *orders: str) -> list[str]:
         """Return the rows whose method takes its steps in one of these orders."""
         return [row for row in self.experiment.methods if self.experiment.method(row).order in orders]
@@ -115,6 +125,10 @@ class Plan:
         """Return those of the embedded world's files that the experiment uses."""
         return [path for path in self.data_files() if path.startswith(f"{self.world}/")]
 
+    def world_folder(self, wildcards: Wildcards) -> str:
+        """Return where the embedded world's job writes; it knows which files of which names."""
+        return self.world
+
     def fetched_files(self) -> list[str]:
         """Return what only a machine with a network can make."""
         online = {name for name, source in self._sets().items() if source.source == "hub" and not getattr(source, "path", None)}
@@ -148,6 +162,10 @@ class Plan:
         """Return a pretrained model's settings."""
         return as_json(self.experiment.models[wildcards.model].pretrain)
 
+    def pretrain_run_folder(self, wildcards: Wildcards) -> str:
+        """Return where a pretraining keeps its checkpoints while it runs. Not an output: Snakemake would remove it with the job."""
+        return f"{self.results}/models/.run/{wildcards.model}"
+
     def model_path(self, wildcards: Wildcards) -> str:
         """Return the folder that a model is copied from."""
         return self.experiment.path(self.experiment.models[wildcards.model].path or "")
@@ -172,6 +190,10 @@ class Plan:
         """Return the manifest of what a row tunes: the base, or the pruned base where the method prunes first."""
         prunes_first = self.experiment.method(wildcards.row).order == "prune-tune"
         return f"{self.cell}/pruned/{MANIFEST}" if prunes_first else self.base
+
+    def run_folder(self, wildcards: Wildcards) -> str:
+        """Return where a tuning keeps its checkpoints while it runs; not an output, for the same reason."""
+        return self._filled(f"{self.cell}/run", wildcards)
 
     def tuner(self, wildcards: Wildcards) -> str:
         """Return what a row tunes with."""
