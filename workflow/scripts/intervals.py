@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
@@ -12,6 +12,8 @@ from scipy import stats
 
 LEVEL = 0.95
 Position = Literal["above", "same", "below"]
+Measured = tuple[float, float | None]
+"""A value and its standard error over items."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def mean_standard_error(standard_errors: Sequence[float | None]) -> float | None
     return math.hypot(*known) / len(known) if known and len(known) == len(standard_errors) else None
 
 
-def paired_difference(ours: dict[int, tuple[float, float | None]], theirs: dict[int, tuple[float, float | None]]) -> Estimate | None:
-    """Return the mean over common seeds of ours minus theirs, each given as seed: (value, standard error over items).
+def paired_difference(ours: Mapping[int, Measured], theirs: Mapping[int, Measured]) -> Estimate | None:
+    """Return the mean over common seeds of ours minus theirs, each given by seed.
 
     Both answered the same items; taking their item errors as independent makes that interval too wide rather than too narrow.
     """

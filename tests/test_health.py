@@ -1,0 +1,126 @@
+"""The health figure and its verdict, on hand-made histories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import health
+from pat.errors import UserError
+
+runner = CliRunner()
+app = typer.Typer()
+app.command()(health.main)
+
+HEALTH: dict[str, Any] = {"milestone_step": 100, "kept_at_milestone": 72, "loss_before_milestone": 0.50, "loss_after_milestone": 0.46}
+
+
+def entry(step: int, masked: bool = True) -> dict[str, float | int | None]:
+    """Return one logged step of a run of 96 channels whose milestone is step 100."""
+    closed = step >= 100
+    mask = {
+        "identity_loss": 0.01, "active_loss": 0.0, "kept": 72, "mask_mean": 0.75 if closed else 0.9, "proxy_min": -0.3, "proxy_max": 0.3,
+        "proxy_std": 0.2, "tau": None if closed else 3.0, "beta": 0.0 if closed else 0.1,
+    }  # fmt: skip
+    losses = {"step": step, "loss": 0.6, "instruct_loss": 0.5, "learning_rate": 1e-3}
+    return {**losses, **(mask if masked else dict.fromkeys(mask))}
+
+
+def write_run(folder: Path, masked: bool = True, **changes: Any) -> Path:
+    steps = [entry(step, masked) for step in (50, 100, 150)]
+    record = {"hidden_size": 96, "width": 72 if masked else 96, "history": steps, "health": HEALTH if masked else None, **changes}
+    path = folder / "tuning.json"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return path
+
+
+def test_a_calm_milestone_with_the_exact_count() -> None:
+    sentence = health.verdict(HEALTH, width=72)
+    assert sentence == "milestone at step 100: count exact (72 kept); no shock (cross-entropy 0.50 before, at most 0.46 after)"
+    assert health.is_healthy(HEALTH, width=72) is True
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.11, 2.34), (0.82, 1.84), (2.2, 5.4)])
+def test_the_shocks_that_were_seen_are_called_shocks(before: float, after: float) -> None:
+    """Method sections 11.2, 11.3 and 12.4."""
+    shocked = HEALTH | {"loss_before_milestone": before, "loss_after_milestone": after}
+    assert "; SHOCK (" in health.verdict(shocked, width=72)
+    assert health.is_healthy(shocked, width=72) is False
+
+
+@given(st.floats(0, 10), st.floats(0, 10), st.floats(0, 5))
+def test_a_worse_loss_after_is_never_less_of_a_shock(before: float, after: float, worse: float) -> None:
+    assert health.is_shock(before, after) <= health.is_shock(before, after + worse)
+    assert not health.is_shock(before, before)
+
+
+def test_a_wrong_count_is_said() -> None:
+    assert "COUNT OFF: 72 kept, 64 asked for" in health.verdict(HEALTH, width=64)
+    assert health.is_healthy(HEALTH, width=64) is False
+
+
+def test_runs_without_a_milestone_or_without_its_log() -> None:
+    assert health.verdict(None, width=96) == "no milestone: nothing was pruned while tuning"
+    unlogged = HEALTH | {"kept_at_milestone": None, "loss_after_milestone": None}
+    assert "unknown" in health.verdict(unlogged, width=72)
+    assert health.is_healthy(unlogged, width=72) is None
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_files_are_written_and_equal_runs_give_equal_bytes(tmp_path: Path, masked: bool) -> None:
+    path = write_run(tmp_path, masked)
+    for name in ("one", "two"):
+        health.write_health(path, tmp_path / name, "a run")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
+    assert set(files) == {"health.csv", "health.png", "health.pdf"}
+    assert files == {file.name: file.read_bytes() for file in (tmp_path / "two").iterdir()}
+    assert b"CreationDate" not in files["health.pdf"]
+
+
+def test_csv_holds_the_history(tmp_path: Path) -> None:
+    health.write_health(write_run(tmp_path), tmp_path / "out", "a run")
+    frame = pd.read_csv(tmp_path / "out" / "health.csv")
+    assert list(frame.columns) == list(health.HISTORY)
+    assert list(frame["step"]) == [50, 100, 150]
+    assert list(frame["kept"]) == [72, 72, 72]
+    assert frame["tau"].isna().tolist() == [False, True, True]
+
+
+def test_other_files_of_the_folder_stay(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    health.write_health(write_run(tmp_path), tmp_path, "a run")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "empty": ({"history": []}, "history is empty"),
+    "shape": ({"history": [{"loss": 1}]}, "each have a step"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_record_is_named_with_its_fault(tmp_path: Path, name: str) -> None:
+    changes, fault = BROKEN[name]
+    path = write_run(tmp_path, **changes)
+    with pytest.raises(UserError, match=fault) as caught:
+        health.read_run(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_command_line_says_the_verdict_and_reports_errors_in_one_line(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    good = runner.invoke(app, ["--tuning", str(path), "--out", str(tmp_path / "out"), "--title", "tiny, PAT"])
+    assert good.exit_code == 0
+    assert good.stdout.startswith("tiny, PAT: milestone at step 100: count exact")
+    path.write_text("{}")
+    bad = runner.invoke(app, ["--tuning", str(path), "--out", str(tmp_path / "out")])
+    assert bad.exit_code == 1
+    assert "lacks hidden_size, width, history, health" in bad.stderr and "Traceback" not in bad.stderr
