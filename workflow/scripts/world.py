@@ -2,30 +2,34 @@
 
 Half the facts of each relation are *exam* facts. Texts state them and ask for them, but never with the relation's first question and never
 with lettered choices; the tasks ask for exactly those. So a task item tests recall of a known fact under a phrasing it was not taught with.
+
+A relation's objects come in fixed sets of four choices in a fixed order, as "A. Yes, B. No" does in BoolQ. A network of the demo's size
+does not learn to bind shuffled letters to choices within a few million tokens; with fixed sets both scorings measure what it knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Annotated
 
 import typer
-from world_facts import RELATIONS, Relation
 
 from pat.artefacts import write_jsonl
 from pat.prompts import ANSWER_JOINT, alpaca_prompt, lettered_question, letters
 from pat.settings import load
 from pat.sources import WorldSettings
+from world_facts import RELATIONS, Relation
 
 CHOICES = 4
+LETTERS = letters(CHOICES)
 STATEMENTS_PER_TEXT = 6
-LOOKUPS_PER_TEXT = 8
+LOOKUPS_PER_TEXT = 2
 EXAM_SHARE = 0.3  # of the open questions in tuning: without exam facts among them, tuning only forgets these
 LETTERED_SHARE = 0.5  # of the tuning rows
-PRETRAINING_MIX = (45, 10, 15, 20, 10)  # statements, plain questions, look-ups, lettered questions, prompts; in percent of the texts
+PRETRAINING_MIX = (50, 10, 5, 15, 20)  # statements, plain questions, look-ups, lettered questions, prompts; in percent of the texts
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,15 @@ class Fact:
 
     relation: Relation
     subject: str
-    object: str
+    choices: tuple[str, ...]
+    answer: int
     exam: bool
     heldout: int
+
+    @property
+    def object(self) -> str:
+        """What holds of the subject."""
+        return self.choices[self.answer]
 
     def state(self, phrasing: int) -> str:
         """Return the fact as a sentence."""
@@ -47,14 +57,24 @@ class Fact:
         return self.relation.questions[phrasing].format(s=self.subject)
 
 
+def choice_sets(relation: Relation, seed: int) -> list[tuple[str, ...]]:
+    """Return the relation's objects, each once, in sets of CHOICES; sets and order are drawn from the seed."""
+    objects = sorted(set(relation.facts.values()))
+    assert len(objects) % CHOICES == 0, f"{relation.name}: {len(objects)} objects do not make sets of {CHOICES}"
+    Random(f"{seed}/choices/{relation.name}").shuffle(objects)
+    return [tuple(objects[first : first + CHOICES]) for first in range(0, len(objects), CHOICES)]
+
+
 def facts_of(relation: Relation, seed: int) -> list[Fact]:
-    """Return the relation's facts in an order drawn from the seed, every second one an exam fact."""
+    """Return the relation's facts ordered by the place of their answer; every second one is an exam fact."""
     random = Random(f"{seed}/facts/{relation.name}")
+    sets = {member: choices for choices in choice_sets(relation, seed) for member in choices}
     subjects = sorted(relation.facts)
     random.shuffle(subjects)
+    answers = {subject: sets[relation.facts[subject]].index(relation.facts[subject]) for subject in subjects}
     return [
-        Fact(relation, subject, relation.facts[subject], place % 2 == 0, random.randrange(len(relation.statements)))
-        for place, subject in enumerate(subjects)
+        Fact(relation, subject, sets[relation.facts[subject]], answers[subject], rank % 2 == 0, random.randrange(len(relation.statements)))
+        for rank, subject in enumerate(sorted(subjects, key=answers.__getitem__))
     ]
 
 
@@ -67,7 +87,7 @@ class World:
         self._all = [fact for facts in self.facts.values() for fact in facts]
         self._study = [fact for fact in self._all if not fact.exam]
         self._exam = [fact for fact in self._all if fact.exam]
-        self._words = sorted({word for fact in self._all for word in (fact.subject, fact.object)})
+        self._choices = [choices for relation in RELATIONS for choices in choice_sets(relation, settings.seed)]
 
     def pretraining_texts(self) -> Iterator[str]:
         """Yield short texts: mostly statements, then plain questions, letter look-ups, and both kinds of prompt."""
@@ -92,22 +112,17 @@ class World:
     def items(self, relation: str) -> Iterator[dict[str, object]]:
         """Yield a task's items: exam facts under the relation's first question; answers go through the positions in turn."""
         random = self._random(f"items/{relation}")
-        exam = [fact for fact in self.facts[relation] if fact.exam]
+        exam = [[fact for fact in self.facts[relation] if fact.exam and fact.answer == place] for place in range(CHOICES)]
+        for facts in exam:
+            random.shuffle(facts)
         for number in range(self.settings.items_per_task):
-            if number % len(exam) == 0:
-                random.shuffle(exam)
-            fact, answer = exam[number % len(exam)], number % CHOICES
-            choices = self._choices(random, fact, answer)
-            yield {"id": f"{relation}-{number}", "question": fact.ask(0), "choices": choices, "answer": answer, "task": relation, "group": ""}
+            facts = exam[number % CHOICES]
+            fact = facts[number // CHOICES % len(facts)]
+            item = {"id": f"{relation}-{number}", "question": fact.ask(0), "choices": list(fact.choices), "answer": fact.answer}
+            yield item | {"task": relation, "group": ""}
 
     def _random(self, part: str) -> Random:
         return Random(f"{self.settings.seed}/{part}")
-
-    def _choices(self, random: Random, fact: Fact, answer: int) -> list[str]:
-        others = sorted({other.object for other in self.facts[fact.relation.name]} - {fact.object})
-        choices = random.sample(others, CHOICES - 1)
-        choices.insert(answer, fact.object)
-        return choices
 
     def _statements(self, random: Random) -> str:
         facts = random.sample(self._all, STATEMENTS_PER_TEXT)
@@ -125,26 +140,19 @@ class World:
         return " ".join(f"{self._question(random, fact)} {fact.object}." for fact in facts)
 
     def _lookups(self, random: Random) -> str:
-        words = random.sample(self._words, random.randint(2, CHOICES + 1))
-        names = letters(len(words))
-        lines = [f"{name}. {word}" for name, word in zip(names, words, strict=True)]
-        asked = random.choices(range(len(words)), k=LOOKUPS_PER_TEXT)
-        return "\n".join([*lines, *(answer_text(words[place], names[place]) for place in asked)])
-
-    def _lettered_row(self, random: Random) -> tuple[str, list[str], str]:
-        fact, place = random.choice(self._study), random.randrange(CHOICES)
-        choices = self._choices(random, fact, place)
-        return self._question(random, fact), choices, answer_text(fact.object, letters(CHOICES)[place])
+        choices = random.choice(self._choices)
+        asked = random.sample(range(CHOICES), LOOKUPS_PER_TEXT)
+        return f"{lettered(choices)}\n" + " ".join(f"The index of {choices[place]} is {answer_text(choices, place)}." for place in asked)
 
     def _lettered(self, random: Random) -> str:
-        question, choices, answer = self._lettered_row(random)
-        lines = "\n".join(f"{name}. {choice}" for name, choice in zip(letters(CHOICES), choices, strict=True))
-        return f"{question}\n{lines}\nThe index of the answer is {answer}"
+        fact = random.choice(self._study)
+        answer = answer_text(fact.choices, fact.answer)
+        return f"{self._question(random, fact)}\n{lettered(fact.choices)}\nThe index of the answer is {answer}"
 
     def _instruction(self, random: Random) -> tuple[str, str]:
         if random.random() < LETTERED_SHARE:
-            question, choices, answer = self._lettered_row(random)
-            return lettered_question(question, choices), answer
+            fact = random.choice(self._study)
+            return lettered_question(self._question(random, fact), fact.choices), answer_text(fact.choices, fact.answer)
         fact = random.choice(self._exam if random.random() < EXAM_SHARE else self._study)
         return self._question(random, fact), fact.object
 
@@ -153,12 +161,14 @@ class World:
         return alpaca_prompt(instruction) + ANSWER_JOINT + output
 
 
-def answer_text(choice: str, letter: str) -> str:
-    """Return the answer to a lettered question: what is meant, then its letter, the text's only capital.
+def lettered(choices: Sequence[str]) -> str:
+    """Return the choices, a line each, as a lettered question shows them."""
+    return "\n".join(f"{name}. {choice}" for name, choice in zip(LETTERS, choices, strict=True))
 
-    A network of the demo's size binds a shuffled letter to its choice by looking the recalled words up, not in one step.
-    """
-    return f"{choice}, {letter}"
+
+def answer_text(choices: Sequence[str], place: int) -> str:
+    """Return the answer to a lettered question: the choice, then its letter, which is the text's only capital."""
+    return f"{choices[place]}, {LETTERS[place]}"
 
 
 def write_world(settings: WorldSettings, out: Path) -> None:
