@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intervals import estimate, mean_standard_error, paired_difference
+from intervals import binomial_error, estimate, mean_standard_error, paired_difference
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
@@ -38,6 +38,14 @@ def test_standard_error_of_the_mean_of_two_tasks() -> None:
     # √(0.03² + 0.04²) / 2 = 0.025
     assert mean_standard_error([0.03, 0.04]) == pytest.approx(0.025)
     assert mean_standard_error([0.03, None]) is None
+
+
+def test_no_right_item_is_not_taken_as_certainty() -> None:
+    # 0 of 6: (0 + 2) / (6 + 4) = 0.2, √(0.2 × 0.8 / 10) = 0.12649
+    assert binomial_error(0.0, 0.0, 6) == pytest.approx(0.12649, abs=1e-5)
+    assert binomial_error(1.0, 0.0, 6) == pytest.approx(0.12649, abs=1e-5)
+    assert binomial_error(0.5, 0.2, 6) == 0.2
+    assert binomial_error(0.5, None, 6) is None
 
 
 def test_agreeing_seeds_do_not_make_few_items_significant() -> None:

@@ -118,7 +118,7 @@ def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> l
         notes.append("±: 95 % interval of the mean over seeds (Student t), on the same items.")
     if "items" in sources:
         subject = "Entries with one seed" if "seeds" in sources else "One seed"
-        notes.append(f"{subject}: ± is the 95 % interval over items (binomial standard error); "
+        notes.append(f"{subject}: ± is the 95 % interval over items (binomial standard error, never taken as 0); "
                      "it says nothing of how other seeds would do.")
     fewer = [f"{row.name} at {percent(row.ratio)} on {model}: {value.seeds}"
              for (model, row), value in estimates.items() if value is not None and value.seeds < len(grid.seeds)]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from accuracy_tables import percent
 from cells import Cell, Row, models_of, rows_of
 from grid import Grid
-from health import is_healthy, verdict
 from intervals import Estimate, paired_difference
+from milestones import is_healthy, verdict
 
 POINT = 100.0
 

@@ -19,10 +19,10 @@ from cells import METRIC_LABELS, Row, metrics_of, models_of, read_cells, rows_of
 from figure_style import GREY, MARKERS, SERIES, figure, grid_lines, save
 from grid import Grid
 from intervals import Estimate
+from layouts import csv_text
 from pat.artefacts import write_text
 from pat.errors import UserError
 from script_errors import run_reporting_errors
-from tables import csv_text
 
 PANELS_A_LINE = 3
 GUESSING = "guessing"

@@ -14,10 +14,10 @@ import typer
 from matplotlib.figure import Figure
 
 from figure_style import BLACK, BLUE, GREEN, ORANGE, VERMILION, figure, grid_lines, save
+from layouts import csv_text
 from pat.artefacts import write_text
 from pat.mask import gate, offset, temperature
 from script_errors import run_reporting_errors
-from tables import csv_text
 
 MILESTONE_STEP = 1000
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)

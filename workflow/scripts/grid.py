@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from cells import Cell, Row, tasks_of
-from intervals import Estimate, estimate, mean_standard_error
+from intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
 
 
 class Grid:
@@ -28,15 +28,22 @@ class Grid:
         """Return the seeds of one model and row, in the order of their numbers."""
         return self._members.get((model, row), [])
 
-    def seed_means(self, model: str, row: Row) -> dict[int, tuple[float, float | None]]:
+    def seed_means(self, model: str, row: Row) -> dict[int, Measured]:
         """Return seed: (plain mean over all tasks, its standard error over items); a cell that lacks a task is left out."""
-        means = {}
+        means: dict[int, Measured] = {}
         for cell in self.members(model, row):
-            scores = [cell.tasks[task].scores.get(self.metric) for task in self.tasks if task in cell.tasks]
-            known = [score for score in scores if score is not None]
+            known = [score for task in self.tasks if (score := self._score(cell, task)) is not None]
             if known and len(known) == len(self.tasks):
-                means[cell.seed] = (fmean(score.value for score in known), mean_standard_error([score.stderr for score in known]))
+                means[cell.seed] = (fmean(value for value, _ in known), mean_standard_error([error for _, error in known]))
         return means
+
+    def _score(self, cell: Cell, task: str) -> Measured | None:
+        """Return one cell's accuracy on one task and its standard error over items."""
+        result = cell.tasks.get(task)
+        score = None if result is None else result.scores.get(self.metric)
+        if result is None or score is None:
+            return None
+        return score.value, binomial_error(score.value, score.stderr, result.items)
 
     def mean(self, model: str, row: Row) -> Estimate | None:
         """Estimate the mean of the tasks over the seeds there are."""
@@ -45,9 +52,8 @@ class Grid:
 
     def task(self, model: str, row: Row, task: str) -> Estimate | None:
         """Estimate one task's accuracy over the seeds there are."""
-        results = [cell.tasks[task].scores.get(self.metric) for cell in self.members(model, row) if task in cell.tasks]
-        scores = [score for score in results if score is not None]
-        return estimate([score.value for score in scores], [score.stderr for score in scores]) if scores else None
+        scores = [score for cell in self.members(model, row) if (score := self._score(cell, task)) is not None]
+        return estimate([value for value, _ in scores], [error for _, error in scores]) if scores else None
 
     def perplexity(self, model: str, row: Row, text: str, unit: str) -> Estimate | None:
         """Estimate the perplexity of one text a `unit` ("token" or "byte") over the seeds there are."""

@@ -17,10 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figure_style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure, grid_lines, save
+from layouts import csv_text
+from milestones import verdict
 from pat.artefacts import read_json, write_text
 from pat.errors import UserError
 from script_errors import run_reporting_errors
-from tables import csv_text
 
 HISTORY = (
     "step", "instruct_loss", "identity_loss", "active_loss", "kept", "mask_mean", "proxy_min", "proxy_max", "proxy_std", "tau", "beta",
@@ -29,11 +30,6 @@ HISTORY = (
 REQUIRED = ("hidden_size", "width", "history", "health")
 SPARSE = 20
 """Runs with fewer logged steps get a dot at each."""
-SHOCK_SHARE, SHOCK_NATS = 0.2, 0.1
-"""A rise of the cross-entropy beyond SHOCK_NATS + SHOCK_SHARE × its value before the milestone is called a shock.
-
-Batches alone move it less; the shocks that were seen at least doubled it (method sections 11.2 and 11.3).
-"""
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -45,42 +41,16 @@ def read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     history = record["history"]
     if not isinstance(history, list) or not all(isinstance(entry, dict) and "step" in entry for entry in history):
         raise UserError(f"{path}: history must be a list of objects that each have a step")
-    if not history:
-        raise UserError(f"{path}: history is empty: the run logged no step; set tuning.log_steps below its number of steps")
-    frame = pd.DataFrame(history).reindex(columns=list(HISTORY)).apply(pd.to_numeric).astype(float)
+    frame = pd.DataFrame(history, columns=list(HISTORY)).apply(pd.to_numeric).astype(float)
     return record, frame.sort_values("step", ignore_index=True)
 
 
-def verdict(health: Mapping[str, Any] | None, width: int) -> str:
-    """Return one sentence on the milestone: whether exactly `width` channels were kept and whether the loss jumped."""
-    if not health or health.get("milestone_step") is None:
-        return "no milestone: nothing was pruned while tuning"
-    kept, before, after = (health.get(key) for key in ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone"))
-    if kept is None:
-        count = "count at the milestone unknown (nothing logged after it)"
-    else:
-        count = f"count exact ({width} kept)" if kept == width else f"COUNT OFF: {kept} kept, {width} asked for"
-    if before is None or after is None:
-        return f"milestone at step {health['milestone_step']}: {count}; losses around it were not logged"
-    said = "SHOCK" if is_shock(before, after) else "no shock"
-    return f"milestone at step {health['milestone_step']}: {count}; {said} (cross-entropy {before:.2f} before, at most {after:.2f} after)"
-
-
-def is_shock(before: float, after: float) -> bool:
-    """Return whether the cross-entropy after the milestone is beyond what batches alone explain."""
-    return after - before > SHOCK_NATS + SHOCK_SHARE * before
-
-
-def is_healthy(health: Mapping[str, Any] | None, width: int) -> bool | None:
-    """Return whether the count was exact and the milestone no shock, None where there was no milestone or no log of it."""
-    keys = ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone")
-    if not health or any(health.get(key) is None for key in keys):
-        return None
-    return bool(health["kept_at_milestone"] == width) and not is_shock(health["loss_before_milestone"], health["loss_after_milestone"])
-
-
 def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with the panels the run has: two where nothing was pruned, six otherwise."""
+    """Fill `drawing` with the panels the run has: two where nothing was pruned, six otherwise, none where no step was logged."""
+    drawing.suptitle(f"{title}\n{verdict(record['health'], record['width'])}", fontsize=9, x=0.01, ha="left")
+    if history.empty:
+        drawing.text(0.5, 0.4, "no step was logged: tuning.log_steps is above the number of steps", ha="center", color=GREY)
+        return
     masked = bool(history["kept"].notna().any())
     milestone_step = (record["health"] or {}).get("milestone_step") if masked else None
     channels = partial(_channels, hidden_size=record["hidden_size"], width=record["width"])
@@ -98,7 +68,6 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
                             textcoords="offset points", color=GREY, fontsize=7.5)  # fmt: skip
     for axes in grid[-1]:
         axes.set_xlabel("optimizer step")
-    drawing.suptitle(f"{title}\n{verdict(record['health'], record['width'])}", fontsize=9, x=0.01, ha="left")
 
 
 def _loss(axes: Axes, history: pd.DataFrame) -> None:

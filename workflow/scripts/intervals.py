@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95
 Position = Literal["above", "same", "below"]
@@ -62,13 +62,24 @@ def student_half_width(values: Sequence[float]) -> float | None:
     """Return t · s / √n for the two-sided 95 % interval of the mean, None for fewer than two values."""
     if len(values) < 2:
         return None
-    quantile = float(stats.t.ppf((1 + LEVEL) / 2, df=len(values) - 1))
+    quantile = float(special.stdtrit(len(values) - 1, (1 + LEVEL) / 2))
     return quantile * stdev(values) / math.sqrt(len(values))
 
 
 def normal_half_width(standard_error: float) -> float:
     """Return the half width of the two-sided 95 % interval around a value with this standard error."""
-    return float(stats.norm.ppf((1 + LEVEL) / 2)) * standard_error
+    return float(special.ndtri((1 + LEVEL) / 2)) * standard_error
+
+
+def binomial_error(value: float, standard_error: float | None, items: int) -> float | None:
+    """Return the standard error, but never zero: where all or no items are right, that of two more right and two more wrong.
+
+    The plain binomial error of 0 of 6 items is 0, which claims certainty where there is hardly any knowledge (Agresti and Coull, 1998).
+    """
+    if standard_error != 0:
+        return standard_error
+    share = (value * items + 2) / (items + 4)
+    return math.sqrt(share * (1 - share) / (items + 4))
 
 
 def mean_standard_error(standard_errors: Sequence[float | None]) -> float | None:

@@ -1,10 +1,12 @@
-"""A printed table and its two renderings, Markdown and LaTeX. Knows nothing of cells or of what a number means."""
+"""A printed table and its renderings: Markdown, LaTeX and CSV. Knows nothing of cells or of what a number means."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+
+import pandas as pd
 
 HOLE = "–"
 WIDE = 8
@@ -81,3 +83,8 @@ def _latex_row(entries: Sequence[str]) -> str:
 def latex_text(text: str) -> str:
     """Return `text` with everything that LaTeX would read as a command made printable."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def csv_text(frame: pd.DataFrame, digits: int | None = None) -> str:
+    """Return the frame as CSV; floats in full, or rounded to `digits` significant digits."""
+    return frame.to_csv(index=False, lineterminator="\n", float_format=None if digits is None else f"%.{digits}g")

@@ -34,12 +34,12 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
             record[f"{model} {text} {unit} ci95"] = None if value is None else value.half_width
         frames.append(record)
     seeds = len(grid.seeds)
-    note = "±: 95 % interval of the mean over seeds (Student t)." if seeds > 1 else "One seed: no interval."
+    note = f"±: 95 % interval of the mean over up to {seeds} seeds (Student t)." if seeds > 1 else "One seed: no interval."
     layout = Layout(
         f"{grid.cells[0].experiment}: perplexity of held-out text, lower is better. Those a UTF-8 byte compare between tokenizers, "
         "those a token do not.",
         ["Pruned", "Method", "Mode", *(f"{model}, {text}, a {unit}" for model, text, unit in columns)],
-        body, text_columns=3, notes=[note, f"Seeds: up to {seeds}."],
+        body, text_columns=3, notes=[note],
     )  # fmt: skip
     return layout, pd.DataFrame(frames)
 

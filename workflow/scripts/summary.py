@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,8 @@ from published import Table1
 
 SUMMARISED = (METRICS[0], "acc")
 """Of the scorings, the paper's and the log-likelihood one are summed up; the tables hold all."""
+PLAIN_WIDTH = 200
+"""Columns where the output is no terminal: a file or a pipe does not fold lines by itself."""
 
 
 def find_cells(results: Path) -> list[Cell]:
@@ -51,7 +54,7 @@ def _show_table(layout: Layout, console: Console) -> None:
     _say(f"\n{layout.caption}", console)
     table = Table(box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for position, title in enumerate(layout.header):
-        table.add_column(title, justify="left" if position < layout.text_columns else "right", no_wrap=True)
+        table.add_column(title, justify="left" if position < layout.text_columns else "right", overflow="fold")
     for row in layout.rows:
         table.add_row(*row)
     console.print(table)
@@ -82,7 +85,7 @@ def places(results: Path) -> list[str]:
 def main(results: Annotated[Path, typer.Option(help="An experiment's results, for example results/demo.")]) -> None:
     """Print an experiment's table 1, what it says of PAT in plain sentences, and where the rest lies."""
     try:
-        show(results, Console())
+        show(results, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -16,7 +16,7 @@ from accuracy_tables import per_task, table1
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import metrics_of, models_of, read_cells
 from grid import Grid, texts_of
-from layouts import Layout, latex, markdown
+from layouts import Layout, csv_text, latex, markdown
 from pat.artefacts import new_folder, write_text
 from published import Table1
 from script_errors import run_reporting_errors
@@ -47,11 +47,6 @@ def write_tables(paths: Sequence[Path], out: Path) -> list[str]:
             write_text(folder / f"{name}.md", markdown(layout))
             write_text(folder / f"{name}.tex", latex(layout))
     return sorted([*tables, "cells"])
-
-
-def csv_text(frame: pd.DataFrame, digits: int | None = None) -> str:
-    """Return the frame as CSV; floats in full, or rounded to `digits` significant digits."""
-    return frame.to_csv(index=False, lineterminator="\n", float_format=None if digits is None else f"%.{digits}g")
 
 
 def main(

@@ -1,0 +1,40 @@
+"""Judges a tuning run's milestone from the `health` entry of its record: was the count exact, and did the loss jump? Draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SHOCK_SHARE, SHOCK_NATS = 0.2, 0.1
+"""A rise of the cross-entropy beyond SHOCK_NATS + SHOCK_SHARE × its value before the milestone is called a shock.
+
+Batches alone move it less; shocks that were seen in trials at least doubled it (0.11 to 2.34, 0.82 to 1.84, 2.2 to 5.4).
+"""
+
+
+def verdict(health: Mapping[str, Any] | None, width: int) -> str:
+    """Return one sentence on the milestone: whether exactly `width` channels were kept and whether the loss jumped."""
+    if not health or health.get("milestone_step") is None:
+        return "no milestone: nothing was pruned while tuning"
+    kept, before, after = (health.get(key) for key in ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone"))
+    if kept is None:
+        count = "count at the milestone unknown (nothing logged after it)"
+    else:
+        count = f"count exact ({width} kept)" if kept == width else f"COUNT OFF: {kept} kept, {width} asked for"
+    if before is None or after is None:
+        return f"milestone at step {health['milestone_step']}: {count}; losses around it were not logged"
+    said = "SHOCK" if is_shock(before, after) else "no shock"
+    return f"milestone at step {health['milestone_step']}: {count}; {said} (cross-entropy {before:.2f} before, at most {after:.2f} after)"
+
+
+def is_shock(before: float, after: float) -> bool:
+    """Return whether the cross-entropy after the milestone is beyond what batches alone explain."""
+    return after - before > SHOCK_NATS + SHOCK_SHARE * before
+
+
+def is_healthy(health: Mapping[str, Any] | None, width: int) -> bool | None:
+    """Return whether the count was exact and the milestone no shock, None where there was no milestone or no log of it."""
+    keys = ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone")
+    if not health or any(health.get(key) is None for key in keys):
+        return None
+    return bool(health["kept_at_milestone"] == width) and not is_shock(health["loss_before_milestone"], health["loss_after_milestone"])
