@@ -103,6 +103,7 @@ def llama(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) -> Pre
         num_key_value_heads=settings.kv_heads or settings.heads,
         max_position_embeddings=settings.context_length,
         tie_word_embeddings=settings.tie_embeddings,
+        initializer_range=settings.initializer_range,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -132,6 +132,7 @@ class PretrainSettings(Settings):
     intermediate_size: Count
     context_length: Annotated[int, Field(ge=8)]
     tie_embeddings: bool = False
+    initializer_range: Rate = Field(default=0.02, description="spread of the random weights; narrow models learn sooner from 0.05")
     steps: Count
     batch_size: Count
     learning_rate: Rate

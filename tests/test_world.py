@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import world
-from world_facts import RELATIONS
 
+import world
 from pat.errors import UserError
 from pat.prompts import lettered_question
 from pat.settings import load
 from pat.sources import WORLD_TASKS, WORLD_TEXTS, WorldSettings
+from world_facts import RELATIONS
 
 SETTINGS = WorldSettings(pretrain_texts=3000, heldout_texts=20, instruct_rows=2000, items_per_task=40)
 
