@@ -264,12 +264,18 @@ def test_markdown_keeps_pipes_out_of_the_grid() -> None:
 def test_the_fragments_compile(tmp_path: Path, many: list[Path]) -> None:
     tables.write_tables(many, tmp_path / "tables")
     awkward = latex(Layout(AWKWARD, [AWKWARD, "n"], [[AWKWARD, "1"], ["b", "2"]], text_columns=1, notes=[AWKWARD]))
-    fragments = "\n".join([awkward, *(path.read_text() for path in sorted((tmp_path / "tables").glob("*.tex")))])
+    wide = latex(Layout("wide", ["m", *"abcdefghi"], [["x", *["1.0 ± 2.0†"] * 9]], text_columns=1))
+    fragments = "\n".join([awkward, wide, *(path.read_text() for path in sorted((tmp_path / "tables").glob("*.tex")))])
     document = tmp_path / "document.tex"
     document.write_text("\\documentclass{article}\n\\begin{document}\n" + fragments + "\\end{document}\n", encoding="utf-8")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", document.name]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert result.returncode == 0, result.stdout[-2000:]
+
+
+def test_a_wide_fragment_sets_its_intervals_low() -> None:
+    text = latex(Layout("wide", ["m", *"abcdefghi"], [["x", *["1.0 ± 2.0†"] * 9]], text_columns=1))
+    assert text.count(r"1.0$_{\pm 2.0}$$^{\dagger}$") == 9
 
 
 def test_every_line_of_a_fragment_has_as_many_entries_as_columns() -> None:

@@ -12,11 +12,10 @@ import pandas as pd
 from cells import METRIC_LABELS, Row, models_of, rows_of
 from grid import Grid, texts_of
 from intervals import Estimate
-from layouts import HOLE, Layout
+from layouts import HOLE, MARKS, Layout
 from published import Table1
 
-CHANCE_MARK = "†"
-BELOW_MARK = "‡"
+CHANCE_MARK, BELOW_MARK = MARKS[0], MARKS[1]
 
 
 def percent(ratio: float) -> str:
@@ -140,7 +139,9 @@ def _chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> lis
     for model in models:
         found = {position for (name, _), position in positions.items() if name == model}
         if found and found <= {"same", "below"}:
-            notes.append(f"No row of {model} is better than guessing: its accuracies say nothing about the order of the methods.")
+            scoring = METRIC_LABELS.get(grid.metric, grid.metric)
+            notes.append(f"No row of {model} is better than guessing ({scoring}): "
+                         "these accuracies say nothing about the order of the methods.")
     return notes
 
 

@@ -71,7 +71,9 @@ def health_lines(cells: list[Cell]) -> list[str]:
         return []
     states = {cell.path: is_healthy(health, cell.hidden_size.after) for cell, health in runs}
     healthy = sum(state is True for state in states.values())
-    lines = [f"milestone: exact count and no shock in {healthy} of {len(runs)} runs"]
+    unknown = sum(state is None for state in states.values())
+    unlogged = f"; {unknown} logged nothing around it" if unknown else ""
+    lines = [f"milestone: exact count and no shock in {healthy} of {len(runs)} runs{unlogged}"]
     for cell, health in runs:
         if not states[cell.path]:
             lines.append(f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: "

@@ -10,7 +10,9 @@ import pandas as pd
 
 HOLE = "–"
 WIDE = 8
-"""More columns than this are set small, close together and across both columns of a page in LaTeX."""
+"""A table of more columns than this is set small in LaTeX."""
+MARKS = "†‡"
+_FIT = r"\ifdefined\resizebox\let\fit\resizebox\else\def\fit#1#2#3{#3}\fi"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -57,27 +59,39 @@ def _markdown_text(text: str) -> str:
 
 
 def latex(layout: Layout) -> str:
-    """Return the table as a LaTeX fragment that needs no package; a rule parts the groups of equal first entries."""
+    """Return the table as a LaTeX fragment that needs no package; a rule parts the groups of equal first entries.
+
+    A wide table spans both columns of a page, sets its intervals low, and is fitted to the line if the document loads graphicx.
+    """
+    wide = len(layout.header) > WIDE
     columns = "l" * layout.text_columns + "r" * (len(layout.header) - layout.text_columns)
-    body = [_latex_row(layout.header), r"\hline"]
+    body = [_latex_row(layout.header, wide), r"\hline"]
     for row, after in pairwise([*layout.rows, None]):
         assert row is not None
-        body.append(_latex_row(row))
+        body.append(_latex_row(row, wide))
         if after is not None and after[0] != row[0]:
             body.append(r"\hline")
+    tabular = [r"\begin{tabular}{" + columns + "}", r"\hline", *body, r"\hline", r"\end{tabular}"]
     notes = [r"\\[2pt]\parbox{\linewidth}{\footnotesize " + latex_text(note) + "}" for note in layout.notes]
-    wide = len(layout.header) > WIDE
-    star = "*" if wide else ""
-    size = r"\centering\scriptsize\setlength{\tabcolsep}{3pt}" if wide else r"\centering\small"
-    lines = [
-        r"\begin{table" + star + "}", size, r"\caption{" + latex_text(layout.caption) + "}",
-        r"\begin{tabular}{" + columns + "}", r"\hline", *body, r"\hline", r"\end{tabular}", *notes, r"\end{table" + star + "}",
-    ]  # fmt: skip
+    caption = r"\caption{" + latex_text(layout.caption) + "}"
+    if wide:
+        opening = [r"\begin{table*}", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}", caption, _FIT, r"\fit{\linewidth}{!}{%"]
+        lines = [*opening, *tabular, "}", *notes, r"\end{table*}"]
+    else:
+        lines = [r"\begin{table}", r"\centering\small", caption, *tabular, *notes, r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-def _latex_row(entries: Sequence[str]) -> str:
-    return " & ".join(latex_text(entry) for entry in entries) + r" \\"
+def _latex_row(entries: Sequence[str], wide: bool) -> str:
+    return " & ".join(_latex_entry(entry, wide) for entry in entries) + r" \\"
+
+
+def _latex_entry(entry: str, wide: bool) -> str:
+    mean, sign, width = entry.partition(" ± ")
+    if not (wide and sign):
+        return latex_text(entry)
+    number = width.rstrip(MARKS)
+    return latex_text(mean) + r"$_{\pm " + latex_text(number) + "}$" + latex_text(width.removeprefix(number))
 
 
 def latex_text(text: str) -> str:
