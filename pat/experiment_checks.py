@@ -19,6 +19,7 @@ from pat.sources import WORLD_TASKS, WORLD_TEXTS
 from pat.width import target_width
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
 RESERVED_MODELS = ("data", "models", "tables", "figures", "logs", "benchmarks", "text")
 RESERVED_EXPERIMENTS = ("reference",)
 SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
@@ -48,9 +49,10 @@ def _names(raw: Mapping[str, Any]) -> Iterator[str]:
                 f"{field}: the name {shown(name)} is not allowed: it becomes part of a path and must be of letters, digits, "
                 "'.', '_' and '-', at most 64, the first a letter or digit"
             )
+    reserved = {"models": RESERVED_MODELS, "name": RESERVED_EXPERIMENTS, "data.text": (CORPUS_NAME,)}
     for field, name in named:
-        if (field, name) in {("models", word) for word in RESERVED_MODELS} | {("name", word) for word in RESERVED_EXPERIMENTS}:
-            yield f"{field}: the name {shown(name)} is reserved for a folder of the results; choose another"
+        if name in reserved.get(field, ()):
+            yield f"{field}: the name {shown(name)} is reserved for something else in the results; choose another"
 
 
 def _methods(raw: Mapping[str, Any]) -> dict[str, Method]:

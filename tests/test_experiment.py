@@ -1,0 +1,201 @@
+"""The experiment file: the grid it spans, whose settings win, and one message for every mistake in it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pat.errors import UserError
+from pat.experiment import Experiment, load_experiment
+from pat.methods import METHODS
+from pat.width import target_width
+
+SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+SHIPPED = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def changed(*path: str, value: object = None) -> dict[str, Any]:
+    """Return the smoke experiment with one field set, or removed where `value` is ..."""
+    raw = deepcopy(SMOKE)
+    part = raw
+    for key in path[:-1]:
+        part[key] = part.get(key) or {}
+        part = part[key]
+    if value is ...:
+        del part[path[-1]]
+    else:
+        part[path[-1]] = value
+    return raw
+
+
+def refusal(raw: object) -> list[str]:
+    """Return the lines of the message by which an experiment is refused."""
+    with pytest.raises(UserError) as error:
+        load_experiment(raw, "x.yaml")  # type: ignore[arg-type]
+    lines = str(error.value).splitlines()
+    assert all(line.startswith("x.yaml: ") for line in lines)
+    return [line.removeprefix("x.yaml: ") for line in lines]
+
+
+def loaded(raw: dict[str, Any]) -> Experiment:
+    return load_experiment(raw, "x.yaml")
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    (changed("sedes", value=[0]), "sedes: unknown key; did you mean 'seeds'?"),
+    (changed("seeds", value=[]), "seeds: [] is not allowed"),
+    (changed("seeds", value=[0, -1]), "seeds.1: -1 is not allowed: must be greater than or equal to 0"),
+    (changed("seeds", value=[0, 1, 0]), "seeds: [0, 1, 0] is not allowed: must name each value once; 0 stands there"),
+    (changed("seeds", value=...), "seeds: is required"),
+    (changed("ratios", value=[1.0]), "ratios.0: 1.0 is not allowed: must be less than 1"),
+    (changed("ratios", value=[0]), "ratios.0: 0 is not allowed: must be greater than 0"),
+    (changed("ratios", value=["much"]), 'ratios.0: "much" is not allowed: must be a valid number'),
+    (changed("ratios", value=0.25), "ratios: 0.25 is not allowed: must be a list"),
+    (changed("ratios", value=[]), "ratios: is empty, though the experiment has methods that prune"),
+    (changed("ratios", value=[0.5, 0.51]), "the ratios 0.5 and 0.51 both give width 16 of 32"),
+    (changed("name", value="a b"), 'name: the name "a b" is not allowed'),
+    (changed("name", value="reference"), 'name: the name "reference" is reserved'),
+    (changed("models", value={}), "models: {} is not allowed"),
+    (changed("models", "../up", value={"path": "x"}), 'models: the name "../up" is not allowed'),
+    (changed("models", "data", value={"path": "x"}), 'models: the name "data" is reserved'),
+    (changed("models", "tiny", "path", value="here"), "models.tiny.hub: null is not allowed: give exactly one of pretrain, path and hub"),
+    (changed("models", "tiny", "pretrain", "layers", value="two"), 'models.tiny.pretrain.layers: "two" is not allowed'),
+    (changed("models", "tiny", "tuning", value={"precision": "fp8"}), 'models.tiny.tuning.precision: "fp8" is not allowed'),
+    (changed("models", "tiny", "resources", value={"tune": {"gpus": 1}}), "models.tiny.resources.tune.gpus: unknown key; did you mean 'gpu'?"),
+    (changed("models", "tiny", "evaluation", value={"limit": "all"}), 'models.tiny.evaluation.limit: "all" is not allowed'),
+    (changed("methods", "pta", value=None), "methods.pta: \"pta\" is not a method; did you mean 'pat'?"),
+    (changed("methods", "frozen", value={"method": "path"}), "methods.frozen: \"path\" is not a method; did you mean 'pat'?"),
+    (changed("methods", "pat", value={"pat": {"masks": "frozen"}}), "methods.pat.pat.masks: unknown key; did you mean 'mask'?"),
+    (changed("methods", "pat", value={"lora": {"rank": 0}}), "methods.pat.lora.rank: 0 is not allowed: must be greater than 0"),
+    (changed("methods", "pat", value={"tuning": {"lora": {"rank": 0}}}), "methods.pat.tuning.lora.rank: 0 is not allowed"),
+    (changed("methods", "pat", value={"pat": {"hio_rank": 33}}), "pat.hio_rank 33 is not allowed: must be at most 32"),
+    (changed("methods", "pat", value={"pat": {"align": 64}}), "ratio 0.5 is not allowed"),
+    (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
+    (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),
+    (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),
+    (changed("data", "tasks", "capitls", value={"source": "world"}), "data.tasks.capitls: the embedded world has nothing of this name"),
+    (changed("data", "tasks", "x", value={"source": "zip"}), 'data.tasks.x.source: "zip" is not allowed: must be one of'),
+    (changed("data", "tasks", "x", value={"path": "y"}), "data.tasks.x.source: is required"),
+    (changed("data", "tasks", "x", value={"source": "json", "pth": "y"}), "data.tasks.x.pth: unknown key; did you mean 'path'?"),
+    (changed("data", "tasks", "x", value=3), "data.tasks.x: 3 is not allowed: must be a mapping"),
+    (changed("data", "text", "a/b", value={"source": "text", "path": "y"}), 'data.text: the name "a/b" is not allowed'),
+    (changed("data", "text", "pretrain", value={"source": "text", "path": "y"}), 'data.text: the name "pretrain" is reserved'),
+    (changed("data", "pretrain", value=...), "data.pretrain: is required, because models.tiny is pretrained"),
+    (changed("data", value={"instruct": {"source": "world"}}), "data.tasks: is empty, and so are data.text"),
+    (changed("tuning", value=3), "tuning: 3 is not allowed: must be a mapping"),
+    (changed("tuning", "learning_rate", value=...), "tuning.learning_rate: is required"),
+    (changed("tuning", "epochs", value=1), "give exactly one of epochs and max_steps"),
+    (changed("resources", value={"tune": {"mem_mb": 1}}), "resources.tune.mem_mb: 1 is not allowed"),
+]
+
+
+@pytest.mark.parametrize(("raw", "expected"), BAD, ids=[expected[:60] for _, expected in BAD])
+def test_a_mistake_names_field_value_and_what_is_allowed(raw: dict[str, Any], expected: str) -> None:
+    assert any(expected in line for line in refusal(raw)), refusal(raw)
+
+
+def test_all_mistakes_of_a_file_come_at_once() -> None:
+    raw = changed("methods", "pat", value={"lora": {"rnk": 4}})
+    raw |= {"sedes": [1], "ratios": [2], "tuning": {**raw["tuning"], "schedule": "step"}, "name": "../x"}
+    raw["models"]["other"] = {"pretrain": {"layers": 0}}
+    raw["data"]["tasks"]["paris"] = {"source": "world"}
+    text = "\n".join(refusal(raw))
+    for field in ("sedes", "ratios.0", "tuning.schedule", "name", "models.other.pretrain.layers", "data.tasks.paris", "methods.pat.lora.rnk"):
+        assert f"{field}: " in text
+
+
+@pytest.mark.parametrize("raw", [None, [], 3, "text", {}, {"models": 3, "methods": [1], "data": "", "seeds": {}, "tuning": [], 3: 4}])
+def test_files_of_another_shape_are_refused(raw: object) -> None:
+    assert refusal(raw)
+
+
+wild = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(SMOKE)), wild)
+def test_any_value_anywhere_is_taken_or_refused_with_a_message(field: str, value: object) -> None:
+    try:
+        load_experiment(SMOKE | {field: value}, "x.yaml")
+    except UserError as error:
+        assert f"x.yaml: {field}" in str(error) or "x.yaml: m" in str(error) or "x.yaml: data" in str(error)
+
+
+@given(st.text(min_size=1, max_size=80) | st.sampled_from(["..", ".", "a/b", "-rf", "a;b", "a b", "a'b", "$(x)", "a\nb", "{x}", "~"]))
+def test_a_name_that_is_taken_is_one_safe_step_of_a_path(name: str) -> None:
+    raw = deepcopy(SMOKE)
+    raw["models"] = {name: raw["models"]["tiny"]}
+    try:
+        cells = loaded(raw).cells()
+    except UserError as error:
+        assert "models" in str(error)
+        return
+    assert name not in ("", ".", "..")
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert not name.startswith(("-", "."))
+    assert all(PurePosixPath(cell.path).parts[0] == name for cell in cells)
+
+
+def test_the_grid_is_models_by_rows_by_ratios_by_seeds() -> None:
+    raw = SMOKE | {"seeds": [3, 1], "ratios": [0.25, 0.5]}
+    cells = loaded(raw).cells()
+    pruning = [row for row in SMOKE["methods"] if METHODS[row].prunes]
+    assert len(cells) == 2 * (2 * len(pruning) + len(SMOKE["methods"]) - len(pruning))
+    assert len({cell.path for cell in cells}) == len(cells)
+    assert str(cells[0].path) == "tiny/lora/0/seed3"
+
+
+def test_a_variant_row_has_its_own_name_label_and_settings() -> None:
+    raw = changed("methods", "frozen", value={"method": "pat", "label": "PAT, frozen", "pat": {"mask": "frozen"}, "lora": {"rank": 7}})
+    experiment = loaded(raw)
+    job = experiment.tune_job("tiny", "frozen")
+    assert (experiment.method("frozen").name, experiment.label("frozen")) == ("pat", "PAT, frozen")
+    assert (job.pat.mask, job.tuning.lora.rank) == ("frozen", 7)
+    assert experiment.tune_job("tiny", "pat").tuning.lora.rank == SMOKE["tuning"]["lora"]["rank"]
+
+
+def test_the_row_wins_over_the_model_and_the_model_over_the_recipe() -> None:
+    raw = changed("methods", "pat", value={"tuning": {"warmup_steps": 3}})
+    raw["models"]["tiny"] |= {"tuning": {"warmup_steps": 2, "weight_decay": 0.5}, "pat": {"hio_rank": 3}, "evaluation": {"limit": 2}}
+    experiment = loaded(raw)
+    own, others = experiment.tune_job("tiny", "pat"), experiment.tune_job("tiny", "lora")
+    assert (own.tuning.warmup_steps, own.tuning.weight_decay, own.pat.hio_rank) == (3, 0.5, 3)
+    assert (others.tuning.warmup_steps, others.tuning.weight_decay) == (2, 0.5)
+    assert experiment.evaluation_of("tiny").limit == 2
+
+
+def test_a_later_length_of_training_replaces_the_earlier() -> None:
+    experiment = loaded(changed("methods", "lora", value={"tuning": {"epochs": 2}}))
+    job = experiment.tune_job("tiny", "lora")
+    assert (job.tuning.epochs, job.tuning.max_steps) == (2, None)
+
+
+def test_numbers_without_a_dot_are_numbers() -> None:
+    """YAML 1.1 reads 1e-3 as text."""
+    assert loaded(changed("tuning", "learning_rate", value="1e-3")).tune_job("tiny", "lora").tuning.learning_rate == 1e-3
+
+
+def test_relative_paths_start_from_the_root_and_absolute_ones_stay(tmp_path: Path) -> None:
+    experiment = loaded(SMOKE | {"root": "my/data"})
+    assert experiment.path("a.json") == "my/data/a.json"
+    assert experiment.path(str(tmp_path)) == str(tmp_path)
+
+
+@pytest.mark.parametrize(("ratio", "width"), [(0.2, 3264), (0.25, 3072), (0.3, 2880)])
+def test_the_papers_widths(ratio: float, width: int) -> None:
+    assert target_width(4096, 32, ratio, 64) == width
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=[path.name for path in SHIPPED])
+def test_shipped_experiments_are_valid(path: Path) -> None:
+    assert load_experiment(path, path.name).cells()

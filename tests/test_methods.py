@@ -1,0 +1,30 @@
+"""The registry's entries hang together, and a contradictory one is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from pat.methods import MASKED_TUNERS, METHODS, Method
+
+
+def test_names_are_keys_and_labels_with_modes_are_unique() -> None:
+    assert all(name == method.name for name, method in METHODS.items())
+    assert len({(method.label, method.mode) for method in METHODS.values()}) == len(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_method_prunes_by_its_mask_or_by_its_pruner(method: Method) -> None:
+    assert method.prunes == (method.tuner in MASKED_TUNERS or method.pruner is not None)
+
+
+def test_modes_come_in_pairs() -> None:
+    orders = {method.pruner: {other.order for other in METHODS.values() if other.pruner == method.pruner} for method in METHODS.values()}
+    assert all(found == {"prune-tune", "tune-prune"} for pruner, found in orders.items() if pruner)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "order", "prunes"), [(None, "prune-tune", True), ("channel-magnitude", "tune", True), ("channel-magnitude", "tune-prune", False)]
+)
+def test_contradictions_are_refused(pruner: str | None, order: str, prunes: bool) -> None:
+    with pytest.raises(ValueError, match="method x"):
+        Method("x", "X", "", "lora", pruner, order, prunes=prunes)  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""Settings: every mistake is one message that names the field, the value and what is allowed, and all come at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pat.errors import UserError
+from pat.settings import EvaluationSettings, PatSettings, PretrainSettings, Settings, TuneJob, TuningSettings, load, nearest, shown
+
+TUNING: dict[str, Any] = {"max_steps": 10, "learning_rate": 1e-3, "batch_size": 8}
+SHAPE: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "layers": 1, "heads": 4, "intermediate_size": 8, "context_length": 16}
+PRETRAIN: dict[str, Any] = {**SHAPE, "steps": 1, "batch_size": 1, "learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("model", "valid", "change", "expected"),
+    [
+        (TuningSettings, TUNING, {"learning_rat": 1}, "learning_rat: unknown key; did you mean 'learning_rate'?"),
+        (TuningSettings, TUNING, {"learning_rate": "fast"}, 'learning_rate: "fast" is not allowed: must be a valid number'),
+        (TuningSettings, TUNING, {"learning_rate": float("inf")}, "learning_rate: Infinity is not allowed"),
+        (TuningSettings, TUNING, {"batch_size": True}, "batch_size: true is not allowed: must be a valid integer"),
+        (TuningSettings, TUNING, {"batch_size": 0}, "batch_size: 0 is not allowed: must be greater than 0"),
+        (TuningSettings, TUNING, {"micro_batch_size": 3}, "micro_batch_size: 3 is not allowed: must divide batch_size, which is 8"),
+        (TuningSettings, TUNING, {"epochs": 1}, "max_steps: 10 is not allowed: give exactly one of epochs and max_steps"),
+        (TuningSettings, TUNING, {"schedule": "cosin"}, "schedule: \"cosin\" is not allowed: must be 'cosine', 'linear' or 'constant'"),
+        (TuningSettings, TUNING, {"lora": {"rank": 0}}, "lora.rank: 0 is not allowed: must be greater than 0"),
+        (TuningSettings, TUNING, {"lora": 3}, "lora: 3 is not allowed: must be a mapping"),
+        (PatSettings, {}, {"hio_rank": "dens"}, "hio_rank: \"dens\" is not allowed: must be a valid integer or must be 'dense'"),
+        (PatSettings, {}, {"milestone_fraction": 0}, "milestone_fraction: 0 is not allowed: must be greater than 0"),
+        (PatSettings, {}, {"align": 0}, "align: 0 is not allowed"),
+        (PretrainSettings, PRETRAIN, {"heads": 3}, "heads: 3 is not allowed: must divide hidden_size (32)"),
+        (PretrainSettings, PRETRAIN, {"kv_heads": 3}, "kv_heads: 3 is not allowed: must divide heads, which is 4"),
+        (EvaluationSettings, {}, {"limit": 0}, "limit: 0 is not allowed: must be greater than 0"),
+        (EvaluationSettings, {}, {"harness_tasks": "arc"}, 'harness_tasks: "arc" is not allowed: must be a list'),
+    ],
+)
+def test_a_mistake_names_field_value_and_what_is_allowed(
+    model: type[Settings], valid: dict[str, Any], change: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        load(model, json.dumps(valid | change))
+    assert f"settings: {expected}" in str(error.value)
+
+
+def test_all_mistakes_come_at_once_one_a_line() -> None:
+    broken = {"tuning": {"learning_rate": 0, "precision": "fp8", "lora": {"rnk": 1}}, "pat": {"mask": "soft"}, "path": 1}
+    with pytest.raises(UserError) as error:
+        load(TuneJob, json.dumps(broken))
+    fields = [line.split(": ")[1] for line in str(error.value).splitlines()]
+    assert fields == [
+        "tuning.max_steps",
+        "tuning.learning_rate",
+        "tuning.batch_size",
+        "tuning.precision",
+        "tuning.lora.rnk",
+        "pat.mask",
+        "path",
+    ]
+
+
+def test_settings_come_from_json_text_and_from_files_alike(tmp_path: Path) -> None:
+    text = json.dumps(TUNING)
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "a.yaml").write_text("max_steps: 10\nlearning_rate: 1e-3\nbatch_size: 8\n")
+    assert load(TuningSettings, text) == load(TuningSettings, tmp_path / "a.json") == load(TuningSettings, str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize("content", ["a: [1", "\x00", "a: 1\na: 2\n", "- a: {b: 1, b: 2}"])
+def test_broken_yaml_is_a_users_mistake(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        load(PatSettings, path)
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("hio_rank: 8\nhio_rank: 9\n")
+    with pytest.raises(UserError, match=r"'hio_rank' stands twice.*line 2"):
+        load(PatSettings, path)
+
+
+def test_settings_survive_their_json() -> None:
+    for settings in (PatSettings(align=8), TuningSettings(**TUNING), PretrainSettings(**PRETRAIN), EvaluationSettings(limit=3)):
+        assert load(type(settings), settings.model_dump_json()) == settings
+
+
+def test_settings_do_not_change_after_checking() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        PatSettings().hio_rank = 3  # type: ignore[misc]
+
+
+@given(st.text(alphabet="abcdefgh", max_size=8), st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=8), max_size=5))
+def test_the_nearest_name_is_one_of_the_known(name: str, known: list[str]) -> None:
+    hint = nearest(name, known)
+    if "did you mean" in hint:
+        assert any(f"did you mean {word!r}?" in hint for word in known)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_a_shown_value_fits_a_line(value: object) -> None:
+    assert len(shown(value)) <= 60
+    assert "\n" not in shown(value)
