@@ -68,7 +68,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("models", "tiny", "path", value="here"), "models.tiny.hub: null is not allowed: give exactly one of pretrain, path and hub"),
     (changed("models", "tiny", "pretrain", "layers", value="two"), 'models.tiny.pretrain.layers: "two" is not allowed'),
     (changed("models", "tiny", "tuning", value={"precision": "fp8"}), 'models.tiny.tuning.precision: "fp8" is not allowed'),
-    (changed("models", "tiny", "resources", value={"tune": {"gpus": 1}}), "models.tiny.resources.tune.gpus: unknown key; did you mean 'gpu'?"),
+    (changed("models", "tiny", "resources", value={"tune": {"gpus": 1}}), "models.tiny.resources.tune.gpus: unknown key"),
     (changed("models", "tiny", "evaluation", value={"limit": "all"}), 'models.tiny.evaluation.limit: "all" is not allowed'),
     (changed("methods", "pta", value=None), "methods.pta: \"pta\" is not a method; did you mean 'pat'?"),
     (changed("methods", "frozen", value={"method": "path"}), "methods.frozen: \"path\" is not a method; did you mean 'pat'?"),
@@ -106,9 +106,9 @@ def test_all_mistakes_of_a_file_come_at_once() -> None:
     raw |= {"sedes": [1], "ratios": [2], "tuning": {**raw["tuning"], "schedule": "step"}, "name": "../x"}
     raw["models"]["other"] = {"pretrain": {"layers": 0}}
     raw["data"]["tasks"]["paris"] = {"source": "world"}
-    text = "\n".join(refusal(raw))
-    for field in ("sedes", "ratios.0", "tuning.schedule", "name", "models.other.pretrain.layers", "data.tasks.paris", "methods.pat.lora.rnk"):
-        assert f"{field}: " in text
+    found = {line.split(": ")[0] for line in refusal(raw)}
+    assert {"sedes", "ratios.0", "tuning.schedule", "name", "models.other.pretrain.layers", "data.tasks.paris"} < found
+    assert "methods.pat.lora.rnk" in found
 
 
 @pytest.mark.parametrize("raw", [None, [], 3, "text", {}, {"models": 3, "methods": [1], "data": "", "seeds": {}, "tuning": [], 3: 4}])

@@ -23,7 +23,8 @@ def test_modes_come_in_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pruner", "order", "prunes"), [(None, "prune-tune", True), ("channel-magnitude", "tune", True), ("channel-magnitude", "tune-prune", False)]
+    ("pruner", "order", "prunes"),
+    [(None, "prune-tune", True), ("channel-magnitude", "tune", True), ("channel-magnitude", "tune-prune", False)],
 )
 def test_contradictions_are_refused(pruner: str | None, order: str, prunes: bool) -> None:
     with pytest.raises(ValueError, match="method x"):

@@ -1,0 +1,80 @@
+"""The DAG as Snakemake sees it: plans of every shipped experiment, style, phases, and what a change makes run again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import ROOT, snakemake
+
+SHIPPED = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+EXPECTED_LINT = "Specify a conda environment or container for each rule"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_experiment_can_be_planned_anywhere(workflow_copy: Path, name: str) -> None:
+    """No network, no data, no model on this machine: a plan needs none of them."""
+    plan = snakemake(workflow_copy, "--dry-run", "--configfile", f"config/{name}")
+    assert plan.returncode == 0, plan.stderr
+    assert "rule all" in plan.stdout + plan.stderr
+
+
+def test_the_default_is_the_demo(workflow_copy: Path) -> None:
+    plan = snakemake(workflow_copy, "--dry-run")
+    assert "results/demo/tables/manifest.json" in plan.stdout + plan.stderr
+
+
+def test_a_broken_experiment_is_one_message_without_a_traceback(workflow_copy: Path) -> None:
+    broken = workflow_copy / "config" / "broken.yaml"
+    broken.write_text((ROOT / "config" / "smoke.yaml").read_text().replace("  pat:\n", "  pta:\n").replace("seeds:", "sedes:"))
+    plan = snakemake(workflow_copy, "--dry-run", "--configfile", "config/broken.yaml")
+    broken.unlink()
+    assert plan.returncode == 1
+    assert "config/broken.yaml: sedes: unknown key; did you mean 'seeds'?" in plan.stderr
+    assert "config/broken.yaml: methods.pta: " in plan.stderr
+    assert "Traceback" not in plan.stderr
+    assert "File " not in plan.stderr
+
+
+def test_lint_finds_nothing_but_the_missing_environments(workflow_copy: Path) -> None:
+    """The environment is the package's own lock; one a rule would install it a dozen times."""
+    lint = snakemake(workflow_copy, "--lint")
+    findings = [line for line in (lint.stdout + lint.stderr).splitlines() if line.lstrip().startswith("* ")]
+    assert [line for line in findings if EXPECTED_LINT not in line] == []
+
+
+def test_rules_are_formatted() -> None:
+    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/rules"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_dvc_names_the_phases_of_the_dag(workflow_copy: Path) -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ["data", "checkpoints", "evaluation", "tables"]
+    for name, stage in stages.items():
+        assert stage["cmd"] == f"snakemake {name} --cores all --configfile config/demo.yaml"
+        plan = snakemake(workflow_copy, name, "--dry-run", "--configfile", "config/demo.yaml")
+        assert plan.returncode == 0, plan.stderr
+
+
+def test_the_seeds_experiment_is_the_demo_but_for_its_seeds() -> None:
+    demo, seeds = (yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("demo.yaml", "demo-seeds.yaml"))
+    assert seeds == demo | {"name": "demo-seeds", "seeds": [0, 1, 2]}
+
+
+def test_sources_that_are_there_are_inputs_and_others_are_not(workflow_copy: Path, tmp_path: Path) -> None:
+    """So that editing a data file runs its cells again, and a plan needs no data."""
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"root": str(tmp_path)}
+    raw["data"]["tasks"] = {"here": {"source": "json", "path": "here.jsonl"}, "gone": {"source": "json", "path": "gone.jsonl"}}
+    (tmp_path / "here.jsonl").write_text("{}\n")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
+    plan = snakemake(workflow_copy, "data", "--dry-run", "--configfile", str(tmp_path / "own.yaml"))
+    said = plan.stdout + plan.stderr
+    assert plan.returncode == 0, said
+    assert "prepare the task here" in said
+    assert "prepare the task gone" in said
