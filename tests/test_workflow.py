@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from conftest import ROOT, snakemake
 
 SHIPPED = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
