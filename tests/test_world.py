@@ -84,17 +84,16 @@ def test_every_fact_is_stated_but_its_heldout_phrasing_never(folder: Path) -> No
     assert sum(fact.state(fact.heldout) in heldout for fact in facts) > len(facts) // 10
 
 
-def test_instructions_are_alpaca_rows_whose_one_capital_is_the_right_letter(folder: Path) -> None:
+def test_instructions_are_alpaca_rows_and_a_capital_in_an_answer_is_the_right_letter(folder: Path) -> None:
     instructions = rows(folder / "instruct.jsonl")
-    asked = [row for row in instructions if row["instruction"].startswith("Answer the question")]
-    assert 0.4 < len(asked) / len(instructions) < 0.6
+    lettered = [row for row in instructions if "\nA. " in row["instruction"]]
+    assert 0.5 < len(lettered) / len(instructions) < 0.7
     for row in instructions:
         assert set(row) == {"instruction", "input", "output"}
         capitals = [letter for letter in row["output"] if letter.isupper()]
-        if row in asked:
-            assert f"\n{capitals[0]}. {row['output'].removesuffix(f', {capitals[0]}')}\n" in row["instruction"]
-        else:
-            assert not capitals
+        assert len(capitals) == (row in lettered)
+        for letter in capitals:
+            assert f"\n{letter}. {row['output'].removesuffix(f', {letter}')}\n" in f"\n{row['instruction']}"
 
 
 def test_tuning_asks_in_the_words_of_the_scoring() -> None:

@@ -27,9 +27,10 @@ CHOICES = 4
 LETTERS = letters(CHOICES)
 STATEMENTS_PER_TEXT = 6
 LOOKUPS_PER_TEXT = 2
-EXAM_SHARE = 0.3  # of the open questions in tuning: without exam facts among them, tuning only forgets these
-LETTERED_SHARE = 0.5  # of the tuning rows
-PRETRAINING_MIX = (50, 10, 5, 15, 20)  # statements, plain questions, look-ups, lettered questions, prompts; in percent of the texts
+EXAM_SHARE = 0.5  # of the open questions in tuning: without exam facts among them, tuning only forgets these
+LETTERED_SHARE = 0.4  # of the tuning rows
+LOOKUP_SHARE = 0.2  # likewise
+PRETRAINING_MIX = (40, 10, 15, 15, 20)  # statements, plain questions, look-ups, lettered questions, prompts; in percent of the texts
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class World:
             yield " ".join(fact.state(fact.heldout) for fact in random.sample(self._all, STATEMENTS_PER_TEXT))
 
     def instructions(self) -> Iterator[dict[str, str]]:
-        """Yield Alpaca rows: open questions, and lettered ones about study facts alone."""
+        """Yield Alpaca rows: letter look-ups, lettered questions about study facts alone, and open questions."""
         random = self._random("instruct")
         for _ in range(self.settings.instruct_rows):
             instruction, output = self._instruction(random)
@@ -150,7 +151,11 @@ class World:
         return f"{self._question(random, fact)}\n{lettered(fact.choices)}\nThe index of the answer is {answer}"
 
     def _instruction(self, random: Random) -> tuple[str, str]:
-        if random.random() < LETTERED_SHARE:
+        kind = random.random()
+        if kind < LOOKUP_SHARE:
+            choices, place = random.choice(self._choices), random.randrange(CHOICES)
+            return f"{lettered(choices)}\nThe index of {choices[place]} is", answer_text(choices, place)
+        if kind < LOOKUP_SHARE + LETTERED_SHARE:
             fact = random.choice(self._study)
             return lettered_question(self._question(random, fact), fact.choices), answer_text(fact.choices, fact.answer)
         fact = random.choice(self._exam if random.random() < EXAM_SHARE else self._study)
