@@ -86,7 +86,7 @@ def test_every_fact_is_stated_but_its_heldout_phrasing_never(folder: Path) -> No
 
 def test_instructions_are_alpaca_rows_and_a_capital_in_an_answer_is_the_right_letter(folder: Path) -> None:
     instructions = rows(folder / "instruct.jsonl")
-    lettered = [row for row in instructions if "\nA. " in row["instruction"]]
+    lettered = [row for row in instructions if "\nA. " in f"\n{row['instruction']}"]
     assert 0.5 < len(lettered) / len(instructions) < 0.7
     for row in instructions:
         assert set(row) == {"instruction", "input", "output"}
