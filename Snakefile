@@ -27,6 +27,8 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
+        rules.checkpoints.input,
+        rules.evaluation.input,
         rules.tables.input,
         rules.figures.input,
 

@@ -1,0 +1,175 @@
+"""The real DAG end to end on the smoke experiment: what it leaves, that it rests when it is done, and that a kill does not matter."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, copy_workflow, snakemake
+
+from pat.artefacts import check_folder
+from pat.experiment import load_experiment
+
+CONFIG = "config/smoke.yaml"
+EXPERIMENT = load_experiment(ROOT / CONFIG, CONFIG)
+RESULTS = Path("results/smoke")
+FINISHED_WITHIN_S = 900
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the experiment as `make` does."""
+    command = ["tools/run", CONFIG, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FINISHED_WITHIN_S, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the workflow in which the smoke experiment has run to its end."""
+    folder = copy_workflow(tmp_path_factory.mktemp("pipeline") / "finished")
+    first = run(folder)
+    assert first.returncode == 0, first.stdout + first.stderr
+    return folder
+
+
+def started(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the same as the head of a process group of its own, which can be killed as a whole."""
+    return subprocess.Popen(["tools/run", CONFIG], cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Return the tables' contents by name."""
+    return {path.name: path.read_text() for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name != "manifest.json"}
+
+
+def planned(folder: Path, raw: dict[str, Any]) -> set[str]:
+    """Return the jobs that Snakemake would run for a changed experiment, as the rules' messages put them."""
+    (folder / "config" / "changed.yaml").write_text(yaml.safe_dump(raw))
+    plan = snakemake(folder, "--dry-run", "--configfile", "config/changed.yaml")
+    said = plan.stdout + plan.stderr
+    assert plan.returncode == 0, said
+    return {found.group(1) for line in said.splitlines() if (found := re.fullmatch(r"Job \d+: (.*)", line))}
+
+
+def test_every_cell_ends_in_a_stock_checkpoint_and_one_result(finished: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    for cell in EXPERIMENT.cells():
+        folder = finished / RESULTS / cell.path
+        check_folder(folder / "merged")
+        result = json.loads((folder / "cell.json").read_text())
+        model = AutoModelForCausalLM.from_pretrained(folder / "merged")
+        assert result["method"] == cell.row
+        assert result["hidden_size"] == {"before": 32, "after": round(32 * (1 - cell.ratio))}
+        assert model.config.hidden_size == result["hidden_size"]["after"]
+        assert sum(parameter.numel() for parameter in model.parameters()) == result["parameters"]["after"]["unique"]
+        assert result["logit_gap"] <= 1e-4
+        assert not (folder / "run").exists()
+
+
+def test_tables_and_figures_hold_every_row(finished: Path) -> None:
+    made = tables(finished)
+    labels = {EXPERIMENT.label(row) for row in EXPERIMENT.methods}
+    for kind in ("csv", "md", "tex"):
+        assert all(label.partition(" (")[0] in made[f"table1.{kind}"] for label in labels)
+    rows = list(csv.DictReader(made["cells.csv"].splitlines()))
+    assert {row["method"] for row in rows} == set(EXPERIMENT.methods)
+    figures = finished / RESULTS / "figures"
+    assert all(path.stat().st_size > 1000 for path in figures.rglob("*.png"))
+    assert {path.parent.parent.parent.name for path in figures.rglob("health.png")} == {"pat", "pat-dora"}
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*")}
+    second = run(finished)
+    assert second.returncode == 0
+    assert "Nothing to be done" in second.stdout + second.stderr
+    assert {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "value", "phases"),
+    [
+        ("evaluation", "limit", 2, {"evaluate", "collect"}),
+        ("resources", "tune", {"mem_mb": 8000}, set()),
+        ("tuning", "weight_decay", 0.1, {"tune", "merge", "prune the tuned", "evaluate", "collect"}),
+    ],
+)
+def test_a_changed_setting_runs_again_what_it_touches(finished: Path, block: str, key: str, value: object, phases: set[str]) -> None:
+    raw = yaml.safe_load((ROOT / CONFIG).read_text())
+    raw[block] = {**raw.get(block, {}), key: value}
+    jobs = {job for job in planned(finished, raw) if not job.startswith(("write the tables", "draw"))}
+    assert {next(phase for phase in sorted(phases, key=len, reverse=True) if job.startswith(phase)) for job in jobs} == phases
+
+
+def test_a_changed_row_runs_its_own_cells_again(finished: Path) -> None:
+    raw = yaml.safe_load((ROOT / CONFIG).read_text())
+    raw["methods"]["pat"] = {"pat": {"mask": "frozen"}}
+    jobs = {job for job in planned(finished, raw) if not job.startswith(("write the tables", "draw"))}
+    assert {job.split(" ", 1)[0] for job in jobs} == {"tune", "merge", "evaluate", "collect"}
+    assert all(" by pat," in job or " tiny, pat," in job for job in jobs)
+
+
+def test_a_cell_that_is_deleted_is_made_again(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "deleted"
+    shutil.copytree(finished, folder, symlinks=True)
+    shutil.rmtree(folder / RESULTS / "tiny/pat")
+    jobs = planned(folder, yaml.safe_load((ROOT / CONFIG).read_text()))
+    assert {"tune tiny by pat, ratio 0.5, seed 0", "evaluate tiny, pat, ratio 0.5, seed 0", "write the tables"} <= jobs
+    assert not any("lora" in job for job in jobs)
+
+
+def test_a_run_that_is_killed_in_the_middle_of_tuning_ends_in_the_same_table(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(finished, folder, symlinks=True)
+    cell = folder / RESULTS / "tiny/pat/0.5/seed0"
+    merged = (cell / "merged/manifest.json").read_text()
+    shutil.rmtree(cell)
+    process = started(folder)
+    wait_for(lambda: any(cell.glob("run/checkpoint-*/manifest.json")), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    again = run(folder)
+    said = again.stdout + again.stderr
+    assert again.returncode == 0, said
+    assert "going on where it stopped" in said
+    assert "resuming from" in said
+    assert (cell / "merged/manifest.json").read_text() == merged
+    ours, undisturbed = tables(folder), tables(finished)
+    assert {name: text for name, text in ours.items() if name != "cells.csv"} == {
+        name: text for name, text in undisturbed.items() if name != "cells.csv"
+    }
+
+
+def test_two_runs_in_one_folder_are_refused(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "busy"
+    shutil.copytree(finished, folder, symlinks=True, ignore=shutil.ignore_patterns("results"))
+    process = started(folder)
+    try:
+        wait_for((folder / ".snakemake/run.owner").exists, process)
+        second = run(folder)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert second.returncode == 1
+    assert "at work in this folder" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the condition holds while the process runs."""
+    deadline = time.monotonic() + FINISHED_WITHIN_S
+    while not condition():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
