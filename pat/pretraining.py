@@ -34,7 +34,7 @@ from pat.corpus import Blocks, stack, train_tokenizer
 from pat.device import peak_memory_gib, resolve_device
 from pat.progress import Progress, say
 from pat.provenance import provenance
-from pat.resume import SealCheckpoints, latest_complete
+from pat.resume import SealCheckpoints, checkpoint_of
 from pat.settings import PretrainSettings
 
 PRETRAINING_RECORD = "pretraining.json"
@@ -68,7 +68,8 @@ def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path)
         callbacks=[ShowProgress(settings.steps), SealCheckpoints()],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint_folder = latest_complete(run_dir)
+    identity = {"settings": settings.model_dump(mode="json"), "corpus": artefacts.sha256(corpus)}
+    checkpoint_folder = checkpoint_of(run_dir, identity)
     if checkpoint_folder is not None:
         say(f"pretrain: resuming from {checkpoint_folder}")
     trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)

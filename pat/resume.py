@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from pat import artefacts
 from pat.errors import UserError
 
+JOB_NAME = "job.json"
 logger = logging.getLogger(__name__)
 
 
@@ -22,6 +25,20 @@ class SealCheckpoints(TrainerCallback):
             assert args.output_dir is not None
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             artefacts.write_json(folder / artefacts.MANIFEST, artefacts.manifest(folder))
+
+
+def checkpoint_of(run_dir: Path, job: Mapping[str, object]) -> Path | None:
+    """Return the newest whole checkpoint that exactly this job has left in `run_dir`; those of another job are removed.
+
+    `job` tells jobs apart: settings and checksums of inputs. Without it, a job whose settings were changed after a kill would go on
+    from weights that the old settings made.
+    """
+    path = run_dir / JOB_NAME
+    if run_dir.exists() and not (path.exists() and artefacts.read_json(path) == job):
+        logger.warning("%s: belongs to a job with other settings or inputs; starting from the beginning", run_dir)
+        shutil.rmtree(run_dir)
+    artefacts.write_json(path, job)
+    return latest_complete(run_dir)
 
 
 def latest_complete(run_dir: Path) -> Path | None:

@@ -26,7 +26,7 @@ from pat.instructions import Instructions, PadToLongest
 from pat.model import PatCallback, PatModel, attach
 from pat.progress import say
 from pat.provenance import provenance
-from pat.resume import SealCheckpoints, latest_complete
+from pat.resume import SealCheckpoints, checkpoint_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
 
 TUNERS = ("lora", "dora", "pat", "pat-dora")
@@ -61,7 +61,7 @@ def tune(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJ
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint_folder = latest_complete(run_dir)
+    checkpoint_folder = checkpoint_of(run_dir, _identity(base, data, tuner, ratio, seed, job))
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
     try:
@@ -78,6 +78,19 @@ def tune(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJ
         artefacts.write_json(folder / TUNING_RECORD, record)
     shutil.rmtree(run_dir, ignore_errors=True)
     return record
+
+
+def _identity(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob) -> dict[str, object]:
+    """Return what a checkpoint of the job must agree with to be resumed from."""
+    listed = base / artefacts.MANIFEST
+    return {
+        "settings": job.model_dump(mode="json"),
+        "tuner": tuner,
+        "ratio": ratio,
+        "seed": seed,
+        "base": artefacts.sha256(listed) if listed.exists() else str(base),
+        "data": artefacts.sha256(data),
+    }
 
 
 def _check_arguments(tuner: str, ratio: float) -> None:

@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import ROWS, tiny_tokenizer, write_world
 
+from pat import artefacts
 from pat.artefacts import check_folder, write_jsonl
 from pat.errors import UserError
 from pat.instructions import Instructions, PadToLongest
 from pat.merge import merge
 from pat.prompts import alpaca_prompt
-from pat.resume import latest_complete
+from pat.resume import checkpoint_of, latest_complete
 from pat.settings import TuneJob
 from pat.tuning import tune
 
@@ -95,13 +96,22 @@ def test_half_and_resume_equals_straight(stop: int, tmp_path: Path, monkeypatch:
     assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "halves")
 
 
+def test_checkpoints_of_other_settings_are_not_resumed_from(tmp_path: Path) -> None:
+    """A job that is killed, changed and started again must not go on from what the old settings made."""
+    run_dir, folder = tmp_path / "run", tmp_path / "run" / "checkpoint-4"
+    assert checkpoint_of(run_dir, {"rate": 1}) is None
+    folder.mkdir()
+    artefacts.write_json(folder / "manifest.json", artefacts.manifest(folder))
+    assert checkpoint_of(run_dir, {"rate": 1}) == folder
+    assert checkpoint_of(run_dir, {"rate": 2}) is None
+    assert not folder.exists()
+
+
 def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (8, 16, 24):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "weights").write_bytes(b"x" * step)
-        from pat import artefacts
-
         if step != 24:  # 24: killed before it was sealed
             artefacts.write_json(folder / "manifest.json", artefacts.manifest(folder))
     (tmp_path / "checkpoint-16" / "weights").write_bytes(b"y" * 16)
