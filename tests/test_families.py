@@ -63,5 +63,5 @@ def test_an_unknown_architecture_is_refused_with_what_an_entry_needs() -> None:
 
 
 def test_an_unknown_tensor_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match="rotary_emb.inv_freq"):
+    with pytest.raises(UserError, match=r"rotary_emb\.inv_freq"):
         FAMILIES["llama"].role("model.layers.0.self_attn.rotary_emb.inv_freq")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_temperature_and_offset_follow_the_paper(milestone: int) -> None:
         assert temperature(step, milestone) == pytest.approx(1 / (1 - math.log(step) / math.log(milestone)))
         assert offset(step, milestone) == pytest.approx(max(0.5 - step / milestone, 0))
     taus = [temperature(step, milestone) for step in range(min(milestone, 500))]
-    assert all(later > earlier for earlier, later in zip(taus, taus[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(taus))
 
 
 def test_worked_values_of_the_gate() -> None:
