@@ -1,5 +1,6 @@
 # make demo: the whole pipeline on the embedded world. make help: everything else.
-PYTHON ?= python3
+FITS = -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'
+PYTHON ?= $(or $(shell for each in python3 python3.12 python3.11; do $$each $(FITS) 2>/dev/null && echo $$each && break; done),python3)
 CONFIG ?= config/demo.yaml
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -43,7 +44,7 @@ clean-results:  ## remove what runs have made (not results/reference)
 # The environment is made once, and again when the package's needs or the locked versions change.
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not to be found; name a Python 3.11 or 3.12: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	@$(PYTHON) $(FITS) \
 	  || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), but Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
