@@ -50,7 +50,7 @@ $(VENV)/bin/python:
 	  || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing the environment into $(VENV) (once; about 200 packages)"
+	@echo "Installing the environment into $(VENV) (once; some 150 packages, a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
