@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from pat.artefacts import new_folder, read_json, write_json
 from pat.errors import UserError
+from pat.families import Family, Role, family_of
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -26,6 +27,8 @@ COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "voc
               "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
 MIN_SHARD_BYTES = 256 * 2**20
 MAX_SHARD_BYTES = 4 * 2**30
+FP32_BYTES = 4 * 2**30
+"""Weights larger than this are checked and measured in their own dtype, so that it needs no more memory than loading them."""
 SHARDS_AT_LEAST = 8
 """A shard of an eighth of the source keeps the merge's memory well under the source's size."""
 
@@ -64,6 +67,18 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedMode
     return model
 
 
+def load_to_measure(folder: Path, device: str) -> PreTrainedModel:
+    """Return the folder's model, ready to be measured on text, on `device`: in fp32 where that is affordable, and never in fp16.
+
+    Half precision overflows in some families and loses small gradients; bf16 has fp32's range.
+    """
+    dtype = torch.float32 if weights_size(folder) <= FP32_BYTES else dtype_of(folder)
+    model = load_model(folder, torch.bfloat16 if dtype == torch.float16 else dtype)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    model.train(False)
+    return model
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the folder's tokenizer, padding on the right, with a pad token. Raises UserError where it has no end token."""
     try:
@@ -99,6 +114,21 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                     yield name, shard.get_tensor(name)
         except SafetensorError as error:
             raise UserError(f"{path}: is not a readable safetensors file ({error})") from None
+
+
+def unique_tensors(folder: Path, config: Any) -> Iterator[tuple[str, Tensor]]:
+    """As `tensors`, without a head that is the embedding's matrix once more."""
+    tied_head = f"{family_of(config).head}.weight" if config.tie_word_embeddings else None
+    return ((name, tensor) for name, tensor in tensors(folder) if name != tied_head)
+
+
+def norm_gains(folder: Path, family: Family) -> dict[str, Tensor]:
+    """Return what each norm on the stream multiplies the channels by, (D,) in fp64, by the norm's name."""
+    return {
+        name.removesuffix(".weight"): tensor.double() + family.gain_offset
+        for name, tensor in tensors(folder)
+        if family.role(name) in (Role.NORM, Role.FINAL_NORM)
+    }
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -105,19 +105,29 @@ def merge(
 @app.command()
 def prune(
     base: Base,
-    pruner: Annotated[str, typer.Option(help="channel-magnitude")],
-    ratio: Annotated[float, typer.Option(help="share of the hidden size to prune")],
+    pruner: Annotated[str, typer.Option(help="channel-magnitude, slicegpt-1q or llm-pruner")],
+    ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",
+    calibration: Annotated[Path | None, typer.Option(help="JSONL of text or instructions, for pruners that measure on text")] = None,
+    calibration_tokens: Annotated[int | None, typer.Option(min=1, help="how much of it; as much as the pruner's paper by default")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; results depend on them in the last digit")] = 1,
+    seed: Seed = 0,
     log: Log = None,
 ) -> None:
     """Prune a model without tuning it; writes a stock model."""
     log_to(log)
+    from pat.calibration import Calibration
+    from pat.device import resolve_device
     from pat.pruning import prune as run
 
     if align != "auto" and not (align.isdigit() and int(align) > 0):
         raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
-    run(base, pruner, ratio, "auto" if align == "auto" else int(align), out)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
+    text = Calibration(calibration, calibration_tokens, seed, resolve_device(device)) if calibration else None
+    run(base, pruner, ratio, "auto" if align == "auto" else int(align), out, text, threads)
 
 
 @app.command()

@@ -77,6 +77,10 @@ class Family:
         ]
         return (self.embedding, *in_layers)
 
+    def stream_norms(self, layer_count: int) -> tuple[str, ...]:
+        """Module names of all norms on the stream, in the order of the computation."""
+        return (*(f"{self.layers}.{layer}.{norm}" for layer in range(layer_count) for norm in self.norms), self.final_norm)
+
     def norm_before(self, module: str) -> str:
         """Return the norm whose output `module`, a reader or the head, gets. Raises KeyError for any other module."""
         if module == self.head:

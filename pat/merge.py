@@ -6,6 +6,7 @@ Owns the merged folder: weights, config, tokenizer, `merge.json` and the model c
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,6 @@ from pat.sparsifier import Sparsifier
 MERGE_RECORD = "merge.json"
 PROBE_SHAPE = (2, 48)
 """Sequences × tokens on which the merged model is compared with the masked one."""
-FP32_CHECK_BYTES = 4 * 2**30
-"""Above this size the comparison runs in the checkpoint's own dtype, so that checking needs no more memory than loading."""
 LARGEST_FP32_GAP = 1e-2
 logger = logging.getLogger(__name__)
 
@@ -76,20 +75,21 @@ def fold_of(adapter: Path, model_config: Any) -> tuple[Fold, PatConfig | None]:
 def write_folded(source: Path, folder: Path, fold: Fold, label: str) -> None:
     """Write the folded weights, the narrower config and the companions of `source` into `folder`."""
     config = checkpoint.load_config(source)
-    tied_head = f"{fold.family.head}.weight" if config.tie_word_embeddings else None
-    names = [name for name in checkpoint.tensor_shapes(source) if name != tied_head]
-    progress = Progress(label, len(names))
+    named = ((name, fold(name, tensor)) for name, tensor in checkpoint.unique_tensors(source, config))
+    write_changed(source, folder, named, merged_config(config, int(fold.kept_D.sum())), label)
 
-    def folded() -> Any:
-        done = 0
-        for name, tensor in checkpoint.tensors(source):
-            if name != tied_head:
-                yield name, fold(name, tensor)
-                done += 1
-                progress.update(done)
 
-    checkpoint.write_shards(folder, folded(), checkpoint.weights_size(source))
-    merged_config(config, int(fold.kept_D.sum())).save_pretrained(folder)
+def write_changed(source: Path, folder: Path, named: Iterable[tuple[str, Tensor]], config: Any, label: str) -> None:
+    """Write `named` as they come, `config` and the companions of `source`, from which they were made, into `folder`."""
+    progress = Progress(label, len(checkpoint.tensor_shapes(source)))
+
+    def counted() -> Iterator[tuple[str, Tensor]]:
+        for done, pair in enumerate(named, start=1):
+            yield pair
+            progress.update(done)
+
+    checkpoint.write_shards(folder, counted(), checkpoint.weights_size(source))
+    config.save_pretrained(folder)
     checkpoint.copy_companions(source, folder)
 
 
@@ -98,8 +98,8 @@ def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, A
     before, after = checkpoint.load_config(source), checkpoint.load_config(folder)
     family = family_of(before)
     counts = {
-        name: checkpoint.parameter_counts(path, family.embedding, family.head, tied=bool(before.tie_word_embeddings))
-        for name, path in (("before", source), ("after", folder))
+        name: checkpoint.parameter_counts(path, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
+        for name, path, config in (("before", source, before), ("after", folder, after))
     }
     return {
         "ratio_requested": ratio_requested,
@@ -137,7 +137,7 @@ def gap_between(load_reference: Any, stock: Path, source: Path) -> dict[str, Any
 
     Raises RuntimeError where fp32 models differ by more than rounding can explain: a merge that is wrong must not be used.
     """
-    dtype = torch.float32 if checkpoint.weights_size(source) <= FP32_CHECK_BYTES else checkpoint.dtype_of(source)
+    dtype = torch.float32 if checkpoint.weights_size(source) <= checkpoint.FP32_BYTES else checkpoint.dtype_of(source)
     vocabulary = checkpoint.load_config(source).vocab_size
     tokens_BT = torch.randint(0, vocabulary, PROBE_SHAPE, generator=torch.Generator().manual_seed(0))
     expected_BTV = _logits(load_reference(dtype), tokens_BT)

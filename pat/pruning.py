@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from pat import artefacts
 from pat.baselines import PRUNERS
+from pat.baselines.job import PruneJob
+from pat.calibration import Calibration
 from pat.errors import UserError
 from pat.merge import model_card, summary
 from pat.progress import say
@@ -15,23 +19,40 @@ from pat.provenance import provenance
 PRUNE_RECORD = "prune.json"
 
 
-def prune(base: Path, pruner: str, ratio: float, align: int | Literal["auto"], out: Path) -> dict[str, Any]:
+def prune(
+    base: Path,
+    pruner: str,
+    ratio: float,
+    align: int | Literal["auto"],
+    out: Path,
+    calibration: Calibration | None = None,
+    threads: int = 1,
+) -> dict[str, Any]:
     """Write the pruned checkpoint to `out` and return its record.
 
-    Raises UserError on an unknown pruner, a ratio outside (0, 1), a width that cannot be, or a base that is incomplete or changed.
+    Raises UserError on an unknown pruner, a ratio outside (0, 1), a size that cannot be, missing calibration text, or a base that is
+    incomplete or changed.
     """
     if pruner not in PRUNERS:
         raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
     if not 0.0 < ratio < 1.0:
         raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
     artefacts.check_if_listed(base)
+    torch.set_num_threads(threads)
     with artefacts.new_folder(out) as folder:
         try:
-            record = PRUNERS[pruner](base, ratio, align, folder)
+            record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration), folder)
         except ValueError as error:
             raise UserError(str(error)) from None
-        record["provenance"] = provenance({"pruner": pruner, "ratio": ratio, "align": align}, seed=0)
+        settings: dict[str, object] = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration)}
+        seed, device = (calibration.seed, calibration.device) if calibration else (0, None)
+        record["provenance"] = provenance(settings, seed, device)
         artefacts.write_json(folder / PRUNE_RECORD, record)
         artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})"))
     say(summary(record))
     return record
+
+
+def _identity(calibration: Calibration | None) -> dict[str, object] | None:
+    """Return which text was looked at, wherever it lay."""
+    return None if calibration is None else {"sha256": artefacts.sha256(calibration.path), "tokens": calibration.tokens}

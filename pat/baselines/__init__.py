@@ -1,17 +1,22 @@
 """Pruners that work on a finished checkpoint. A new one is a module here and an entry in PRUNERS.
 
-A pruner takes the source folder, the ratio and the alignment, writes a checkpoint into an empty folder and returns the record of
-its sizes and of how far it is from the model it stands for.
+A pruner takes its job, writes a checkpoint into an empty folder and returns the record of its sizes and of how far it is from the
+model it stands for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pat.baselines.channel_magnitude import prune_by_magnitude
+from pat.baselines.job import PruneJob
+from pat.baselines.slicegpt_1q import prune_rotated
 
-Pruner = Callable[[Path, float, int | Literal["auto"], Path], dict[str, Any]]
+Pruner = Callable[[PruneJob, Path], dict[str, Any]]
 
-PRUNERS: dict[str, Pruner] = {"channel-magnitude": prune_by_magnitude}
+PRUNERS: dict[str, Pruner] = {
+    "channel-magnitude": prune_by_magnitude,
+    "slicegpt-1q": prune_rotated,
+}

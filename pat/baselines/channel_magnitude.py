@@ -7,12 +7,13 @@ depend on how a model splits a factor between a gain and the weights behind it. 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pat import checkpoint
+from pat.baselines.job import PruneJob
 from pat.families import Family, Role, family_of
 from pat.fold import Fold
 from pat.mask import largest
@@ -20,23 +21,19 @@ from pat.merge import gap_to_zeroed, record_of, write_folded
 from pat.width import target_width
 
 
-def prune_by_magnitude(source: Path, ratio: float, align: int | Literal["auto"], folder: Path) -> dict[str, Any]:
-    """Write `source` without its weakest channels into `folder`, a stock checkpoint; return the record of its sizes."""
-    config = checkpoint.load_config(source)
-    family = family_of(config)
-    width = target_width(config.hidden_size, config.num_attention_heads, ratio, align)
-    kept_D = largest(channel_norms(source, family, config.hidden_size, tied=bool(config.tie_word_embeddings)), width)
-    write_folded(source, folder, Fold(family, kept_D, tied=bool(config.tie_word_embeddings)), "prune")
-    return record_of(source, folder, ratio) | gap_to_zeroed(source, kept_D, folder)
+def prune_by_magnitude(job: PruneJob, folder: Path) -> dict[str, Any]:
+    """Write the source without its weakest channels into `folder`, a stock checkpoint; return the record of its sizes."""
+    config = checkpoint.load_config(job.source)
+    family, tied = family_of(config), bool(config.tie_word_embeddings)
+    width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
+    kept_D = largest(channel_norms(job.source, family, config.hidden_size, tied=tied), width)
+    write_folded(job.source, folder, Fold(family, kept_D, tied=tied), "prune")
+    return record_of(job.source, folder, job.ratio) | gap_to_zeroed(job.source, kept_D, folder)
 
 
 def channel_norms(source: Path, family: Family, hidden_size: int, *, tied: bool) -> Tensor:
     """Return the l2 norm of all weights attached to each channel, shape (D,), fp64."""
-    gains = {
-        name.removesuffix(".weight"): tensor.double() + family.gain_offset
-        for name, tensor in checkpoint.tensors(source)
-        if family.role(name) in (Role.NORM, Role.FINAL_NORM)
-    }
+    gains = checkpoint.norm_gains(source, family)
     squares_D = torch.zeros(hidden_size, dtype=torch.float64)
     for name, tensor in checkpoint.tensors(source):
         module, _, parameter = name.rpartition(".")

@@ -1,0 +1,26 @@
+"""What a pruner is asked to do, the same for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pat.calibration import Calibration
+from pat.errors import UserError
+
+
+@dataclass(frozen=True)
+class PruneJob:
+    """The checkpoint to prune, the share to remove, what widths are multiples of, and text to measure on where there is any."""
+
+    source: Path
+    ratio: float
+    align: int | Literal["auto"] = "auto"
+    calibration: Calibration | None = None
+
+    def text(self) -> Calibration:
+        """Return the calibration text. Raises UserError where none is given."""
+        if self.calibration is None:
+            raise UserError("--calibration: is required: this pruner measures on text what it may remove; give a JSONL file")
+        return self.calibration

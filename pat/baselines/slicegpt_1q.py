@@ -1,0 +1,57 @@
+"""SliceGPT with one rotation for the whole stream: the leading principal directions are kept, the output stays a stock model.
+
+SliceGPT proper has a basis of its own before every block and a dense shortcut where two meet, which no stock class holds. With a
+single basis all shortcuts are the identity, so that a ratio removes what it says.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pat import checkpoint
+from pat.baselines.job import PruneJob
+from pat.bases import Basis, pca_basis
+from pat.calibration import Calibration, blocks
+from pat.families import family_of
+from pat.fold import Fold
+from pat.merge import gap_between, gap_to_zeroed, record_of, write_folded
+from pat.rotation import write_rotated
+from pat.width import target_width
+
+SEQUENCE_LENGTH = 2048
+SEQUENCES = 128
+ROWS_AT_ONCE = 4
+logger = logging.getLogger(__name__)
+
+
+def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
+    """Write the source, rotated and cut to its leading directions, into `folder`; return the record of its sizes.
+
+    `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the kept share of the variance.
+    """
+    config = checkpoint.load_config(job.source)
+    width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
+    basis = measured_basis(job.source, job.text())
+    rotated = folder / "rotated"
+    rotated.mkdir()
+    write_rotated(job.source, rotated, basis.directions_DD)
+    rotation = gap_between(lambda dtype: checkpoint.load_model(job.source, dtype), rotated, job.source)
+    kept_D = torch.arange(config.hidden_size) < width
+    write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=False), "prune")
+    gap = gap_to_zeroed(rotated, kept_D, folder)
+    shutil.rmtree(rotated)
+    logger.info("the leading %d of %d directions hold %.4f of the variance", width, config.hidden_size, basis.captured(width))
+    return record_of(job.source, folder, job.ratio) | gap | {"rotation_gap": rotation["logit_gap"], "captured": basis.captured(width)}
+
+
+def measured_basis(source: Path, calibration: Calibration) -> Basis:
+    """Return the principal basis of the source's stream on the calibration text."""
+    config = checkpoint.load_config(source)
+    length = min(SEQUENCE_LENGTH, config.max_position_embeddings)
+    text = blocks(calibration, checkpoint.load_tokenizer(source), length, SEQUENCES * SEQUENCE_LENGTH)
+    return pca_basis(checkpoint.load_to_measure(source, calibration.device), text.batches(ROWS_AT_ONCE))

@@ -1,0 +1,75 @@
+"""Bases of the residual stream, found on calibration text: which directions matter, the most important first.
+
+Owns the statistics and their eigenvectors. Putting a model into a basis is rotation.py's.
+Axes: B batch, T tokens, D channels, N tokens that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pat.families import family_of
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Orthonormal directions as columns and how much each matters, descending; both fp64."""
+
+    directions_DD: Tensor
+    importance_D: Tensor
+
+    def captured(self, width: int) -> float:
+        """Return the leading `width` directions' share of the whole importance."""
+        return (self.importance_D[:width].sum() / self.importance_D.sum()).item()
+
+
+@torch.no_grad()
+def pca_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Basis:
+    """Return the principal directions of what the norms hand on: every input of a norm on the stream, divided by its RMS.
+
+    So every token and every norm has the same weight, and a few tokens of huge norm do not decide alone. Not centred: an RMS norm
+    does not centre either. The second moment is summed up in fp64 (method section 12).
+    """
+    moment_DD = torch.zeros(model.config.hidden_size, model.config.hidden_size, dtype=torch.float64, device=model.device)
+
+    def add(x_ND: Tensor) -> None:
+        wide_ND = x_ND.double()
+        normed_ND = wide_ND * (wide_ND.square().mean(1, keepdim=True) + model.config.rms_norm_eps).rsqrt()
+        moment_DD.addmm_(normed_ND.T, normed_ND)
+
+    for batch in batches:
+        with _norm_inputs(model, batch["attention_mask"].bool().to(model.device), add):
+            model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
+    return principal(moment_DD)
+
+
+@contextmanager
+def _norm_inputs(model: PreTrainedModel, mask_BT: Tensor, visit: Any) -> Iterator[None]:
+    """While open, hand `visit` the tokens (N, D) that reach each norm on the stream, without padding."""
+
+    def on_input(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        visit(inputs[0][mask_BT])
+
+    family = family_of(model.config)
+    hooks = [model.get_submodule(norm).register_forward_pre_hook(on_input) for norm in family.stream_norms(model.config.num_hidden_layers)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def principal(moment_DD: Tensor) -> Basis:
+    """Return the eigenvectors of a symmetric matrix by descending eigenvalue, each with its largest entry positive."""
+    values_D, vectors_DD = torch.linalg.eigh(moment_DD)
+    values_D, vectors_DD = values_D.flip(0).clamp(min=0), vectors_DD.flip(1)
+    # An eigenvector's sign is arbitrary; fixing it makes equal inputs give equal bytes whatever the eigensolver does.
+    largest_D = vectors_DD.gather(0, vectors_DD.abs().argmax(0, keepdim=True))
+    return Basis((vectors_DD * largest_D.sign()).contiguous(), values_D)

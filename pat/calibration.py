@@ -1,0 +1,78 @@
+"""The text a pruner looks at before it cuts: rows of an instruction set or of plain text, packed into equal blocks of tokens.
+
+Owns the choice of rows and their packing; what is measured on them is the pruner's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from pat.artefacts import read_jsonl
+from pat.errors import UserError
+from pat.prompts import ANSWER_JOINT, alpaca_prompt
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where calibration text comes from and what it is worked through on.
+
+    `path` is a JSONL of `text`, or of `instruction`, `input` and `output`. `tokens` None means as many as the pruner's paper takes.
+    """
+
+    path: Path
+    tokens: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Token ids and attention mask, both (N, T); only the last block can have padding, on its right."""
+
+    ids_NT: Tensor
+    mask_NT: Tensor
+
+    def batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """Yield a model's arguments, `size` blocks at a time."""
+        for start in range(0, len(self.ids_NT), size):
+            yield {"input_ids": self.ids_NT[start : start + size], "attention_mask": self.mask_NT[start : start + size]}
+
+
+def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length: int, tokens: int) -> Blocks:
+    """Return rows in random order, end tokens between them, cut into blocks of `length` up to `calibration.tokens` or else `tokens`.
+
+    The last block is padded where the file holds less. Raises UserError on a row that is neither text nor instruction.
+    """
+    wanted = calibration.tokens or tokens
+    texts = [_text(calibration.path, number, row) for number, row in enumerate(read_jsonl(calibration.path, ()), start=1)]
+    random.Random(calibration.seed).shuffle(texts)
+    ids: list[int] = []
+    for text in texts:
+        if len(ids) >= wanted:
+            break
+        encoded = tokenizer(text)["input_ids"]
+        ids += encoded if encoded[-1:] == [tokenizer.eos_token_id] else [*encoded, tokenizer.eos_token_id]
+    ids = ids[:wanted]
+    missing = -len(ids) % length
+    ids_NT = torch.tensor(ids + [tokenizer.pad_token_id] * missing).view(-1, length)
+    mask_NT = torch.tensor([1] * len(ids) + [0] * missing).view(-1, length)
+    return Blocks(ids_NT, mask_NT)
+
+
+def _text(path: Path, number: int, row: Mapping[str, Any]) -> str:
+    """Return a row as the model would see it: plain, or the prompt with its answer as in tuning."""
+    if "text" in row:
+        return str(row["text"])
+    if "instruction" in row and "output" in row:
+        return alpaca_prompt(str(row["instruction"]), str(row.get("input") or "")) + ANSWER_JOINT + str(row["output"])
+    raise UserError(
+        f"{path}: row {number} holds neither `text` nor `instruction` and `output`; it has {', '.join(sorted(row)) or 'nothing'}"
+    )
