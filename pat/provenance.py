@@ -11,7 +11,16 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-RECORDED_PACKAGES = ("pruning-aware-tuning", "torch", "transformers", "peft", "accelerate", "tokenizers", "lm-eval", "safetensors")
+RECORDED_PACKAGES = (
+    "pruning-aware-tuning",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "lm-eval",
+    "safetensors",
+)
 
 
 def config_hash(settings: object) -> str:
