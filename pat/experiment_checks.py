@@ -106,9 +106,8 @@ class _Layer:
 def _overrides(raw: Mapping[str, Any]) -> Iterator[str]:
     """Check every cell's settings after all overrides; a problem is reported where the user wrote the value."""
     for model in _part(raw, "models"):
-        for row, method in _methods(raw).items():
-            if method.order != "tune-prune":
-                yield from _tune_problems(raw, model, row)
+        for row in _methods(raw):
+            yield from _tune_problems(raw, model, row)
         for key, kind in (("evaluation", EvaluationSettings), ("resources", Resources)):
             places: list[tuple[str, ...]] = [(key,), ("models", model, key)]
             layers = [_Layer(place, (), _part(raw, *place)) for place in places]

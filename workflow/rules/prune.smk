@@ -1,9 +1,13 @@
-"""Pruning without training the mask: the base before tuning (P→FT), or the tuned and merged model (FT→P)."""
+"""Pruning without training the mask: the base before tuning (P→FT), or the tuned and merged model (FT→P).
+
+Pruners that measure on text take the instruction set; the others leave it unread.
+"""
 
 
 rule prune_base:
     input:
         base=plan.base,
+        text=plan.instruct_file(),
     output:
         f"{CELL}/pruned/{MANIFEST}",
     log:
@@ -12,6 +16,7 @@ rule prune_base:
         f"{RESULTS}/benchmarks/prune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
         row=one_of(plan.rows_of("prune-tune")),
+    threads: plan.tune_threads
     resources:
         gpu=plan.gpu("prune"),
         mem_mb=plan.memory("prune"),
@@ -21,16 +26,20 @@ rule prune_base:
         out=subpath(output[0], parent=True),
         pruner=plan.pruner,
         align=plan.align,
+        device=plan.tuning_device,
+        threads=plan.tune_threads,
     message:
         "prune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}"
     shell:
         "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
+        " --calibration {input.text} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
         " --out {params.out} --log {log}"
 
 
 rule prune_tuned:
     input:
         base=f"{plan.tuned_cell}/merged/{MANIFEST}",
+        text=plan.instruct_file(),
     output:
         f"{CELL}/merged/{MANIFEST}",
     log:
@@ -39,6 +48,7 @@ rule prune_tuned:
         f"{RESULTS}/benchmarks/prune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
         row=one_of(plan.rows_of("tune-prune")),
+    threads: plan.tune_threads
     resources:
         gpu=plan.gpu("prune"),
         mem_mb=plan.memory("prune"),
@@ -48,8 +58,11 @@ rule prune_tuned:
         out=subpath(output[0], parent=True),
         pruner=plan.pruner,
         align=plan.align,
+        device=plan.tuning_device,
+        threads=plan.tune_threads,
     message:
         "prune the tuned {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
+        " --calibration {input.text} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
         " --out {params.out} --log {log}"

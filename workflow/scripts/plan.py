@@ -215,6 +215,10 @@ class Plan:
         """Return what a pruned width is rounded to."""
         return self.experiment.tune_job(wildcards.model, wildcards.row).pat.align
 
+    def tuning_device(self, wildcards: Wildcards) -> str:
+        """Return where a row's tensors are worked on; a pruner measures there too."""
+        return self.experiment.tune_job(wildcards.model, wildcards.row).tuning.device
+
     def evaluation_settings(self, wildcards: Wildcards) -> str:
         """Return how a model is scored."""
         return as_json(self.experiment.evaluation_of(wildcards.model))
@@ -261,7 +265,7 @@ class Plan:
         return settings.threads if settings else 1
 
     def tune_threads(self, wildcards: Wildcards) -> int:
-        """Return the threads of a tuning."""
+        """Return the threads of a tuning, and of the pruning before or after it."""
         return self.experiment.tune_job(wildcards.model, wildcards.row).tuning.threads
 
     def evaluation_threads(self, wildcards: Wildcards) -> int:
