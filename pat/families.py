@@ -37,7 +37,8 @@ class Family:
     """Names of one architecture's modules. Layer modules are relative to `layers.<index>`.
 
     `gain_offset` is 1 where the norm multiplies by 1 + g instead of g. `embedding_factor` says that the model multiplies its
-    embedding by sqrt(hidden_size).
+    embedding by sqrt(hidden_size). `uneven_heads_as` is a model type with the same arithmetic for weights without biases, where the
+    family's own config refuses a head count that does not divide the hidden size.
     """
 
     model_type: str
@@ -54,6 +55,7 @@ class Family:
     head: str = "lm_head"
     gain_offset: float = 0.0
     embedding_factor: bool = False
+    uneven_heads_as: str | None = None
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -64,6 +66,16 @@ class Family:
     def readers(self) -> tuple[str, ...]:
         """The linear layers that read the stream inside a decoder layer."""
         return tuple(reader for _, readers in self.readers_of_norm for reader in readers)
+
+    @property
+    def head_rows(self) -> tuple[str, ...]:
+        """The linear layers whose output rows belong to attention heads: queries, keys and values."""
+        return self.readers_of_norm[0][1]
+
+    @property
+    def neuron_rows(self) -> tuple[str, ...]:
+        """The linear layers whose output rows are neurons of the feed-forward block."""
+        return self.readers_of_norm[1][1]
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -118,7 +130,7 @@ class Family:
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family("llama"),  # also Yi, whose checkpoints are Llama's
+        Family("llama", uneven_heads_as="mistral"),  # also Yi, whose checkpoints are Llama's
         Family("mistral"),
         Family("qwen2"),
         Family("qwen3", inside=("self_attn.q_norm", "self_attn.k_norm")),

@@ -12,11 +12,13 @@ from typing import Any
 
 from pat.baselines.channel_magnitude import prune_by_magnitude
 from pat.baselines.job import PruneJob
+from pat.baselines.llm_pruner import prune_units
 from pat.baselines.slicegpt_1q import prune_rotated
 
 Pruner = Callable[[PruneJob, Path], dict[str, Any]]
 
 PRUNERS: dict[str, Pruner] = {
     "channel-magnitude": prune_by_magnitude,
+    "llm-pruner": prune_units,
     "slicegpt-1q": prune_rotated,
 }
