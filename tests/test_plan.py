@@ -1,0 +1,127 @@
+"""The plan behind the rules: constraints that match nothing else, resources that grow, sources that may be away, equal arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collect_cell import joined
+from pat.artefacts import write_json
+from pat.errors import UserError
+from pat.experiment import Experiment, load_experiment
+from plan import Plan, as_json, existing, one_of
+
+names = st.text(alphabet="ab.-_|+()", min_size=1, max_size=6)
+
+
+def smoke(**changes: Any) -> Experiment:
+    return load_experiment(yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | changes, "x.yaml")
+
+
+def job(row: str = "pat", ratio: str = "0.5", **others: str) -> Any:
+    return SimpleNamespace(model="tiny", row=row, ratio=ratio, seed="0", **others)
+
+
+@given(st.lists(names, max_size=4), names)
+def test_a_constraint_matches_its_names_alone(known: list[str], name: str) -> None:
+    assert bool(re.fullmatch(one_of(known), name)) == (name in known)
+
+
+def test_equal_settings_are_equal_arguments_whatever_their_order() -> None:
+    assert as_json({"b": 1, "a": {"d": 2, "c": 3}}) == as_json({"a": {"c": 3, "d": 2}, "b": 1})
+
+
+def test_sources_that_are_away_are_no_inputs(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for name in ("b.json", "inner/a.json"):
+        (tmp_path / "folder" / name).touch()
+    assert existing(tmp_path / "gone") == []
+    assert existing(tmp_path / "folder") == [str(tmp_path / "folder" / name) for name in ("b.json", "inner/a.json")]
+
+
+def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["models"]["tiny"]["resources"] = {"tune": {"mem_mb": 1000, "gpu": 2}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    assert [plan.memory("tune")(job(), attempt) for attempt in (1, 2, 3)] == [1000, 1500, 2000]
+    assert plan.gpu("tune")(job()) == 2
+    assert plan.gpu("tune")(SimpleNamespace()) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "base", "ratio", "steps"),
+    [
+        ("pat", "models/{model}", "0.5", ["pat/0.5/seed0/merged/merge.json"]),
+        (
+            "channel-magnitude-pft",
+            "{model}/{row}/{ratio}/seed{seed}/pruned",
+            "0",
+            ["channel-magnitude-pft/0.5/seed0/pruned/prune.json", "channel-magnitude-pft/0.5/seed0/merged/merge.json"],
+        ),
+        (
+            "channel-magnitude-ftp",
+            "models/{model}",
+            "0",
+            ["lora/0/seed0/merged/merge.json", "channel-magnitude-ftp/0.5/seed0/merged/prune.json"],
+        ),
+    ],
+)
+def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio: str, steps: list[str]) -> None:
+    plan = Plan(smoke())
+    assert plan.tuning_base(job(row)) == f"results/smoke/{base}/manifest.json"
+    assert plan.tuning_ratio(job(row)) == ratio
+    assert plan.step_records(job(row)) == " ".join(f"--step results/smoke/tiny/{step}" for step in steps)
+
+
+def test_the_corpus_is_no_held_out_text() -> None:
+    plan = Plan(smoke())
+    assert plan.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]
+    assert plan.text_files() == ["results/smoke/data/world/text/heldout.jsonl"]
+
+
+def test_only_hub_sources_are_fetched() -> None:
+    plan = Plan(load_experiment(ROOT / "config" / "smollm2.yaml", "x.yaml"))
+    fetched = plan.fetched_files()
+    assert "results/smollm2/models/smollm2-135m/manifest.json" in fetched
+    assert set(plan.data_files()) < set(fetched)
+    assert Plan(smoke()).fetched_files() == []
+
+
+def records(folder: Path) -> tuple[Path, list[Path], Path]:
+    """Write the JSONs of a cell that was pruned and then tuned; return their paths."""
+    sizes = [(96, 48, 0.5), (48, 48, 2e-6)]
+    steps = [folder / "prune.json", folder / "merge.json"]
+    for path, (before, after, gap) in zip(steps, sizes, strict=True):
+        count = {"before": {"unique": 10 * before}, "after": {"unique": 10 * after}}
+        write_json(path, {"hidden_size": {"before": before, "after": after}, "parameters": count, "logit_gap": gap, "provenance": {"seed": 0}})
+    write_json(folder / "tuning.json", {"trainable_parameters": 7, "history": [1, 2], "wall_s": 3.0, "provenance": {"seed": 1}})
+    write_json(folder / "evaluation.json", {"tasks": {}, "mean": {}, "perplexity": {}, "harness": {}, "provenance": {"seed": 2}})
+    return folder / "tuning.json", steps, folder / "evaluation.json"
+
+
+def test_a_cells_sizes_go_from_before_its_first_step_to_after_its_last(tmp_path: Path) -> None:
+    tuning, steps, evaluation = records(tmp_path)
+    cell = joined({"method": "x"}, tuning, steps, evaluation)
+    assert (cell["hidden_size"], cell["ratio_effective"]) == ({"before": 96, "after": 48}, 0.5)
+    assert cell["parameters"] == {"before": {"unique": 960}, "after": {"unique": 480}}
+    assert cell["logit_gap"] == 0.5
+    assert cell["tuning"] == {"trainable_parameters": 7, "wall_s": 3.0}
+    assert set(cell["provenance"]) == {"tune", "prune", "merge", "evaluate"}
+
+
+def test_a_record_that_lacks_a_field_is_a_message(tmp_path: Path) -> None:
+    tuning, steps, evaluation = records(tmp_path)
+    broken = json.loads(steps[1].read_text())
+    del broken["parameters"]
+    write_json(steps[1], broken)
+    with pytest.raises(UserError, match=r"merge\.json.*lacks the field 'parameters'"):
+        joined({}, tuning, steps, evaluation)
