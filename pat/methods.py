@@ -7,7 +7,7 @@ from typing import Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
-Pruner = Literal["channel-magnitude"]
+Pruner = Literal["channel-magnitude", "slicegpt-1q", "llm-pruner"]
 Order = Literal["tune", "prune-tune", "tune-prune"]
 
 
@@ -41,5 +41,9 @@ _ALL = (
     Method("pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True),
     Method("channel-magnitude-pft", "Channel magnitude", "P→FT", "lora", "channel-magnitude", "prune-tune", prunes=True),
     Method("channel-magnitude-ftp", "Channel magnitude", "FT→P", "lora", "channel-magnitude", "tune-prune", prunes=True),
+    Method("slicegpt-1q-pft", "SliceGPT-1Q", "P→FT", "lora", "slicegpt-1q", "prune-tune", prunes=True),
+    Method("slicegpt-1q-ftp", "SliceGPT-1Q", "FT→P", "lora", "slicegpt-1q", "tune-prune", prunes=True),
+    Method("llm-pruner-pft", "LLM-Pruner", "P→FT", "lora", "llm-pruner", "prune-tune", prunes=True),
+    Method("llm-pruner-ftp", "LLM-Pruner", "FT→P", "lora", "llm-pruner", "tune-prune", prunes=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -98,11 +98,12 @@ def test_only_hub_sources_are_fetched() -> None:
 
 def records(folder: Path) -> tuple[Path, list[Path], Path]:
     """Write the JSONs of a cell that was pruned and then tuned; return their paths."""
-    sizes = [(96, 48, 0.5), (48, 48, 2e-6)]
+    figures = [(96, 48, 0.5), (48, 48, 2e-6)]
     steps = [folder / "prune.json", folder / "merge.json"]
-    for path, (before, after, gap) in zip(steps, sizes, strict=True):
+    for path, (before, after, gap) in zip(steps, figures, strict=True):
         count = {"before": {"unique": 10 * before}, "after": {"unique": 10 * after}}
-        write_json(path, {"hidden_size": {"before": before, "after": after}, "parameters": count, "logit_gap": gap, "provenance": {"seed": 0}})
+        sizes = {"hidden_size": {"before": before, "after": after}, "parameters": count, "ratio_effective": 1 - after / before}
+        write_json(path, {**sizes, "logit_gap": gap, "provenance": {"seed": 0}})
     write_json(folder / "tuning.json", {"trainable_parameters": 7, "history": [1, 2], "wall_s": 3.0, "provenance": {"seed": 1}})
     write_json(folder / "evaluation.json", {"tasks": {}, "mean": {}, "perplexity": {}, "harness": {}, "provenance": {"seed": 2}})
     return folder / "tuning.json", steps, folder / "evaluation.json"

@@ -10,10 +10,12 @@ import torch
 from tiny_models import CONFIGS, random_tokens, tiny_model
 from transformers import AutoModelForCausalLM
 
+from pat.baselines import PRUNERS
 from pat.baselines.channel_magnitude import channel_norms
 from pat.errors import UserError
 from pat.families import family_of
 from pat.masked import kept_channels_only
+from pat.methods import METHODS
 from pat.pruning import prune
 
 
@@ -72,3 +74,7 @@ def test_refusals(pruner: str, ratio: float, align: Any, message: str, tmp_path:
     with pytest.raises(UserError, match=message):
         prune(tmp_path / "base", pruner, ratio, align, tmp_path / "pruned")
     assert not (tmp_path / "pruned").exists()
+
+
+def test_every_method_that_names_a_pruner_has_one() -> None:
+    assert {method.pruner for method in METHODS.values() if method.pruner} == set(PRUNERS)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,7 @@ def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Pa
             "schema": SCHEMA,
             "hidden_size": widths,
             "parameters": sizes,
-            "ratio_effective": 1.0 - widths["after"] / widths["before"],
+            "ratio_effective": 1.0 - math.prod(1.0 - record["ratio_effective"] for record in records),
             "logit_gap": max(gaps, default=None),
             "trainable_parameters": tuned["trainable_parameters"],
             "tuning": {key: value for key, value in tuned.items() if key not in ("history", "provenance")},

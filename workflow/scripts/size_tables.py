@@ -52,7 +52,8 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
     header = ["Model", "Method", "Mode", "requested", "effective", "width", "parameters", "removed", "without embeddings", "removed",
               "trainable", "logit gap"]  # fmt: skip
     caption = (f"{grid.cells[0].experiment}: sizes. requested, effective: share of the hidden width that was asked for and that was "
-               "removed (the width is rounded to what the architecture accepts). parameters: each tensor once. logit gap: largest "
+               "removed (the width is rounded to what the architecture accepts), of all parameters where a method leaves the width. "
+               "parameters: each tensor once. logit gap: largest "
                "difference between the logits before and after the merge.")
     return Layout(caption, header, body, text_columns=3, notes=["A range: the seeds differ."]), pd.DataFrame(frames)
 
