@@ -8,7 +8,8 @@ export PATH := $(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow lint lock clean clean-results
+MACHINE ?= $(shell nproc) CPU cores
+.PHONY: help demo run reference test test-slow lint lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +20,10 @@ demo: run  ## make the environment, run the embedded demo, print its table
 run: $(VENV)/.base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
 	@tools/run $(CONFIG)
 	@python workflow/scripts/summary.py --results results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG))
+
+reference: run  ## run an experiment and keep it under results/reference: make reference CONFIG=… MACHINE="what it ran on"
+	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG)); python workflow/scripts/reference.py --results results/$$name \
+	  --out results/reference/$$name --machine "$(MACHINE)"
 
 test: $(VENV)/.dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
 	@python -m pytest

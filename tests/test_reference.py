@@ -1,0 +1,54 @@
+"""References: what the README shows is what is kept, and only finished, committed work is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pat.artefacts import write_json, write_text
+from pat.errors import UserError
+from reference import keep, marks, readme_block, update, with_block
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCES = ROOT / "results" / "reference"
+ORIGIN = {
+    "git_commit": "0123456789abcdef", "git_dirty": False, "versions": {"torch": "2.13.0", "transformers": "5.23.0"}, "python": "3.11.7",
+    "device": "cpu",
+}  # fmt: skip
+
+
+def finished(folder: Path, **changes: object) -> Path:
+    results = folder / "results" / "toy"
+    write_json(results / "m" / "pat" / "0.25" / "seed0" / "cell.json", {"provenance": {"tune": ORIGIN | changes, "prune": None}})
+    write_text(results / "tables" / "table1.md", "| a |\n| --- |\n| 1 |\n")
+    write_json(results / "tables" / "manifest.json", {"files": {}})
+    write_text(folder / "README.md", "before\n<!-- toy:start -->\nold\n<!-- toy:end -->\nafter\n")
+    return results
+
+
+def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
+    results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
+    update(results, out, tmp_path / "README.md", "a machine")
+    shown = (tmp_path / "README.md").read_text()
+    assert shown.startswith("before\n") and shown.endswith("after\n") and "old" not in shown
+    assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
+    assert (out / "cells/m/pat/0.25/seed0/cell.json").is_file()
+    assert with_block(shown, "toy", readme_block(out)) == shown
+
+
+def test_changed_code_and_unfinished_work_are_refused(tmp_path: Path) -> None:
+    results = finished(tmp_path, git_dirty=True)
+    with pytest.raises(UserError, match="uncommitted changes"):
+        keep(results, tmp_path / "out", "a machine")
+    with pytest.raises(UserError, match="no finished experiment"):
+        keep(tmp_path / "nowhere", tmp_path / "out", "a machine")
+    with pytest.raises(UserError, match="lacks the lines"):
+        with_block("no marks", "toy", "block")
+
+
+@pytest.mark.parametrize("reference", sorted(REFERENCES.glob("*/origin.json")), ids=lambda path: path.parent.name)
+def test_the_projects_readme_agrees_with_its_references(reference: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if marks(reference.parent.name)[0] in readme:
+        assert with_block(readme, reference.parent.name, readme_block(reference.parent)) == readme

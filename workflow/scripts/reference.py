@@ -1,0 +1,118 @@
+"""Keeps a finished experiment as a reference: its tables, its cells and what made them, and the README's table from it.
+
+Writes `results/reference/<name>/` and the block of README.md that is marked with that name. Nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pat.artefacts import new_folder, read_json, write_json, write_text
+from pat.errors import UserError
+from script_errors import run_reporting_errors
+
+SHOWN_TABLES = ("table1.md", "table1_acc.md")
+FROM_EACH_CELL = ("cell.json", "adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
+
+
+def keep(results: Path, out: Path, machine: str) -> None:
+    """Copy tables, figures and the JSONs behind them into `out`, with a record of what made them.
+
+    Raises UserError where the experiment is not finished, or its cells come from different commits or from changed code.
+    """
+    cells = sorted(results.glob("*/*/*/seed*/cell.json"))
+    if not cells or not (results / "tables" / "manifest.json").is_file():
+        raise UserError(f"--results {results}: holds no finished experiment (cells and tables); run it first")
+    record = {"experiment": results.name, "machine": machine, "cells": len(cells), **_common_origin(cells)}
+    with new_folder(out) as folder:
+        shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns("manifest.json"))
+        for figure in sorted((results / "figures").rglob("*.png")):
+            _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
+        for cell in cells:
+            for name in FROM_EACH_CELL:
+                if (cell.parent / name).is_file():
+                    _copy(cell.parent / name, folder / "cells" / cell.parent.relative_to(results) / name)
+        write_json(folder / "origin.json", record)
+
+
+def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
+    """Return commits and versions that all phases of all cells share. Raises UserError on changed code."""
+    origins = [phase for cell in cells for phase in read_json(cell)["provenance"].values() if phase]
+    if any(origin["git_dirty"] for origin in origins):
+        raise UserError("some cells were made by code with uncommitted changes; a reference must name its commit: commit, then run again")
+    return {
+        "git_commits": sorted({str(origin["git_commit"]) for origin in origins}),
+        "versions": origins[0]["versions"],
+        "python": sorted({origin["python"] for origin in origins}),
+        "devices": sorted({origin["device"] for origin in origins}),
+        "platform": platform.platform(),
+    }
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Return the two lines between which README.md holds the tables of the reference `name`."""
+    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+
+
+def readme_block(reference: Path) -> str:
+    """Return what README.md shows of a reference: where and by what it was made, then its tables."""
+    origin = read_json(reference / "origin.json")
+    commits = ", ".join(f"`{commit[:10]}`" for commit in origin["git_commits"])
+    shown = [
+        (reference / "tables" / name).read_text(encoding="utf-8").strip()
+        for name in SHOWN_TABLES
+        if (reference / "tables" / name).is_file()
+    ]
+    made_by = (
+        f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
+        f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
+        f"Made anew by `make reference CONFIG=config/{origin['experiment']}.yaml`."
+    )
+    return "\n\n".join([made_by, *shown])
+
+
+def _shown_path(reference: Path) -> str:
+    return "/".join(reference.parts[-3:])
+
+
+def with_block(readme: str, name: str, block: str) -> str:
+    """Return the README's text with the marked block replaced. Raises UserError where its marks are missing."""
+    start, end = marks(name)
+    before, found_start, rest = readme.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise UserError(f"README.md: lacks the lines {start} and {end}, between which the tables of {name} belong")
+    return f"{before}{start}\n{block}\n{end}{after}"
+
+
+def update(results: Path, out: Path, readme: Path, machine: str) -> Mapping[str, object]:
+    """Keep the reference, then bring the README's block up to date; return the reference's record."""
+    keep(results, out, machine)
+    write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out)))
+    record: Mapping[str, object] = read_json(out / "origin.json")
+    return record
+
+
+def main(
+    results: Annotated[Path, typer.Option(help="results/<experiment>, finished")],
+    out: Annotated[Path, typer.Option(help="results/reference/<name>")],
+    machine: Annotated[str, typer.Option(help="what it ran on, in words")],
+    readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
+) -> None:
+    """Keep a finished experiment as a reference and show it in the README."""
+    run_reporting_errors(lambda: f"{out}: {update(results, out, readme, machine)['cells']} cells kept")
+
+
+if __name__ == "__main__":
+    typer.run(main)
