@@ -51,7 +51,7 @@ def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
         "versions": origins[0]["versions"],
         "python": sorted({origin["python"] for origin in origins}),
         "devices": sorted({origin["device"] for origin in origins}),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
     }
 
 
