@@ -38,7 +38,9 @@ def reload_stock(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
-@pytest.mark.parametrize("choices", [{}, {"hio_rank": "dense"}, {"variant": "release"}, {"hio_rank": 0}], ids=["low-rank", "dense", "release", "mask"])
+@pytest.mark.parametrize(
+    "choices", [{}, {"hio_rank": "dense"}, {"variant": "release"}, {"hio_rank": 0}], ids=["low-rank", "dense", "release", "mask"]
+)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_merged_equals_masked(name: str, choices: dict[str, Any], use_dora: bool, tmp_path: Path) -> None:
     model = trained(name, use_dora=use_dora, **choices)
@@ -112,7 +114,11 @@ def first(tensors: dict[str, torch.Tensor], ending: str) -> str:
     [
         ("adapter_model.safetensors", lambda t: t.update({"base_model.model.model.norm.extra": torch.zeros(1)}), "norm.extra"),
         ("adapter_model.safetensors", lambda t: t.pop(first(t, "lora_B.weight")), "lora_A, lora_B"),
-        ("adapter_model.safetensors", lambda t: t.update({n.replace("layers.0", "layers.9"): t[n].clone() for n in list(t) if "layers.0" in n}), "layers.9"),
+        (
+            "adapter_model.safetensors",
+            lambda t: t.update({n.replace("layers.0", "layers.9"): t[n].clone() for n in list(t) if "layers.0" in n}),
+            "layers.9",
+        ),
         ("hsm.safetensors", lambda t: t.pop(first(t, "operator.up")), "missing"),
         ("hsm.safetensors", lambda t: t.update({"stray": torch.zeros(1)}), "stray"),
         ("hsm.safetensors", lambda t: t.update({"mask.proxy": torch.zeros(40)}), "wrong shape"),
@@ -170,14 +176,19 @@ def test_bf16_checkpoints_stay_bf16_and_close(tmp_path: Path) -> None:
 
 
 PEAK_MEMORY_PROBE = """
-import resource, sys
+import sys
 from pathlib import Path
 import pat.merge
+
+def kib(field):
+    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)).split()[1])
+
 small, large = map(Path, sys.argv[1:])
 pat.merge.merge(small / "base", small / "adapter", small / "merged")  # brings in every module
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+before = kib("VmRSS")
 pat.merge.merge(large / "base", large / "adapter", large / "merged")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(kib("VmHWM") - before)
 """
 
 
