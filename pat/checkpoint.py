@@ -5,9 +5,11 @@ Never holds a whole model. Only safetensors are read.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
               "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
-MIN_SHARD_BYTES = 256 * 2**20
+MIN_SHARD_BYTES = 64 * 2**20
 MAX_SHARD_BYTES = 4 * 2**30
 FP32_BYTES = 4 * 2**30
 """Weights larger than this are checked and measured in their own dtype, so that it needs no more memory than loading them."""
@@ -156,11 +158,20 @@ def write_shards(folder: Path, named: Iterable[tuple[str, Tensor]], source_bytes
         if pending and held + tensor.nbytes > limit:
             files.append(_write_part(folder, len(files), pending))
             pending, held = {}, 0
+            _return_freed_memory()
         pending[name] = tensor
         held += tensor.nbytes
         total += tensor.nbytes
     files.append(_write_part(folder, len(files), pending))
+    pending = {}
+    _return_freed_memory()
     _name_parts(folder, files, total)
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back to the system where the C library is glibc, which would otherwise keep all blocks below 32 MB."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _write_part(folder: Path, part: int, named: dict[str, Tensor]) -> list[str]:
