@@ -207,7 +207,7 @@ class PatModel(PeftModelForCausalLM):
         state = get_peft_model_state_dict(self)
         fold = make_fold(self.family, base.config, self.sparsifier, collect_updates(state, self.active_peft_config, "this model"))
         narrower = merged_config(base.config, self.width)
-        merged: Any = AutoModelForCausalLM.from_config(narrower, dtype=base.dtype)  # type: ignore[no-untyped-call]
+        merged: Any = AutoModelForCausalLM.from_config(narrower, dtype=base.dtype)
         folded = {name: fold(name, tensor) for name, tensor in base_tensors(base)}
         fold.check_all_used()
         merged.load_state_dict(folded, strict=not base.config.tie_word_embeddings)

@@ -167,7 +167,7 @@ def pretraining_record(
     trainer: Trainer, model: PreTrainedModel, settings: PretrainSettings, blocks: Blocks, heldout: Blocks | None
 ) -> dict[str, Any]:
     """Return what `pretraining.json` says of the run: sizes, tokens seen, the course of the loss, the held-out loss."""
-    modules: Any = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    modules: Any = (model.get_input_embeddings(), model.get_output_embeddings())
     embeddings = {id(module.weight): module.weight.numel() for module in modules}  # tied ones once
     unique = sum(parameter.numel() for parameter in model.parameters())
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -185,7 +185,7 @@ def pretraining_record(
 @torch.no_grad()
 def mean_loss(model: PreTrainedModel, blocks: Blocks, settings: PretrainSettings) -> float:
     """Return the cross-entropy per token, in nats, over the blocks."""
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     total = 0.0
     for batch in DataLoader(blocks, batch_size=settings.batch_size, collate_fn=stack):
         on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}

@@ -38,7 +38,7 @@ def streamed_products(model: nn.Module, names: Iterable[str], visit: Callable[[s
     hooks = []
     for name in names:
         weight = model.get_parameter(name).requires_grad_(True)
-        hooks.append(weight.register_post_accumulate_grad_hook(hook(name)))  # type: ignore[no-untyped-call]
+        hooks.append(weight.register_post_accumulate_grad_hook(hook(name)))
     try:
         yield
     finally:

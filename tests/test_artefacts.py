@@ -72,7 +72,12 @@ def test_equal_values_give_equal_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('{"a": 1}\nnot json\n', ":2: is not valid JSON"), ('{"a": 1}\n[1]\n', ":2: must be a JSON object"), ('{"b": 1}\n', ":1: lacks"), ("\n", "no rows")],
+    [
+        ('{"a": 1}\nnot json\n', ":2: is not valid JSON"),
+        ('{"a": 1}\n[1]\n', ":2: must be a JSON object"),
+        ('{"b": 1}\n', ":1: lacks"),
+        ("\n", "no rows"),
+    ],
 )
 def test_broken_lines_are_named(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"

@@ -19,7 +19,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "message"),
     [
         (("merge", "--base", "nowhere", "--adapter", "nowhere", "--out", "x"), "nowhere"),
-        (("prune", "--base", "nowhere", "--pruner", "channel-magnitude", "--ratio", "0.5", "--out", "x", "--align", "seven"), "--align 'seven'"),
+        (
+            ("prune", "--base", "nowhere", "--pruner", "channel-magnitude", "--ratio", "0.5", "--out", "x", "--align", "seven"),
+            "--align 'seven'",
+        ),
         (("import-model", "--out", "x"), "exactly one of --path and --hub"),
         (("tune", "--base", "b", "--data", "d", "--tuner", "pat", "--settings", "{}", "--run-dir", "r", "--out", "x"), "tuning"),
     ],

@@ -33,7 +33,10 @@ def test_a_channel_silent_at_every_write_is_silent_in_the_whole_stream(name: str
     kept = torch.arange(48) % 3 != 0
     kept_channels_only(model, kept)
     seen: list[torch.Tensor] = []
-    for norm in [model.get_submodule(family_of(model.config).final_norm), *[m for n, m in model.named_modules() if n.endswith("layernorm")]]:
+    for norm in [
+        model.get_submodule(family_of(model.config).final_norm),
+        *[m for n, m in model.named_modules() if n.endswith("layernorm")],
+    ]:
         norm.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     model(input_ids=random_tokens())
     assert len(seen) == 1 + 2 * 3

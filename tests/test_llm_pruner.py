@@ -89,7 +89,7 @@ def test_head_counts_that_the_own_config_refuses(biases: bool, model_type: str, 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
         LlamaConfig(**shape, initializer_range=0.2, rope_parameters={"rope_theta": 500.0, "rope_type": "default"})
-    )  # type: ignore[no-untyped-call]
+    )
     stock, record = prune_tiny("llama", tmp_path, 0.35, model)
     assert (stock.config.model_type, stock.config.num_attention_heads) == (model_type, heads)
     assert record["logit_gap"] <= 1e-4 and record["ratio_effective"] == pytest.approx(0.35, abs=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from pat.mask import UnifiedMask, gate, largest, offset, straight_through_count,
 MILESTONES = st.integers(min_value=2, max_value=20_000)
 
 
-def make_mask(hidden_size: int = 12, width: int = 8, total_steps: int = 60, **choices: object) -> UnifiedMask:
-    return UnifiedMask(hidden_size, width, PatConfig(pruning_ratio=1 - width / hidden_size, total_steps=total_steps, **choices))  # type: ignore[arg-type]
+def make_mask(hidden_size: int = 12, width: int = 8, total_steps: int = 60, **choices: Any) -> UnifiedMask:
+    return UnifiedMask(hidden_size, width, PatConfig(pruning_ratio=1 - width / hidden_size, total_steps=total_steps, **choices))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), MILESTONES)
@@ -76,9 +77,11 @@ def test_release_active_loss_by_hand() -> None:
     assert mask.active_loss().item() == pytest.approx(10 * 1 / 2 + pull)
 
 
-@pytest.mark.parametrize("choices", [{}, {"count": "loss"}, {"count": "loss", "decide_fraction": 1.0}, {"variant": "release"}, {"mask": "frozen"}])
+@pytest.mark.parametrize(
+    "choices", [{}, {"count": "loss"}, {"count": "loss", "decide_fraction": 1.0}, {"variant": "release"}, {"mask": "frozen"}]
+)
 @pytest.mark.parametrize("width", [1, 5, 11])
-def test_exactly_the_wanted_channels_survive(choices: dict[str, object], width: int) -> None:
+def test_exactly_the_wanted_channels_survive(choices: dict[str, Any], width: int) -> None:
     mask = make_mask(width=width, **choices)
     noise = torch.Generator().manual_seed(1)
     for _ in range(60):

@@ -32,7 +32,8 @@ def save_pair(model: PatModel, name: str, folder: Path) -> tuple[Path, Path]:
 
 def reload_stock(folder: Path) -> Any:
     """Open a folder with stock transformers alone; nothing may be missing or left over."""
-    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    model, report = loaded
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
     return model.eval()
 
@@ -69,7 +70,7 @@ def test_in_memory_and_on_disk_merges_agree(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["llama-grouped", "gemma", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("use_cache", [False, True])
 def test_greedy_generation_is_identical(name: str, use_cache: bool) -> None:
-    model = trained(name)
+    model: Any = trained(name)
     stock: Any = model.merge_and_unload()
     prompt = random_tokens(1, 6, seed=5)
     settings = {"max_new_tokens": 12, "do_sample": False, "use_cache": use_cache, "eos_token_id": None}
@@ -164,7 +165,8 @@ def test_the_record_counts_what_is_there(tmp_path: Path) -> None:
 def test_bf16_checkpoints_stay_bf16_and_close(tmp_path: Path) -> None:
     model = trained("llama-grouped")
     base, adapter = save_pair(model, "llama-grouped", tmp_path)
-    tiny_model("llama-grouped").to(torch.bfloat16).save_pretrained(base)
+    halved: Any = tiny_model("llama-grouped")
+    halved.to(torch.bfloat16).save_pretrained(base)
     merge(base, adapter, tmp_path / "merged")
     stock = reload_stock(tmp_path / "merged")
     assert {p.dtype for p in stock.parameters()} == {torch.bfloat16}
@@ -201,7 +203,7 @@ def test_streaming_needs_little_memory(tmp_path: Path) -> None:
     )
     from pat import PatConfig, attach
 
-    base: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    base: Any = AutoModelForCausalLM.from_config(config)
     base.save_pretrained(tmp_path / "base", max_shard_size="100MB")
     size = sum(path.stat().st_size for path in (tmp_path / "base").glob("*.safetensors"))
     model = attach(base, PatConfig(pruning_ratio=0.25, hio_rank=8, lora_rank=4, total_steps=6))

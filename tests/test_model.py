@@ -136,12 +136,13 @@ def test_loss_terms_enter_only_in_training() -> None:
 
 
 def test_bf16_trains_and_keeps_dead_channels_at_zero(tmp_path: Path) -> None:
-    model = attach(tiny_model("llama").to(torch.bfloat16), PatConfig(pruning_ratio=0.25, hio_rank=4, lora_rank=3))
+    stock: Any = tiny_model("llama")
+    model = attach(stock.to(torch.bfloat16), PatConfig(pruning_ratio=0.25, hio_rank=4, lora_rank=3))
     assert model.sparsifier.mask.proxy.dtype == torch.float32
     Trainer(model=model, args=arguments(tmp_path, bf16=True), train_dataset=RandomRows(), callbacks=[PatCallback()]).train()
     dead = ~model.sparsifier.mask.kept
     streams: list[torch.Tensor] = []
-    model.get_base_model().model.norm.register_forward_pre_hook(lambda _module, inputs: streams.append(inputs[0]))
+    stock.model.norm.register_forward_pre_hook(lambda _module, inputs: streams.append(inputs[0]))
     model.eval()(input_ids=random_tokens())
     assert streams[0].dtype == torch.bfloat16 and streams[0][..., dead].abs().max() == 0
     merged: Any = model.merge_and_unload()
@@ -165,7 +166,7 @@ def test_padding_changes_nothing(name: str, side: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES_ONCE)
 def test_generation_with_and_without_cache_and_in_a_padded_batch(name: str) -> None:
-    model = trained(name)
+    model: Any = trained(name)
     settings: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     long, short = random_tokens(1, 8, seed=1), random_tokens(1, 5, seed=2)
     cached = model.generate(input_ids=long, use_cache=True, **settings)
@@ -180,7 +181,12 @@ def test_generation_with_and_without_cache_and_in_a_padded_batch(name: str) -> N
 def test_saving_and_loading_brings_back_the_same_model(choices: dict[str, Any], tmp_path: Path) -> None:
     model = trained("llama-grouped", **choices)
     model.save_pretrained(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "hsm.safetensors", "pat_config.json"}
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "hsm.safetensors",
+        "pat_config.json",
+    }
     loaded = PatModel.from_pretrained(tiny_model("llama-grouped"), tmp_path)
     tokens = random_tokens()
     with torch.no_grad():

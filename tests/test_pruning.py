@@ -67,7 +67,11 @@ def test_the_score_does_not_depend_on_where_a_factor_sits(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("pruner", "ratio", "align", "message"),
-    [("magic", 0.5, "auto", "one of channel-magnitude"), ("channel-magnitude", 0.0, "auto", "between 0 and 1"), ("channel-magnitude", 0.5, 64, "align=64")],
+    [
+        ("magic", 0.5, "auto", "one of channel-magnitude"),
+        ("channel-magnitude", 0.0, "auto", "between 0 and 1"),
+        ("channel-magnitude", 0.5, 64, "align=64"),
+    ],
 )
 def test_refusals(pruner: str, ratio: float, align: Any, message: str, tmp_path: Path) -> None:
     tiny_model("llama").save_pretrained(tmp_path / "base")

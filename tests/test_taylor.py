@@ -51,7 +51,7 @@ def products_of(model: Any, tokens: Tensor) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     names = [f"model.layers.{layer}.{linear}.weight" for layer in range(LAYERS) for linear in family_of(model.config).linears]
     with streamed_products(model, names, found.__setitem__):
-        fine_loss(model, tokens).backward()  # type: ignore[no-untyped-call]
+        fine_loss(model, tokens).backward()
     assert set(found) == set(names)
     assert all(parameter.grad is None for parameter in model.parameters())
     return {name.removesuffix(".weight"): product for name, product in found.items()}

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pat.width import target_width, width_step
 
 
-@pytest.mark.parametrize(("ratio", "align", "width"), [(0.2, 64, 3264), (0.25, 64, 3072), (0.3, 64, 2880), (0.3, 128, 2816), (0.0, 64, 4096)])
+@pytest.mark.parametrize(
+    ("ratio", "align", "width"), [(0.2, 64, 3264), (0.25, 64, 3072), (0.3, 64, 2880), (0.3, 128, 2816), (0.0, 64, 4096)]
+)
 def test_llama_2_7b(ratio: float, align: int, width: int) -> None:
     assert target_width(4096, 32, ratio, align) == width
 

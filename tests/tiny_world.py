@@ -18,8 +18,8 @@ ROWS = [{"instruction": f"Which number comes after {i}?", "input": "" if i % 3 e
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level tokenizer that knows the prompt's words."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     texts = [alpaca_prompt(row["instruction"], row["input"]) + ANSWER_JOINT + row["output"] for row in ROWS]
     trainer = trainers.BpeTrainer(
         vocab_size=420, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False

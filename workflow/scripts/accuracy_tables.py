@@ -43,8 +43,7 @@ def table1(grid: Grid, printed: Table1) -> tuple[Layout, pd.DataFrame]:
         (model, row): number
         for model in models
         for row in rows
-        if grid.metric == Table1.metric
-        and (number := printed.lookup(model, row.method, row.base_method, row.ratio)) is not None
+        if grid.metric == Table1.metric and (number := printed.lookup(model, row.method, row.base_method, row.ratio)) is not None
     }
     beside = {model for model, _ in paper}
     header = ["Pruned", "Method", "Mode"]
@@ -64,8 +63,10 @@ def table1(grid: Grid, printed: Table1) -> tuple[Layout, pd.DataFrame]:
         frames.append(record)
     notes = [*_interval_notes(grid, models, rows), *_chance_notes(grid, models, rows)]
     if paper:
-        notes.append("paper: the number printed in table 1 of Liu et al. (arXiv 2408.14721), the mean of its 14 tasks; Δ: ours minus "
-                     f"the paper's. Ours is the mean of {len(grid.tasks)} task(s): they compare only where the tasks are the same.")
+        notes.append(
+            "paper: the number printed in table 1 of Liu et al. (arXiv 2408.14721), the mean of its 14 tasks; Δ: ours minus "
+            f"the paper's. Ours is the mean of {len(grid.tasks)} task(s): they compare only where the tasks are the same."
+        )
     return Layout(_caption(grid), header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
 
 
@@ -104,8 +105,10 @@ def _record(value: Estimate | None, number: float | None, chance: float) -> dict
 def _caption(grid: Grid) -> str:
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     tasks = ", ".join(grid.tasks)
-    return (f"{grid.cells[0].experiment}: mean accuracy of {len(grid.tasks)} task(s) in percent ({tasks}). Scoring: {scoring}. "
-            f"Guessing gives {100 * grid.chance:.1f}.")
+    return (
+        f"{grid.cells[0].experiment}: mean accuracy of {len(grid.tasks)} task(s) in percent ({tasks}). Scoring: {scoring}. "
+        f"Guessing gives {100 * grid.chance:.1f}."
+    )
 
 
 def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
@@ -117,10 +120,15 @@ def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> l
         notes.append("±: 95 % interval of the mean over seeds (Student t), on the same items.")
     if "items" in sources:
         subject = "Entries with one seed" if "seeds" in sources else "One seed"
-        notes.append(f"{subject}: ± is the 95 % interval over items (binomial standard error, never taken as 0); "
-                     "it says nothing of how other seeds would do.")
-    fewer = [f"{row.name} at {percent(row.ratio)} on {model}: {value.seeds}"
-             for (model, row), value in estimates.items() if value is not None and value.seeds < len(grid.seeds)]
+        notes.append(
+            f"{subject}: ± is the 95 % interval over items (binomial standard error, never taken as 0); "
+            "it says nothing of how other seeds would do."
+        )
+    fewer = [
+        f"{row.name} at {percent(row.ratio)} on {model}: {value.seeds}"
+        for (model, row), value in estimates.items()
+        if value is not None and value.seeds < len(grid.seeds)
+    ]
     notes.append(f"Seeds: {len(grid.seeds)}" + (f", except {'; '.join(fewer)}." if fewer else "."))
     if any(value is None for value in estimates.values()):
         notes.append(f"{HOLE}: not run, or without all of the tasks.")
@@ -129,8 +137,9 @@ def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> l
 
 def _chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Say plainly where a number is no better than guessing, and where that holds for a whole model."""
-    positions = {(model, row): value.position(grid.chance)
-                 for model in models for row in rows if (value := grid.mean(model, row)) is not None}
+    positions = {
+        (model, row): value.position(grid.chance) for model in models for row in rows if (value := grid.mean(model, row)) is not None
+    }
     notes = []
     if "same" in positions.values():
         notes.append(f"{CHANCE_MARK}: cannot be told from guessing: the 95 % interval, over seeds or over items, covers it.")
@@ -140,8 +149,9 @@ def _chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> lis
         found = {position for (name, _), position in positions.items() if name == model}
         if found and found <= {"same", "below"}:
             scoring = METRIC_LABELS.get(grid.metric, grid.metric)
-            notes.append(f"No row of {model} is better than guessing ({scoring}): "
-                         "these accuracies say nothing about the order of the methods.")
+            notes.append(
+                f"No row of {model} is better than guessing ({scoring}): these accuracies say nothing about the order of the methods."
+            )
     return notes
 
 
@@ -161,8 +171,16 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         mean = grid.mean(model, row)
         perplexities = {text: grid.perplexity(model, row, text, "token") for text in texts}
         marked = [with_interval(value) + mark(value, grid.task_chance(task)) for task, value in scores.items()]
-        body.append([percent(row.ratio), row.label, row.mode, *marked, with_interval(mean) + mark(mean, grid.chance),
-                     *(perplexity(value) for value in perplexities.values())])
+        body.append(
+            [
+                percent(row.ratio),
+                row.label,
+                row.mode,
+                *marked,
+                with_interval(mean) + mark(mean, grid.chance),
+                *(perplexity(value) for value in perplexities.values()),
+            ]
+        )
         record: dict[str, object] = {"ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
         for task, value in [*scores.items(), ("mean", mean)]:
             record |= _columns(task, value, 100.0)

@@ -135,8 +135,11 @@ def read_cells(paths: Iterable[Path]) -> list[Cell]:
     _check_same(cells, "experiment", {cell.path: {"experiment": cell.experiment} for cell in cells})
     for name in ("items", "chance"):
         _check_same(cells, name, {cell.path: {task: getattr(it, name) for task, it in cell.tasks.items()} for cell in cells})
-    _check_same(cells, "label, mode or base_method of the row",
-                {cell.path: {cell.method: (cell.label, cell.mode, cell.base_method)} for cell in cells})
+    _check_same(
+        cells,
+        "label, mode or base_method of the row",
+        {cell.path: {cell.method: (cell.label, cell.mode, cell.base_method)} for cell in cells},
+    )
     return cells
 
 
@@ -167,8 +170,10 @@ def _check_same(cells: Sequence[Cell], what: str, facts: Mapping[Path, Mapping[s
         for key, value in facts[cell.path].items():
             known, path = first.setdefault(key, (value, cell.path))
             if known != value:
-                raise UserError(f"{path} and {cell.path}: differ in {what} of {key} ({known!r} and {value!r}); "
-                                "cells of one table must come from one experiment file and the same data")
+                raise UserError(
+                    f"{path} and {cell.path}: differ in {what} of {key} ({known!r} and {value!r}); "
+                    "cells of one table must come from one experiment file and the same data"
+                )
 
 
 def metrics_of(cells: Iterable[Cell]) -> list[str]:

@@ -76,8 +76,10 @@ def health_lines(cells: list[Cell]) -> list[str]:
     lines = [f"milestone: exact count and no shock in {healthy} of {len(runs)} runs{unlogged}"]
     for cell, health in runs:
         if not states[cell.path]:
-            lines.append(f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: "
-                         + verdict(health, cell.hidden_size.after))
+            lines.append(
+                f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: "
+                + verdict(health, cell.hidden_size.after)
+            )
     return lines
 
 

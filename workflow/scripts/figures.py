@@ -32,8 +32,12 @@ DODGE = 0.012
 
 def points(grid: Grid) -> pd.DataFrame:
     """Return the figure's data: one row a model, method and ratio, accuracies in 0..1."""
-    records = [_point(model, row, value, grid)
-               for model in models_of(grid.cells) for row in rows_of(grid.cells) if (value := grid.mean(model, row)) is not None]
+    records = [
+        _point(model, row, value, grid)
+        for model in models_of(grid.cells)
+        for row in rows_of(grid.cells)
+        if (value := grid.mean(model, row)) is not None
+    ]
     return pd.DataFrame(records)
 
 
@@ -51,7 +55,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     panels = drawing.subplots(lines, min(len(models), PANELS_A_LINE), sharey=True, sharex=True, squeeze=False)
     for axes, model in zip(panels.flat, models, strict=False):
         _panel(axes, data[data["model"] == model], methods, model)
-    for axes in list(panels.flat)[len(models):]:
+    for axes in list(panels.flat)[len(models) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("mean accuracy (%)")
@@ -90,8 +94,16 @@ def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series], model: st
         if not it.prunes:
             axes.axhline(100 * mine["accuracy"].iloc[0], color=it.color, linewidth=0.8, alpha=0.5)
         errors = 100 * mine["ci95"].astype(float).fillna(0.0)
-        axes.errorbar(100 * (mine["ratio"] + it.shift), 100 * mine["accuracy"], yerr=errors, color=it.color, marker=it.marker,
-                      capsize=2.5, elinewidth=1, label=it.name)
+        axes.errorbar(
+            100 * (mine["ratio"] + it.shift),
+            100 * mine["accuracy"],
+            yerr=errors,
+            color=it.color,
+            marker=it.marker,
+            capsize=2.5,
+            elinewidth=1,
+            label=it.name,
+        )
     chance = 100 * float(data["chance"].iloc[0])
     axes.axhline(chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=GUESSING)
     axes.set(title=model, xlabel="hidden width asked to be removed (%)", xticks=sorted(100 * data["ratio"].unique()))

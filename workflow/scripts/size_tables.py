@@ -26,8 +26,14 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
     body, frames = [], []
     for row in rows:
         values = {column: grid.perplexity(column[0], row, column[1], column[2]) for column in columns}
-        body.append([percent(row.ratio), row.label, row.mode,
-                     *(perplexity(value, digits=2 if unit == "token" else 3) for (_, _, unit), value in values.items())])
+        body.append(
+            [
+                percent(row.ratio),
+                row.label,
+                row.mode,
+                *(perplexity(value, digits=2 if unit == "token" else 3) for (_, _, unit), value in values.items()),
+            ]
+        )
         record: dict[str, object] = {"ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
         for (model, text, unit), value in values.items():
             record[f"{model} {text} {unit}"] = None if value is None else value.mean
@@ -51,10 +57,12 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
     body = [_size_entries(frame) for frame in frames]
     header = ["Model", "Method", "Mode", "requested", "effective", "width", "parameters", "removed", "without embeddings", "removed",
               "trainable", "logit gap"]  # fmt: skip
-    caption = (f"{grid.cells[0].experiment}: sizes. requested, effective: share of the hidden width that was asked for and that was "
-               "removed (the width is rounded to what the architecture accepts), of all parameters where a method leaves the width. "
-               "parameters: each tensor once. logit gap: largest "
-               "difference between the logits before and after the merge.")
+    caption = (
+        f"{grid.cells[0].experiment}: sizes. requested, effective: share of the hidden width that was asked for and that was "
+        "removed (the width is rounded to what the architecture accepts), of all parameters where a method leaves the width. "
+        "parameters: each tensor once. logit gap: largest "
+        "difference between the logits before and after the merge."
+    )
     return Layout(caption, header, body, text_columns=3, notes=["A range: the seeds differ."]), pd.DataFrame(frames)
 
 
@@ -111,8 +119,16 @@ def _lines(cell: Cell) -> Iterator[dict[str, object]]:
     origin = _origin(cell)
     for task, result in sorted(cell.tasks.items()):
         for metric, score in sorted(result.scores.items()):
-            yield {**origin, "kind": "accuracy", "name": task, "metric": metric, "value": score.value, "stderr": score.stderr,
-                   "items": result.items, "chance": result.chance}
+            yield {
+                **origin,
+                "kind": "accuracy",
+                "name": task,
+                "metric": metric,
+                "value": score.value,
+                "stderr": score.stderr,
+                "items": result.items,
+                "chance": result.chance,
+            }
     for text, value in sorted(cell.perplexity.items()):
         for unit, number in (("token_perplexity", value.token_perplexity), ("byte_perplexity", value.byte_perplexity)):
             yield {**origin, "kind": "perplexity", "name": text, "metric": unit, "value": number}
