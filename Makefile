@@ -33,7 +33,7 @@ test-slow: $(VENV)/.dev  ## the tests that take minutes
 
 lint: $(VENV)/.dev  ## ruff, mypy and snakefmt
 	ruff check .
-	mypy pat workflow/scripts tools
+	mypy
 	snakefmt --check Snakefile workflow/rules
 
 lock:  ## resolve constraints.txt anew; PYTHON311 and PYTHON312 name the interpreters
