@@ -74,7 +74,7 @@ def load_to_measure(folder: Path, device: str) -> PreTrainedModel:
 
     Half precision overflows in some families and loses small gradients; bf16 has fp32's range.
     """
-    dtype = torch.float32 if weights_size(folder) <= FP32_BYTES else dtype_of(folder)
+    dtype = affordable_dtype(folder)
     model = load_model(folder, torch.bfloat16 if dtype == torch.float16 else dtype)
     model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     model.train(False)
@@ -236,6 +236,11 @@ def fetch_model(hub_id: str, revision: str, out: Path) -> None:
             ) from None
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         shard_files(folder)
+
+
+def affordable_dtype(folder: Path) -> torch.dtype:
+    """Return fp32 where the weights are small enough to be measured in it, else the checkpoint's own dtype."""
+    return torch.float32 if weights_size(folder) <= FP32_BYTES else dtype_of(folder)
 
 
 def dtype_of(folder: Path) -> torch.dtype:

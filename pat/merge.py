@@ -137,7 +137,7 @@ def gap_between(load_reference: Any, stock: Path, source: Path) -> dict[str, Any
 
     Raises RuntimeError where fp32 models differ by more than rounding can explain: a merge that is wrong must not be used.
     """
-    dtype = torch.float32 if checkpoint.weights_size(source) <= checkpoint.FP32_BYTES else checkpoint.dtype_of(source)
+    dtype = checkpoint.affordable_dtype(source)
     vocabulary = checkpoint.load_config(source).vocab_size
     tokens_BT = torch.randint(0, vocabulary, PROBE_SHAPE, generator=torch.Generator().manual_seed(0))
     expected_BTV = _logits(load_reference(dtype), tokens_BT)

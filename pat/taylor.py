@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.families import family_of
-from pat.instructions import IGNORED_LABEL
+from pat.model import IGNORED_LABEL
 from pat.units import Kind, Units, place_of
 
 
