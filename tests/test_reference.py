@@ -23,26 +23,36 @@ def finished(folder: Path, **changes: object) -> Path:
     write_json(results / "m" / "pat" / "0.25" / "seed0" / "cell.json", {"provenance": {"tune": ORIGIN | changes, "prune": None}})
     write_text(results / "tables" / "table1.md", "| a |\n| --- |\n| 1 |\n")
     write_json(results / "tables" / "manifest.json", {"files": {}})
+    write_json(results / "models" / "m" / "pretraining.json", {"tokens": 1})
+    write_text(folder / "toy.yaml", "name: toy\n")
     write_text(folder / "README.md", "before\n<!-- toy:start -->\nold\n<!-- toy:end -->\nafter\n")
     return results
 
 
 def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
-    update(results, out, tmp_path / "README.md", "a machine")
+    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
     shown = (tmp_path / "README.md").read_text()
     assert shown.startswith("before\n") and shown.endswith("after\n") and "old" not in shown
     assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
-    assert (out / "cells/m/pat/0.25/seed0/cell.json").is_file()
+    assert (out / "cells/m/pat/0.25/seed0/cell.json").is_file() and (out / "bases/m/pretraining.json").is_file()
+    assert (out / "experiment.yaml").read_text() == "name: toy\n"
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 
-def test_changed_code_and_unfinished_work_are_refused(tmp_path: Path) -> None:
-    results = finished(tmp_path, git_dirty=True)
-    with pytest.raises(UserError, match="uncommitted changes"):
-        keep(results, tmp_path / "out", "a machine")
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"git_dirty": True}, "uncommitted changes"), ({"git_commit": None, "git_dirty": None}, "run from a clone")]
+)
+def test_code_that_no_commit_names_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        keep(finished(tmp_path, **changes), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
+
+
+def test_unfinished_work_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        keep(finished(tmp_path), tmp_path / "out", "a machine", tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="no finished experiment"):
-        keep(tmp_path / "nowhere", tmp_path / "out", "a machine")
+        keep(tmp_path / "nowhere", tmp_path / "out", "a machine", tmp_path / "toy.yaml")
     with pytest.raises(UserError, match="lacks the lines"):
         with_block("no marks", "toy", "block")
 

@@ -17,19 +17,21 @@ from pat.artefacts import new_folder, read_json, write_json, write_text
 from pat.errors import UserError
 from script_errors import run_reporting_errors
 
-SHOWN_TABLES = ("table1.md", "table1_acc.md")
+SHOWN_TABLES = ("table1.md", "table1_acc.md", "perplexity.md")
 FROM_EACH_CELL = ("cell.json", "adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 
-def keep(results: Path, out: Path, machine: str) -> None:
-    """Copy tables, figures and the JSONs behind them into `out`, with a record of what made them.
+def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
+    """Copy tables, figures, the JSONs behind them and the experiment's file into `out`, with a record of what made them.
 
-    Raises UserError where the experiment is not finished, or its cells come from different commits or from changed code.
+    Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
     """
     cells = sorted(results.glob("*/*/*/seed*/cell.json"))
     if not cells or not (results / "tables" / "manifest.json").is_file():
         raise UserError(f"--results {results}: holds no finished experiment (cells and tables); run it first")
-    record = {"experiment": results.name, "machine": machine, "cells": len(cells), **_common_origin(cells)}
+    if not experiment.is_file():
+        raise UserError(f"--experiment {experiment}: there is no such file")
+    record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), **_common_origin(cells)}
     with new_folder(out) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns("manifest.json"))
         for figure in sorted((results / "figures").rglob("*.png")):
@@ -38,6 +40,9 @@ def keep(results: Path, out: Path, machine: str) -> None:
             for name in FROM_EACH_CELL:
                 if (cell.parent / name).is_file():
                     _copy(cell.parent / name, folder / "cells" / cell.parent.relative_to(results) / name)
+        for base in sorted(results.glob("models/*/pretraining.json")):
+            _copy(base, folder / "bases" / base.relative_to(results / "models"))
+        _copy(experiment, folder / "experiment.yaml")
         write_json(folder / "origin.json", record)
 
 
@@ -46,6 +51,8 @@ def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
     origins = [phase for cell in cells for phase in read_json(cell)["provenance"].values() if phase]
     if any(origin["git_dirty"] for origin in origins):
         raise UserError("some cells were made by code with uncommitted changes; a reference must name its commit: commit, then run again")
+    if any(origin["git_commit"] is None for origin in origins):
+        raise UserError("some cells were made by code outside a git checkout; a reference must name its commit: run from a clone")
     return {
         "git_commits": sorted({str(origin["git_commit"]) for origin in origins}),
         "versions": origins[0]["versions"],
@@ -77,7 +84,7 @@ def readme_block(reference: Path) -> str:
     made_by = (
         f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
         f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
-        f"Made anew by `make reference CONFIG=config/{origin['experiment']}.yaml`."
+        f"Made anew by `make reference CONFIG={origin['experiment']}`."
     )
     return "\n\n".join([made_by, *shown])
 
@@ -96,9 +103,9 @@ def with_block(readme: str, name: str, block: str) -> str:
     return f"{before}{start}\n{block}\n{end}{after}"
 
 
-def update(results: Path, out: Path, readme: Path, machine: str) -> Mapping[str, object]:
+def update(results: Path, out: Path, readme: Path, machine: str, experiment: Path) -> Mapping[str, object]:
     """Keep the reference, then bring the README's block up to date; return the reference's record."""
-    keep(results, out, machine)
+    keep(results, out, machine, experiment)
     write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out)))
     record: Mapping[str, object] = read_json(out / "origin.json")
     return record
@@ -108,10 +115,11 @@ def main(
     results: Annotated[Path, typer.Option(help="results/<experiment>, finished")],
     out: Annotated[Path, typer.Option(help="results/reference/<name>")],
     machine: Annotated[str, typer.Option(help="what it ran on, in words")],
+    experiment: Annotated[Path, typer.Option(help="the experiment's file")],
     readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
 ) -> None:
     """Keep a finished experiment as a reference and show it in the README."""
-    run_reporting_errors(lambda: f"{out}: {update(results, out, readme, machine)['cells']} cells kept")
+    run_reporting_errors(lambda: f"{out}: {update(results, out, readme, machine, experiment)['cells']} cells kept")
 
 
 if __name__ == "__main__":
