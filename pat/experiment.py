@@ -160,14 +160,18 @@ def overridden(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def load_experiment(config: Mapping[str, Any] | Path, source: str) -> Experiment:
+def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | None = None) -> Experiment:
     """Return the checked experiment from a file, or from its parsed contents; `source` names it in messages.
 
-    Raises UserError that lists every problem of the file at once, one a line.
+    The path of `extends` starts from the folder of `file`, which is only needed beside parsed contents. Raises UserError that lists
+    every problem of the file at once, one a line.
     """
-    from pat.experiment_checks import check_grid  # its checks read this module's schema
+    from pat.experiment_checks import check_grid  # its checks, and the next, read this module's schema
+    from pat.extends import resolved
 
     raw = read_yaml(config) if isinstance(config, Path) else config
+    if isinstance(raw, Mapping):
+        raw = resolved(raw, config if isinstance(config, Path) else file or Path(source))
     if not isinstance(raw, Mapping):
         raise UserError(f"{source}: must hold a mapping of keys, holds {shown(raw)}")
     found: list[str] = []

@@ -61,11 +61,6 @@ def test_dvc_names_the_phases_of_the_dag(workflow_copy: Path) -> None:
         assert plan.returncode == 0, plan.stderr
 
 
-def test_the_seeds_experiment_is_the_demo_but_for_its_seeds() -> None:
-    demo, seeds = (yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("demo.yaml", "demo-seeds.yaml"))
-    assert seeds == demo | {"name": "demo-seeds", "seeds": [0, 1, 2]}
-
-
 def test_sources_that_are_there_are_inputs_and_others_are_not(workflow_copy: Path, tmp_path: Path) -> None:
     """So that editing a data file runs its cells again, and a plan needs no data."""
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"root": str(tmp_path)}

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from pat.artefacts import new_folder, read_json, write_json, write_text
 from pat.errors import UserError
+from pat.extends import resolved
+from pat.settings import read_yaml
 from script_errors import run_reporting_errors
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "perplexity.md")
@@ -29,8 +32,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
     cells = sorted(results.glob("*/*/*/seed*/cell.json"))
     if not cells or not (results / "tables" / "manifest.json").is_file():
         raise UserError(f"--results {results}: holds no finished experiment (cells and tables); run it first")
-    if not experiment.is_file():
-        raise UserError(f"--experiment {experiment}: there is no such file")
+    whole_experiment = resolved(read_yaml(experiment), experiment)
     record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), **_common_origin(cells)}
     with new_folder(out) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns("manifest.json"))
@@ -42,7 +44,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
                     _copy(cell.parent / name, folder / "cells" / cell.parent.relative_to(results) / name)
         for base in sorted(results.glob("models/*/pretraining.json")):
             _copy(base, folder / "bases" / base.relative_to(results / "models"))
-        _copy(experiment, folder / "experiment.yaml")
+        write_text(folder / "experiment.yaml", yaml.safe_dump(whole_experiment, sort_keys=False, allow_unicode=True))
         write_json(folder / "origin.json", record)
 
 

@@ -1,0 +1,37 @@
+"""`extends:` in an experiment's file: the file it starts from, so that a variant names its differences alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pat.errors import UserError
+from pat.experiment import overridden
+from pat.settings import read_yaml, shown
+
+KEY = "extends"
+WHOLE = ("models", "methods", "seeds", "ratios")
+"""What spans the grid is replaced as a whole: whoever gives any of it shows all of it."""
+
+
+def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the experiment's contents laid over those of the file it extends, key by key, and without the key itself.
+
+    `file` is where the contents stand: the path of `extends` starts from its folder. Raises UserError on a path that is no text, a file
+    that is missing or broken, and files that extend each other in a circle.
+    """
+    own = {key: value for key, value in raw.items() if key != KEY}
+    if KEY not in raw:
+        return own
+    if not isinstance(raw[KEY], str):
+        raise UserError(f"{file}: {KEY}: must be the path of an experiment's file, is {shown(raw[KEY])}")
+    start = (file.parent / raw[KEY]).resolve()
+    chain = (*below, file.resolve())
+    if start in chain:
+        raise UserError(f"{file}: {KEY}: {raw[KEY]} leads back to this file; an experiment cannot start from itself")
+    parent = read_yaml(start)
+    if not isinstance(parent, Mapping):
+        raise UserError(f"{start}: must hold a mapping of keys, holds {shown(parent)}")
+    base = resolved(parent, start, chain)
+    return overridden({key: value for key, value in base.items() if not (key in WHOLE and key in own)}, own)
