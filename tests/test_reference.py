@@ -49,7 +49,7 @@ def test_code_that_no_commit_names_is_refused(tmp_path: Path, changes: dict[str,
 
 
 def test_unfinished_work_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="missing.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"missing\.yaml: cannot be read"):
         keep(finished(tmp_path), tmp_path / "out", "a machine", tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="no finished experiment"):
         keep(tmp_path / "nowhere", tmp_path / "out", "a machine", tmp_path / "toy.yaml")

@@ -19,7 +19,9 @@ def checked_experiment():
     try:
         for file in files:  # Snakemake has read them already; a key that stands twice is seen only in the file itself
             read_yaml(file)
-        return load_experiment(config, ", ".join(os.path.relpath(file) for file in files) or "--config", files[-1] if files else None)
+        return load_experiment(
+            config, ", ".join(os.path.relpath(file) for file in files) or "--config", files[-1] if files else None
+        )
     except UserError as error:
         sys.exit(f"The experiment cannot be run as it is written:\n{error}")  # an exception would add lines of Snakemake's
 
