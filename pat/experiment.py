@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from pat.errors import UserError
+from pat.extends import resolved
 from pat.methods import METHODS, Method
 from pat.settings import CountOrZero, EvaluationSettings, Number, Settings, TuneJob, problems, read_yaml, shown
 from pat.sources import Data, ModelSource
@@ -166,8 +167,7 @@ def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | 
     The path of `extends` starts from the folder of `file`, which is only needed beside parsed contents. Raises UserError that lists
     every problem of the file at once, one a line.
     """
-    from pat.experiment_checks import check_grid  # its checks, and the next, read this module's schema
-    from pat.extends import resolved
+    from pat.experiment_checks import check_grid  # its checks read this module's schema
 
     raw = read_yaml(config) if isinstance(config, Path) else config
     if isinstance(raw, Mapping):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from pat.errors import UserError
-from pat.experiment import overridden
 from pat.settings import read_yaml, shown
 
 KEY = "extends"
 WHOLE = ("models", "methods", "seeds", "ratios")
 """What spans the grid is replaced as a whole: whoever gives any of it shows all of it."""
+SOURCE = "source"
+"""The key of a block that says where data comes from: such a block, too, is replaced, since each kind has keys of its own."""
 
 
 def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -34,4 +36,13 @@ def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -
     if not isinstance(parent, Mapping):
         raise UserError(f"{start}: must hold a mapping of keys, holds {shown(parent)}")
     base = resolved(parent, start, chain)
-    return overridden({key: value for key, value in base.items() if not (key in WHOLE and key in own)}, own)
+    return _joined({key: value for key, value in base.items() if not (key in WHOLE and key in own)}, own)
+
+
+def _joined(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `own` laid over `base`, mappings inside mappings being joined key by key."""
+    result = deepcopy(dict(base))
+    for key, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _joined(result[key], value) if both and SOURCE not in value else deepcopy(value)
+    return result

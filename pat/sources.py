@@ -80,9 +80,24 @@ class HubTask(Settings):
     path: Text | None = Field(default=None, description="local file with the data set's rows, in place of the hub")
 
 
-InstructSource = Annotated[World | JsonFile | Hub, Field(discriminator="source")]
+class Tasks(Settings):
+    """Items of tasks as instructions whose output is the right choice's letter: the paper's downstream tuning (its table 3).
+
+    Name training splits here: what is tuned on must not be scored.
+    """
+
+    source: Literal["tasks"]
+    of: Annotated[dict[str, Annotated[JsonFile | Release | HubTask, Field(discriminator="source")]], Field(min_length=1)]
+
+
+InstructSource = Annotated[World | JsonFile | Hub | Tasks, Field(discriminator="source")]
 TaskSource = Annotated[World | JsonFile | Release | HubTask, Field(discriminator="source")]
 TextSource = Annotated[World | JsonFile | TextFile | Hub, Field(discriminator="source")]
+
+
+def parts(source: Settings) -> list[Settings]:
+    """Return the sources that a source reads: those it is made of, or itself."""
+    return list(source.of.values()) if isinstance(source, Tasks) else [source]
 
 
 class Data(Settings):

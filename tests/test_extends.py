@@ -37,6 +37,13 @@ def test_blocks_are_joined_and_the_grid_is_replaced(tmp_path: Path) -> None:
     }
 
 
+def test_a_source_is_replaced_with_all_its_keys(tmp_path: Path) -> None:
+    written(tmp_path, "base.yaml", {"data": {"instruct": {"source": "hub", "id": "x"}, "text": {"a": {"source": "world"}}}})
+    own = {"extends": "base.yaml", "data": {"instruct": {"source": "world"}, "text": {"b": {"source": "world"}}}}
+    expected = {"instruct": {"source": "world"}, "text": {"a": {"source": "world"}, "b": {"source": "world"}}}
+    assert resolved(own, tmp_path / "own.yaml") == {"data": expected}
+
+
 def test_a_chain_of_files_is_followed_from_each_files_folder(tmp_path: Path) -> None:
     written(tmp_path, "base.yaml", BASE)
     written(tmp_path / "more", "middle.yaml", {"extends": "../base.yaml", "seeds": [1, 2]})

@@ -96,6 +96,21 @@ def test_only_hub_sources_are_fetched() -> None:
     assert Plan(smoke()).fetched_files() == []
 
 
+def test_a_set_made_of_tasks_names_every_file_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "here.jsonl").write_text("{}\n")
+    local = {"source": "json", "path": "here.jsonl"}
+    hub = {"source": "hub", "layout": "piqa", "split": "train"}
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"root": str(tmp_path)}
+    raw["data"]["instruct"] = {"source": "tasks", "of": {"a": local, "b": hub}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    anything: Any = SimpleNamespace()
+    assert plan.set_files("instruct")(anything) == [str(tmp_path / "here.jsonl")]
+    assert json.loads(plan.set_source("instruct")(anything))["of"] == {"a": local | {"path": str(tmp_path / "here.jsonl")}, "b": hub}
+    assert plan.fetched_files() == [plan.instruct_file()]
+    raw["data"]["instruct"] = {"source": "tasks", "of": {"a": local}}
+    assert Plan(load_experiment(raw, "x.yaml")).fetched_files() == []
+
+
 def records(folder: Path) -> tuple[Path, list[Path], Path]:
     """Write the JSONs of a cell that was pruned and then tuned; return their paths."""
     figures = [(96, 48, 0.5), (48, 48, 2e-6)]

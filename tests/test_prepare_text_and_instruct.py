@@ -15,7 +15,7 @@ import prepare_instruct
 import prepare_text
 from pat.artefacts import read_jsonl
 from pat.errors import UserError
-from pat.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.prompts import ANSWER_JOINT, alpaca_prompt, first_capital_prompt
 from source_records import Record
 
 ROWS: list[dict[str, Any]] = [
@@ -44,6 +44,17 @@ def written(path: Path, rows: list[dict[str, Any]]) -> str:
 def test_instructions_come_out_alike_whatever_the_file(tmp_path: Path, name: str) -> None:
     prepare_instruct.prepare(written(tmp_path / name, ROWS), 0, tmp_path / "out.jsonl")
     assert read_jsonl(tmp_path / "out.jsonl", ["instruction", "input", "output"]) == READ
+
+
+def test_items_of_tasks_become_the_papers_question_and_its_letter(tmp_path: Path) -> None:
+    """What is tuned on is what the generated scoring asks, so that the scored prompt and the tuned one are one text."""
+    items = [{"question": "2 + 2?", "choices": ["3", "4"], "answer": "B"}, {"question": "1 + 1?", "choices": ["2", "3", "4"], "answer": 0}]
+    block = {"source": "tasks", "of": {"sums": json.loads(written(tmp_path / "a.jsonl", items))}}
+    prepare_instruct.prepare(json.dumps(block), 0, tmp_path / "out.jsonl")
+    rows = read_jsonl(tmp_path / "out.jsonl", ["instruction", "input", "output"])
+    assert [row["output"] for row in rows] == ["B", "A"]
+    asked = [first_capital_prompt(item["question"], item["choices"]) for item in items]
+    assert [alpaca_prompt(row["instruction"], row["input"]) for row in rows] == asked
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pat.artefacts import MANIFEST
 from pat.experiment import TUNED_ROW, Experiment, PhaseResources
 from pat.methods import MASKED_TUNERS
 from pat.settings import Settings
-from pat.sources import InstructSource, TaskSource, TextSource
+from pat.sources import InstructSource, TaskSource, TextSource, parts
 
 
 class Wildcards(Protocol):
@@ -54,6 +54,10 @@ def existing(path: Path) -> list[str]:
     if path.is_dir():
         return sorted(str(file) for file in path.rglob("*") if file.is_file())
     return [str(path)] if path.is_file() else []
+
+
+def _is_online(source: Settings) -> bool:
+    return getattr(source, "source", None) == "hub" and not getattr(source, "path", None)
 
 
 class Plan:
@@ -131,16 +135,16 @@ class Plan:
 
     def fetched_files(self) -> list[str]:
         """Return what only a machine with a network can make."""
-        online = {name for name, source in self._sets().items() if source.source == "hub" and not getattr(source, "path", None)}
-        sets = [f"{self.data}/{name}.jsonl" for name in self._sets() if name in online]
+        online = [name for name, source in self._sets().items() if any(_is_online(part) for part in parts(source))]
+        sets = [f"{self.data}/{name}.jsonl" for name in online]
         return sets + [self.base.format(model=model) for model in self.models_from("hub")]
 
     def set_files(self, kind: str) -> Callable[[Wildcards], list[str]]:
         """Return the input function of a set's job: the local files it is prepared from."""
 
         def files(wildcards: Wildcards) -> list[str]:
-            path = getattr(self._set(kind, wildcards), "path", None)
-            return existing(Path(self.experiment.path(path))) if path else []
+            paths = [getattr(part, "path", None) for part in parts(self._set(kind, wildcards))]
+            return [file for path in paths if path for file in existing(Path(self.experiment.path(path)))]
 
         return files
 
@@ -148,10 +152,14 @@ class Plan:
         """Return the parameter function of a set's job: its source block, the path as seen from the working folder."""
 
         def argument(wildcards: Wildcards) -> str:
-            block = self._set(kind, wildcards).model_dump(mode="json", exclude_none=True)
-            return as_json(block | ({"path": self.experiment.path(block["path"])} if "path" in block else {}))
+            return as_json(self._rooted(self._set(kind, wildcards).model_dump(mode="json", exclude_none=True)))
 
         return argument
+
+    def _rooted(self, block: dict[str, Any]) -> dict[str, Any]:
+        """Return a source block with its paths, and those of the blocks inside it, as seen from the working folder."""
+        inner = {key: self._rooted(value) if isinstance(value, dict) else value for key, value in block.items()}
+        return inner | ({"path": self.experiment.path(block["path"])} if isinstance(block.get("path"), str) else {})
 
     def _set(self, kind: str, wildcards: Wildcards) -> Source:
         return self._sets()[f"{kind}/{wildcards.name}" if kind != "instruct" else kind]

@@ -11,12 +11,14 @@ import typer
 
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
+from pat.prompts import lettered_question, letters
 from pat.settings import Settings
-from pat.sources import Hub, JsonFile
+from pat.sources import Hub, JsonFile, Tasks
+from prepare_task import task_items
 from script_errors import run_reporting_errors
 from source_records import Record, hub_records, json_records, parse_source
 
-KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile}
+KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile, "tasks": Tasks}
 OUTPUT_NAMES = ("output", "response")  # Alpaca's name and LaMini's
 
 
@@ -41,11 +43,19 @@ def source_records(source: Hub | JsonFile, seed: int) -> Iterator[Record]:
     yield from (records[place] for place in sorted(kept))
 
 
+def task_rows(source: Tasks) -> Iterator[dict[str, str]]:
+    """Yield the items of the source's tasks as the paper asks them, each answered by the letter of its right choice."""
+    for task, block in source.of.items():
+        for item in task_items(task, block):
+            answer = letters(len(item.choices))[item.answer]
+            yield {"instruction": lettered_question(item.question, item.choices), "input": "", "output": answer}
+
+
 def prepare(source: str, seed: int, out: Path) -> str:
     """Write the instruction set to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
-    assert isinstance(block, Hub | JsonFile)
-    read = [instruct_row(record) for record in source_records(block, seed)]
+    assert isinstance(block, Hub | JsonFile | Tasks)
+    read = list(task_rows(block)) if isinstance(block, Tasks) else [instruct_row(record) for record in source_records(block, seed)]
     rows = [row for row in read if row is not None]
     if not rows:
         raise UserError(f"instruction set {block.model_dump_json()}: holds no usable row")
