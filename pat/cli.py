@@ -105,7 +105,7 @@ def merge(
 @app.command()
 def prune(
     base: Base,
-    pruner: Annotated[str, typer.Option(help="channel-magnitude, slicegpt-1q or llm-pruner")],
+    pruner: Annotated[str, typer.Option(help="channel-magnitude, slicegpt-1q, llm-pruner, wanda-sp, shortgpt or minitron-width")],
     ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",

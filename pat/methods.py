@@ -7,7 +7,7 @@ from typing import Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
-Pruner = Literal["channel-magnitude", "slicegpt-1q", "llm-pruner"]
+Pruner = Literal["channel-magnitude", "slicegpt-1q", "llm-pruner", "wanda-sp", "shortgpt", "minitron-width"]
 Order = Literal["tune", "prune-tune", "tune-prune"]
 
 
@@ -45,5 +45,8 @@ _ALL = (
     Method("slicegpt-1q-ftp", "SliceGPT-1Q", "FT→P", "lora", "slicegpt-1q", "tune-prune", prunes=True),
     Method("llm-pruner-pft", "LLM-Pruner", "P→FT", "lora", "llm-pruner", "prune-tune", prunes=True),
     Method("llm-pruner-ftp", "LLM-Pruner", "FT→P", "lora", "llm-pruner", "tune-prune", prunes=True),
+    Method("wanda-sp-pft", "Wanda-sp", "P→FT", "lora", "wanda-sp", "prune-tune", prunes=True),
+    Method("shortgpt-pft", "ShortGPT", "P→FT", "lora", "shortgpt", "prune-tune", prunes=True),
+    Method("minitron-width-pft", "Minitron-style width", "P→FT", "lora", "minitron-width", "prune-tune", prunes=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -66,6 +66,11 @@ def place_of(family: Family, tensor: str) -> Place | None:
     return None
 
 
+def output_layers(family: Family) -> dict[Kind, str]:
+    """Return, for each kind, the linear layer through which its units write to the stream: their columns."""
+    return {"groups": family.attention_output, "neurons": family.mlp_output}
+
+
 def units_of(source: Path, family: Family, config: Any) -> dict[Kind, Units]:
     """Return a checkpoint's units, counted from its tensors' shapes."""
     counts: dict[Kind, int] = {"groups": config.num_key_value_heads, "neurons": config.intermediate_size}

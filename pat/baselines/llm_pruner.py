@@ -22,7 +22,7 @@ from pat.families import family_of
 from pat.mask import largest
 from pat.merge import gap_between, record_of, write_changed
 from pat.taylor import unit_scores
-from pat.units import Kept, Kind, UnitCut, Units, config_without, matched, neuron_step, units_of
+from pat.units import Kept, Kind, UnitCut, Units, config_without, matched, neuron_step, output_layers, units_of
 
 SEQUENCE_LENGTH = 128
 SEQUENCES = 128
@@ -34,10 +34,17 @@ def prune_units(job: PruneJob, folder: Path) -> dict[str, Any]:
     `ratio_effective` in it is the share of all parameters removed, for the hidden size stays as it is.
     """
     config = checkpoint.load_config(job.source)
-    family = family_of(config)
-    units = units_of(job.source, family, config)
+    units = units_of(job.source, family_of(config), config)
     sizes = sizes_for(job, units)
-    scores = measured_scores(job.source, job.text(), units)
+    return write_most_important(job, units, sizes, measured_scores(job.source, job.text(), units), folder)
+
+
+def write_most_important(
+    job: PruneJob, units: Mapping[Kind, Units], sizes: Kept, scores: Mapping[Kind, Sequence[Tensor]], folder: Path
+) -> dict[str, Any]:
+    """Write the source with the `sizes` best-scored units of each layer into `folder`; return the record of its sizes."""
+    config = checkpoint.load_config(job.source)
+    family = family_of(config)
     kept: dict[Kind, list[Tensor]] = {
         "groups": [largest(score, sizes.groups) for score in scores["groups"]],
         "neurons": [largest(score, sizes.neurons) for score in scores["neurons"]],
@@ -101,8 +108,7 @@ def gap_to_zero_columns(source: Path, kept: Mapping[Kind, Sequence[Tensor]], pru
 def silence(model: Any, kept: Mapping[Kind, Sequence[Tensor]]) -> None:
     """Set the output columns of the dropped units to zero, in place: they are computed and then not heard."""
     family = family_of(model.config)
-    outputs: dict[Kind, str] = {"groups": family.attention_output, "neurons": family.mlp_output}
-    for kind, output in outputs.items():
+    for kind, output in output_layers(family).items():
         for layer, kept_U in enumerate(kept[kind]):
             weight = model.get_parameter(f"{family.layers}.{layer}.{output}.weight")
             weight.view(weight.shape[0], len(kept_U), -1)[:, ~kept_U] = 0.0

@@ -1,0 +1,111 @@
+"""ShortGPT: removes whole decoder layers, those that turn the stream least on calibration text; widths stay.
+
+The number of layers is the one whose share of all parameters comes nearest to the ratio asked for, the larger one where two are
+equally near; the record has both shares.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pat import checkpoint
+from pat.activations import block_influence, samples
+from pat.baselines.job import PruneJob
+from pat.errors import UserError
+from pat.families import Family, family_of
+from pat.mask import largest
+from pat.merge import gap_between, record_of, write_changed
+
+SAMPLES = 128
+
+
+def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
+    """Write the source without its least influential layers into `folder`; return the record of its sizes.
+
+    `layers` in it says how many there are, which went (numbered from 0) and each one's block influence; `ratio_effective` is the share
+    of all parameters removed.
+    """
+    text, config = job.text(), checkpoint.load_config(job.source)
+    family, count = family_of(config), config.num_hidden_layers
+    dropped = layers_to_drop(job, family, config)
+    influence_L = block_influence(checkpoint.load_to_measure(job.source, text.device), samples(job.source, text, SAMPLES))
+    kept = largest(influence_L, count - dropped).nonzero().flatten().tolist()
+    named = (
+        (new_name, tensor)
+        for name, tensor in checkpoint.unique_tensors(job.source, config)
+        if (new_name := renumbered(name, family, kept)) is not None
+    )
+    write_changed(job.source, folder, named, config_of_layers(config, kept), "prune")
+    record = record_of(job.source, folder, job.ratio) | gap_to_skipped(job.source, kept, folder)
+    counts = record["parameters"]
+    record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
+    record["layers"] = {
+        "before": count,
+        "after": len(kept),
+        "dropped": [layer for layer in range(count) if layer not in kept],
+        "influence": influence_L.tolist(),
+    }
+    return record
+
+
+def layers_to_drop(job: PruneJob, family: Family, config: Any) -> int:
+    """Return how many layers come nearest to the share asked for. Raises UserError where that is none of them, or all."""
+    layers: int = config.num_hidden_layers
+    counts = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
+    in_layers = sum(
+        math.prod(shape) for name, shape in checkpoint.tensor_shapes(job.source).items() if name.startswith(f"{family.layers}.")
+    )
+    share = in_layers / layers / counts["unique"]
+    dropped = math.floor(job.ratio / share + 0.5)
+    if not 1 <= dropped < layers:
+        raise UserError(
+            f"ratio {job.ratio:g}: {layers} layers with {share:.2%} of all parameters each make {share:.2%} to {share * (layers - 1):.2%}; "
+            f"the nearest number of layers to drop would be {dropped}, but at least one has to go and one to stay"
+        )
+    return dropped
+
+
+def renumbered(name: str, family: Family, kept: Sequence[int]) -> str | None:
+    """Return a tensor's name after the layers that are not `kept` have gone, None where it goes with them."""
+    match = re.fullmatch(re.escape(family.layers) + r"\.(\d+)\.(.+)", name)
+    if match is None:
+        return name
+    layer = int(match[1])
+    return f"{family.layers}.{kept.index(layer)}.{match[2]}" if layer in kept else None
+
+
+def config_of_layers(config: Any, kept: Sequence[int]) -> Any:
+    """Return the config of the model that keeps these layers, each with the kind of attention it had."""
+    fields = config.to_dict() | {"num_hidden_layers": len(kept)}
+    if fields.get("layer_types"):
+        fields["layer_types"] = [fields["layer_types"][layer] for layer in kept]
+    return type(config).from_dict(fields)
+
+
+def gap_to_skipped(source: Path, kept: Sequence[int], pruned: Path) -> dict[str, Any]:
+    """As the merge's gap, between `source` with the dropped layers handing on what they get, and the pruned checkpoint."""
+
+    def skipping(dtype: torch.dtype) -> nn.Module:
+        model = checkpoint.load_model(source, dtype)
+        skip_layers(model, kept)
+        return model
+
+    return gap_between(skipping, pruned, source)
+
+
+def skip_layers(model: Any, kept: Sequence[int]) -> None:
+    """Make every layer of `model` that is not `kept` hand on its input: it is computed and then not heard."""
+
+    def hand_on(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+        return inputs[0]
+
+    for place, layer in enumerate(model.get_submodule(family_of(model.config).layers)):
+        if place not in kept:
+            layer.register_forward_hook(hand_on)

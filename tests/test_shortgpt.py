@@ -1,0 +1,119 @@
+"""ShortGPT: layers that do nothing go first, what is left computes what the base computes without them, sizes by formula."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pruning_inputs import calibration, reload, write_base
+from tiny_models import CONFIGS, SHAPE, VOCABULARY, random_tokens, tiny_model
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from pat import checkpoint
+from pat.artefacts import read_json
+from pat.baselines.job import PruneJob
+from pat.baselines.shortgpt import config_of_layers, layers_to_drop
+from pat.errors import UserError
+from pat.families import family_of
+from pat.pruning import prune
+
+
+def share_of_a_layer(model: Any) -> float:
+    """One layer's part of all parameters, each counted once."""
+    layer = sum(parameter.numel() for parameter in model.model.layers[0].parameters())
+    return float(layer / sum(parameter.numel() for parameter in model.parameters()))
+
+
+def make_identity(model: Any, layer: int) -> None:
+    """Let a layer write nothing to the stream."""
+    with torch.no_grad():
+        for name, parameter in model.model.layers[layer].named_parameters():
+            if "o_proj" in name or "down_proj" in name:
+                parameter.zero_()
+
+
+def prune_tiny(name: str, folder: Path, dropped: int, model: Any = None) -> tuple[Any, dict[str, Any]]:
+    """Return the pruned model as stock transformers opens it, and the record."""
+    base = write_base(name, folder / "base", model)
+    record = prune(folder / "base", "shortgpt", dropped * share_of_a_layer(base), "auto", folder / "pruned", calibration(folder))
+    return reload(folder / "pruned"), record
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_identity_layer_is_the_first_to_go_and_nothing_changes(name: str, layer: int, tmp_path: Path) -> None:
+    model = tiny_model(name)
+    make_identity(model, layer)
+    stock, record = prune_tiny(name, tmp_path, 1, model)
+    assert record["layers"]["dropped"] == [layer] and record["layers"]["influence"][layer] == pytest.approx(0, abs=1e-9)
+    tokens = random_tokens(2, 12, seed=5)
+    with torch.no_grad():
+        assert (model(input_ids=tokens).logits - stock(input_ids=tokens).logits).abs().max() <= 1e-5
+    assert read_json(tmp_path / "pruned" / "prune.json") == record
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pruned_equals_the_base_with_the_least_influential_layers_silent(name: str, tmp_path: Path) -> None:
+    stock, record = prune_tiny(name, tmp_path, 2)
+    layers = record["layers"]
+    assert (layers["before"], layers["after"], stock.config.num_hidden_layers) == (3, 1, 1)
+    influence = torch.tensor(layers["influence"])
+    assert layers["dropped"] == sorted(influence.argsort()[:2].tolist())
+    oracle = reload(tmp_path / "base")
+    for layer in layers["dropped"]:
+        make_identity(oracle, layer)
+    tokens = random_tokens(2, 12, seed=5)
+    with torch.no_grad():
+        assert (oracle(input_ids=tokens).logits - stock(input_ids=tokens).logits).abs().max() <= 1e-5
+    assert record["logit_gap"] <= 1e-5 and record["hidden_size"] == {"before": 48, "after": 48}
+    generated = [
+        stock.generate(tokens[:1], max_new_tokens=8, do_sample=False, eos_token_id=None, use_cache=cached) for cached in (True, False)
+    ]
+    assert torch.equal(*generated)
+
+
+def test_shares_by_formula(tmp_path: Path) -> None:
+    """Removed: (2n_q + 2n_kv)·h·d + 3·d·f + 2d a layer."""
+    _, record = prune_tiny("llama-grouped-tied", tmp_path, 1)
+    layer = (2 * 4 + 2 * 2) * 12 * 48 + 3 * 48 * 80 + 2 * 48
+    counts = record["parameters"]
+    assert counts["before"]["unique"] == VOCABULARY * 48 + 3 * layer + 48
+    assert counts["after"]["unique"] == counts["before"]["unique"] - layer
+    assert record["ratio_effective"] == pytest.approx(layer / counts["before"]["unique"], abs=1e-12)
+
+
+@pytest.mark.parametrize(("wanted", "dropped"), [(0.51, 1), (1.0, 1), (1.49, 1), (1.51, 2), (2.4, 2)])
+def test_the_nearest_number_of_layers(wanted: float, dropped: int, tmp_path: Path) -> None:
+    model = write_base("llama", tmp_path)
+    job = PruneJob(tmp_path, wanted * share_of_a_layer(model))
+    assert layers_to_drop(job, family_of(model.config), model.config) == dropped
+
+
+@pytest.mark.parametrize("wanted", [0.4, 2.6])
+def test_no_layer_and_all_layers_are_refused_before_the_model_is_loaded(
+    wanted: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_base("llama", tmp_path / "base")
+    share = share_of_a_layer(model)
+    monkeypatch.setattr(checkpoint, "load_to_measure", lambda *_: pytest.fail("measured before the ratio was checked"))
+    with pytest.raises(UserError, match=rf"3 layers with {share:.2%} of all parameters each make {share:.2%} to {2 * share:.2%}"):
+        prune(tmp_path / "base", "shortgpt", wanted * share, "auto", tmp_path / "none", calibration(tmp_path))
+    with pytest.raises(UserError, match="--calibration: is required"):
+        prune(tmp_path / "base", "shortgpt", share, "auto", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_each_layer_keeps_its_kind_of_attention(tmp_path: Path) -> None:
+    """Qwen2's layers can have sliding and full attention in one model."""
+    config = Qwen2Config(**SHAPE, num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    assert config_of_layers(config, [0, 2]).layer_types == ["full_attention", "sliding_attention"]
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(config)
+    make_identity(model, 0)
+    stock, record = prune_tiny("qwen2", tmp_path, 1, model.eval())
+    assert record["layers"]["dropped"] == [0] and set(stock.config.layer_types) == {"sliding_attention"}
+    tokens = random_tokens(2, 12, seed=5)
+    with torch.no_grad():
+        assert (model(input_ids=tokens).logits - stock(input_ids=tokens).logits).abs().max() <= 1e-5
