@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
+from pat.depth import layers_to_drop
 from pat.experiment import TUNED_ROW, Resources, merged_job, overridden
 from pat.methods import MASKED_TUNERS, METHODS, Method
 from pat.settings import EvaluationSettings, TuneJob, nearest, problems, shown
@@ -22,12 +23,13 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
 RESERVED_MODELS = ("data", "models", "tables", "figures", "logs", "benchmarks", "text")
 RESERVED_EXPERIMENTS = ("reference",)
+SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
 SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 
 def check_grid(raw: Mapping[str, Any]) -> list[str]:
     """Return what is wrong between the fields of a raw experiment file, one line a problem."""
-    checks = (_names, _rows, _data, _overrides, _widths)
+    checks = (_names, _rows, _data, _overrides, _widths, _depths)
     return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
 
 
@@ -166,15 +168,14 @@ def _writes(written: Mapping[str, Any], field: Sequence[str]) -> bool:
 
 def _widths(raw: Mapping[str, Any]) -> Iterator[str]:
     """Check the widths of models whose shape the file gives; other models' widths are checked when they are there."""
-    ratios = raw.get("ratios")
-    usable = [ratio for ratio in ratios if isinstance(ratio, float) and 0 < ratio < 1] if isinstance(ratios, list) else []
+    usable = _usable_ratios(raw)
     for model in _part(raw, "models"):
         shape = _part(raw, "models", model, "pretrain")
         hidden, heads = shape.get("hidden_size"), shape.get("heads")
         if not (_is_count(hidden) and _is_count(heads) and hidden % heads == 0):
             continue
         aligns: dict[Any, str] = {}
-        for row in (row for row, method in _methods(raw).items() if method.prunes):
+        for row in (row for row, method in _methods(raw).items() if method.narrows):
             pat = {**_part(raw, "pat"), **_part(raw, "models", model, "pat"), **_part(raw, "methods", row, "pat")}
             align = pat.get("align", "auto")
             if align == "auto" or _is_count(align):
@@ -197,6 +198,46 @@ def _width_problems(where: str, hidden: int, heads: int, align: Any, ratios: Seq
             pair = f"{by_width[width]:g} and {ratio:g}"
             yield f"{where}: the ratios {pair} both give width {width} of {hidden}: must differ; keep one, or lower pat.align"
         by_width[width] = ratio
+
+
+def _depths(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check the numbers of layers of models whose shape the file gives, where a row drops layers."""
+    rows = [row for row, method in _methods(raw).items() if method.pruner == "shortgpt"]
+    for model in _part(raw, "models") if rows else ():
+        shape = _part(raw, "models", model, "pretrain")
+        written = {"kv_heads": shape.get("heads")} | {key: value for key, value in shape.items() if value is not None}
+        sizes = {key: value for key in SHAPE_KEYS if _is_count(value := written.get(key))}
+        if len(sizes) == len(SHAPE_KEYS):
+            share = _share_of_a_layer(**sizes, tied=bool(shape.get("tie_embeddings")))
+            yield from _depth_problems(f"methods.{rows[0]}, models.{model}", sizes["layers"], share, _usable_ratios(raw))
+
+
+def _share_of_a_layer(
+    vocab_size: int, hidden_size: int, layers: int, heads: int, kv_heads: int, intermediate_size: int, *, tied: bool
+) -> float:
+    """Return which part of a Llama's parameters one layer has."""
+    attention = 2 * hidden_size * hidden_size * (heads + kv_heads) // heads
+    layer = attention + 3 * hidden_size * intermediate_size + 2 * hidden_size
+    return layer / ((1 if tied else 2) * vocab_size * hidden_size + layers * layer + hidden_size)
+
+
+def _depth_problems(where: str, layers: int, share: float, ratios: Sequence[float]) -> Iterator[str]:
+    by_number: dict[int, float] = {}
+    for ratio in ratios:
+        try:
+            dropped = layers_to_drop(layers, share, ratio)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        if dropped in by_number:
+            yield f"{where}: the ratios {by_number[dropped]:g} and {ratio:g} both drop {dropped} of {layers} layers: must differ; keep one"
+        by_number[dropped] = ratio
+
+
+def _usable_ratios(raw: Mapping[str, Any]) -> list[float]:
+    """Return the file's ratios that the schema takes."""
+    ratios = raw.get("ratios")
+    return [ratio for ratio in ratios if isinstance(ratio, float) and 0 < ratio < 1] if isinstance(ratios, list) else []
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -8,6 +8,8 @@ from typing import Literal
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
 Pruner = Literal["channel-magnitude", "slicegpt-1q", "llm-pruner", "wanda-sp", "shortgpt", "minitron-width"]
+WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt-1q", "minitron-width")
+"""Those that make the hidden size smaller; the others take out parts of layers, or layers."""
 Order = Literal["tune", "prune-tune", "tune-prune"]
 
 
@@ -32,6 +34,11 @@ class Method:
             raise ValueError(f"method {self.name}: order {self.order!r} and pruner {self.pruner!r} contradict each other")
         if self.pruner is not None and not self.prunes:
             raise ValueError(f"method {self.name}: has the pruner {self.pruner!r} but does not prune")
+
+    @property
+    def narrows(self) -> bool:
+        """Whether the method makes the hidden size smaller, so that its ratio has to give a width that stock software takes."""
+        return self.prunes and (self.pruner is None or self.pruner in WIDTH_PRUNERS)
 
 
 _ALL = (

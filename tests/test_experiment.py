@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat.errors import UserError
 from pat.experiment import Experiment, load_experiment
@@ -77,6 +78,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("methods", "pat", value={"tuning": {"lora": {"rank": 0}}}), "methods.pat.tuning.lora.rank: 0 is not allowed"),
     (changed("methods", "pat", value={"pat": {"hio_rank": 33}}), "pat.hio_rank 33 is not allowed: must be at most 32"),
     (changed("methods", "pat", value={"pat": {"align": 64}}), "ratio 0.5 is not allowed"),
+    (changed("methods", "shortgpt-pft"), "methods.shortgpt-pft, models.tiny: ratio 0.5: the nearest number of layers to drop is 3 of 2"),
+    (
+        changed("methods", value={"shortgpt-pft": None}) | {"ratios": [0.15, 0.25]},
+        "the ratios 0.15 and 0.25 both drop 1 of 2 layers: must differ; keep one",
+    ),
     (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
     (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),
     (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),
@@ -153,6 +159,28 @@ def test_the_grid_is_models_by_rows_by_ratios_by_seeds() -> None:
     assert len(cells) == 2 * (2 * len(pruning) + len(SMOKE["methods"]) - len(pruning))
     assert len({cell.path for cell in cells}) == len(cells)
     assert str(cells[0].path) == "tiny/lora/0/seed3"
+
+
+def test_ratios_may_share_a_width_where_no_row_narrows_the_model() -> None:
+    raw = changed("methods", value={"llm-pruner-pft": None, "wanda-sp-pft": None}) | {"ratios": [0.2, 0.21]}
+    assert len(loaded(raw).cells()) == 4
+
+
+@pytest.mark.parametrize("own", [{}, {"kv_heads": 1}, {"tie_embeddings": True}])
+def test_a_layers_share_is_counted_as_stock_software_counts(own: dict[str, Any]) -> None:
+    raw = changed("methods", value={"shortgpt-pft": None})
+    shape = raw["models"]["tiny"]["pretrain"]
+    shape |= own
+    stock = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=own.get("kv_heads", 2), tie_word_embeddings=own.get("tie_embeddings", False),
+        )
+    )  # fmt: skip
+    layer = sum(parameter.numel() for parameter in stock.model.layers[0].parameters())
+    share = layer / sum(parameter.numel() for parameter in stock.parameters())
+    (line,) = refusal(raw | {"ratios": [0.9]})
+    assert f"each is {share:.1%} of all parameters: ratios from {share / 2:.1%} to {share * 1.5:.1%} are possible" in line
 
 
 def test_a_variant_row_has_its_own_name_label_and_settings() -> None:

@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pruning_inputs import calibration, reload, write_base
 from tiny_models import CONFIGS, SHAPE, VOCABULARY, random_tokens, tiny_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from pat import checkpoint
 from pat.artefacts import read_json
-from pat.baselines.job import PruneJob
-from pat.baselines.shortgpt import config_of_layers, layers_to_drop
+from pat.baselines.shortgpt import config_of_layers, share_of_a_layer
+from pat.depth import layers_to_drop
 from pat.errors import UserError
 from pat.families import family_of
 from pat.pruning import prune
 
 
-def share_of_a_layer(model: Any) -> float:
+def layer_share(model: Any) -> float:
     """One layer's part of all parameters, each counted once."""
     layer = sum(parameter.numel() for parameter in model.model.layers[0].parameters())
     return float(layer / sum(parameter.numel() for parameter in model.parameters()))
@@ -37,7 +39,7 @@ def make_identity(model: Any, layer: int) -> None:
 def prune_tiny(name: str, folder: Path, dropped: int, model: Any = None) -> tuple[Any, dict[str, Any]]:
     """Return the pruned model as stock transformers opens it, and the record."""
     base = write_base(name, folder / "base", model)
-    record = prune(folder / "base", "shortgpt", dropped * share_of_a_layer(base), "auto", folder / "pruned", calibration(folder))
+    record = prune(folder / "base", "shortgpt", dropped * layer_share(base), "auto", folder / "pruned", calibration(folder))
     return reload(folder / "pruned"), record
 
 
@@ -84,11 +86,30 @@ def test_shares_by_formula(tmp_path: Path) -> None:
     assert record["ratio_effective"] == pytest.approx(layer / counts["before"]["unique"], abs=1e-12)
 
 
-@pytest.mark.parametrize(("wanted", "dropped"), [(0.51, 1), (1.0, 1), (1.49, 1), (1.51, 2), (2.4, 2)])
-def test_the_nearest_number_of_layers(wanted: float, dropped: int, tmp_path: Path) -> None:
-    model = write_base("llama", tmp_path)
-    job = PruneJob(tmp_path, wanted * share_of_a_layer(model))
-    assert layers_to_drop(job, family_of(model.config), model.config) == dropped
+@pytest.mark.parametrize("name", ["llama", "gemma", "qwen2-tied"])
+def test_the_share_of_a_layer(name: str, tmp_path: Path) -> None:
+    model = write_base(name, tmp_path)
+    assert share_of_a_layer(tmp_path, family_of(model.config), model.config) == pytest.approx(layer_share(model), rel=1e-12)
+
+
+@given(layers=st.integers(2, 80), share=st.floats(0.001, 0.3), ratio=st.floats(0.001, 0.999))
+def test_no_other_number_of_layers_comes_nearer(layers: int, share: float, ratio: float) -> None:
+    try:
+        dropped = layers_to_drop(layers, share, ratio)
+    except ValueError:
+        assert ratio < share / 2 * (1 + 1e-9) or ratio > share * (layers - 0.5) * (1 - 1e-9)
+    else:
+        assert 1 <= dropped < layers
+        assert all(abs(dropped * share - ratio) <= abs(other * share - ratio) + 1e-12 for other in range(layers))
+
+
+def test_the_papers_numbers_of_layers() -> None:
+    """Llama-2-7B: 6, 7, 8, 9 and 10 layers are 18, 21, 24, 27 and 30 % of its parameters."""
+    share = (4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096) / 6_738_415_616
+    for percent, dropped in ((18.0, 6), (21.0, 7), (24.0, 8), (27.0, 9), (30.0, 10)):
+        assert 100 * dropped * share == pytest.approx(percent, abs=0.05)
+        assert layers_to_drop(32, share, percent / 100) == dropped
+    assert [layers_to_drop(32, share, ratio) for ratio in (0.20, 0.25, 0.30)] == [7, 8, 10]
 
 
 @pytest.mark.parametrize("wanted", [0.4, 2.6])
@@ -96,9 +117,9 @@ def test_no_layer_and_all_layers_are_refused_before_the_model_is_loaded(
     wanted: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = write_base("llama", tmp_path / "base")
-    share = share_of_a_layer(model)
+    share = layer_share(model)
     monkeypatch.setattr(checkpoint, "load_to_measure", lambda *_: pytest.fail("measured before the ratio was checked"))
-    with pytest.raises(UserError, match=rf"3 layers with {share:.2%} of all parameters each make {share:.2%} to {2 * share:.2%}"):
+    with pytest.raises(UserError, match=rf"is {round(wanted)} of 3, .* from {share / 2:.1%} to {2.5 * share:.1%}"):
         prune(tmp_path / "base", "shortgpt", wanted * share, "auto", tmp_path / "none", calibration(tmp_path))
     with pytest.raises(UserError, match="--calibration: is required"):
         prune(tmp_path / "base", "shortgpt", share, "auto", tmp_path / "none")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pat import checkpoint
 from pat.activations import block_influence, samples
 from pat.baselines.job import PruneJob
-from pat.errors import UserError
+from pat.depth import layers_to_drop
 from pat.families import Family, family_of
 from pat.mask import largest
 from pat.merge import gap_between, record_of, write_changed
@@ -34,7 +34,7 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
     """
     text, config = job.text(), checkpoint.load_config(job.source)
     family, count = family_of(config), config.num_hidden_layers
-    dropped = layers_to_drop(job, family, config)
+    dropped = layers_to_drop(count, share_of_a_layer(job.source, family, config), job.ratio)
     influence_L = block_influence(checkpoint.load_to_measure(job.source, text.device), samples(job.source, text, SAMPLES))
     kept = largest(influence_L, count - dropped).nonzero().flatten().tolist()
     named = (
@@ -55,21 +55,13 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
     return record
 
 
-def layers_to_drop(job: PruneJob, family: Family, config: Any) -> int:
-    """Return how many layers come nearest to the share asked for. Raises UserError where that is none of them, or all."""
-    layers: int = config.num_hidden_layers
-    counts = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
-    in_layers = sum(
-        math.prod(shape) for name, shape in checkpoint.tensor_shapes(job.source).items() if name.startswith(f"{family.layers}.")
-    )
-    share = in_layers / layers / counts["unique"]
-    dropped = math.floor(job.ratio / share + 0.5)
-    if not 1 <= dropped < layers:
-        raise UserError(
-            f"ratio {job.ratio:g}: {layers} layers with {share:.2%} of all parameters each make {share:.2%} to {share * (layers - 1):.2%}; "
-            f"the nearest number of layers to drop would be {dropped}, but at least one has to go and one to stay"
-        )
-    return dropped
+def share_of_a_layer(source: Path, family: Family, config: Any) -> float:
+    """Return which part of all parameters, each counted once, one decoder layer has; all layers of a stock model are alike."""
+    counts = checkpoint.parameter_counts(source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
+    shapes = checkpoint.tensor_shapes(source)
+    in_layers = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(f"{family.layers}."))
+    share: float = in_layers / config.num_hidden_layers / counts["unique"]
+    return share
 
 
 def renumbered(name: str, family: Family, kept: Sequence[int]) -> str | None:
