@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run reference test test-slow lint lock clean clean-results
+.PHONY: help demo run experiment-file reference test test-slow lint lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,9 +17,13 @@ help:  ## this list
 demo: CONFIG := config/demo.yaml
 demo: run  ## make the environment, run the embedded demo, print its table
 
-run: $(VENV)/.base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
+run: experiment-file $(VENV)/.base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
 	@tools/run $(CONFIG)
 	@python workflow/scripts/summary.py --results results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG))
+
+# Before the environment, which takes minutes to make.
+experiment-file:
+	@test -f '$(CONFIG)' || { echo "CONFIG=$(CONFIG): no such file; give an experiment file: make run CONFIG=config/<experiment>.yaml" >&2; exit 1; }
 
 reference: run  ## run an experiment and keep it under results/reference: make reference CONFIG=… MACHINE="what it ran on"
 	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG)); python workflow/scripts/reference.py --results results/$$name \

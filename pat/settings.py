@@ -202,8 +202,12 @@ def read_yaml(path: Path) -> Any:
     """Return the parsed YAML (or JSON) file. Raises UserError where it is missing, is not YAML, or gives a key twice."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _OneOfEachKey)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
 

@@ -23,6 +23,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             ("prune", "--base", "nowhere", "--pruner", "channel-magnitude", "--ratio", "0.5", "--out", "x", "--align", "seven"),
             "--align 'seven'",
         ),
+        (("validate", "missing.yaml"), "missing.yaml: no such file\n"),
+        (("validate", "."), ".: cannot be read (Is a directory)\n"),
         (("import-model", "--out", "x"), "exactly one of --path and --hub"),
         (("tune", "--base", "b", "--data", "d", "--tuner", "pat", "--settings", "{}", "--run-dir", "r", "--out", "x"), "tuning"),
     ],

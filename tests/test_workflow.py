@@ -39,6 +39,15 @@ def test_a_broken_experiment_is_one_message_without_a_traceback(workflow_copy: P
     assert "File " not in plan.stderr
 
 
+@pytest.mark.parametrize("command", [("tools/run", "missing.yaml"), ("make", "--silent", "run", "CONFIG=missing.yaml")])
+def test_a_missing_experiment_file_is_one_line_before_anything_is_made(command: tuple[str, ...], workflow_copy: Path) -> None:
+    finished = subprocess.run(command, cwd=workflow_copy, capture_output=True, text=True, check=False)
+    said, *others = finished.stderr.splitlines()
+    assert finished.returncode != 0 and "missing.yaml: no such file" in said
+    assert all(line.startswith("make: ***") for line in others)
+    assert not (workflow_copy / ".venv").exists() and not (workflow_copy / "results").exists()
+
+
 def test_lint_finds_nothing_but_the_missing_environments(workflow_copy: Path) -> None:
     """The environment is the package's own lock; one a rule would install it a dozen times."""
     lint = snakemake(workflow_copy, "--lint")
