@@ -22,6 +22,7 @@ def finished(folder: Path, **changes: object) -> Path:
     results = folder / "results" / "toy"
     write_json(results / "m" / "pat" / "0.25" / "seed0" / "cell.json", {"provenance": {"tune": ORIGIN | changes, "prune": None}})
     write_text(results / "tables" / "table1.md", "| a |\n| --- |\n| 1 |\n")
+    write_text(results / "tables" / "cells.csv", "method,json\npat,results/toy/m/pat/0.25/seed0/cell.json\n")
     write_json(results / "tables" / "manifest.json", {"files": {}})
     write_json(results / "models" / "m" / "pretraining.json", {"tokens": 1})
     write_text(folder / "toy.yaml", "name: toy\n")
@@ -49,9 +50,9 @@ def test_code_that_no_commit_names_is_refused(tmp_path: Path, changes: dict[str,
 
 
 def test_unfinished_work_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing\.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"missing\.yaml: no such file"):
         keep(finished(tmp_path), tmp_path / "out", "a machine", tmp_path / "missing.yaml")
-    with pytest.raises(UserError, match="no finished experiment"):
+    with pytest.raises(UserError, match="run the experiment first"):
         keep(tmp_path / "nowhere", tmp_path / "out", "a machine", tmp_path / "toy.yaml")
     with pytest.raises(UserError, match="lacks the lines"):
         with_block("no marks", "toy", "block")

@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import summary
+from tables import write_tables
 
 runner = CliRunner()
 app = typer.Typer()
@@ -19,8 +20,7 @@ app.command()(summary.main)
 
 
 def shown(folder: Path, contents: list[dict[str, Any]], width: int = 200, terminal: bool = False) -> str:
-    for content in contents:
-        write_cell(folder, content)
+    write_tables([write_cell(folder, content) for content in contents], folder / "tables")
     stream = StringIO()
     summary.show(folder, Console(file=stream, width=width, force_terminal=terminal))
     return stream.getvalue()
@@ -68,6 +68,24 @@ def test_an_experiment_without_lora_or_tasks_is_summed_up_too(tmp_path: Path) ->
 def test_plain_text_has_no_escape_codes_and_a_terminal_gets_them(tmp_path: Path) -> None:
     assert "\x1b" not in shown(tmp_path / "a", [cell()])
     assert "\x1b" in shown(tmp_path / "b", [cell()], terminal=True)
+
+
+def test_cells_of_an_earlier_grid_stay_out(tmp_path: Path) -> None:
+    write_cell(tmp_path, cell("lora", 0.0) | {"experiment": "another"})
+    write_cell(tmp_path, cell(ratio=0.5))
+    text = shown(tmp_path, [cell(ratio=0.25)])
+    assert "25 %" in text and "50 %" not in text and "LoRA" not in text
+
+
+def test_a_folder_that_was_moved_is_summed_up_too(tmp_path: Path) -> None:
+    shown(tmp_path / "here", [cell()])
+    (tmp_path / "here").rename(tmp_path / "there")
+    result = runner.invoke(app, ["--results", str(tmp_path / "there")])
+    assert result.exit_code == 0 and "PAT" in result.stdout
+
+
+def test_an_experiment_of_harness_tasks_alone_is_summed_up_too(tmp_path: Path) -> None:
+    assert "merge" in shown(tmp_path, [cell() | {"tasks": {}, "perplexity": {}}])
 
 
 def test_no_results_is_one_line(tmp_path: Path) -> None:

@@ -150,17 +150,27 @@ def test_sizes_show_requested_and_effective_ratio_and_what_was_removed(tmp_path:
     assert row == ["tiny", "PAT", "PAT", "30 %", "25.0 %", "72", "750", "25.0 %", "600", "25.0 %", "120", "2.0e-05"]
 
 
+def test_a_range_is_explained_where_there_is_one(tmp_path: Path) -> None:
+    note = "A range: the seeds differ."
+    same = tables_of(tmp_path / "same", [cell(seed=0, label="a – b"), cell(seed=1, label="a – b")])
+    differ = tables_of(tmp_path / "differ", [cell(seed=0), cell(seed=1, ratio_effective=0.3)])
+    assert note not in (same / "sizes.md").read_text()
+    assert note in (differ / "sizes.md").read_text() and "25.0 % – 30.0 %" in (differ / "sizes.md").read_text()
+
+
 def test_every_number_leads_back_to_its_file_config_and_commit(tmp_path: Path) -> None:
     out = tables_of(tmp_path, [cell(scores={"a": {"acc": 0.5}, "b": {"acc": 0.9}})])
     lines = pd.read_csv(out / "cells.csv")
-    assert list(lines["kind"]) == ["accuracy", "accuracy", "perplexity", "perplexity"]
+    assert list(lines["kind"]) == ["accuracy", "accuracy", "perplexity", "perplexity", "size"]
     assert set(lines["git_commit"]) == {"c0ffee"}
     for _, line in lines.iterrows():
         content = json.loads(Path(line["json"]).read_text())
         if line["kind"] == "accuracy":
             assert content["tasks"][line["name"]]["scores"][line["metric"]]["value"] == line["value"]
-        else:
+        elif line["kind"] == "perplexity":
             assert content["perplexity"][line["name"]][line["metric"]] == line["value"]
+        else:
+            assert content["parameters"]["after"]["unique"] == line["value"]
 
 
 def test_text_only_and_accuracy_only_experiments(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The command-line options by which the report's scripts are told their cells. One definition for all of them."""
+"""How the report's scripts are told their cells: by command-line options, the same for all of them, or by tables that are there."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,8 @@ CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.
 MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files.")]
 ListOption = Annotated[Path | None, typer.Option("--cells-from", help="A text file that names one cell.json a line.")]
 
+CELL_STEPS = len(Path("model/row/ratio/seed/cell.json").parts)
+
 
 def listed(cells: Sequence[Path] | None, more: Sequence[Path] | None, cells_from: Path | None) -> list[Path]:
     """Return all paths named on the command line and in the list file. Raises UserError where that cannot be read."""
@@ -25,3 +28,17 @@ def listed(cells: Sequence[Path] | None, more: Sequence[Path] | None, cells_from
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--cells-from {cells_from}: cannot be read ({error})") from None
     return [*paths, *(Path(line.strip()) for line in lines if line.strip())]
+
+
+def behind_tables(results: Path) -> list[Path]:
+    """Return the cell.json files that an experiment's tables were made from, as tables/cells.csv names them.
+
+    What else lies in the folder stays out, such as cells of an earlier grid. Raises UserError where there are no tables.
+    """
+    table = results / "tables" / "cells.csv"
+    if not table.is_file():
+        raise UserError(f"--results {results}: holds no tables/cells.csv; run the experiment first")
+    with table.open(encoding="utf-8", newline="") as stream:
+        named = dict.fromkeys(Path(line["json"]) for line in csv.DictReader(stream))
+    # A path starts where the tables were written from; where a cell lies below the results is in its last five steps.
+    return sorted(results.joinpath(*path.parts[-CELL_STEPS:]) for path in named)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from cell_options import behind_tables
 from pat.artefacts import new_folder, read_json, write_json, write_text
 from pat.errors import UserError
 from pat.extends import resolved
@@ -29,9 +30,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
 
     Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
     """
-    cells = sorted(results.glob("*/*/*/seed*/cell.json"))
-    if not cells or not (results / "tables" / "manifest.json").is_file():
-        raise UserError(f"--results {results}: holds no finished experiment (cells and tables); run it first")
+    cells = behind_tables(results)
     whole_experiment = resolved(read_yaml(experiment), experiment)
     record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), **_common_origin(cells)}
     with new_folder(out) as folder:

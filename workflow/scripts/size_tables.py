@@ -12,6 +12,9 @@ from cells import Cell, models_of, rows_of
 from grid import Grid, texts_of
 from layouts import HOLE, Layout
 
+SIZE_TEXTS = 3
+"""Columns of the table of sizes that hold names, before those that hold figures."""
+RANGE = " – "
 PHASES = ("prune", "tune", "merge", "evaluate")
 TIDY_COLUMNS = (
     "experiment", "model", "method", "base_method", "label", "mode", "ratio_requested", "ratio_effective", "seed", "kind", "name", "metric",
@@ -63,7 +66,9 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
         "parameters: each tensor once. logit gap: largest "
         "difference between the logits before and after the merge."
     )
-    return Layout(caption, header, body, text_columns=3, notes=["A range: the seeds differ."]), pd.DataFrame(frames)
+    has_range = any(RANGE in entry for entries in body for entry in entries[SIZE_TEXTS:])
+    notes = ["A range: the seeds differ."] if has_range else []
+    return Layout(caption, header, body, text_columns=SIZE_TEXTS, notes=notes), pd.DataFrame(frames)
 
 
 def _size(model: str, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def _size_entries(record: Mapping[str, Any]) -> list[str]:
         if low is None:
             return HOLE
         texts = [form.format(100 * value if "%" in form else value) for value in (low, high)]
-        return texts[0] if texts[0] == texts[1] else f"{texts[0]} – {texts[1]}"
+        return texts[0] if texts[0] == texts[1] else RANGE.join(texts)
 
     share, count = "{:.1f} %", "{:,}"
     gap = record["logit_gap_max"]
@@ -110,7 +115,9 @@ def _size_entries(record: Mapping[str, Any]) -> list[str]:
 
 
 def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return one row per cell × task × metric and per cell × text × unit, each with the JSON, config hashes and commit behind it."""
+    """Return one row per cell × task × metric, per cell × text × unit and per cell's size, each with the JSON, config hashes and commit
+    behind it; so every cell has a row, whatever it was scored on.
+    """
     frame = pd.DataFrame([line for cell in cells for line in _lines(cell)], columns=list(TIDY_COLUMNS))
     return frame.astype({"items": "Int64"})
 
@@ -132,6 +139,7 @@ def _lines(cell: Cell) -> Iterator[dict[str, object]]:
     for text, value in sorted(cell.perplexity.items()):
         for unit, number in (("token_perplexity", value.token_perplexity), ("byte_perplexity", value.byte_perplexity)):
             yield {**origin, "kind": "perplexity", "name": text, "metric": unit, "value": number}
+    yield {**origin, "kind": "size", "name": "parameters", "metric": "unique", "value": cell.parameters.after.unique}
 
 
 def _origin(cell: Cell) -> dict[str, object]:

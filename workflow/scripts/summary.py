@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from accuracy_tables import table1
-from cells import METRIC_LABELS, METRICS, Cell, metrics_of, read_cells
+from cell_options import behind_tables
+from cells import METRIC_LABELS, METRICS, metrics_of, read_cells
 from comparisons import facts, health_lines, merge_line
 from grid import Grid
 from layouts import Layout
@@ -26,17 +27,9 @@ PLAIN_WIDTH = 200
 """Columns where the output is no terminal: a file or a pipe does not fold lines by itself."""
 
 
-def find_cells(results: Path) -> list[Cell]:
-    """Return the cells below an experiment's results. Raises UserError where there are none."""
-    paths = sorted(results.glob("*/*/*/seed*/cell.json"))
-    if not paths:
-        raise UserError(f"--results {results}: holds no <model>/<method>/<ratio>/seed<k>/cell.json; run the experiment first")
-    return read_cells(paths)
-
-
 def show(results: Path, console: Console) -> None:
-    """Print the summary of the experiment whose results lie in `results`. Raises UserError on missing or broken cells."""
-    cells = find_cells(results)
+    """Print the summary of the experiment whose results lie in `results`. Raises UserError where tables or cells are missing or broken."""
+    cells = read_cells(behind_tables(results))
     metrics = metrics_of(cells)
     notes: dict[str, None] = {}
     for metric in [name for name in SUMMARISED if name in metrics] or metrics[:1]:
