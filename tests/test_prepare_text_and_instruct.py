@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import lzma
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from shared_data import shared_data
 
 import prepare_instruct
@@ -18,6 +21,7 @@ from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt, first_capital_prompt
 from source_records import Record
 
+SCRIPTS = ROOT / "workflow" / "scripts"
 ROWS: list[dict[str, Any]] = [
     {"instruction": "Add.", "input": "1 2", "output": "3"},
     {"instruction": "Greet.", "output": "Hello"},
@@ -143,3 +147,17 @@ def test_real_instruction_sets_are_read_whole(tmp_path: Path, part: str, rows: i
     block = json.dumps({"source": "json", "path": str(shared_data(f"instruct/{part}"))})
     prepare_instruct.prepare(block, 0, tmp_path / "out.jsonl")
     assert len(read_jsonl(tmp_path / "out.jsonl", ["instruction", "input", "output"])) == rows
+
+
+@pytest.mark.parametrize("script", ["prepare_instruct", "prepare_text"])
+def test_both_scripts_take_the_same_options_and_end_in_one_line(script: str, tmp_path: Path) -> None:
+    block, out = written(tmp_path / "a.json", ROWS), tmp_path / "out.jsonl"
+
+    def run(source: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(SCRIPTS / f"{script}.py"), "--source", source, "--seed", "1", "--out", str(out)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run(block)
+    assert done.returncode == 0 and out.is_file() and done.stdout.startswith(f"{out}: ")
+    refused = run("{}")
+    assert refused.returncode == 1 and refused.stderr.startswith("error: ") and "Traceback" not in refused.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Annotated
 
 import typer
 
@@ -14,8 +13,8 @@ from pat.errors import UserError
 from pat.prompts import lettered_question, letters
 from pat.settings import Settings
 from pat.sources import Hub, JsonFile, Tasks
+from preparation import command_line
 from prepare_task import task_items
-from script_errors import run_reporting_errors
 from source_records import Record, hub_records, json_records, parse_source
 
 KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile, "tasks": Tasks}
@@ -64,14 +63,5 @@ def prepare(source: str, seed: int, out: Path) -> str:
     return f"{out}: {len(rows)} rows" + (f"; left out {blank} with a blank instruction or output" if blank else "")
 
 
-def main(
-    source: Annotated[str, typer.Option(help="The experiment's data.instruct block, as JSON.")],
-    out: Annotated[Path, typer.Option(help="The JSONL to write.")],
-    seed: Annotated[int, typer.Option(help="Draws the fraction of a hub data set.")] = 0,
-) -> None:
-    """Write the instruction set."""
-    run_reporting_errors(lambda: prepare(source, seed, out))
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(command_line(prepare))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -13,8 +12,8 @@ from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
 from pat.settings import Settings
 from pat.sources import Hub, JsonFile, TextFile
+from preparation import command_line
 from prepare_instruct import OUTPUT_NAMES, instruct_row, source_records
-from script_errors import run_reporting_errors
 from source_records import Record, opened, parse_source
 
 KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile, "text": TextFile}
@@ -51,14 +50,5 @@ def prepare(source: str, seed: int, out: Path) -> str:
     return f"{out}: {len(texts)} document(s), {sum(map(len, texts)):,} characters"
 
 
-def main(
-    source: Annotated[str, typer.Option(help="The text's source block, as JSON.")],
-    out: Annotated[Path, typer.Option(help="The JSONL to write.")],
-    seed: Annotated[int, typer.Option(help="Draws the fraction of a hub data set.")] = 0,
-) -> None:
-    """Write one text."""
-    run_reporting_errors(lambda: prepare(source, seed, out))
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(command_line(prepare))
