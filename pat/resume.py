@@ -41,6 +41,18 @@ def checkpoint_of(run_dir: Path, job: Mapping[str, object]) -> Path | None:
     return latest_complete(run_dir)
 
 
+def identity_of(base: Path) -> object:
+    """Return what tells a base model from another one in its place, without reading its weights.
+
+    That is its manifest's checksum, or, of a folder that was made elsewhere and has none, names, sizes and times of change of its files.
+    """
+    listed = base / artefacts.MANIFEST
+    if listed.exists():
+        return artefacts.sha256(listed)
+    facts = {path.name: path.stat() for path in sorted(base.iterdir()) if path.is_file()}
+    return {name: [found.st_size, found.st_mtime_ns] for name, found in facts.items()}
+
+
 def latest_complete(run_dir: Path) -> Path | None:
     """Return the newest checkpoint below `run_dir` whose seal holds, None where there is none; broken ones are passed over."""
     for folder in sorted(run_dir.glob("checkpoint-*"), key=_step, reverse=True):

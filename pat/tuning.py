@@ -26,7 +26,7 @@ from pat.instructions import Instructions, PadToLongest
 from pat.model import PatCallback, PatModel, attach
 from pat.progress import say
 from pat.provenance import provenance
-from pat.resume import SealCheckpoints, checkpoint_of
+from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
 
 TUNERS = ("lora", "dora", "pat", "pat-dora")
@@ -82,13 +82,12 @@ def tune(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJ
 
 def _identity(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob) -> dict[str, object]:
     """Return what a checkpoint of the job must agree with to be resumed from."""
-    listed = base / artefacts.MANIFEST
     return {
         "settings": job.model_dump(mode="json"),
         "tuner": tuner,
         "ratio": ratio,
         "seed": seed,
-        "base": artefacts.sha256(listed) if listed.exists() else str(base),
+        "base": identity_of(base),
         "data": artefacts.sha256(data),
     }
 

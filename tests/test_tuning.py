@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_world import ROWS, tiny_tokenizer, write_world
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
+import pat.tuning
 from pat import artefacts
 from pat.artefacts import check_folder, write_jsonl
 from pat.errors import UserError
 from pat.instructions import Instructions, PadToLongest
 from pat.merge import merge
 from pat.prompts import alpaca_prompt
-from pat.resume import checkpoint_of, latest_complete
+from pat.resume import SealCheckpoints, checkpoint_of, identity_of, latest_complete
 from pat.settings import TuneJob
 from pat.tuning import tune
 
@@ -71,13 +73,8 @@ def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first["history"] == second["history"]
 
 
-@pytest.mark.parametrize("stop", [8, 16])
-def test_half_and_resume_equals_straight(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stops before and after the milestone: optimizer, mask step, dropout and data order all continue."""
-    from transformers import TrainerControl, TrainerState, TrainingArguments
-
-    import pat.tuning
-    from pat.resume import SealCheckpoints
+def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the job and end it when the checkpoint of a step is there."""
 
     class Interrupt(SealCheckpoints):
         def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -85,11 +82,17 @@ def test_half_and_resume_equals_straight(stop: int, tmp_path: Path, monkeypatch:
             if state.global_step == stop:
                 raise KeyboardInterrupt
 
-    write_world(tmp_path)
-    straight = run(tmp_path, "straight")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(pat.tuning, "SealCheckpoints", Interrupt)
-        run(tmp_path, "halves")
+        run(folder, name)
+
+
+@pytest.mark.parametrize("stop", [8, 16])
+def test_half_and_resume_equals_straight(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops before and after the milestone: optimizer, mask step, dropout and data order all continue."""
+    write_world(tmp_path)
+    straight = run(tmp_path, "straight")
+    run_until(stop, tmp_path, "halves", monkeypatch)
     assert not (tmp_path / "halves").exists()
     resumed = run(tmp_path, "halves")
     assert resumed["history"] == straight["history"]
@@ -105,6 +108,41 @@ def test_checkpoints_of_other_settings_are_not_resumed_from(tmp_path: Path) -> N
     assert checkpoint_of(run_dir, {"rate": 1}) == folder
     assert checkpoint_of(run_dir, {"rate": 2}) is None
     assert not folder.exists()
+
+
+def test_a_job_does_not_go_on_upon_a_base_that_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new base has the old one's path, shape and size, and other weights."""
+    base, _ = write_world(tmp_path)
+    run_until(8, tmp_path, "replaced", monkeypatch)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: tensor.flip(0) for name, tensor in weights.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    assert adapter_bytes(tmp_path / "run-replaced" / "checkpoint-8")
+    run(tmp_path, "replaced")
+    run(tmp_path, "straight")
+    assert adapter_bytes(tmp_path / "replaced") == adapter_bytes(tmp_path / "straight")
+
+
+def test_a_base_is_the_same_wherever_it_lies_and_another_when_a_file_changes(tmp_path: Path) -> None:
+    base, _ = write_world(tmp_path)
+    moved = base.rename(tmp_path / "moved")
+    before = identity_of(moved)
+    assert json.loads(json.dumps(before)) == before, "it is compared with what was read back"
+    shutil.copytree(moved, tmp_path / "copied")  # keeps the times
+    assert identity_of(tmp_path / "copied") == before
+    found = (moved / "model.safetensors").stat()
+    os.utime(moved / "model.safetensors", ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    assert identity_of(moved) != before
+
+
+def test_a_listed_base_is_known_by_its_list(tmp_path: Path) -> None:
+    base, _ = write_world(tmp_path)
+    artefacts.write_json(base / artefacts.MANIFEST, artefacts.manifest(base))
+    before = identity_of(base)
+    os.utime(base / "model.safetensors")
+    assert identity_of(base) == before
+    (base / "config.json").write_text("{}")
+    artefacts.write_json(base / artefacts.MANIFEST, artefacts.manifest(base))
+    assert identity_of(base) != before
 
 
 def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
