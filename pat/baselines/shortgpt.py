@@ -6,6 +6,7 @@ equally near; the record has both shares.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from pat.mask import largest
 from pat.merge import gap_between, record_of, write_changed
 
 SAMPLES = 128
+logger = logging.getLogger(__name__)
 
 
 def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
@@ -37,6 +39,8 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
     dropped = layers_to_drop(count, share_of_a_layer(job.source, family, config), job.ratio)
     influence_L = block_influence(checkpoint.load_to_measure(job.source, text.device), samples(job.source, text, SAMPLES))
     kept = largest(influence_L, count - dropped).nonzero().flatten().tolist()
+    gone = [layer for layer in range(count) if layer not in kept]
+    logger.info("of %d layers, numbered from 0, these go: %s", count, ", ".join(map(str, gone)))
     named = (
         (new_name, tensor)
         for name, tensor in checkpoint.unique_tensors(job.source, config)
@@ -49,7 +53,7 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
     record["layers"] = {
         "before": count,
         "after": len(kept),
-        "dropped": [layer for layer in range(count) if layer not in kept],
+        "dropped": gone,
         "influence": influence_L.tolist(),
     }
     return record
