@@ -10,6 +10,7 @@ from cell_maker import cell, write_cell
 
 import figures
 import gate_figure
+from figure_style import look_of
 from pat.errors import UserError
 
 
@@ -44,3 +45,9 @@ def test_gate_figure_starts_at_one_and_ends_as_a_step() -> None:
     for share in gate_figure.SHARES:
         assert data[f"{share:g}"].is_monotonic_increasing
     assert data["0.5"].iloc[len(data) // 2] == pytest.approx(0.5)  # the offset is gone half-way
+
+
+def test_no_two_of_many_methods_look_alike() -> None:
+    looks = [look_of(position) for position in range(49)]
+    assert len(set(looks)) == 49
+    assert len({colour for colour, _ in looks[:7]}) == len({marker for _, marker in looks[:7]}) == 7

@@ -34,6 +34,11 @@ STYLES: dict[str, Any] = {
 _NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
 
 
+def look_of(position: int) -> tuple[str, str]:
+    """Return a series' colour and sign by its place. Colours come back after seven, each time with other signs."""
+    return SERIES[position % len(SERIES)], MARKERS[(position + position // len(SERIES)) % len(MARKERS)]
+
+
 @contextmanager
 def figure(width_in: float, height_in: float) -> Iterator[Figure]:
     """Yield an empty figure in the house style; it belongs to no global state and needs no closing."""

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, metrics_of, models_of, read_cells, rows_of
-from figure_style import GREY, MARKERS, SERIES, figure, grid_lines, save
+from figure_style import GREY, figure, grid_lines, look_of, save
 from grid import Grid
 from intervals import Estimate
 from layouts import csv_text
@@ -72,7 +72,8 @@ def _methods(data: pd.DataFrame) -> list[_Series]:
     for position, (method, name) in enumerate(zip(once["method"], once["name"], strict=True)):
         peers = [other for other in once["method"] if (other in whole) == (method in whole)]
         shift = DODGE * (peers.index(method) - (len(peers) - 1) / 2)
-        series.append(_Series(method, name, SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)], shift, method not in whole))
+        colour, marker = look_of(position)
+        series.append(_Series(method, name, colour, marker, shift, method not in whole))
     return series
 
 
