@@ -52,7 +52,10 @@ def test_instructions_come_out_alike_whatever_the_file(tmp_path: Path, name: str
 
 def test_items_of_tasks_become_the_papers_question_and_its_letter(tmp_path: Path) -> None:
     """What is tuned on is what the generated scoring asks, so that the scored prompt and the tuned one are one text."""
-    items = [{"question": "2 + 2?", "choices": ["3", "4"], "answer": "B"}, {"question": "1 + 1?", "choices": ["2", "3", "4"], "answer": 0}]
+    items: list[dict[str, Any]] = [
+        {"question": "2 + 2?", "choices": ["3", "4"], "answer": "B"},
+        {"question": "1 + 1?", "choices": ["2", "3", "4"], "answer": 0},
+    ]
     block = {"source": "tasks", "of": {"sums": json.loads(written(tmp_path / "a.jsonl", items))}}
     prepare_instruct.prepare(json.dumps(block), 0, tmp_path / "out.jsonl")
     rows = read_jsonl(tmp_path / "out.jsonl", ["instruction", "input", "output"])
