@@ -54,7 +54,7 @@ def test_a_chain_of_files_is_followed_from_each_files_folder(tmp_path: Path) -> 
     ("first", "second", "message"),
     [
         ({"extends": 3}, {}, "extends: must be the path"),
-        ({"extends": "missing.yaml"}, {}, "missing.yaml: cannot be read"),
+        ({"extends": "missing.yaml"}, {}, "missing.yaml: no such file"),
         ({"extends": "first.yaml"}, {}, "cannot start from itself"),
         ({"extends": "second.yaml"}, {"extends": "first.yaml"}, "cannot start from itself"),
         ({"extends": "second.yaml"}, [1], "must hold a mapping"),
