@@ -65,3 +65,16 @@ def write_cell(folder: Path, content: Mapping[str, Any]) -> Path:
     path = place / "cell.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def answered(right: Mapping[str, Mapping[str, str]], items_hash: str = "0123456789abcdef") -> dict[str, Any]:
+    """Return tasks whose items' outcomes are known; `right` is {task: {metric: a 1 or 0 an item}}, the chance 1/4."""
+    return {
+        task: {
+            "items": len(next(iter(outcomes.values()))),
+            "chance": 0.25,
+            "items_hash": items_hash,
+            "scores": {name: {"value": it.count("1") / len(it), "stderr": 0.05, "right": it} for name, it in outcomes.items()},
+        }
+        for task, outcomes in right.items()
+    }

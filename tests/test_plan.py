@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collect_cell import joined
-from pat.artefacts import write_json
+from pat.artefacts import write_json, write_jsonl
 from pat.errors import UserError
 from pat.experiment import Experiment, load_experiment
 from plan import Plan, as_json, existing, one_of
@@ -111,7 +111,7 @@ def test_a_set_made_of_tasks_names_every_file_it_reads(tmp_path: Path) -> None:
     assert Plan(load_experiment(raw, "x.yaml")).fetched_files() == []
 
 
-def records(folder: Path) -> tuple[Path, list[Path], Path]:
+def records(folder: Path) -> tuple[Path, list[Path], Path, Path]:
     """Write the JSONs of a cell that was pruned and then tuned; return their paths."""
     figures = [(96, 48, 0.5), (48, 48, 2e-6)]
     steps = [folder / "prune.json", folder / "merge.json"]
@@ -120,13 +120,16 @@ def records(folder: Path) -> tuple[Path, list[Path], Path]:
         sizes = {"hidden_size": {"before": before, "after": after}, "parameters": count, "ratio_effective": 1 - after / before}
         write_json(path, {**sizes, "logit_gap": gap, "provenance": {"seed": 0}})
     write_json(folder / "tuning.json", {"trainable_parameters": 7, "history": [1, 2], "wall_s": 3.0, "provenance": {"seed": 1}})
-    write_json(folder / "evaluation.json", {"tasks": {}, "mean": {}, "perplexity": {}, "harness": {}, "provenance": {"seed": 2}})
-    return folder / "tuning.json", steps, folder / "evaluation.json"
+    tasks = {"sums": {"items": 3, "chance": 0.25, "scores": {"acc": {"value": 2 / 3, "stderr": 0.3}}}}
+    write_json(folder / "evaluation.json", {"tasks": tasks, "mean": {}, "perplexity": {}, "harness": {}, "provenance": {"seed": 2}})
+    answers = [{"task": "sums", "id": f"sums-{place}", "gold": place, "correct": {"acc": place != 1}} for place in range(3)]
+    write_jsonl(folder / "evaluation_samples.jsonl", answers)
+    return folder / "tuning.json", steps, folder / "evaluation.json", folder / "evaluation_samples.jsonl"
 
 
 def test_a_cells_sizes_go_from_before_its_first_step_to_after_its_last(tmp_path: Path) -> None:
-    tuning, steps, evaluation = records(tmp_path)
-    cell = joined({"method": "x"}, tuning, steps, evaluation)
+    tuning, steps, *evaluated = records(tmp_path)
+    cell = joined({"method": "x"}, tuning, steps, *evaluated)
     assert (cell["hidden_size"], cell["ratio_effective"]) == ({"before": 96, "after": 48}, 0.5)
     assert cell["parameters"] == {"before": {"unique": 960}, "after": {"unique": 480}}
     assert cell["logit_gap"] == 0.5
@@ -135,9 +138,25 @@ def test_a_cells_sizes_go_from_before_its_first_step_to_after_its_last(tmp_path:
 
 
 def test_a_record_that_lacks_a_field_is_a_message(tmp_path: Path) -> None:
-    tuning, steps, evaluation = records(tmp_path)
+    tuning, steps, *evaluated = records(tmp_path)
     broken = json.loads(steps[1].read_text())
     del broken["parameters"]
     write_json(steps[1], broken)
     with pytest.raises(UserError, match=r"merge\.json.*lacks the field 'parameters'"):
-        joined({}, tuning, steps, evaluation)
+        joined({}, tuning, steps, *evaluated)
+
+
+def test_a_cell_says_which_items_are_right_and_has_a_hash_of_its_items(tmp_path: Path) -> None:
+    files = records(tmp_path)
+    first = joined({}, *files)["tasks"]["sums"]
+    assert first["scores"]["acc"] == {"value": 2 / 3, "stderr": 0.3, "right": "101"}
+    others = [{"task": "sums", "id": f"sums-{place}", "gold": 0, "correct": {"acc": True}} for place in range(3)]
+    write_jsonl(files[-1], others)
+    assert joined({}, *files)["tasks"]["sums"]["items_hash"] != first["items_hash"]
+
+
+def test_answers_that_are_not_those_scored_are_a_message(tmp_path: Path) -> None:
+    files = records(tmp_path)
+    write_jsonl(files[-1], [{"task": "sums", "id": "a", "gold": 0, "correct": {"acc": True}}])
+    with pytest.raises(UserError, match=r"evaluation_samples\.jsonl: holds 1 answers to sums, of which 3 were scored"):
+        joined({}, *files)

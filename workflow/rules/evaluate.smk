@@ -34,6 +34,7 @@ rule collect_cell:
     input:
         model=f"{CELL}/merged/{MANIFEST}",
         evaluation=f"{CELL}/evaluation.json",
+        samples=f"{CELL}/evaluation_samples.jsonl",
     output:
         f"{CELL}/cell.json",
     log:
@@ -53,7 +54,7 @@ rule collect_cell:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "python {params.script} --cell {params.cell:q} --tuning {params.tuning} {params.steps}"
-        " --evaluation {input.evaluation} --out {output} > {log} 2>&1"
+        " --evaluation {input.evaluation} --samples {input.samples} --out {output} > {log} 2>&1"
 
 
 rule evaluation:

@@ -121,7 +121,8 @@ def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> l
     if "items" in sources:
         subject = "Entries with one seed" if "seeds" in sources else "One seed"
         notes.append(
-            f"{subject}: ± is the 95 % interval over items (binomial standard error, never taken as 0); "
+            f"{subject}: ± is the 95 % interval over items (from the binomial standard error, the bootstrap's closed "
+            "form, never taken as 0); "
             "it says nothing of how other seeds would do."
         )
     fewer = [

@@ -10,13 +10,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pat.artefacts import read_json
 from pat.errors import UserError
 from pat.methods import METHODS
 
 SCHEMA = 1
+ROUNDING = 1e-6
+"""Beyond this an accuracy is not the share of the items that are right."""
 METRICS = ("first_capital", "first_capital_word", "acc", "acc_norm")
 METRIC_LABELS = {
     "first_capital": "first capital letter (the paper's scoring)",
@@ -32,18 +34,29 @@ class _Part(BaseModel):
 
 
 class Score(_Part):
-    """An accuracy in 0..1 and its binomial standard error over items."""
+    """An accuracy in 0..1, its binomial standard error over items, and which items are right: a 1 or 0 each, in the items' order."""
 
     value: float = Field(ge=0, le=1)
     stderr: float | None = Field(default=None, ge=0)
+    right: str | None = Field(default=None, pattern="^[01]+$")
 
 
 class TaskResult(_Part):
-    """One task of one cell: item count, accuracy of guessing, a score a metric."""
+    """One task of one cell: item count, accuracy of guessing, a score a metric; `items_hash` tells whether two cells had the same items."""
 
     items: int = Field(gt=0)
     chance: float = Field(ge=0, le=1)
     scores: dict[str, Score]
+    items_hash: str | None = None
+
+    @model_validator(mode="after")
+    def _scores_are_those_of_the_items(self) -> TaskResult:
+        for metric, score in self.scores.items():
+            if score.right is not None and len(score.right) != self.items:
+                raise ValueError(f"{metric}: tells {len(score.right)} items right or wrong; must be {self.items}")
+            if score.right is not None and abs(score.right.count("1") / self.items - score.value) > ROUNDING:
+                raise ValueError(f"{metric}: has {score.right.count('1')} of {self.items} items right, which is not {score.value:g}")
+        return self
 
 
 class Perplexity(_Part):
@@ -135,6 +148,8 @@ def read_cells(paths: Iterable[Path]) -> list[Cell]:
     _check_same(cells, "experiment", {cell.path: {"experiment": cell.experiment} for cell in cells})
     for name in ("items", "chance"):
         _check_same(cells, name, {cell.path: {task: getattr(it, name) for task, it in cell.tasks.items()} for cell in cells})
+    hashes = {cell.path: {task: it.items_hash for task, it in cell.tasks.items() if it.items_hash} for cell in cells}
+    _check_same(cells, "the hash of the items", hashes)
     _check_same(
         cells,
         "label, mode or base_method of the row",

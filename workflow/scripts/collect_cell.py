@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -12,16 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from pat.artefacts import read_json, write_json
+from pat.artefacts import read_json, read_jsonl, write_json
 from pat.errors import UserError
 from script_errors import run_reporting_errors
 
 SCHEMA = 1
-EVALUATION_KEYS = ("tasks", "mean", "perplexity", "harness")
+EVALUATION_KEYS = ("mean", "perplexity", "harness")
+SAMPLE_FIELDS = ("task", "id", "gold", "correct")
 
 
-def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Path) -> dict[str, Any]:
-    """Return the cell's result. Raises UserError where a file lacks a field, naming both."""
+def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Path, samples: Path) -> dict[str, Any]:
+    """Return the cell's result. Raises UserError where a file lacks a field, naming both, and where answers are not those scored."""
     tuned, scored = read_json(tuning), read_json(evaluation)
     records = [read_json(step) for step in steps]
     try:
@@ -31,6 +33,7 @@ def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Pa
         origin = {step.stem: record["provenance"] for step, record in zip(steps, records, strict=True)}
         return {
             **cell,
+            "tasks": with_answers(scored["tasks"], samples),
             **{key: scored[key] for key in EVALUATION_KEYS},
             "schema": SCHEMA,
             "hidden_size": widths,
@@ -45,17 +48,42 @@ def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Pa
         raise UserError(f"{', '.join(map(str, (tuning, *steps, evaluation)))}: one of them lacks the field {error}") from None
 
 
+def with_answers(tasks: dict[str, Any], samples: Path) -> dict[str, Any]:
+    """Return the tasks' figures, each score with which items are right (a 1 or 0 an item) and each task with the hash of its items.
+
+    That is all that paired tests between cells need. Raises UserError where the answers in `samples` are not those of the figures.
+    """
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in tasks}
+    for line in read_jsonl(samples, SAMPLE_FIELDS) if tasks else ():
+        answers.setdefault(line["task"], []).append(line)
+    for name, lines in answers.items():
+        if name not in tasks or len(lines) != tasks[name]["items"]:
+            scored = tasks[name]["items"] if name in tasks else 0
+            raise UserError(f"{samples}: holds {len(lines)} answers to {name}, of which {scored} were scored; evaluate the cell again")
+    return {name: figures | _answers(figures["scores"], answers[name]) for name, figures in tasks.items()}
+
+
+def _answers(scores: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
+    items = "".join(f"{json.dumps([line['id'], line['gold']])}\n" for line in lines)
+    right = {metric: "".join("01"[line["correct"][metric]] for line in lines) for metric in scores}
+    return {
+        "items_hash": hashlib.sha256(items.encode()).hexdigest()[:16],
+        "scores": {metric: score | {"right": right[metric]} for metric, score in scores.items()},
+    }
+
+
 def main(
     cell: Annotated[str, typer.Option(help="JSON: experiment, model, method, base_method, label, mode, ratio_requested, seed.")],
     tuning: Annotated[Path, typer.Option(help="The tuning.json of the run that trained the cell's adapter.")],
     step: Annotated[list[Path], typer.Option(help="A merge.json or prune.json; give the option once a step, in order.")],
     evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json.")],
+    samples: Annotated[Path, typer.Option(help="The cell's evaluation_samples.jsonl.")],
     out: Annotated[Path, typer.Option(help="The cell.json to write.")],
 ) -> None:
     """Join a cell's JSONs into cell.json."""
 
     def action() -> str:
-        write_json(out, joined(json.loads(cell), tuning, step, evaluation))
+        write_json(out, joined(json.loads(cell), tuning, step, evaluation, samples))
         return str(out)
 
     run_reporting_errors(action)

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cells import Cell, Row, tasks_of
 from intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
 
@@ -45,6 +48,16 @@ class Grid:
             return None
         return score.value, binomial_error(score.value, score.stderr, result.items)
 
+    def right_answers(self, model: str, row: Row) -> dict[int, list[NDArray[np.bool_]]]:
+        """Return seed: which items are right, an array a task in the order of `tasks`; a cell that does not say so of all is left out."""
+        answers: dict[int, list[NDArray[np.bool_]]] = {}
+        for cell in self.members(model, row):
+            scores = [cell.tasks[task].scores.get(self.metric) for task in self.tasks if task in cell.tasks]
+            known = [score.right for score in scores if score is not None and score.right is not None]
+            if known and len(known) == len(self.tasks):
+                answers[cell.seed] = [np.frombuffer(right.encode(), dtype=np.uint8) == ord("1") for right in known]
+        return answers
+
     def mean(self, model: str, row: Row) -> Estimate | None:
         """Estimate the mean of the tasks over the seeds there are."""
         means = list(self.seed_means(model, row).values())
@@ -57,9 +70,13 @@ class Grid:
 
     def perplexity(self, model: str, row: Row, text: str, unit: str) -> Estimate | None:
         """Estimate the perplexity of one text a `unit` ("token" or "byte") over the seeds there are."""
-        found = [cell.perplexity[text] for cell in self.members(model, row) if text in cell.perplexity]
-        values = [it.token_perplexity if unit == "token" else it.byte_perplexity for it in found]
+        values = list(self.seed_perplexities(model, row, text, unit).values())
         return estimate(values, [None] * len(values)) if values else None
+
+    def seed_perplexities(self, model: str, row: Row, text: str, unit: str) -> dict[int, float]:
+        """Return seed: the perplexity of one text a `unit`; a cell without the text is left out."""
+        found = {cell.seed: cell.perplexity[text] for cell in self.members(model, row) if text in cell.perplexity}
+        return {seed: it.token_perplexity if unit == "token" else it.byte_perplexity for seed, it in found.items()}
 
     def task_chance(self, task: str) -> float:
         """Return the accuracy of guessing on one task."""

@@ -75,6 +75,7 @@ def binomial_error(value: float, standard_error: float | None, items: int) -> fl
     """Return the standard error, but never zero: where all or no items are right, that of two more right and two more wrong.
 
     The plain binomial error of 0 of 6 items is 0, which claims certainty where there is hardly any knowledge (Agresti and Coull, 1998).
+    Elsewhere it is what a bootstrap over the items tends to.
     """
     if standard_error != 0:
         return standard_error

@@ -16,7 +16,7 @@ _FIT = r"\ifdefined\resizebox\let\fit\resizebox\else\def\fit#1#2#3{#3}\fi"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "→": r"$\rightarrow$", "±": r"$\pm$", "−": r"$-$", "–": "--", "≈": r"$\approx$", "×": r"$\times$", "Δ": r"$\Delta$",
+    "→": r"$\rightarrow$", "±": r"$\pm$", "−": r"$-$", "–": "--", "≈": r"$\approx$", "×": r"$\times$", "Δ": r"$\Delta$", "…": r"\ldots{}",
     "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$",
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ import typer
 from accuracy_tables import per_task, table1
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import metrics_of, models_of, read_cells
+from comparison_tables import comparisons, perplexity_comparisons
 from grid import Grid, texts_of
 from layouts import Layout, csv_text, latex, markdown
 from pat.artefacts import new_folder, write_text
@@ -38,8 +39,12 @@ def write_tables(paths: Sequence[Path], out: Path) -> list[str]:
         suffix = "" if metric == metrics[0] else f"_{metric}"
         tables[f"table1{suffix}"] = table1(grid, Table1())
         tables |= {f"per_task_{model}{suffix}": per_task(grid, model) for model in models_of(cells)}
+        if (compared := comparisons(grid)) is not None:
+            tables[f"comparisons{suffix}"] = compared
     if texts_of(cells):
         tables["perplexity"] = perplexities(first)
+    if (compared := perplexity_comparisons(first)) is not None:
+        tables["perplexity_comparisons"] = compared
     with new_folder(out) as folder:
         write_text(folder / "cells.csv", csv_text(tidy(cells)))
         for name, (layout, frame) in tables.items():
@@ -55,7 +60,7 @@ def main(
     cells_from: ListOption = None,
     more: MoreArgument = None,
 ) -> None:
-    """Write table1, per_task_<model>, perplexity and sizes as .csv, .md and .tex, and cells.csv with the origin of every number."""
+    """Write all tables as .csv, .md and .tex, and cells.csv with the origin of every number."""
 
     def action() -> str:
         names = write_tables(listed(cells, more, cells_from), out)

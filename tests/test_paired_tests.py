@@ -1,0 +1,62 @@
+"""Paired statistics against formulas by hand, and the bootstrap against a truth that is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from paired_tests import Interval, holm, mcnemar, paired_bootstrap, paired_t
+
+
+def test_the_bootstraps_interval_covers_the_true_difference_as_often_as_it_says() -> None:
+    """Two tasks of unlike size; the truth is the plain mean of their differences, 0.1 and −0.02, so 0.04."""
+    random = np.random.default_rng(7)
+    covered = 0
+    for _ in range(300):
+        tasks = [random.choice([1.0, 0.0, -1.0], size=size, p=shares) for size, shares in ((80, (0.3, 0.5, 0.2)), (200, (0.1, 0.78, 0.12)))]
+        interval = paired_bootstrap(tasks)
+        covered += interval.low <= 0.04 <= interval.high
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_the_bootstraps_width_is_that_of_the_closed_form() -> None:
+    """Table 1 takes its interval over items from the standard error, the bootstrap's closed form for a mean of right and wrong."""
+    right = [np.repeat([1.0, 0.0], [60, 40]), np.repeat([1.0, 0.0], [150, 50])]
+    expected = 1.96 * math.hypot(math.sqrt(0.24 / 100), math.sqrt(0.1875 / 200)) / 2
+    interval = paired_bootstrap(right)
+    assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=0.03)
+
+
+def test_the_bootstrap_always_gives_the_same() -> None:
+    task = np.array([1.0, -1.0, 0.0, 1.0, 0.5])
+    assert paired_bootstrap([task]) == paired_bootstrap([task[::-1]])
+    assert paired_bootstrap([np.zeros(5)]) == Interval(0.0, 0.0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_mcnemar_is_the_binomial_test_of_the_items_that_differ(answers: list[tuple[bool, bool]]) -> None:
+    ours, theirs = (np.array(column) for column in zip(*answers, strict=True))
+    found, swapped = mcnemar(ours, theirs), mcnemar(theirs, ours)
+    one, other = sum(a and not b for a, b in answers), sum(b and not a for a, b in answers)
+    tail = sum(math.comb(one + other, count) for count in range(min(one, other) + 1)) / 2 ** (one + other)
+    assert (found.ours_alone, found.theirs_alone) == (one, other)
+    assert found.p_value == pytest.approx(min(1.0, 2 * tail))
+    assert found.p_value == pytest.approx(swapped.p_value)
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.01, 0.02, 0.03, 0.2: times 4, 3, 2, 1, never falling
+    assert holm([0.03, 0.01, 0.2, 0.02]) == pytest.approx([0.06, 0.04, 0.2, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_paired_t_is_that_of_scipy() -> None:
+    values = [0.3, 0.1, -0.05, 0.2]
+    assert paired_t(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert paired_t([0.0, 0.0]) == 1.0 and paired_t([0.1, 0.1]) == 0.0 and paired_t([0.1]) is None

@@ -1,0 +1,82 @@
+"""Paired statistics between two rows that answered the same items or ran with the same seeds. Knows nothing of files or tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from intervals import LEVEL
+
+RESAMPLES = 10_000
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """1 where all of it lies above zero, −1 where all lies below, 0 where it covers zero."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Items that one of two rows alone got right, and the two-sided exact p-value of rows that are equally good."""
+
+    ours_alone: int
+    theirs_alone: int
+    p_value: float
+
+
+def paired_bootstrap(differences: Sequence[NDArray[np.float64]]) -> Interval:
+    """Return the percentile interval of the plain mean over tasks of the mean difference over items.
+
+    `differences` holds one array a task, one value an item; items are drawn with replacement within each task, always with the same
+    random numbers. Source: Efron and Tibshirani, 1993, chapters 8 and 13.
+    """
+    random = np.random.default_rng(RANDOM_SEED)
+    total = np.zeros(RESAMPLES)
+    for task in differences:
+        # How often each value comes up among n draws is multinomial: the same bootstrap, without drawing item by item.
+        values, counts = np.unique(task, return_counts=True)
+        total += random.multinomial(len(task), counts / len(task), size=RESAMPLES) @ values / len(task)
+    low, high = np.quantile(total / len(differences), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> McNemar:
+    """Return McNemar's exact test over items, given which of them either row got right. Source: McNemar, 1947."""
+    ours_alone, theirs_alone = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    differing = ours_alone + theirs_alone
+    p_value = float(stats.binomtest(ours_alone, differing).pvalue) if differing else 1.0
+    return McNemar(ours_alone, theirs_alone, p_value)
+
+
+def paired_t(differences: Sequence[float]) -> float | None:
+    """Return the two-sided p-value of a mean difference of zero (Student's paired t), None for fewer than two differences."""
+    if len(differences) < 2:
+        return None
+    mean, spread = fmean(differences), stdev(differences)
+    if spread == 0:
+        return 1.0 if mean == 0 else 0.0
+    return 2 * float(special.stdtr(len(differences) - 1, -abs(mean) / spread * len(differences) ** 0.5))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values corrected for being several, in their order. Source: Holm, 1979."""
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
