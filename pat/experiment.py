@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from pat.errors import UserError
 from pat.extends import resolved
 from pat.methods import METHODS, Method
-from pat.settings import CountOrZero, EvaluationSettings, Number, Settings, TuneJob, problems, read_yaml, shown
+from pat.settings import CountOrZero, EvaluationSettings, Factor, Number, Settings, TableSettings, TuneJob, problems, read_yaml, shown
 from pat.sources import Data, ModelSource
 
 TUNED_ROW = "lora"
@@ -51,6 +51,7 @@ class Row(Settings):
     tuning: dict[str, object] = {}
     lora: dict[str, object] = {}
     pat: dict[str, object] = {}
+    factors: dict[str, Factor] = Field(default={}, description="the row's place in the experiment's ablation tables")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Experiment(Settings):
     tuning: dict[str, object]
     pat: dict[str, object] = {}
     evaluation: EvaluationSettings
+    tables: TableSettings = TableSettings()
     resources: Resources = Resources()
 
     @field_validator("seeds", "ratios")

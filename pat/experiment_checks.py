@@ -29,7 +29,7 @@ SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 def check_grid(raw: Mapping[str, Any]) -> list[str]:
     """Return what is wrong between the fields of a raw experiment file, one line a problem."""
-    checks = (_names, _rows, _data, _overrides, _widths, _depths)
+    checks = (_names, _rows, _tables, _data, _overrides, _widths, _depths)
     return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
 
 
@@ -43,7 +43,7 @@ def _part(raw: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _names(raw: Mapping[str, Any]) -> Iterator[str]:
     named = [("name", raw.get("name"))]
-    for section in (("models",), ("methods",), ("data", "tasks"), ("data", "text")):
+    for section in (("models",), ("methods",), ("data", "tasks"), ("data", "text"), ("tables", "ablations")):
         named += [(".".join(section), name) for name in _part(raw, *section)]
     for field, name in named:
         if isinstance(name, str) and not SAFE_NAME.fullmatch(name):
@@ -70,6 +70,7 @@ def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
         name = _part(rows, row).get("method") or row
         if isinstance(name, str) and name not in METHODS:
             yield f"methods.{row}: {shown(name)} is not a method{nearest(name, METHODS)}"
+    yield from _labels(rows, methods)
     after_tuning = [row for row, method in methods.items() if method.order == "tune-prune"]
     if after_tuning and TUNED_ROW not in rows:
         yield f"methods.{after_tuning[0]}: prunes what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
@@ -81,6 +82,54 @@ def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
                 yield f"methods.{row}.{key}: has no effect: the row prunes what {TUNED_ROW!r} has tuned; remove it"
     if any(method.prunes for method in methods.values()) and not raw.get("ratios"):
         yield "ratios: is empty, though the experiment has methods that prune: must name at least one ratio between 0 and 1"
+
+
+def _labels(rows: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:
+    """Check that rows can be told apart in a table: by label, or by the mode beside it."""
+    taken: dict[tuple[object, str], str] = {}
+    for row, method in methods.items():
+        label = _part(rows, row).get("label") or method.label
+        if first := taken.get((shown(label), method.mode)):
+            yield f"methods.{row}: is called {shown(label)} in the tables, as is {first!r}: give it a label of its own"
+        taken.setdefault((shown(label), method.mode), row)
+
+
+def _tables(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check which row is the reference, and that every row with factors has its own place in an ablation table."""
+    rows, reference = _part(raw, "methods"), _part(raw, "tables").get("reference")
+    if isinstance(reference, str) and reference not in rows:
+        yield f"tables.reference: {shown(reference)} is not a row of methods{nearest(reference, rows)}"
+    ablations = {name: _texts(factors) for name, factors in _part(raw, "tables", "ablations").items()}
+    known = {factor for factors in ablations.values() for factor in factors}
+    for row in rows:
+        own = _part(rows, row, "factors")
+        unknown = [factor for factor in own if factor not in known]
+        for factor in unknown:
+            no_tables = "" if known else "; no table shows factors: name them in tables.ablations"
+            yield f"methods.{row}.factors.{factor}: unknown factor{nearest(factor, known)}{no_tables}"
+        if own and not unknown and not any(own.keys() >= set(factors) for factors in ablations.values()):
+            listed = " or ".join(f"{', '.join(factors)} ({name})" for name, factors in ablations.items())
+            yield f"methods.{row}.factors: gives {', '.join(own)} alone: must give all factors of a table: {listed}"
+    for name, factors in ablations.items():
+        yield from _places(name, factors, {row: _part(rows, row, "factors") for row in rows})
+
+
+def _places(name: str, factors: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Check one ablation table: that it has rows, and that its factors tell them apart."""
+    taken: dict[str, str] = {}
+    for row, own in rows.items():
+        if not factors or not own.keys() >= set(factors):
+            continue
+        place = ", ".join(f"{factor} {shown(own[factor])}" for factor in factors)
+        if place in taken:
+            yield f"methods.{row}.factors: has the place of {taken[place]!r} in tables.ablations.{name} ({place}): must differ in a factor"
+        taken[place] = row
+    if factors and not taken:
+        yield f"tables.ablations.{name}: no row has its factors ({', '.join(factors)}); give them to rows as methods.<row>.factors"
+
+
+def _texts(value: object) -> list[str]:
+    return [entry for entry in value if isinstance(entry, str)] if isinstance(value, list | tuple) else []
 
 
 def _data(raw: Mapping[str, Any]) -> Iterator[str]:

@@ -177,6 +177,18 @@ class EvaluationSettings(Settings):
     threads: Count = 1
 
 
+Factor = str | bool | int | float
+"""What a row has of a factor of an ablation; yes and no in YAML are true and false."""
+
+
+class TableSettings(Settings):
+    """The tables an experiment has beside those that every one has; `ablations` gives each its factors, columns that tell rows apart."""
+
+    reference: str | None = Field(default=None, description="the row that others are compared with; None: pat, else the first that prunes")
+    accuracy: Literal["table1", "table3"] = Field(default="table1", description="the paper's table of the same experiment")
+    ablations: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = {}
+
+
 def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
     """Return checked settings from JSON text (it starts with a brace) or a YAML or JSON file.
 

@@ -36,6 +36,13 @@ def changed(*path: str, value: object = None) -> dict[str, Any]:
     return raw
 
 
+def factored(*factors: dict[str, object]) -> dict[str, Any]:
+    """Return the smoke experiment with an ablation table of two factors and these for one or two rows."""
+    names = dict(zip(("pat", "other"), factors, strict=False))
+    rows = {row: {"method": "pat", "label": row, "factors": own} for row, own in names.items()}
+    return changed("methods", value=rows) | {"tables": {"ablations": {"own": ["mask", "loss"]}}}
+
+
 def refusal(raw: object) -> list[str]:
     """Return the lines of the message by which an experiment is refused."""
     with pytest.raises(UserError) as error:
@@ -86,6 +93,23 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
     (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),
     (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),
+    (changed("methods", "other", value={"method": "pat"}), "methods.other: is called \"PAT\" in the tables, as is 'pat': give it a label"),
+    (
+        changed("tables", value={"ablation": {}}),
+        "tables.ablation: unknown key; did you mean 'ablations'?; allowed: ablations, accuracy, reference",
+    ),
+    (changed("tables", value={"accuracy": "table2"}), 'tables.accuracy: "table2" is not allowed: must be'),
+    (changed("tables", value={"reference": "pta"}), "tables.reference: \"pta\" is not a row of methods; did you mean 'pat'?; allowed: "),
+    (changed("tables", value={"ablations": {"a/b": ["mask"]}}), 'tables.ablations: the name "a/b" is not allowed'),
+    (changed("tables", value={"ablations": {"mask": ["mask"]}}), "tables.ablations.mask: no row has its factors (mask)"),
+    (changed("methods", "pat", value={"factors": {"mask": 1}}), "methods.pat.factors.mask: unknown factor; no table shows factors"),
+    (factored({"maks": "frozen"}), "methods.pat.factors.maks: unknown factor; did you mean 'mask'?; allowed: loss, mask"),
+    (factored({"mask": "frozen"}), "methods.pat.factors: gives mask alone: must give all factors of a table: mask, loss (own)"),
+    (factored({"mask": ["frozen"], "loss": True}), 'methods.pat.factors.mask: ["frozen"] is not allowed'),
+    (
+        factored({"mask": "frozen", "loss": True}, {"mask": "frozen", "loss": True}),
+        "methods.other.factors: has the place of 'pat' in tables.ablations.own (mask \"frozen\", loss true): must differ in a factor",
+    ),
     (changed("data", "tasks", "capitls", value={"source": "world"}), "data.tasks.capitls: the embedded world has nothing of this name"),
     (changed("data", "tasks", "x", value={"source": "zip"}), 'data.tasks.x.source: "zip" is not allowed: must be one of'),
     (changed("data", "tasks", "x", value={"path": "y"}), "data.tasks.x.source: is required"),

@@ -18,11 +18,12 @@ rule write_tables:
         runtime=plan.time("prepare"),
     params:
         script=f"{SCRIPTS}/tables.py",
+        settings=plan.table_settings,
         out=subpath(output[0], parent=True),
     message:
         "write the tables"
     shell:
-        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+        "python {params.script} --settings {params.settings:q} --out {params.out} {input} > {log} 2>&1"
 
 
 rule draw_accuracy:

@@ -1,11 +1,12 @@
-"""Lays out the accuracy tables: table 1 of the paper and the per-task table of one model. Writes nothing.
+"""Lays out the accuracy tables: tables 1 and 3 of the paper and the per-task table of one model. Writes nothing.
 
 Accuracies are in percent here and in the tables' CSV files, as in the paper; everywhere else they are in 0..1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from cells import METRIC_LABELS, Row, models_of, rows_of
 from grid import Grid, texts_of
 from intervals import Estimate
 from layouts import HOLE, MARKS, Layout
-from published import Table1
+from published import Printed
 
 CHANCE_MARK, BELOW_MARK = MARKS[0], MARKS[1]
 
@@ -36,50 +37,77 @@ def with_interval(value: Estimate | None, digits: int = 1, scale: float = 100.0)
     return mean if value.half_width is None else f"{mean} ± {scale * value.half_width:.{digits}f}"
 
 
-def table1(grid: Grid, printed: Table1) -> tuple[Layout, pd.DataFrame]:
-    """Return table 1 of one metric: rows ratio × method × mode, a column a model, the mean of the tasks in percent."""
+def accuracy_table(grid: Grid, printed: Printed) -> tuple[Layout, pd.DataFrame]:
+    """Return table 1 or 3 of one metric: rows ratio × method × mode, a column a model, the mean of the tasks in percent."""
     models, rows = models_of(grid.cells), rows_of(grid.cells)
-    paper = {
-        (model, row): number
-        for model in models
-        for row in rows
-        if grid.metric == Table1.metric and (number := printed.lookup(model, row.method, row.base_method, row.ratio)) is not None
-    }
-    beside = {model for model, _ in paper}
-    header = ["Pruned", "Method", "Mode"]
-    for model in models:
-        header += [model, "paper", "Δ"] if model in beside else [model]
-    chance = [*("", "guessing", ""), *(text for model in models for text in _entries(grid.chance * 100, model in beside))]
-    body = [chance]
-    frames = []
-    for row in rows:
-        entries = [percent(row.ratio), row.label, row.mode]
-        record: dict[str, object] = {"ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
-        for model in models:
-            value, number = grid.mean(model, row), paper.get((model, row))
-            entries += _model_entries(value, number, grid.chance, model in beside)
-            record |= {f"{model} {key}": it for key, it in _record(value, number, grid.chance).items()}
-        body.append(entries)
-        frames.append(record)
-    notes = [*_interval_notes(grid, models, rows), *_chance_notes(grid, models, rows)]
-    if paper:
-        notes.append(
-            "paper: the number printed in table 1 of Liu et al. (arXiv 2408.14721), the mean of its 14 tasks; Δ: ours minus "
-            f"the paper's. Ours is the mean of {len(grid.tasks)} task(s): they compare only where the tasks are the same."
-        )
-    return Layout(_caption(grid), header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
+    found = {(model, row): printed.lookup(model, row.method, row.base_method, row.ratio) for model in models for row in rows}
+    columns = ModelColumns(grid, {place: number for place, number in found.items() if number is not None})
+    header = ["Pruned", "Method", "Mode", *columns.header]
+    body = [["", "guessing", "", *columns.chance], *([percent(row.ratio), row.label, row.mode, *columns.entries(row)] for row in rows)]
+    frame = pd.DataFrame([row_names(row) | columns.record(row) for row in rows])
+    notes = [*interval_notes(grid, models, rows), *chance_notes(grid, models, rows), *columns.notes(printed.number)]
+    return Layout(caption(grid), header, body, text_columns=3, notes=notes), frame
 
 
-def _entries(chance_percent: float, beside: bool) -> list[str]:
-    return [f"{chance_percent:.1f}", "", ""] if beside else [f"{chance_percent:.1f}"]
+def row_names(row: Row) -> dict[str, object]:
+    """Return the columns that name a row in a table's CSV."""
+    return {"ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
 
 
-def _model_entries(value: Estimate | None, number: float | None, chance: float, beside: bool) -> list[str]:
-    entries = [with_interval(value) + mark(value, chance)]
-    if beside:
-        entries.append(HOLE if number is None else f"{number:.2f}")
-        entries.append(HOLE if number is None or value is None else signed(100 * value.mean - number))
-    return entries
+@dataclass(frozen=True)
+class ModelColumns:
+    """A column a model, the mean of the tasks in percent; where the paper printed any of its cells, two more with them beside ours.
+
+    Of a metric that is not the paper's, none is shown.
+    """
+
+    grid: Grid
+    paper: Mapping[tuple[str, Row], float]
+
+    @property
+    def _beside(self) -> set[str]:
+        return {model for model, _ in self.paper} if self.grid.metric == Printed.metric else set()
+
+    @property
+    def header(self) -> list[str]:
+        """The columns' titles."""
+        return [title for model in models_of(self.grid.cells) for title in ((model, "paper", "Δ") if model in self._beside else (model,))]
+
+    @property
+    def chance(self) -> list[str]:
+        """The entries of guessing."""
+        entry = f"{100 * self.grid.chance:.1f}"
+        return [text for model in models_of(self.grid.cells) for text in ((entry, "", "") if model in self._beside else (entry,))]
+
+    def entries(self, row: Row) -> list[str]:
+        """Return one row's entries."""
+        return [entry for model in models_of(self.grid.cells) for entry in self._entries(model, row)]
+
+    def _entries(self, model: str, row: Row) -> list[str]:
+        value, number = self.grid.mean(model, row), self.paper.get((model, row))
+        entries = [with_interval(value) + mark(value, self.grid.chance)]
+        if model in self._beside:
+            entries.append(HOLE if number is None else f"{number:.2f}")
+            entries.append(HOLE if number is None or value is None else signed(100 * value.mean - number))
+        return entries
+
+    def record(self, row: Row) -> dict[str, object]:
+        """Return the same for the table's CSV."""
+        record: dict[str, object] = {}
+        for model in models_of(self.grid.cells):
+            number = self.paper.get((model, row)) if model in self._beside else None
+            record |= {f"{model} {key}": it for key, it in _record(self.grid.mean(model, row), number, self.grid.chance).items()}
+        return record
+
+    def notes(self, table: int) -> list[str]:
+        """Return what says where the paper's numbers are from; `table` is its table's number."""
+        if not self._beside:
+            return []
+        return [
+            f"paper: the number printed in table {table} of Liu et al. (arXiv 2408.14721), the mean of its tasks (14 of them in tables 1 "
+            f"and 2); Δ: ours minus the paper's. Ours is the mean of {len(self.grid.tasks)} task(s): they compare only where the tasks are "
+            "the same."
+        ]
 
 
 def mark(value: Estimate | None, chance: float) -> str:
@@ -102,7 +130,8 @@ def _record(value: Estimate | None, number: float | None, chance: float) -> dict
     }
 
 
-def _caption(grid: Grid) -> str:
+def caption(grid: Grid) -> str:
+    """Return what a table of task means is about."""
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     tasks = ", ".join(grid.tasks)
     return (
@@ -111,7 +140,7 @@ def _caption(grid: Grid) -> str:
     )
 
 
-def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
+def interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Say what stands behind ± and which rows have fewer seeds than the experiment has."""
     estimates = {(model, row): grid.mean(model, row) for model in models for row in rows}
     sources = {value.source for value in estimates.values() if value is not None}
@@ -136,7 +165,7 @@ def _interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> l
     return notes
 
 
-def _chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
+def chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Say plainly where a number is no better than guessing, and where that holds for a whole model."""
     positions = {
         (model, row): value.position(grid.chance) for model in models for row in rows if (value := grid.mean(model, row)) is not None
@@ -189,9 +218,9 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
             record |= _columns(f"{text} perplexity", value, 1.0)
         frames.append(record)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
-    caption = f"{grid.cells[0].experiment}, {model}: accuracy of each task in percent. Scoring: {scoring}. mean: plain mean of the tasks."
-    notes = [*_interval_notes(grid, [model], rows), *_chance_notes(grid, [model], rows)]
-    return Layout(caption, header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
+    title = f"{grid.cells[0].experiment}, {model}: accuracy of each task in percent. Scoring: {scoring}. mean: plain mean of the tasks."
+    notes = [*interval_notes(grid, [model], rows), *chance_notes(grid, [model], rows)]
+    return Layout(title, header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
 
 
 def _columns(name: str, value: Estimate | None, scale: float) -> dict[str, object]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pat.artefacts import read_json
 from pat.errors import UserError
 from pat.methods import METHODS
+from pat.settings import Factor
 
 SCHEMA = 1
 ROUNDING = 1e-6
@@ -99,6 +100,7 @@ class Cell(_Part):
     ratio_requested: float = Field(ge=0, lt=1)
     ratio_effective: float = Field(ge=0, lt=1)
     seed: int
+    factors: dict[str, Factor] = {}
     hidden_size: Width
     parameters: Parameters
     trainable_parameters: int | None
@@ -152,8 +154,8 @@ def read_cells(paths: Iterable[Path]) -> list[Cell]:
     _check_same(cells, "the hash of the items", hashes)
     _check_same(
         cells,
-        "label, mode or base_method of the row",
-        {cell.path: {cell.method: (cell.label, cell.mode, cell.base_method)} for cell in cells},
+        "label, mode, base_method or factors of the row",
+        {cell.path: {cell.method: (cell.label, cell.mode, cell.base_method, cell.factors)} for cell in cells},
     )
     return cells
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cells import Cell, Row, tasks_of
 from intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
+from pat.settings import Factor
 
 
 class Grid:
@@ -30,6 +31,10 @@ class Grid:
     def members(self, model: str, row: Row) -> list[Cell]:
         """Return the seeds of one model and row, in the order of their numbers."""
         return self._members.get((model, row), [])
+
+    def factors(self, row: Row) -> dict[str, Factor]:
+        """Return a row's place in the ablation tables; empty where it has none."""
+        return next((cell.factors for cell in self.cells if cell.row == row), {})
 
     def seed_means(self, model: str, row: Row) -> dict[int, Measured]:
         """Return seed: (plain mean over all tasks, its standard error over items); a cell that lacks a task is left out."""

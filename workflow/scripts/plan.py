@@ -259,8 +259,13 @@ class Plan:
                 "mode": method.mode,
                 "ratio_requested": float(wildcards.ratio),
                 "seed": int(wildcards.seed),
+                "factors": self.experiment.row(wildcards.row).factors,
             }
         )
+
+    def table_settings(self, wildcards: Wildcards) -> str:
+        """Return which tables the experiment has."""
+        return as_json(self.experiment.tables)
 
     def _filled(self, pattern: str, wildcards: Wildcards) -> str:
         return pattern.format(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio, seed=wildcards.seed)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
+from pat.settings import Factor
+
 FOLDER = Path(__file__).resolve().parents[1] / "published"
+PRINTED = {"table1": "table1_zero_shot.csv", "table3": "table3_downstream.csv"}
+"""The paper's tables of methods, by our tables' names."""
+METRIC = "first_capital"
+"""How the paper scored."""
 
 
-class Table1:
-    """Table 1 of the paper: mean accuracy over its 14 tasks, in percent, first-capital scoring."""
+class Printed:
+    """Table 1 or 3 of the paper: mean accuracy over its tasks, in percent, first-capital scoring."""
 
-    metric = "first_capital"
+    metric = METRIC
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._models = {line["model"]: line["paper_model"] for line in _read(folder / "models.csv")}
+    def __init__(self, table: str, folder: Path = FOLDER) -> None:
+        self.number = int(table.removeprefix("table"))
+        self._models = _paper_models(folder)
         self._rows = {
             (line["row"], line["base_method"]): (line["paper_method"], line["paper_mode"])
             for line in _read(folder / "rows.csv")
-            if line["table"] == "table1"
+            if line["table"] == table
         }
         self._cells = {
-            (line["method"], line["mode"], float(line["pruning_ratio"]), model): float(value)
-            for line in _read(folder / "table1_zero_shot.csv")
+            (line["method"], line.get("mode", ""), float(line["pruning_ratio"]), model): float(value)
+            for line in _read(folder / PRINTED[table])
             for model, value in line.items()
             if model not in ("pruning_ratio", "method", "mode")
         }
@@ -31,6 +39,32 @@ class Table1:
         """Return the paper's number in percent for one of our cells, None where the paper has no such cell."""
         method, mode = self._rows.get((row, base_method), ("", ""))
         return self._cells.get((method, mode, ratio, self._models.get(model, "")))
+
+
+class PrintedAblation:
+    """Table 2 of the paper, looked up by factors: its columns `trainable_mask` and `identity_loss`, yes or no."""
+
+    number = 2
+    _others = ("model", "pruning_ratio", "method", "accuracy")
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._models = _paper_models(folder)
+        self._cells = {
+            (line["model"], line["method"], float(line["pruning_ratio"]), self._factors(line)): float(line["accuracy"])
+            for line in _read(folder / "table2_ablation.csv")
+        }
+
+    def _factors(self, line: Mapping[str, str]) -> frozenset[tuple[str, Factor]]:
+        given = {name.replace("_", " "): value for name, value in line.items() if name not in self._others and value}
+        return frozenset((name, value == "yes") for name, value in given.items())
+
+    def lookup(self, model: str, base_method: str, ratio: float, factors: Mapping[str, Factor]) -> float | None:
+        """Return the paper's number in percent, None where it has no cell of exactly these factors."""
+        return self._cells.get((self._models.get(model, ""), base_method, ratio, frozenset(factors.items())))
+
+
+def _paper_models(folder: Path) -> dict[str, str]:
+    return {line["model"]: line["paper_model"] for line in _read(folder / "models.csv")}
 
 
 def _read(path: Path) -> list[dict[str, str]]:

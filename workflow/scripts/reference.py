@@ -21,7 +21,7 @@ from pat.extends import resolved
 from pat.settings import read_yaml
 from script_errors import run_reporting_errors
 
-SHOWN_TABLES = ("table1.md", "table1_acc.md", "perplexity.md")
+SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
 FROM_EACH_CELL = ("cell.json", "adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 

@@ -12,14 +12,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from accuracy_tables import table1
+from accuracy_tables import accuracy_table
 from cell_options import behind_tables
 from cells import METRIC_LABELS, METRICS, metrics_of, read_cells
 from comparisons import facts, health_lines, merge_line
 from grid import Grid
 from layouts import Layout
 from pat.errors import UserError
-from published import Table1
+from published import PRINTED, Printed
 
 SUMMARISED = (METRICS[0], "acc")
 """Of the scorings, the paper's and the log-likelihood one are summed up; the tables hold all."""
@@ -31,10 +31,11 @@ def show(results: Path, console: Console) -> None:
     """Print the summary of the experiment whose results lie in `results`. Raises UserError where tables or cells are missing or broken."""
     cells = read_cells(behind_tables(results))
     metrics = metrics_of(cells)
+    printed = Printed(next((name for name in PRINTED if (results / "tables" / f"{name}.csv").is_file()), "table1"))
     notes: dict[str, None] = {}
     for metric in [name for name in SUMMARISED if name in metrics] or metrics[:1]:
         grid = Grid(cells, metric)
-        layout, _ = table1(grid, Table1())
+        layout, _ = accuracy_table(grid, printed)
         _show_table(layout, console)
         notes |= dict.fromkeys(layout.notes)
         _show_list(f"In points of mean accuracy, {METRIC_LABELS.get(metric, metric)}:", facts(grid), console)

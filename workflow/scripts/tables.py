@@ -12,23 +12,27 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from accuracy_tables import per_task, table1
+from ablation_tables import ablation
+from accuracy_tables import accuracy_table, per_task
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import metrics_of, models_of, read_cells
 from comparison_tables import comparisons, perplexity_comparisons
 from grid import Grid, texts_of
 from layouts import Layout, csv_text, latex, markdown
 from pat.artefacts import new_folder, write_text
-from published import Table1
+from pat.settings import TableSettings, load
+from published import Printed, PrintedAblation
 from script_errors import run_reporting_errors
 from size_tables import perplexities, sizes, tidy
 
+DEFAULTS = TableSettings()
 
-def write_tables(paths: Sequence[Path], out: Path) -> list[str]:
+
+def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEFAULTS) -> list[str]:
     """Fill the folder `out` (replaced as a whole) with the tables of the cells in `paths`; returns the tables' names.
 
-    `table1` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same tables of another metric
-    carry its name. Raises UserError for files that are not cells' results or do not belong together.
+    `table1` (`table3`), `ablation_<name>` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same
+    tables of another metric carry its name. Raises UserError for files that are not cells' results or do not belong together.
     """
     cells = read_cells(paths)
     metrics = metrics_of(cells)
@@ -37,13 +41,15 @@ def write_tables(paths: Sequence[Path], out: Path) -> list[str]:
     tables: dict[str, tuple[Layout, pd.DataFrame]] = {"sizes": sizes(first)}
     for metric, grid in grids.items():
         suffix = "" if metric == metrics[0] else f"_{metric}"
-        tables[f"table1{suffix}"] = table1(grid, Table1())
+        tables[f"{settings.accuracy}{suffix}"] = accuracy_table(grid, Printed(settings.accuracy))
+        for name, factors in settings.ablations.items():
+            tables[f"ablation_{name}{suffix}"] = ablation(grid, name, factors, PrintedAblation())
         tables |= {f"per_task_{model}{suffix}": per_task(grid, model) for model in models_of(cells)}
-        if (compared := comparisons(grid)) is not None:
+        if (compared := comparisons(grid, settings.reference)) is not None:
             tables[f"comparisons{suffix}"] = compared
     if texts_of(cells):
         tables["perplexity"] = perplexities(first)
-    if (compared := perplexity_comparisons(first)) is not None:
+    if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
     with new_folder(out) as folder:
         write_text(folder / "cells.csv", csv_text(tidy(cells)))
@@ -56,6 +62,7 @@ def write_tables(paths: Sequence[Path], out: Path) -> list[str]:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the tables; replaced as a whole.")],
+    settings: Annotated[str, typer.Option(help="Which tables, as JSON: reference, accuracy, ablations.")] = "{}",
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,
@@ -63,7 +70,7 @@ def main(
     """Write all tables as .csv, .md and .tex, and cells.csv with the origin of every number."""
 
     def action() -> str:
-        names = write_tables(listed(cells, more, cells_from), out)
+        names = write_tables(listed(cells, more, cells_from), out, load(TableSettings, settings))
         return f"{out}: {', '.join(names)}"
 
     run_reporting_errors(action)
