@@ -22,6 +22,11 @@ SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON,
 Seed = Annotated[int, typer.Option(help="seeds everything random")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
+benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory, the unpruned model always in the same run.")
+app.add_typer(benchmark, name="benchmark")
+Shape = Annotated[str | None, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")]
+Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
+
 
 @app.command()
 def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
@@ -146,6 +151,27 @@ def evaluate(
     from pat.settings import EvaluationSettings, load
 
     run(model, task or [], text or [], load(EvaluationSettings, settings), seed, out)
+
+
+@benchmark.command("inference")
+def benchmark_inference(
+    out: Out,
+    shape: Shape = None,
+    model: Annotated[list[Path] | None, typer.Option(help="folder of a stock model; repeat it, the unpruned one first")] = None,
+    settings: SettingsText = "{}",
+    compile_: Compile = False,
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Time to first token, decoding rate and memory against batch size; writes a JSON."""
+    log_to(log)
+    from pat.benchmark.inference import benchmark_inference as run
+    from pat.benchmark.settings import InferenceBenchmark, shape_of
+    from pat.settings import load
+
+    checked = load(InferenceBenchmark, settings)
+    checked = checked.model_copy(update={"compile": checked.compile or compile_})
+    run(shape_of(shape) if shape else None, model or [], checked, seed, out)
 
 
 def main() -> None:

@@ -38,5 +38,5 @@ def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str
 
 def test_help_lists_every_verb() -> None:
     shown = run("--help").stdout
-    for verb in ("validate", "import-model", "pretrain", "tune", "merge", "prune", "evaluate"):
+    for verb in ("validate", "import-model", "pretrain", "tune", "merge", "prune", "evaluate", "benchmark"):
         assert verb in shown

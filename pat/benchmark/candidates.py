@@ -1,0 +1,120 @@
+"""The models that a benchmark compares: random weights of a shape and its narrower widths, or checkpoint folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from pat import checkpoint
+from pat.benchmark.settings import InferenceBenchmark, ModelShape
+from pat.errors import UserError
+from pat.model import merged_config
+from pat.width import target_width
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to be measured: its name, its config, and what puts it on a device."""
+
+    name: str
+    config: Any
+    load: Callable[[str], PreTrainedModel]
+
+    def record(self, unpruned: Candidate) -> dict[str, object]:
+        """Return the candidate's sizes, counted from its config without making it, and the shares removed from `unpruned`."""
+        parameters, before = parameter_count(self.config), parameter_count(unpruned.config)
+        return {
+            "name": self.name,
+            "hidden_size": self.config.hidden_size,
+            "parameters": parameters,
+            "ratio_effective": 1.0 - self.config.hidden_size / unpruned.config.hidden_size,
+            "share_removed": 1.0 - parameters / before,
+        }
+
+
+def parameter_count(config: Any) -> int:
+    """Return a model's parameters, tied ones once."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def stock_config(shape: ModelShape) -> Any:
+    """Return the Hugging Face config of a shape."""
+    sizes = {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads or shape.heads,
+        "head_dim": shape.head_size or shape.hidden_size // shape.heads,
+    }
+    return AutoConfig.for_model(shape.family, **sizes, tie_word_embeddings=shape.tie_embeddings)
+
+
+def random_model(config: Any, device: str, dtype: torch.dtype, seed: int, attention: str = "sdpa") -> PreTrainedModel:
+    """Return a model with random weights, made on the device itself."""
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    made: PreTrainedModel = model.eval()
+    return made
+
+
+def of_shape(shape: ModelShape, settings: InferenceBenchmark, seed: int) -> list[Candidate]:
+    """Return the unpruned model and every narrower width asked for, widest first. Raises UserError on a width that cannot be."""
+    config = stock_config(shape)
+    configs = {"unpruned": config} | {f"width {width}": merged_config(config, width) for width in widths_of(shape, settings)}
+    dtype = DTYPES[settings.precision]
+
+    def loader(own: Any) -> Callable[[str], PreTrainedModel]:
+        return lambda device: random_model(own, device, dtype, seed, settings.attention)
+
+    return [Candidate(name, own, loader(own)) for name, own in configs.items()]
+
+
+def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
+    """Return the narrower widths that ratios and widths ask for, widest first, each once."""
+    for width in settings.widths:
+        if width >= shape.hidden_size or width % shape.heads:
+            raise UserError(
+                f"settings: widths: {width} is not allowed: must be a multiple of {shape.heads} heads below {shape.hidden_size}"
+            )
+    try:
+        rounded = [target_width(shape.hidden_size, shape.heads, ratio, settings.align) for ratio in settings.ratios]
+    except ValueError as error:
+        raise UserError(f"settings: ratios: {error}") from None
+    widths = sorted({*settings.widths, *rounded}, reverse=True)
+    if not widths:
+        raise UserError("settings: give at least one of ratios and widths: a benchmark compares the unpruned model with narrower ones")
+    return widths
+
+
+def of_folders(folders: Sequence[Path], settings: InferenceBenchmark) -> list[Candidate]:
+    """Return the checkpoints' models, the first being the one that the others are compared with."""
+    if len(folders) < 2:
+        raise UserError("--model: give it twice at least, the unpruned model's folder first")
+    if settings.ratios or settings.widths:
+        raise UserError("settings: ratios and widths go with --shape; a checkpoint has the width it has")
+    dtype = DTYPES[settings.precision]
+
+    def loader(folder: Path) -> Callable[[str], PreTrainedModel]:
+        def load(device: str) -> PreTrainedModel:
+            model = checkpoint.load_model(folder, dtype)
+            model.set_attn_implementation(settings.attention)
+            model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+            model.train(False)
+            return model
+
+        return load
+
+    return [Candidate(str(folder), checkpoint.load_config(folder), loader(folder)) for folder in folders]

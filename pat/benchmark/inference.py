@@ -1,0 +1,258 @@
+"""`pat benchmark inference`: time to first token, decoding rate and memory against batch size, unpruned and narrower in turn.
+
+Two models are on the device at a time, the unpruned one and one narrower; both are warm before the first measured round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, StaticCache
+
+from pat import artefacts
+from pat.benchmark import machine
+from pat.benchmark.candidates import Candidate, of_folders, of_shape
+from pat.benchmark.settings import InferenceBenchmark, ModelShape
+from pat.benchmark.spread import speedup, spread
+from pat.device import resolve_device
+from pat.errors import UserError
+from pat.families import head_size
+from pat.progress import Progress, say
+from pat.provenance import provenance
+
+SCHEMA = 1
+OUT_OF_MEMORY = "out of memory"
+
+
+class Generation:
+    """Greedy generation for one model and batch size: a prompt of random tokens, then one token at a time.
+
+    Compiled, it uses a static cache and CUDA graphs, which is where a small batch stops being bound by kernel launches.
+    """
+
+    def __init__(self, model: PreTrainedModel, batch_size: int, settings: InferenceBenchmark, device: str, seed: int) -> None:
+        self.model: Any = model
+        self.settings = settings
+        self.device = device
+        generator = torch.Generator().manual_seed(seed)
+        shape = (batch_size, settings.context)
+        self.prompt_BT = torch.randint(0, model.config.vocab_size, shape, generator=generator).to(device)
+        self.forward: Callable[..., Any] = self.model
+        self.cache: StaticCache | None = None
+        if settings.compile:
+            self.forward = torch.compile(self.model, mode="reduce-overhead", dynamic=False)
+            self.cache = StaticCache(model.config, max_cache_len=settings.context + settings.new_tokens)
+            heads = model.config.num_key_value_heads
+            self.cache.early_initialization(batch_size, heads, head_size(model.config), model.dtype, torch.device(device))
+
+    @torch.no_grad()
+    def run(self) -> tuple[float, float]:
+        """Return the seconds to the first token, and those of the `new_tokens` after it."""
+        if self.cache is not None:
+            self.cache.reset()
+        state: dict[str, Any] = {"cache": self.cache, "tokens": self.prompt_BT}
+
+        def step() -> None:
+            state["tokens"], state["cache"] = self._next(state["tokens"], state["cache"])
+
+        def decode() -> None:
+            for _ in range(self.settings.new_tokens):
+                step()
+
+        return machine.seconds(step, self.device), machine.seconds(decode, self.device)
+
+    def _next(self, tokens_BT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        if self.settings.compile:
+            torch.compiler.cudagraph_mark_step_begin()
+        outputs = self.forward(input_ids=tokens_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return outputs.logits[:, -1:].argmax(dim=-1), outputs.past_key_values
+
+
+class Measurement:
+    """One model at one batch size: its rounds, its peak memory, or that it does not fit."""
+
+    def __init__(
+        self, name: str, against: str, model: PreTrainedModel | None, batch_size: int, settings: InferenceBenchmark, seed: int, device: str
+    ) -> None:
+        self.name, self.against, self.batch_size = name, against, batch_size
+        self.model, self.settings, self.seed, self.device = model, settings, seed, device
+        self.first_token_s: list[float] = []
+        self.decode_s: list[float] = []
+        self.peak_bytes: int | None = None
+        self.fits = model is not None
+        self._generation: Generation | None = None
+
+    def warm_up(self) -> None:
+        """Run unmeasured rounds; the peak is taken here, where nothing else runs, and without what other models hold."""
+        others = machine.held_bytes(self.device) - weight_bytes(self.model) if self.device == "cuda" and self.model else 0
+        machine.reset_peak(self.device)
+        for _ in range(self.settings.warmup):
+            self._attempt()
+        self.peak_bytes = machine.peak_bytes(self.device) - others
+
+    def measure(self) -> None:
+        """Add one round."""
+        if (times := self._attempt()) is not None:
+            self.first_token_s.append(times[0])
+            self.decode_s.append(times[1])
+
+    def _attempt(self) -> tuple[float, float] | None:
+        if not self.fits or self.model is None:
+            return None
+        try:
+            if self._generation is None:
+                self._generation = Generation(self.model, self.batch_size, self.settings, self.device, self.seed)
+            return self._generation.run()
+        except RuntimeError as error:
+            if not machine.is_out_of_memory(error):
+                raise
+            self.fits = False
+        self.close()  # outside the handler: the error holds the tensors alive
+        return None
+
+    def close(self) -> None:
+        """Free what the rounds held."""
+        self._generation = None
+        machine.release(self.device)
+
+    def record(self) -> dict[str, object]:
+        """Return the JSON's entry; times in seconds, rates over the whole batch."""
+        entry: dict[str, object] = {"model": self.name, "against": self.against, "batch_size": self.batch_size}
+        if not self.fits:
+            return entry | {"status": OUT_OF_MEMORY}
+        rates = [self.batch_size * self.settings.new_tokens / time_s for time_s in self.decode_s]
+        return entry | {
+            "status": "measured",
+            "first_token_s": spread(self.first_token_s),
+            "decode_tokens_per_s": spread(rates),
+            "peak_bytes": self.peak_bytes,
+        }
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Return the bytes of a loaded model's parameters and buffers, tied ones once."""
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensors.values())
+
+
+class Comparison:
+    """All that one run finds: the models' sizes, every measurement, and the speed-ups over the unpruned model."""
+
+    def __init__(self, unpruned: Candidate, settings: InferenceBenchmark, seed: int, device: str) -> None:
+        self.settings, self.seed, self.device = settings, seed, device
+        self.unpruned = unpruned
+        self.models: list[dict[str, Any]] = []
+        self.measurements: list[dict[str, Any]] = []
+        self.speedups: list[dict[str, Any]] = []
+        self._base = self._loaded(unpruned)
+
+    def add(self, candidate: Candidate) -> None:
+        """Measure a narrower model in turn with the unpruned one, at every batch size."""
+        model = self._loaded(candidate)
+        for batch_size in sorted(self.settings.batch_sizes):
+            self._compare(candidate, model, batch_size)
+
+    def _loaded(self, candidate: Candidate) -> PreTrainedModel | None:
+        """Return the model and note its size in memory; None where it does not fit."""
+        model: PreTrainedModel | None = None
+        try:
+            model = candidate.load(self.device)
+        except RuntimeError as error:
+            if not machine.is_out_of_memory(error):
+                raise
+        machine.release(self.device)
+        held = {"status": OUT_OF_MEMORY} if model is None else {"status": "measured", "weight_bytes": weight_bytes(model)}
+        self.models.append(candidate.record(self.unpruned) | held)
+        return model
+
+    def _compare(self, candidate: Candidate, model: PreTrainedModel | None, batch_size: int) -> None:
+        if self.settings.compile:
+            torch.compiler.reset()
+        pair = [
+            Measurement(name, candidate.name, own, batch_size, self.settings, self.seed, self.device)
+            for name, own in ((self.unpruned.name, self._base), (candidate.name, model))
+        ]
+        for it in pair:
+            it.warm_up()
+        for _ in range(self.settings.repeats):
+            for it in pair:
+                it.measure()
+        for it in pair:
+            it.close()
+        self.measurements += [it.record() for it in pair]
+        if all(it.fits for it in pair):
+            slow, fast = pair
+            self.speedups.append(
+                {
+                    "model": candidate.name,
+                    "batch_size": batch_size,
+                    "first_token": speedup(slow.first_token_s, fast.first_token_s),
+                    "decode": speedup(slow.decode_s, fast.decode_s),
+                }
+            )
+
+
+def benchmark_inference(
+    shape: ModelShape | None, folders: Sequence[Path], settings: InferenceBenchmark, seed: int, out: Path
+) -> dict[str, Any]:
+    """Measure a shape with random weights, or checkpoint folders, write the record to `out` and return it.
+
+    Times are in seconds, memory in bytes. Raises UserError unless exactly one of shape and folders is given, or where a width, a
+    device or a folder cannot be.
+    """
+    if (shape is None) == (not folders):
+        raise UserError("give exactly one of --shape and --model")
+    device = resolve_device(settings.device)
+    torch.set_num_threads(settings.threads)
+    unpruned, *narrower = of_shape(shape, settings, seed) if shape is not None else of_folders(folders, settings)
+    measured = {"shape": shape.model_dump() if shape else None, "folders": [str(folder) for folder in folders]}
+    clocks_before = machine.clocks(device)
+    comparison = Comparison(unpruned, settings, seed, device)
+    progress = Progress("benchmark inference", len(narrower))
+    for done, candidate in enumerate(narrower, start=1):
+        comparison.add(candidate)
+        progress.update(done)
+    progress.finish()
+    record = {
+        "schema": SCHEMA,
+        "kind": "inference",
+        "weights": "checkpoints" if shape is None else "random",
+        **measured,
+        "models": comparison.models,
+        "measurements": comparison.measurements,
+        "speedups": comparison.speedups,
+        "context": settings.context,
+        "new_tokens": settings.new_tokens,
+        "dtype": settings.precision,
+        "attention": settings.attention,
+        "compiled": settings.compile,
+        "memory_measure": machine.memory_measure(device),
+        "machine": machine.description(device),
+        "clocks": {"before": clocks_before, "after": machine.clocks(device)},
+        "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
+    }
+    artefacts.write_json(out, record)
+    for line in summary(record):
+        say(line)
+    return record
+
+
+def summary(record: dict[str, Any]) -> list[str]:
+    """Return a line a model and batch size: how much faster it is than the unpruned one, or that one of the two did not fit."""
+    lines = []
+    found = {(it["model"], it["batch_size"]): it for it in record["speedups"]}
+    for entry in record["measurements"]:
+        if entry["model"] != entry["against"]:
+            continue
+        name = f"{entry['model']}, batch {entry['batch_size']}"
+        speed = found.get((entry["model"], entry["batch_size"]))
+        if speed is None:
+            lines.append(f"{name}: no comparison, {OUT_OF_MEMORY}")
+            continue
+        first, decode = speed["first_token"]["median"], speed["decode"]["median"]
+        lines.append(f"{name}: first token {1e3 * entry['first_token_s']['median']:.1f} ms, {first:.2f} x; decoding {decode:.2f} x")
+    return lines

@@ -1,0 +1,104 @@
+"""The machine that a benchmark ran on: what it is, a clock that waits for it, and its memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
+CPU_OUT_OF_MEMORY = "can't allocate memory"
+
+
+def description(device: str) -> dict[str, object]:
+    """Return what a reader needs to place a timing: device, cores, memory in bytes, the versions that torch itself brings."""
+    cores = {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+    if device == "cpu":
+        return {"name": cores["cpu"], **cores}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": torch.version.cuda,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        **cores,
+    }
+
+
+def _cpu_name() -> str:
+    """Return the processor's name as Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def clocks(device: str) -> dict[str, float] | None:
+    """Return the GPU's present and largest clocks in MHz and its power limit in W; None where nobody tells them."""
+    if device == "cpu":
+        return None
+    command = ["nvidia-smi", f"--query-gpu={','.join(CLOCKS)}", "--format=csv,noheader,nounits", "-i", str(torch.cuda.current_device())]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()[0]
+        return dict(zip(CLOCKS, map(float, answer.split(",")), strict=True))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def seconds(action: Callable[[], object], device: str) -> float:
+    """Return how long `action` takes, the work that it leaves on the GPU included."""
+    wait_for(device)
+    started = time.perf_counter()
+    action()
+    wait_for(device)
+    return time.perf_counter() - started
+
+
+def wait_for(device: str) -> None:
+    """Return when the device has done all it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def memory_measure(device: str) -> str:
+    """Return what `peak_bytes` counts."""
+    return "torch's allocator on the GPU" if device == "cuda" else "resident memory of the process, of all models so far"
+
+
+def held_bytes(device: str) -> int:
+    """Return the memory that tensors hold on the GPU now; 0 on the CPU, where nobody counts it."""
+    return torch.cuda.memory_allocated() if device == "cuda" else 0
+
+
+def reset_peak(device: str) -> None:
+    """Let the peak start from what is held now; on the CPU a process's peak cannot be reset."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_bytes(device: str) -> int:
+    """Return the most memory held since the last reset."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def release(device: str) -> None:
+    """Give memory that nothing refers to any more back to the device."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a tensor did not fit."""
+    return isinstance(error, torch.OutOfMemoryError) or CPU_OUT_OF_MEMORY in str(error)
