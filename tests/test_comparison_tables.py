@@ -40,9 +40,9 @@ def test_a_clear_difference_has_its_word_interval_and_test(tmp_path: Path) -> No
     (line,) = frame.to_dict("records")
     assert line["difference"] == pytest.approx(-50.0)
     assert line["items_low"] < -50 < line["items_high"] < 0
-    assert (line["right_alone"], line["reference_right_alone"], line["mcnemar_seed"], line["verdict"]) == (0, 50, 0, "worse")
+    assert (line["items_better"], line["items_worse"], line["verdict"]) == (0, 50, "worse")
     assert line["p"] == pytest.approx(2 / 2**50)
-    assert "with seed 0" in text
+    assert r"| 0 : 50 | \<0.001 | \<0.001 | worse |" in text
 
 
 def test_seeds_that_disagree_take_the_word_away(tmp_path: Path) -> None:
@@ -52,6 +52,16 @@ def test_seeds_that_disagree_take_the_word_away(tmp_path: Path) -> None:
     (line,) = frame.to_dict("records")
     assert line["p_holm"] < 0.05 and line["seeds_low"] < 0 < line["seeds_high"]
     assert line["verdict"] == "no difference shown"
+
+
+def test_an_item_counts_once_over_all_seeds(tmp_path: Path) -> None:
+    """Four items over three seeds: better on two seeds and worse on one; the same; worse on all; right and wrong by turns."""
+    pat, other = (("0010", "0010", "1010"), ("1000", "1001", "0000"))
+    contents = [row("pat", 0.25, right, seed) for seed, right in enumerate(pat)]
+    contents += [row("llm-pruner-pft", 0.25, right, seed) for seed, right in enumerate(other)]
+    (line,) = compared(tmp_path, contents)[0].to_dict("records")
+    assert (line["items_better"], line["items_worse"], line["p"]) == (2, 1, 1.0)
+    assert line["difference"] == pytest.approx(100 * (1 / 3 + 0 - 1 + 1 / 3) / 4, rel=1e-5)
 
 
 def test_each_row_is_compared_with_the_reference_at_its_ratio_and_unpruned_rows_with_it_at_every_ratio(tmp_path: Path) -> None:

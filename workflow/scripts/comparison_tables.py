@@ -51,7 +51,7 @@ def pairs_of(cells: Sequence[Cell], reference: str | None = None) -> list[Pair]:
 
 @dataclass(frozen=True)
 class _Compared:
-    """One pair's accuracies: difference of the task mean, intervals, and McNemar's test on the first common seed."""
+    """One pair's accuracies: difference of the task mean, intervals, and McNemar's test, over the seeds both rows have."""
 
     pair: Pair
     ours: float
@@ -82,7 +82,7 @@ def comparisons(grid: Grid, reference: str | None = None) -> tuple[Layout, pd.Da
     body = [_entries(it, p_value) for it, p_value in zip(found, corrected, strict=True)]
     frame = pd.DataFrame([_record(it, p_value) for it, p_value in zip(found, corrected, strict=True)])
     header = ["Model", "Pruned", "Method", "Mode", "mean", "compared with", "mean", "Δ", "95 % over items", "95 % over seeds",
-              "right alone", "p", "p, Holm", "Δ is"]  # fmt: skip
+              "better : worse", "p", "p, Holm", "Δ is"]  # fmt: skip
     return Layout(_caption(grid), header, body, text_columns=4, notes=_notes(found)), frame
 
 
@@ -92,7 +92,7 @@ def _compared(grid: Grid, pair: Pair) -> _Compared | None:
     if not seeds:
         return None
     tasks = range(len(grid.tasks))
-    by_item = [sum(ours[seed][task].astype(float) - theirs[seed][task] for seed in seeds) / len(seeds) for task in tasks]
+    by_item = [_item_differences([ours[seed][task] for seed in seeds], [theirs[seed][task] for seed in seeds]) for task in tasks]
     by_seed = [_task_mean(ours[seed]) - _task_mean(theirs[seed]) for seed in seeds]
     width = student_half_width(by_seed)
     return _Compared(
@@ -100,10 +100,16 @@ def _compared(grid: Grid, pair: Pair) -> _Compared | None:
         fmean(_task_mean(ours[seed]) for seed in seeds),
         fmean(_task_mean(theirs[seed]) for seed in seeds),
         seeds,
-        paired_bootstrap([np.asarray(values) for values in by_item]),
+        paired_bootstrap(by_item),
         None if width is None else Interval(fmean(by_seed) - width, fmean(by_seed) + width),
-        mcnemar(np.concatenate(ours[seeds[0]]), np.concatenate(theirs[seeds[0]])),
+        mcnemar(np.concatenate(by_item)),
     )
+
+
+def _item_differences(ours: Sequence[NDArray[np.bool_]], theirs: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
+    """Return ours minus theirs of every item, averaged over the seeds; counted in whole numbers, so that as many is exactly 0."""
+    difference: NDArray[np.float64] = (np.sum(ours, axis=0, dtype=int) - np.sum(theirs, axis=0, dtype=int)) / len(ours)
+    return difference
 
 
 def _task_mean(right: Sequence[NDArray[np.bool_]]) -> float:
@@ -115,7 +121,7 @@ def _entries(it: _Compared, corrected: float) -> list[str]:
     return [
         it.pair.model, percent(row.ratio), row.label, row.mode, f"{POINTS * it.ours:.1f}", f"{other.name} at {percent(other.ratio)}",
         f"{POINTS * it.theirs:.1f}", signed(POINTS * it.difference), _interval(it.over_items), _interval(it.over_seeds),
-        f"{it.test.ours_alone} : {it.test.theirs_alone}", p_text(it.test.p_value), p_text(corrected), it.verdict(corrected),
+        f"{it.test.ours_better} : {it.test.theirs_better}", p_text(it.test.p_value), p_text(corrected), it.verdict(corrected),
     ]  # fmt: skip
 
 
@@ -142,9 +148,8 @@ def _record(it: _Compared, corrected: float) -> dict[str, object]:
         "seeds_low": None if over_seeds is None else POINTS * over_seeds.low,
         "seeds_high": None if over_seeds is None else POINTS * over_seeds.high,
         "seeds": len(it.seeds),
-        "mcnemar_seed": it.seeds[0],
-        "right_alone": it.test.ours_alone,
-        "reference_right_alone": it.test.theirs_alone,
+        "items_better": it.test.ours_better,
+        "items_worse": it.test.theirs_better,
         "p": it.test.p_value,
         "p_holm": corrected,
         "verdict": it.verdict(corrected),
@@ -168,14 +173,13 @@ def _caption(grid: Grid) -> str:
 
 
 def _notes(found: Sequence[_Compared]) -> list[str]:
-    seeds = ", ".join(str(seed) for seed in sorted({it.seeds[0] for it in found}))
     numbers = sorted({len(it.seeds) for it in found})
     counted = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
     notes = [
         f"95 % over items: paired bootstrap, {RESAMPLES:,} resamples within each task, each item's difference averaged over its seeds "
         f"({counted}).",
-        f"right alone: items that only the method, and only what it is compared with, got right with seed {seeds}; p: McNemar's exact test "
-        f"on them; p, Holm: corrected for the {len(found)} comparisons of this table.",
+        "better : worse: items of all tasks that the method answers right more often, and less often, over its seeds; p: McNemar's exact "
+        f"test on them, with several seeds a sign test; p, Holm: corrected for the {len(found)} comparisons of this table.",
         f"A difference is called one where the corrected p is below {1 - LEVEL:.2g} and no interval covers 0; else: {NO_DIFFERENCE}.",
     ]
     if any(it.over_seeds for it in found):

@@ -31,10 +31,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Items that one of two rows alone got right, and the two-sided exact p-value of rows that are equally good."""
+    """On how many items either of two rows did better, and the two-sided exact p-value of rows that are equally good."""
 
-    ours_alone: int
-    theirs_alone: int
+    ours_better: int
+    theirs_better: int
     p_value: float
 
 
@@ -54,12 +54,14 @@ def paired_bootstrap(differences: Sequence[NDArray[np.float64]]) -> Interval:
     return Interval(float(low), float(high))
 
 
-def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> McNemar:
-    """Return McNemar's exact test over items, given which of them either row got right. Source: McNemar, 1947."""
-    ours_alone, theirs_alone = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    differing = ours_alone + theirs_alone
-    p_value = float(stats.binomtest(ours_alone, differing).pvalue) if differing else 1.0
-    return McNemar(ours_alone, theirs_alone, p_value)
+def mcnemar(differences: NDArray[np.float64]) -> McNemar:
+    """Return McNemar's exact test, given ours minus theirs of every item: right is 1, wrong is 0, seeds averaged.
+
+    Over several seeds it is the exact sign test, in which an item counts once, so that seeds do not pass for items. Source: McNemar, 1947.
+    """
+    ours, theirs = int((differences > 0).sum()), int((differences < 0).sum())
+    p_value = float(stats.binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
+    return McNemar(ours, theirs, p_value)
 
 
 def paired_t(differences: Sequence[float]) -> float | None:
