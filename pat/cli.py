@@ -86,6 +86,7 @@ def tune(
     out: Out,
     ratio: Annotated[float, typer.Option(help="share of the hidden size to prune")] = 0.0,
     seed: Seed = 0,
+    teacher: Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from")] = None,
     log: Log = None,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
@@ -93,7 +94,7 @@ def tune(
     from pat.settings import TuneJob, load
     from pat.tuning import tune as run
 
-    run(base, data, tuner, ratio, seed, load(TuneJob, settings), run_dir, out)
+    run(base, data, tuner, ratio, seed, load(TuneJob, settings), run_dir, out, teacher)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from pat.settings import CountOrZero, EvaluationSettings, Factor, Number, Settin
 from pat.sources import Data, ModelSource
 
 TUNED_ROW = "lora"
-"""The row whose merged model FT→P prunes."""
+"""The row whose merged model FT→P prunes, and distillation learns from."""
 
 
 class PhaseResources(Settings):
@@ -103,8 +103,12 @@ class Experiment(Settings):
         return METHODS[self.row(row).method or row]
 
     def label(self, row: str) -> str:
-        """Return the row's name in the tables."""
-        return self.row(row).label or self.method(row).label
+        """Return the row's name in the tables, which says where it is distilled."""
+        return called(self.row(row).label or self.method(row).label, distilled=self.distils(row))
+
+    def distils(self, row: str) -> bool:
+        """Return whether a row's tuning learns from the tuned, unpruned model too."""
+        return distils(row, self.method(row), self.tuning, self.row(row).tuning)
 
     def ratios_of(self, row: str) -> tuple[float, ...]:
         """Return the ratios that a row runs at: 0 alone where it does not prune."""
@@ -121,7 +125,10 @@ class Experiment(Settings):
     def tune_job(self, model: str, row: str) -> TuneJob:
         """Return the settings of one tuning: the experiment's recipe, then the model's differences, then the row's."""
         layers = [self.model_dump(include={"tuning", "pat"}), self.models[model].model_dump(), self.row(row).model_dump()]
-        return TuneJob.model_validate(merged_job(layers))
+        job = merged_job(layers)
+        if not self.distils(row):
+            job["tuning"].pop("distillation", None)
+        return TuneJob.model_validate(job)
 
     def evaluation_of(self, model: str) -> EvaluationSettings:
         """Return how a model's checkpoints are scored."""
@@ -135,6 +142,16 @@ class Experiment(Settings):
     def path(self, text: str) -> str:
         """Return a path of the file as the rules use it: relative ones start from `root`."""
         return str(Path(self.root, text))
+
+
+def distils(row: str, method: Method, recipe: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Return whether a row with the `tuning` of recipe and row has a teacher: not the teacher itself, nor a row that only prunes it."""
+    return row != TUNED_ROW and method.order != "tune-prune" and {**recipe, **own}.get("distillation") is not None
+
+
+def called(label: str, *, distilled: bool) -> str:
+    """Return what the tables call a row of this label."""
+    return f"{label}, distilled" if distilled else label
 
 
 def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:

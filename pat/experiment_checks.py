@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from pydantic import BaseModel, ValidationError
 
 from pat.depth import layers_to_drop
-from pat.experiment import TUNED_ROW, Resources, merged_job, overridden
+from pat.experiment import TUNED_ROW, Resources, called, distils, merged_job, overridden
 from pat.methods import MASKED_TUNERS, METHODS, Method
 from pat.settings import EvaluationSettings, TuneJob, nearest, problems, shown
 from pat.sources import WORLD_TASKS, WORLD_TEXTS
@@ -29,7 +29,7 @@ SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 def check_grid(raw: Mapping[str, Any]) -> list[str]:
     """Return what is wrong between the fields of a raw experiment file, one line a problem."""
-    checks = (_names, _rows, _tables, _data, _overrides, _widths, _depths)
+    checks = (_names, _rows, _teachers, _tables, _data, _overrides, _widths, _depths)
     return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
 
 
@@ -70,7 +70,7 @@ def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
         name = _part(rows, row).get("method") or row
         if isinstance(name, str) and name not in METHODS:
             yield f"methods.{row}: {shown(name)} is not a method{nearest(name, METHODS)}"
-    yield from _labels(rows, methods)
+    yield from _labels(raw, methods)
     after_tuning = [row for row, method in methods.items() if method.order == "tune-prune"]
     if after_tuning and TUNED_ROW not in rows:
         yield f"methods.{after_tuning[0]}: prunes what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
@@ -84,11 +84,13 @@ def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
         yield "ratios: is empty, though the experiment has methods that prune: must name at least one ratio between 0 and 1"
 
 
-def _labels(rows: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:
+def _labels(raw: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:
     """Check that rows can be told apart in a table: by label, or by the mode beside it."""
     taken: dict[tuple[object, str], str] = {}
     for row, method in methods.items():
-        label = _part(rows, row).get("label") or method.label
+        own = _part(raw, "methods", row)
+        distilled = distils(row, method, _part(raw, "tuning"), _part(own, "tuning"))
+        label = called(str(own.get("label") or method.label), distilled=distilled)
         if first := taken.get((shown(label), method.mode)):
             yield f"methods.{row}: is called {shown(label)} in the tables, as is {first!r}: give it a label of its own"
         taken.setdefault((shown(label), method.mode), row)
@@ -130,6 +132,23 @@ def _places(name: str, factors: Sequence[str], rows: Mapping[str, Mapping[str, A
 
 def _texts(value: object) -> list[str]:
     return [entry for entry in value if isinstance(entry, str)] if isinstance(value, list | tuple) else []
+
+
+def _teachers(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check that whoever distils has a teacher, and not itself. A model may not decide: a row has one name for all models."""
+    for model in _part(raw, "models"):
+        if "distillation" in _part(raw, "models", model, "tuning"):
+            yield f"models.{model}.tuning.distillation: is not allowed: must stand in the experiment's `tuning` or in a method's row"
+    rows = _part(raw, "methods")
+    if _part(rows, TUNED_ROW, "tuning").get("distillation") is not None:
+        yield (
+            f"methods.{TUNED_ROW}.tuning.distillation: is not allowed: the row {TUNED_ROW!r} is what the others learn from and would be "
+            "its own teacher; give a row of another name `method: lora`"
+        )
+    for row, method in _methods(raw).items():
+        if TUNED_ROW not in rows and distils(row, method, _part(raw, "tuning"), _part(rows, row, "tuning")):
+            yield f"methods.{row}: distils from what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
+            return
 
 
 def _data(raw: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pat.distillation import Distillation
 from pat.mask import offset, temperature
 from pat.model import PatModel
 from pat.progress import Progress
@@ -20,9 +21,10 @@ MASK_FIELDS = ("identity_loss", "active_loss", "kept", "mask_mean", "proxy_min",
 class HealthRecord(TrainerCallback):
     """Adds loss terms and mask figures to the trainer's log history, which its checkpoints keep, and shows progress."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, distillation: Distillation | None = None) -> None:
         self.label = label
-        self._instruct_loss: Tensor | float = 0.0
+        self.distillation = distillation
+        self._sums: dict[str, Tensor] = {}
         self._steps = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -31,15 +33,21 @@ class HealthRecord(TrainerCallback):
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        self._add_loss(model)
+        self._add_losses(model)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any) -> None:
-        self._add_loss(model)
+        self._add_losses(model)
         self._steps += 1
 
-    def _add_loss(self, model: Any) -> None:
-        if isinstance(model, PatModel):
-            self._instruct_loss = self._instruct_loss + model.loss_terms["instruct_loss"]
+    def _add_losses(self, model: Any) -> None:
+        for name, term in self._data_terms(model).items():
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+
+    def _data_terms(self, model: Any) -> dict[str, Tensor]:
+        """Return the terms of the last forward pass that the data brings, where they are not the whole loss."""
+        if self.distillation is not None:
+            return self.distillation.terms
+        return {"instruct_loss": model.loss_terms["instruct_loss"]} if isinstance(model, PatModel) else {}
 
     def on_log(
         self,
@@ -55,10 +63,10 @@ class HealthRecord(TrainerCallback):
             return
         entry["instruct_loss"] = entry["loss"]
         entry.update(dict.fromkeys(MASK_FIELDS))
+        entry.update({name: float(summed) / max(self._steps, 1) for name, summed in self._sums.items()})
         if isinstance(model, PatModel):
-            entry["instruct_loss"] = float(self._instruct_loss) / max(self._steps, 1)
             entry.update(mask_figures(model, state.global_step))
-        self._instruct_loss, self._steps = 0.0, 0
+        self._sums, self._steps = {}, 0
         self._progress.update(state.global_step, loss=entry["instruct_loss"])
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -73,6 +73,7 @@ class PatModel(PeftModelForCausalLM):
     """A PeftModel whose residual stream passes the HSMs. Call `advance()` after every optimizer step, or train with PatCallback.
 
     In training its loss is L = L_instruct + L_active + L_identity (paper, objective); gradient accumulation is accounted for.
+    `instruct_weight` is what L_instruct is multiplied by, where another term is to stand in for a part of it.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class PatModel(PeftModelForCausalLM):
             config=pat_config,
         ).to(model.device)
         self.loss_terms: dict[str, Tensor] = {}
+        self.instruct_weight = 1.0
         for write, hsm in self.sparsifier.by_write().items():
             model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
 
@@ -125,7 +127,7 @@ class PatModel(PeftModelForCausalLM):
         outputs = super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
         labels = kwargs.get("labels")
         if self.training and labels is not None and not self.sparsifier.bypassed:
-            outputs.loss = outputs.loss + self._own_losses(outputs.loss, labels, kwargs.get("num_items_in_batch"))
+            outputs.loss = self.instruct_weight * outputs.loss + self._own_losses(outputs.loss, labels, kwargs.get("num_items_in_batch"))
         return outputs
 
     def _own_losses(self, instruct_loss: Tensor, labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor:

@@ -29,6 +29,11 @@ def _number(value: object) -> object:
     return value
 
 
+def _is_none(value: object) -> bool:
+    """A setting that came later leaves the record of those who do not use it, and its hash, as they were."""
+    return value is None
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 Count = Annotated[int, Field(gt=0)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -61,6 +66,13 @@ class LoraSettings(Settings):
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
 
 
+class DistillationSettings(Settings):
+    """Learning from the tuned, unpruned model too: loss = (1 - weight) · cross-entropy + weight · KL(teacher ‖ student)."""
+
+    weight: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    temperature: Rate = 1.0
+
+
 class TuningSettings(Settings):
     """The instruction-tuning recipe, the same for every method unless a method's row overrides it."""
 
@@ -81,6 +93,7 @@ class TuningSettings(Settings):
     threads: Count = 1
     device: Device = "auto"
     lora: LoraSettings = LoraSettings()
+    distillation: DistillationSettings | None = Field(default=None, exclude_if=_is_none, description="None: from the data alone")
 
     @field_validator("max_steps")
     @classmethod

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
 
 from pat import artefacts, checkpoint
 from pat.config import PatConfig
 from pat.device import peak_memory_gib, resolve_device
+from pat.distillation import Distillation, kullback_leibler, load_distillation
 from pat.errors import UserError
 from pat.families import family_of
 from pat.health import HealthRecord, health_of
@@ -35,12 +37,16 @@ CHECKPOINTS_KEPT = 2
 logger = logging.getLogger(__name__)
 
 
-def tune(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, out: Path) -> dict[str, Any]:
+def tune(
+    base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, out: Path, teacher: Path | None = None
+) -> dict[str, Any]:
     """Write the trained adapter to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 
-    Raises UserError on an unknown tuner, a ratio that does not fit it, broken inputs, or a schedule too short for the mask.
+    `teacher` is the stock model to distil from, where the settings say so. Raises UserError on an unknown tuner, a ratio that does not
+    fit it, a teacher without distillation or the other way round, broken inputs, or a schedule too short for the mask.
     """
     _check_arguments(tuner, ratio)
+    _check_teacher(teacher, job.tuning)
     artefacts.check_if_listed(base)
     torch.set_num_threads(job.tuning.threads)
     device = resolve_device(job.tuning.device)
@@ -49,19 +55,23 @@ def tune(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJ
     tokenizer = checkpoint.load_tokenizer(base)
     rows = Instructions(data, tokenizer, job.tuning.max_length)
     model = build_model(base, tuner, ratio, seed, job, device)
+    stock: Any = model.get_base_model()
+    settings = job.tuning.distillation
+    distillation = load_distillation(teacher, settings, stock, tokenizer) if teacher and settings else None
     trainer = PatTrainer(
+        distillation,
         model=model,
         args=training_arguments(job.tuning, seed, run_dir, device),
         train_dataset=rows,
         data_collator=PadToLongest(tokenizer),
         callbacks=[
             *([PatCallback()] if isinstance(model, PatModel) else []),
-            HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}"),
+            HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),
             SealCheckpoints(),
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint_folder = checkpoint_of(run_dir, _identity(base, data, tuner, ratio, seed, job))
+    checkpoint_folder = checkpoint_of(run_dir, _identity(base, data, tuner, ratio, seed, job, teacher))
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
     try:
@@ -80,7 +90,7 @@ def tune(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJ
     return record
 
 
-def _identity(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob) -> dict[str, object]:
+def _identity(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, teacher: Path | None) -> dict[str, object]:
     """Return what a checkpoint of the job must agree with to be resumed from."""
     return {
         "settings": job.model_dump(mode="json"),
@@ -89,6 +99,7 @@ def _identity(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: 
         "seed": seed,
         "base": identity_of(base),
         "data": artefacts.sha256(data),
+        **({"teacher": identity_of(teacher)} if teacher else {}),
     }
 
 
@@ -99,6 +110,13 @@ def _check_arguments(tuner: str, ratio: float) -> None:
         raise UserError(f"--ratio {ratio}: must lie in [0, 1)")
     if ratio and not tuner.startswith("pat"):
         raise UserError(f"--ratio {ratio} with --tuner {tuner}: only pat and pat-dora prune while they tune; use 0")
+
+
+def _check_teacher(teacher: Path | None, tuning: TuningSettings) -> None:
+    if teacher is None and tuning.distillation is not None:
+        raise UserError("tuning.distillation is set, but there is no --teacher: give the folder of the tuned, unpruned model")
+    if teacher is not None and tuning.distillation is None:
+        raise UserError(f"--teacher {teacher}: has no effect, because tuning.distillation is not set; set it, or leave the teacher out")
 
 
 def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, device: str) -> PeftModel:
@@ -182,7 +200,36 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
 
 
 class PatTrainer(Trainer):
-    """The stock Trainer, with a constant rate of its own for the mask's proxy (method section 11.4)."""
+    """The stock Trainer, with a constant rate of its own for the mask's proxy (method section 11.4), and distillation where given."""
+
+    def __init__(self, distillation: Distillation | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.distillation = distillation
+        if distillation is not None and isinstance(self.model, PatModel):
+            self.model.instruct_weight = 1.0 - distillation.settings.weight
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+    ) -> Any:
+        """Return the stock loss; with distillation, (1 - w) · L_instruct + w · KL(teacher ‖ student) and the mask's own terms."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if self.distillation is not None:
+            loss = self._distilled(loss, outputs.logits, inputs, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _distilled(self, loss: Tensor, student_BTV: Tensor, inputs: dict[str, Any], items: Tensor | int | None) -> Tensor:
+        distillation = self.distillation
+        assert distillation is not None
+        weight, temperature = distillation.settings.weight, distillation.settings.temperature
+        teacher_BTV = distillation.teacher_logits(inputs["input_ids"], inputs["attention_mask"])
+        divergence = kullback_leibler(student_BTV, teacher_BTV, inputs["labels"], temperature, items)
+        if items is not None:  # the items of all processes, whose gradients are averaged
+            divergence = divergence * self.accelerator.num_processes
+        stock = self.accelerator.unwrap_model(self.model)
+        instruct_loss = stock.loss_terms["instruct_loss"] if isinstance(stock, PatModel) else loss.detach()
+        distillation.terms = {"instruct_loss": instruct_loss, "distillation_loss": divergence.detach()}
+        rest = loss if isinstance(stock, PatModel) else (1.0 - weight) * loss
+        return rest + weight * divergence
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         if not isinstance(self.model, PatModel):
@@ -228,6 +275,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "ratio_requested": ratio,
         "ratio_effective": 1.0 - width / hidden_size,
         "train_loss": history[-1]["instruct_loss"] if history else None,
+        **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
         "wall_s": wall_s,
         "peak_memory_gib": peak_memory_gib(),
         "history": history,

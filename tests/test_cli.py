@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = [sys.executable, "-m", "pat.cli"]
+TUNE = ("tune", "--base", "b", "--data", "d", "--run-dir", "r", "--out", "x")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("validate", "missing.yaml"), "missing.yaml: no such file\n"),
         (("validate", "."), ".: cannot be read (Is a directory)\n"),
         (("import-model", "--out", "x"), "exactly one of --path and --hub"),
-        (("tune", "--base", "b", "--data", "d", "--tuner", "pat", "--settings", "{}", "--run-dir", "r", "--out", "x"), "tuning"),
+        ((*TUNE, "--tuner", "pat", "--settings", "{}"), "tuning"),
+        (
+            (
+                *TUNE,
+                "--tuner",
+                "lora",
+                "--settings",
+                '{"tuning": {"max_steps": 1, "learning_rate": 1, "batch_size": 1, "distillation": {}}}',
+            ),
+            "tuning.distillation is set, but there is no --teacher",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -123,6 +123,22 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("tuning", "learning_rate", value=...), "tuning.learning_rate: is required"),
     (changed("tuning", "epochs", value=1), "give exactly one of epochs and max_steps"),
     (changed("resources", value={"tune": {"mem_mb": 1}}), "resources.tune.mem_mb: 1 is not allowed"),
+    (changed("tuning", "distillation", value=True), "tuning.distillation: true is not allowed: must be a mapping"),
+    (
+        changed("tuning", "distillation", value={"weight": 2}),
+        "tuning.distillation.weight: 2 is not allowed: must be less than or equal to 1",
+    ),
+    (changed("tuning", "distillation", value={"temperature": 0}), "tuning.distillation.temperature: 0 is not allowed"),
+    (changed("methods", "pat", value={"tuning": {"distillation": {"wieght": 1}}}), "methods.pat.tuning.distillation.wieght: unknown key"),
+    (
+        changed("methods", "lora", value={"tuning": {"distillation": {}}}),
+        "methods.lora.tuning.distillation: is not allowed: the row 'lora' is",
+    ),
+    (changed("models", "tiny", "tuning", value={"distillation": {}}), "models.tiny.tuning.distillation: is not allowed: must stand in"),
+    (
+        changed("methods", value={"pat": {"tuning": {"distillation": {}}}}),
+        "methods.pat: distils from what the row 'lora' has tuned: the experiment needs that row too",
+    ),
 ]
 
 
@@ -230,6 +246,25 @@ def test_a_later_length_of_training_replaces_the_earlier() -> None:
     experiment = loaded(changed("methods", "lora", value={"tuning": {"epochs": 2}}))
     job = experiment.tune_job("tiny", "lora")
     assert (job.tuning.epochs, job.tuning.max_steps) == (2, None)
+
+
+def test_distillation_is_every_rows_but_the_teachers_and_the_tables_say_whose() -> None:
+    raw = changed("tuning", "distillation", value={"weight": 0.25})
+    raw["methods"]["pat"] = {"tuning": {"distillation": {"temperature": 2}}}
+    raw["methods"]["dora"] = {"label": "DoRA, data alone", "tuning": {"distillation": None}}
+    raw["methods"]["again"] = {"method": "lora"}
+    experiment = loaded(raw)
+    found = {row: experiment.tune_job("tiny", row).tuning.distillation for row in experiment.methods}
+    settings = {row: (it.weight, it.temperature) for row, it in found.items() if it}
+    assert settings == {"pat": (0.25, 2.0), **dict.fromkeys(("pat-dora", "channel-magnitude-pft", "again"), (0.25, 1.0))}
+    labels = {row: experiment.label(row) for row in experiment.methods}
+    assert {row for row, label in labels.items() if label.endswith(", distilled")} == set(settings)
+    assert (labels["pat"], labels["dora"], labels["channel-magnitude-ftp"]) == ("PAT, distilled", "DoRA, data alone", "Channel magnitude")
+
+
+def test_settings_that_are_not_used_leave_a_jobs_hash_as_it_was() -> None:
+    written = loaded(SMOKE).tune_job("tiny", "lora").model_dump(mode="json")
+    assert "distillation" not in written["tuning"]
 
 
 def test_numbers_without_a_dot_are_numbers() -> None:

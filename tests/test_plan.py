@@ -82,6 +82,18 @@ def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio
     assert plan.step_records(job(row)) == " ".join(f"--step results/smoke/tiny/{step}" for step in steps)
 
 
+def test_a_distilled_row_waits_for_the_tuned_model_and_others_for_nobody() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["tuning"]["distillation"] = {}
+    plan, plain = Plan(load_experiment(raw, "x.yaml")), Plan(smoke())
+    teacher = "results/smoke/tiny/lora/0/seed0/merged"
+    for row in ("pat", "channel-magnitude-pft"):
+        assert plan.teacher(job(row)) == [f"{teacher}/manifest.json"]
+        assert plan.teacher_option(job(row), SimpleNamespace(teacher=plan.teacher(job(row)))) == f"--teacher {teacher}"
+        assert plain.teacher(job(row)) == []
+    assert plan.teacher(job("lora", "0")) == plan.teacher(job("channel-magnitude-ftp")) == []
+
+
 def test_the_corpus_is_no_held_out_text() -> None:
     plan = Plan(smoke())
     assert plan.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]

@@ -39,8 +39,11 @@ def job(pat: dict[str, Any] | None = None, **changes: Any) -> TuneJob:
     return TuneJob.model_validate({"tuning": RECIPE | changes, "pat": {"hio_rank": 3} | (pat or {})})
 
 
-def run(folder: Path, name: str, tuner: str = "pat", ratio: float = 0.25, settings: TuneJob | None = None) -> dict[str, Any]:
-    return tune(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings or job(), folder / f"run-{name}", folder / name)
+def run(
+    folder: Path, name: str, tuner: str = "pat", ratio: float = 0.25, settings: TuneJob | None = None, teacher: Path | None = None
+) -> dict[str, Any]:
+    paths = folder / f"run-{name}", folder / name, teacher
+    return tune(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings or job(), *paths)
 
 
 def adapter_bytes(folder: Path) -> dict[str, bytes]:
@@ -73,7 +76,7 @@ def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first["history"] == second["history"]
 
 
-def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> None:
     """Run the job and end it when the checkpoint of a step is there."""
 
     class Interrupt(SealCheckpoints):
@@ -84,7 +87,7 @@ def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(pat.tuning, "SealCheckpoints", Interrupt)
-        run(folder, name)
+        run(folder, name, **choices)
 
 
 @pytest.mark.parametrize("stop", [8, 16])

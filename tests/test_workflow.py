@@ -83,3 +83,22 @@ def test_sources_that_are_there_are_inputs_and_others_are_not(workflow_copy: Pat
     assert plan.returncode == 0, said
     assert "prepare the task here" in said
     assert "prepare the task gone" in said
+
+
+def jobs_of(plan: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a plan says of its jobs, in the order in which they could run."""
+    return [part for part in (plan.stdout + plan.stderr).split("\n\n") if "Shell command:" in part]
+
+
+def test_distilled_tunings_wait_for_the_tuned_model(workflow_copy: Path, tmp_path: Path) -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["methods"]["pat"] = {"tuning": {"distillation": {"temperature": 2}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
+    plan = snakemake(workflow_copy, "--dry-run", "--printshellcmds", "--configfile", str(tmp_path / "own.yaml"))
+    assert plan.returncode == 0, plan.stderr
+    teacher = "results/smoke/tiny/lora/0/seed0/merged"
+    (taught,) = (job for job in jobs_of(plan) if "--teacher" in job)
+    assert "tune tiny by pat, ratio 0.5" in taught
+    assert f"--teacher {teacher} " in taught
+    merging = next(job for job in jobs_of(plan) if "merge tiny, lora, ratio 0" in job)
+    assert jobs_of(plan).index(merging) < jobs_of(plan).index(taught)

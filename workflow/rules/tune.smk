@@ -5,6 +5,7 @@ rule tune:
     input:
         base=plan.tuning_base,
         data=plan.instruct_file(),
+        teacher=plan.teacher,
     output:
         f"{CELL}/adapter/{MANIFEST}",
     log:
@@ -25,8 +26,9 @@ rule tune:
         tuner=plan.tuner,
         ratio=plan.tuning_ratio,
         settings=plan.tune_settings,
+        teacher=plan.teacher_option,
     message:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat tune --base {params.base} --data {input.data} --tuner {params.tuner} --ratio {params.ratio} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"
+        " {params.teacher} --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"

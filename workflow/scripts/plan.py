@@ -199,6 +199,15 @@ class Plan:
         prunes_first = self.experiment.method(wildcards.row).order == "prune-tune"
         return f"{self.cell}/pruned/{MANIFEST}" if prunes_first else self.base
 
+    def teacher(self, wildcards: Wildcards) -> list[str]:
+        """Return the manifest of the tuned, unpruned model that a row distils from; none where it learns from the data alone."""
+        distils = self.experiment.distils(wildcards.row)
+        return [self._filled(f"{self.tuned_cell}/merged/{MANIFEST}", wildcards)] if distils else []
+
+    def teacher_option(self, wildcards: Wildcards, input: Any) -> str:
+        """Return the option that names a tuning's teacher. Derived from its input, so Snakemake keeps no record of its absence."""
+        return repeated("--teacher", (str(Path(manifest).parent) for manifest in input.teacher))
+
     def run_folder(self, wildcards: Wildcards) -> str:
         """Return where a tuning keeps its checkpoints while it runs; not an output, for the same reason."""
         return self._filled(f"{self.cell}/run", wildcards)
