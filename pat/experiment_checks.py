@@ -113,19 +113,20 @@ def _tables(raw: Mapping[str, Any]) -> Iterator[str]:
             listed = " or ".join(f"{', '.join(factors)} ({name})" for name, factors in ablations.items())
             yield f"methods.{row}.factors: gives {', '.join(own)} alone: must give all factors of a table: {listed}"
     for name, factors in ablations.items():
-        yield from _places(name, factors, {row: _part(rows, row, "factors") for row in rows})
+        placed = {(row, method.prunes): _part(rows, row, "factors") for row, method in _methods(raw).items()}
+        yield from _places(name, factors, placed)
 
 
-def _places(name: str, factors: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Check one ablation table: that it has rows, and that its factors tell them apart."""
-    taken: dict[str, str] = {}
-    for row, own in rows.items():
+def _places(name: str, factors: Sequence[str], rows: Mapping[tuple[str, bool], Mapping[str, Any]]) -> Iterator[str]:
+    """Check one ablation table: that it has rows, and that its factors tell those apart that all prune, or all do not."""
+    taken: dict[tuple[str, bool], str] = {}
+    for (row, prunes), own in rows.items():
         if not factors or not own.keys() >= set(factors):
             continue
         place = ", ".join(f"{factor} {shown(own[factor])}" for factor in factors)
-        if place in taken:
-            yield f"methods.{row}.factors: has the place of {taken[place]!r} in tables.ablations.{name} ({place}): must differ in a factor"
-        taken[place] = row
+        if first := taken.get((place, prunes)):
+            yield f"methods.{row}.factors: has the place of {first!r} in tables.ablations.{name} ({place}): must differ in a factor"
+        taken[place, prunes] = row
     if factors and not taken:
         yield f"tables.ablations.{name}: no row has its factors ({', '.join(factors)}); give them to rows as methods.<row>.factors"
 

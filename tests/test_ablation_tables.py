@@ -23,9 +23,9 @@ def variant(name: str, factors: dict[str, Factor], accuracy: float, model: str =
 
 ROWS = [
     cell("lora", 0.0, model="llama2-7b"),
-    variant("full", {"trainable mask": True, "identity loss": True}, 0.6),
-    variant("no-identity", {"trainable mask": True, "identity loss": False}, 0.58),
-    variant("frozen", {"trainable mask": False, "identity loss": True}, 0.5),
+    variant("pat", {"trainable mask": True, "identity loss": True}, 0.6),
+    variant("pat-no-identity", {"trainable mask": True, "identity loss": False}, 0.58),
+    variant("pat-frozen", {"trainable mask": False, "identity loss": True}, 0.5),
     variant("elsewhere", {}, 0.4),
 ]
 
@@ -55,10 +55,16 @@ def test_an_ablation_has_the_rows_with_its_factors_in_their_order_and_the_papers
     assert "paper" not in entries(out / "ablation_mask_acc.md")[0]
 
 
-def test_another_factor_takes_the_papers_number_away(tmp_path: Path) -> None:
-    rows = [variant("full", {"trainable mask": True, "identity loss": True, "basis": "pca"}, 0.6)]
-    out = written(tmp_path, rows, TableSettings(ablations={"basis": ("basis",), "mask": ("trainable mask",)}))
-    assert entries(out / "ablation_basis.md")[-1] == ["25 %", "PAT, full", "pca", "60.0 ± 9.6"]
+def test_a_row_stands_in_every_table_of_its_factors_and_a_variant_borrows_no_number(tmp_path: Path) -> None:
+    both: dict[str, Factor] = {"trainable mask": True, "identity loss": True}
+    rows = [variant("pat", both | {"basis": "native"}, 0.6), variant("pat-pca", {"basis": "pca"}, 0.7)]
+    out = written(tmp_path, rows, TableSettings(ablations={**MASK.ablations, "basis": ("basis",)}))
+    assert entries(out / "ablation_mask.md")[-1][4:] == ["60.0 ± 9.6", "60.02", "−0.0"]
+    assert [row[1:] for row in entries(out / "ablation_basis.md")[3:]] == [
+        ["PAT, pat", "native", "60.0 ± 9.6"],
+        ["PAT, pat-pca", "pca", "70.0 ± 9.0"],
+    ]
+    out = written(tmp_path / "variant", [variant("pat-pca", both, 0.7)], MASK)
     assert "paper" not in entries(out / "ablation_mask.md")[0]
 
 
@@ -77,8 +83,8 @@ def test_table_3_replaces_table_1_and_has_its_own_numbers(tmp_path: Path) -> Non
 
 
 def test_factors_that_differ_within_a_row_are_refused(tmp_path: Path) -> None:
-    other = variant("full", {"trainable mask": False, "identity loss": True}, 0.6) | {"seed": 1}
-    with pytest.raises(UserError, match="factors of the row of full"):
+    other = variant("pat", {"trainable mask": False, "identity loss": True}, 0.6) | {"seed": 1}
+    with pytest.raises(UserError, match="factors of the row of pat"):
         written(tmp_path, [ROWS[1], other], MASK)
 
 

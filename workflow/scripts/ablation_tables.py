@@ -16,24 +16,28 @@ from published import PrintedAblation
 
 def ablation(grid: Grid, name: str, factors: Sequence[str], printed: PrintedAblation) -> tuple[Layout, pd.DataFrame]:
     """Return one metric's ablation over `factors`: the rows that have them all, and above them those that prune nothing and have none."""
-    models, rows = models_of(grid.cells), _rows(grid, factors)
-    found = {(model, row): printed.lookup(model, row.base_method, row.ratio, grid.factors(row)) for model in models for row in rows}
-    columns = ModelColumns(grid, {place: number for place, number in found.items() if number is not None})
+    models, places = models_of(grid.cells), _places(grid, factors)
+    rows = list(places)
+    found = {
+        (model, row): printed.lookup(model, row.method, row.base_method, row.ratio, place)
+        for model in models
+        for row, place in places.items()
+    }
+    columns = ModelColumns(grid, {cell: number for cell, number in found.items() if number is not None})
+    texts = {row: [factor_text(place.get(factor)) for factor in factors] for row, place in places.items()}
     header = ["Pruned", "Method", *factors, *columns.header]
-    places = {row: [factor_text(grid.factors(row).get(factor)) for factor in factors] for row in rows}
-    empty = [""] * len(factors)
-    body = [["", "guessing", *empty, *columns.chance]]
-    body += [[percent(row.ratio), row.name, *places[row], *columns.entries(row)] for row in rows]
-    frame = pd.DataFrame([row_names(row) | dict(zip(factors, places[row], strict=True)) | columns.record(row) for row in rows])
+    body = [["", "guessing", *[""] * len(factors), *columns.chance]]
+    body += [[percent(row.ratio), row.name, *texts[row], *columns.entries(row)] for row in rows]
+    frame = pd.DataFrame([row_names(row) | dict(zip(factors, texts[row], strict=True)) | columns.record(row) for row in rows])
     notes = [*interval_notes(grid, models, rows), *chance_notes(grid, models, rows), *columns.notes(printed.number)]
     return Layout(f"Ablation {name}. {caption(grid)}", header, body, text_columns=2 + len(factors), notes=notes), frame
 
 
-def _rows(grid: Grid, factors: Sequence[str]) -> list[Row]:
-    """Return the table's rows, within a ratio in the order of their factors."""
-    own = {row: grid.factors(row) for row in rows_of(grid.cells)}
-    rows = [row for row in own if own[row].keys() >= set(factors) or (row.ratio == 0 and not own[row])]
-    return sorted(rows, key=lambda row: (row.ratio, [_order(own[row].get(factor)) for factor in factors]))
+def _places(grid: Grid, factors: Sequence[str]) -> dict[Row, dict[str, Factor]]:
+    """Return the table's rows with what they have of its factors, within a ratio in the order of these."""
+    own = {row: {name: value for name, value in grid.factors(row).items() if name in factors} for row in rows_of(grid.cells)}
+    shown = {row: place for row, place in own.items() if len(place) == len(factors) or (row.ratio == 0 and not place)}
+    return dict(sorted(shown.items(), key=lambda entry: (entry[0].ratio, [_order(entry[1].get(factor)) for factor in factors])))
 
 
 def _order(value: Factor | None) -> tuple[bool, float, str]:

@@ -22,12 +22,7 @@ class Printed:
 
     def __init__(self, table: str, folder: Path = FOLDER) -> None:
         self.number = int(table.removeprefix("table"))
-        self._models = _paper_models(folder)
-        self._rows = {
-            (line["row"], line["base_method"]): (line["paper_method"], line["paper_mode"])
-            for line in _read(folder / "rows.csv")
-            if line["table"] == table
-        }
+        self._models, self._rows = _paper_models(folder), _paper_rows(folder, table)
         self._cells = {
             (line["method"], line.get("mode", ""), float(line["pruning_ratio"]), model): float(value)
             for line in _read(folder / PRINTED[table])
@@ -42,13 +37,13 @@ class Printed:
 
 
 class PrintedAblation:
-    """Table 2 of the paper, looked up by factors: its columns `trainable_mask` and `identity_loss`, yes or no."""
+    """Table 2 of the paper, looked up by row and factors: its columns `trainable_mask` and `identity_loss`, yes or no."""
 
     number = 2
     _others = ("model", "pruning_ratio", "method", "accuracy")
 
     def __init__(self, folder: Path = FOLDER) -> None:
-        self._models = _paper_models(folder)
+        self._models, self._rows = _paper_models(folder), _paper_rows(folder, "table2")
         self._cells = {
             (line["model"], line["method"], float(line["pruning_ratio"]), self._factors(line)): float(line["accuracy"])
             for line in _read(folder / "table2_ablation.csv")
@@ -58,13 +53,20 @@ class PrintedAblation:
         given = {name.replace("_", " "): value for name, value in line.items() if name not in self._others and value}
         return frozenset((name, value == "yes") for name, value in given.items())
 
-    def lookup(self, model: str, base_method: str, ratio: float, factors: Mapping[str, Factor]) -> float | None:
+    def lookup(self, model: str, row: str, base_method: str, ratio: float, factors: Mapping[str, Factor]) -> float | None:
         """Return the paper's number in percent, None where it has no cell of exactly these factors."""
-        return self._cells.get((self._models.get(model, ""), base_method, ratio, frozenset(factors.items())))
+        method, _ = self._rows.get((row, base_method), ("", ""))
+        return self._cells.get((self._models.get(model, ""), method, ratio, frozenset(factors.items())))
 
 
 def _paper_models(folder: Path) -> dict[str, str]:
     return {line["model"]: line["paper_model"] for line in _read(folder / "models.csv")}
+
+
+def _paper_rows(folder: Path, table: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return (row, base_method): (method, mode) as the paper's table calls them."""
+    lines = [line for line in _read(folder / "rows.csv") if line["table"] == table]
+    return {(line["row"], line["base_method"]): (line["paper_method"], line["paper_mode"]) for line in lines}
 
 
 def _read(path: Path) -> list[dict[str, str]]:
