@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+import pat.reshaped  # noqa: F401 - registers the class of reshaped models
 from pat.artefacts import new_folder, read_json, write_json
 from pat.errors import UserError
 from pat.families import Family, Role, family_of

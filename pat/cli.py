@@ -111,7 +111,9 @@ def merge(
 @app.command()
 def prune(
     base: Base,
-    pruner: Annotated[str, typer.Option(help="channel-magnitude, slicegpt-1q, llm-pruner, wanda-sp, shortgpt or minitron-width")],
+    pruner: Annotated[
+        str, typer.Option(help="channel-magnitude, slicegpt-1q, llm-pruner, llm-pruner-uniform, wanda-sp, shortgpt or minitron-width")
+    ],
     ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",
@@ -122,7 +124,7 @@ def prune(
     seed: Seed = 0,
     log: Log = None,
 ) -> None:
-    """Prune a model without tuning it; writes a stock model."""
+    """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
     log_to(log)
     from pat.calibration import Calibration
     from pat.device import resolve_device

@@ -12,6 +12,9 @@ from typing import Any
 
 from pat.errors import UserError
 
+SHORTCUTS = ("attention_shortcut", "mlp_shortcut")
+"""In a reshaped model's layer: from the basis before a block to the one behind it."""
+
 
 class Role(Enum):
     """What a tensor does with the residual stream."""
@@ -123,7 +126,7 @@ class Family:
             (Role.WRITE, (self.attention_output, self.mlp_output)),
             (Role.READ, self.readers),
             (Role.NORM, self.norms),
-            (Role.INSIDE, self.inside),
+            (Role.INSIDE, (*self.inside, *SHORTCUTS)),
         )
 
 
@@ -140,8 +143,8 @@ FAMILIES = {
 
 
 def family_of(config: Any) -> Family:
-    """Return the family of a Hugging Face config. Raises UserError on an architecture that has no entry."""
-    model_type = getattr(config, "model_type", None)
+    """Return the family of a Hugging Face config, a reshaped model's by its stock type. Raises UserError where it has no entry."""
+    model_type = getattr(config, "stock_type", None) or getattr(config, "model_type", None)
     if model_type not in FAMILIES:
         raise UserError(
             f"architecture {model_type!r} is not known; known are {', '.join(sorted(FAMILIES))}. A new one is an entry in "

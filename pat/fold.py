@@ -47,6 +47,7 @@ class Fold:
         self.stream_scale = math.sqrt(self.index_K.numel() / kept_D.numel())
         self.lora = dict(lora or {})
         self.hsms = dict(hsms or {})
+        self._cuts = bool(self.hsms) or not bool(kept_D.all())  # a reshaped model has other widths than `kept_D`, and takes LoRA alone
         self._unused = {f"LoRA of {module}" for module in self.lora} | {f"HSM of {module}" for module in self.hsms}
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class Fold:
         if parameter == "weight" and module in self.lora:
             wide = self.lora[module].fold(wide)
             self._unused.discard(f"LoRA of {module}")
-        return self._cut(role, module, wide).to(tensor.dtype).contiguous()
+        return (self._cut(role, module, wide) if self._cuts else wide).to(tensor.dtype).contiguous()
 
     def _cut(self, role: Role, module: str, wide: Tensor) -> Tensor:
         index_K = self.index_K.to(wide.device)

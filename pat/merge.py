@@ -22,12 +22,19 @@ from pat.masked import kept_channels_only
 from pat.model import PatModel, make_fold, merged_config, planned_width
 from pat.progress import Progress, say
 from pat.provenance import provenance
+from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
 
 MERGE_RECORD = "merge.json"
 PROBE_SHAPE = (2, 48)
 """Sequences × tokens on which the merged model is compared with the masked one."""
 LARGEST_FP32_GAP = 1e-2
+STOCK_CARD = "A stock checkpoint: `AutoModelForCausalLM.from_pretrained` opens it, and so does everything built on it."
+RESHAPED_CARD = """Its layers have sizes that no stock class holds. It needs the package `pruning-aware-tuning`: after
+
+    import pat.reshaped
+
+`AutoModelForCausalLM.from_pretrained` opens it, without remote code."""
 logger = logging.getLogger(__name__)
 
 
@@ -48,7 +55,8 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
         settings = {"base": _identity(base), "adapter": _identity(adapter)}
         record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0)
         artefacts.write_json(folder / MERGE_RECORD, record)
-        artefacts.write_text(folder / "README.md", model_card(record, "tuned" if pat_config is None else "tuned and pruned with PAT"))
+        how = "tuned" if pat_config is None else "tuned and pruned with PAT"
+        artefacts.write_text(folder / "README.md", model_card(record, how, config))
     say(summary(record))
     return record
 
@@ -174,8 +182,9 @@ def summary(record: dict[str, Any]) -> str:
     )
 
 
-def model_card(record: dict[str, Any], how: str) -> str:
+def model_card(record: dict[str, Any], how: str, config: Any) -> str:
     """Return the README.md of a checkpoint: what it is, how to open it, its sizes."""
+    opening = RESHAPED_CARD if isinstance(config, ReshapedConfig) else STOCK_CARD
     sizes, counts = record["hidden_size"], record["parameters"]
     return f"""---
 library_name: transformers
@@ -185,7 +194,7 @@ tags: [pruning-aware-tuning, structured-pruning]
 
 # A {how} model
 
-A stock checkpoint: `AutoModelForCausalLM.from_pretrained` opens it, and so does everything built on it.
+{opening}
 
 | | before | after |
 | --- | --- | --- |

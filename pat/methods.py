@@ -7,7 +7,7 @@ from typing import Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
-Pruner = Literal["channel-magnitude", "slicegpt-1q", "llm-pruner", "wanda-sp", "shortgpt", "minitron-width"]
+Pruner = Literal["channel-magnitude", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "minitron-width"]
 WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt-1q", "minitron-width")
 """Those that make the hidden size smaller; the others take out parts of layers, or layers."""
 Order = Literal["tune", "prune-tune", "tune-prune"]
@@ -15,7 +15,7 @@ Order = Literal["tune", "prune-tune", "tune-prune"]
 
 @dataclass(frozen=True)
 class Method:
-    """One way from a base model to a tuned stock checkpoint.
+    """One way from a base model to a tuned checkpoint.
 
     `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
     "tune-prune" takes the merged model of the unpruned `tuner` and prunes it. A method that does not prune has ratio 0 alone.
@@ -52,6 +52,8 @@ _ALL = (
     Method("slicegpt-1q-ftp", "SliceGPT-1Q", "FT→P", "lora", "slicegpt-1q", "tune-prune", prunes=True),
     Method("llm-pruner-pft", "LLM-Pruner", "P→FT", "lora", "llm-pruner", "prune-tune", prunes=True),
     Method("llm-pruner-ftp", "LLM-Pruner", "FT→P", "lora", "llm-pruner", "tune-prune", prunes=True),
+    Method("llm-pruner-uniform-pft", "LLM-Pruner, uniform", "P→FT", "lora", "llm-pruner-uniform", "prune-tune", prunes=True),
+    Method("llm-pruner-uniform-ftp", "LLM-Pruner, uniform", "FT→P", "lora", "llm-pruner-uniform", "tune-prune", prunes=True),
     Method("wanda-sp-pft", "Wanda-sp", "P→FT", "lora", "wanda-sp", "prune-tune", prunes=True),
     Method("shortgpt-pft", "ShortGPT", "P→FT", "lora", "shortgpt", "prune-tune", prunes=True),
     Method("minitron-width-pft", "Minitron-style width", "P→FT", "lora", "minitron-width", "prune-tune", prunes=True),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from pat import artefacts
+from pat import artefacts, checkpoint
 from pat.baselines import PRUNERS
 from pat.baselines.job import PruneJob
 from pat.calibration import Calibration
@@ -15,6 +15,8 @@ from pat.errors import UserError
 from pat.merge import model_card, summary
 from pat.progress import say
 from pat.provenance import provenance
+from pat.reshaped import ReshapedConfig
+from pat.settings import PruneSettings
 
 PRUNE_RECORD = "prune.json"
 
@@ -27,28 +29,32 @@ def prune(
     out: Path,
     calibration: Calibration | None = None,
     threads: int = 1,
+    own: PruneSettings | None = None,
 ) -> dict[str, Any]:
     """Write the pruned checkpoint to `out` and return its record.
 
     Raises UserError on an unknown pruner, a ratio outside (0, 1), a size that cannot be, missing calibration text, or a base that is
-    incomplete or changed.
+    incomplete, changed or reshaped.
     """
     if pruner not in PRUNERS:
         raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
     if not 0.0 < ratio < 1.0:
         raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
     artefacts.check_if_listed(base)
+    if isinstance(checkpoint.load_config(base), ReshapedConfig):
+        raise UserError(f"{base}: is reshaped already; pruners take stock models")
+    own = own or PruneSettings()
     torch.set_num_threads(threads)
     with artefacts.new_folder(out) as folder:
         try:
-            record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration), folder)
+            record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration, own), folder)
         except ValueError as error:
             raise UserError(str(error)) from None
-        settings: dict[str, object] = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration)}
+        settings = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration), **own.model_dump(mode="json")}
         seed, device = (calibration.seed, calibration.device) if calibration else (0, None)
         record["provenance"] = provenance(settings, seed, device)
         artefacts.write_json(folder / PRUNE_RECORD, record)
-        artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})"))
+        artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})", checkpoint.load_config(folder)))
     say(summary(record))
     return record
 

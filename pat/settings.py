@@ -126,6 +126,14 @@ class PatSettings(Settings):
     align: Count | Literal["auto"] = "auto"
 
 
+class PruneSettings(Settings):
+    """How a pruner comes to its sizes. `nominal` is the method's own knob; the layers protected are LLM-Pruner's window."""
+
+    size: Literal["matched", "nominal"] = "matched"
+    protect_first: CountOrZero | None = Field(default=None, description="None: 4, fewer in shallow models")
+    protect_last: CountOrZero | None = Field(default=None, description="None: 2, fewer in shallow models")
+
+
 class TuneJob(Settings):
     """Everything `pat tune` needs beside its files, the tuner, the ratio and the seed."""
 

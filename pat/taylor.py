@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from pat.families import family_of
 from pat.model import IGNORED_LABEL
-from pat.units import Kind, Units, place_of
+from pat.sizes import Kind, Units, place_of
 
 
 @contextmanager
@@ -47,13 +47,16 @@ def streamed_products(model: nn.Module, names: Iterable[str], visit: Callable[[s
         model.requires_grad_(False)
 
 
-def unit_scores(model: PreTrainedModel, batch: Mapping[str, Tensor], units: Mapping[Kind, Units]) -> dict[Kind, list[Tensor]]:
+def unit_scores(
+    model: PreTrainedModel, batch: Mapping[str, Tensor], units: Mapping[Kind, Units], layers: range
+) -> dict[Kind, list[Tensor]]:
     """Return each unit's importance by kind and layer, fp32 on the CPU: the sum of |w · dL/dw| over all its weights, biases left out.
 
-    The loss is the next token's cross-entropy on `batch`. It has to be one batch: |·| is taken after the sum over the examples.
+    Zeros stand for the layers outside `layers`, whose weights get no gradient. The loss is the next token's cross-entropy on `batch`.
+    It has to be one batch: |·| is taken after the sum over the examples.
     """
-    family, layers = family_of(model.config), model.config.num_hidden_layers
-    scores = {kind: [torch.zeros(found.count) for _ in range(layers)] for kind, found in units.items()}
+    family = family_of(model.config)
+    scores = {kind: [torch.zeros(found.count) for _ in range(model.config.num_hidden_layers)] for kind, found in units.items()}
 
     def add(name: str, product: Tensor) -> None:
         place = place_of(family, name)
@@ -62,7 +65,7 @@ def unit_scores(model: PreTrainedModel, batch: Mapping[str, Tensor], units: Mapp
         # Units are blocks of consecutive rows or columns; with grouped queries a key-value head's block is all its query heads.
         scores[place.kind][place.layer] += along.view(units[place.kind].count, -1).sum(1).cpu()
 
-    names = [f"{family.layers}.{layer}.{linear}.weight" for layer in range(layers) for linear in family.linears]
+    names = [f"{family.layers}.{layer}.{linear}.weight" for layer in layers for linear in family.linears]
     arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
     labels = arguments["input_ids"].masked_fill(arguments["attention_mask"] == 0, IGNORED_LABEL)
     _recompute_activations(model)

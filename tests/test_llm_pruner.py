@@ -1,4 +1,4 @@
-"""LLM-Pruner: what is left computes what the base computes with the dropped units silent; sizes, stock output, importance."""
+"""LLM-Pruner, uniform: what is left computes what the base computes with the dropped units silent; sizes, stock output, importance."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from pat.errors import UserError
 from pat.families import family_of
 from pat.mask import largest
 from pat.pruning import prune
-from pat.units import Kind, units_of
+from pat.sizes import Kind
+from pat.units import units_of
 
 
 def prune_tiny(name: str, folder: Path, ratio: float = 0.5, model: Any = None) -> tuple[Any, dict[str, Any]]:
     """Return the pruned model as stock transformers opens it, and the record."""
     write_base(name, folder / "base", model)
-    record = prune(folder / "base", "llm-pruner", ratio, "auto", folder / "pruned", calibration(folder))
+    record = prune(folder / "base", "llm-pruner-uniform", ratio, "auto", folder / "pruned", calibration(folder))
     return reload(folder / "pruned"), record
 
 
@@ -34,7 +35,7 @@ def kept_in(folder: Path, record: dict[str, Any]) -> dict[Kind, list[Tensor]]:
     """Return which units the base in `folder` keeps."""
     config = checkpoint.load_config(folder / "base")
     units = units_of(folder / "base", family_of(config), config)
-    scores = measured_scores(folder / "base", calibration(folder), units)
+    scores = measured_scores(folder / "base", calibration(folder), units, range(config.num_hidden_layers))
     return {kind: [largest(score, record["units"][kind]["after"]) for score in scores[kind]] for kind in scores}
 
 
@@ -155,14 +156,14 @@ def test_generation_and_lora_on_the_pruned_model(tmp_path: Path) -> None:
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
     prune_tiny("llama", tmp_path)
-    prune(tmp_path / "base", "llm-pruner", 0.5, "auto", tmp_path / "again", calibration(tmp_path))
+    prune(tmp_path / "base", "llm-pruner-uniform", 0.5, "auto", tmp_path / "again", calibration(tmp_path))
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "pruned" / "model.safetensors").read_bytes()
 
 
 def test_refusals(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     with pytest.raises(UserError, match="--calibration: is required"):
-        prune(tmp_path / "base", "llm-pruner", 0.5, "auto", tmp_path / "none")
+        prune(tmp_path / "base", "llm-pruner-uniform", 0.5, "auto", tmp_path / "none")
     with pytest.raises(UserError, match=r"ratio 0\.95: .*at most"):
-        prune(tmp_path / "base", "llm-pruner", 0.95, "auto", tmp_path / "none", calibration(tmp_path))
+        prune(tmp_path / "base", "llm-pruner-uniform", 0.95, "auto", tmp_path / "none", calibration(tmp_path))
     assert not (tmp_path / "none").exists()

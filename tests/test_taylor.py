@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pat.families import family_of, head_size
+from pat.sizes import Kind, Units
 from pat.taylor import streamed_products, unit_scores
-from pat.units import Kind, Units
 
 LAYERS = 3
 BIAS_FREE = ["llama", "llama-grouped", "llama-grouped-tied", "gemma", "mistral", "yi"]
@@ -137,7 +137,7 @@ def test_scores_equal_those_of_a_plain_backward_pass(name: str) -> None:
         expected["neurons"].append(cost["gate_proj"].sum(1) + cost["up_proj"].sum(1) + cost["down_proj"].sum(0))
     model.zero_grad()
     units: dict[Kind, Units] = {"groups": Units(groups, 0), "neurons": Units(config.intermediate_size, 0)}
-    found = unit_scores(model, {"input_ids": tokens, "attention_mask": mask}, units)
+    found = unit_scores(model, {"input_ids": tokens, "attention_mask": mask}, units, range(model.config.num_hidden_layers))
     for kind, scores in expected.items():
         for one, other in zip(scores, found[kind], strict=True):
             assert torch.allclose(one, other, rtol=1e-3)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pat.baselines.channel_magnitude import prune_by_magnitude
 from pat.baselines.job import PruneJob
-from pat.baselines.llm_pruner import prune_units
+from pat.baselines.llm_pruner import prune_in_window, prune_units
 from pat.baselines.minitron_width import prune_quiet_channels
 from pat.baselines.shortgpt import prune_layers
 from pat.baselines.slicegpt_1q import prune_rotated
@@ -22,7 +22,8 @@ Pruner = Callable[[PruneJob, Path], dict[str, Any]]
 
 PRUNERS: dict[str, Pruner] = {
     "channel-magnitude": prune_by_magnitude,
-    "llm-pruner": prune_units,
+    "llm-pruner": prune_in_window,
+    "llm-pruner-uniform": prune_units,
     "minitron-width": prune_quiet_channels,
     "shortgpt": prune_layers,
     "slicegpt-1q": prune_rotated,

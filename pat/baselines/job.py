@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pat.calibration import Calibration
 from pat.errors import UserError
+from pat.settings import PruneSettings
 
 
 @dataclass(frozen=True)
 class PruneJob:
-    """The checkpoint to prune, the share to remove, what widths are multiples of, and text to measure on where there is any."""
+    """The checkpoint to prune, the share to remove, what widths are multiples of, text to measure on where there is any, settings."""
 
     source: Path
     ratio: float
     align: int | Literal["auto"] = "auto"
     calibration: Calibration | None = None
+    settings: PruneSettings = field(default_factory=PruneSettings)
 
     def text(self) -> Calibration:
         """Return the calibration text. Raises UserError where none is given."""

@@ -19,7 +19,8 @@ from pat.activations import Batches, input_norms, samples
 from pat.baselines.job import PruneJob
 from pat.baselines.llm_pruner import sizes_for, write_most_important
 from pat.families import family_of
-from pat.units import Kind, Units, output_layers, units_of
+from pat.sizes import Kind, Units
+from pat.units import output_layers, units_of
 
 SAMPLES = 128
 

@@ -1,0 +1,54 @@
+"""The config of a reshaped model: its stock model's fields, and each layer's own sizes beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+OWN_FIELDS = ("stock_type", "layer_groups", "layer_neurons", "stream_widths")
+
+
+class ReshapedConfig(PreTrainedConfig):
+    """Fields of the stock type `stock_type`, and sizes a layer: key-value heads, neurons, widths of the stream.
+
+    `stream_widths` has 2L + 1 entries, before each block's norm and before the last; None where the stream is the stock model's.
+    Raises ValueError where a list does not fit the number of layers.
+    """
+
+    model_type = "pat_reshaped"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    def __init__(
+        self,
+        stock_type: str = "llama",
+        layer_groups: Sequence[int] = (),
+        layer_neurons: Sequence[int] = (),
+        stream_widths: Sequence[int] | None = None,
+        **fields: Any,
+    ) -> None:
+        self.stock_type = stock_type
+        self.layer_groups = list(layer_groups)
+        self.layer_neurons = list(layer_neurons)
+        self.stream_widths = None if stream_widths is None else list(stream_widths)
+        layers = fields.get("num_hidden_layers", 0)
+        wanted = {"layer_groups": layers, "layer_neurons": layers, "stream_widths": 2 * layers + 1}
+        for name, length in wanted.items():
+            values = getattr(self, name)
+            if values is not None and len(values) != length:
+                raise ValueError(f"{name} has {len(values)} entries: must have {length} at num_hidden_layers={layers}")
+        super().__init__(**fields)
+
+    @classmethod
+    def of(cls, stock: Any, groups: Sequence[int], neurons: Sequence[int], widths: Sequence[int] | None = None) -> ReshapedConfig:
+        """Return the config of a stock model whose layers have these sizes; with `widths`, embedding and head are apart."""
+        fields = {name: value for name, value in stock.to_dict().items() if name not in ("model_type", "architectures")}
+        if widths is not None:
+            fields["tie_word_embeddings"] = False
+        return cls(stock.model_type, groups, neurons, widths, **fields)
+
+    def stock_config(self) -> Any:
+        """Return the config of the stock model that this one was made from."""
+        unknown = (*OWN_FIELDS, "model_type", "architectures", "transformers_version")
+        return AutoConfig.for_model(self.stock_type, **{name: value for name, value in self.to_dict().items() if name not in unknown})
