@@ -23,6 +23,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
 RESERVED_MODELS = ("data", "models", "tables", "figures", "logs", "benchmarks", "text")
 RESERVED_EXPERIMENTS = ("reference",)
+ROW_COLUMNS = ("ratio", "method", "label", "mode")  # they name a row in the CSV of every table
 SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
 SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
@@ -109,12 +110,14 @@ def _tables(raw: Mapping[str, Any]) -> Iterator[str]:
         for factor in unknown:
             no_tables = "" if known else "; no table shows factors: name them in tables.ablations"
             yield f"methods.{row}.factors.{factor}: unknown factor{nearest(factor, known)}{no_tables}"
-        if own and not unknown and not any(own.keys() >= set(factors) for factors in ablations.values()):
-            listed = " or ".join(f"{', '.join(factors)} ({name})" for name, factors in ablations.items())
-            yield f"methods.{row}.factors: gives {', '.join(own)} alone: must give all factors of a table: {listed}"
+        placed = {factor for factors in ablations.values() if own.keys() >= set(factors) for factor in factors}
+        if alone := [factor for factor in own if factor not in placed and factor not in unknown]:
+            listed = " or ".join(f"{', '.join(factors)} ({name})" for name, factors in ablations.items() if set(factors) & set(alone))
+            yield f"methods.{row}.factors: gives {', '.join(alone)} alone: must give all factors of a table: {listed}"
     for name, factors in ablations.items():
-        placed = {(row, method.prunes): _part(rows, row, "factors") for row, method in _methods(raw).items()}
-        yield from _places(name, factors, placed)
+        for factor in (factor for factor in factors if factor in ROW_COLUMNS):
+            yield f"tables.ablations.{name}: the factor {shown(factor)} is not allowed: a column of every table is called so"
+        yield from _places(name, factors, {(row, method.prunes): _part(rows, row, "factors") for row, method in _methods(raw).items()})
 
 
 def _places(name: str, factors: Sequence[str], rows: Mapping[tuple[str, bool], Mapping[str, Any]]) -> Iterator[str]:

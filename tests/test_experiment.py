@@ -105,6 +105,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("methods", "pat", value={"factors": {"mask": 1}}), "methods.pat.factors.mask: unknown factor; no table shows factors"),
     (factored({"maks": "frozen"}), "methods.pat.factors.maks: unknown factor; did you mean 'mask'?; allowed: loss, mask"),
     (factored({"mask": "frozen"}), "methods.pat.factors: gives mask alone: must give all factors of a table: mask, loss (own)"),
+    (
+        factored({"mask": "frozen", "loss": True, "basis": "pca"})
+        | {"tables": {"ablations": {"own": ["mask", "loss"], "b": ["basis", "rank"]}}},
+        "methods.pat.factors: gives basis alone: must give all factors of a table: basis, rank (b)",
+    ),
+    (changed("tables", value={"ablations": {"own": ["method"]}}), 'tables.ablations.own: the factor "method" is not allowed: a column'),
     (factored({"mask": ["frozen"], "loss": True}), 'methods.pat.factors.mask: ["frozen"] is not allowed'),
     (
         factored({"mask": "frozen", "loss": True}, {"mask": "frozen", "loss": True}),

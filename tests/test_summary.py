@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from cell_maker import cell, write_cell
+from cell_maker import answered, cell, write_cell
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -47,6 +47,13 @@ def test_a_difference_firm_over_seeds_may_still_be_luck_with_the_items(tmp_path:
     contents = [cell(name, ratio, seed, scores=scored(value))
                 for seed in range(3) for name, ratio, value in (("lora", 0.0, 0.9), ("pat", 0.25, 0.88 + 0.001 * seed))]  # fmt: skip
     assert "on other items it may be 0 (± 8." in shown(tmp_path, contents)
+
+
+def test_where_items_are_known_they_are_paired(tmp_path: Path) -> None:
+    rows = [("lora", 0.0, "1" * 90 + "0" * 10), ("pat", 0.25, "1" * 88 + "0" * 12)]
+    contents = [cell(name, ratio, tasks=answered({"capitals": {"first_capital": right}})) for name, ratio, right in rows]
+    # two items of a hundred differ: a standard error of 1.4 points, not the 4.4 of unpaired answers
+    assert "−2.0 ± 2.5 points (1 seed); cannot be told from 0" in shown(tmp_path, contents)
 
 
 def test_milestones_and_merges_are_summed_up(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def pairs_of(cells: Sequence[Cell], reference: str | None = None) -> list[Pair]:
 
 
 @dataclass(frozen=True)
-class _Compared:
+class Compared:
     """One pair's accuracies: difference of the task mean, intervals, and McNemar's test, over the seeds both rows have."""
 
     pair: Pair
@@ -63,6 +63,7 @@ class _Compared:
 
     @property
     def difference(self) -> float:
+        """The method's mean minus that of what it is compared with."""
         return self.ours - self.theirs
 
     def verdict(self, corrected: float) -> str:
@@ -75,7 +76,7 @@ class _Compared:
 
 def comparisons(grid: Grid, reference: str | None = None) -> tuple[Layout, pd.DataFrame] | None:
     """Return the paired comparison of accuracies under the grid's metric, nothing where no pair has its items' outcomes."""
-    found = [it for pair in pairs_of(grid.cells, reference) if (it := _compared(grid, pair)) is not None]
+    found = [it for pair in pairs_of(grid.cells, reference) if (it := compared(grid, pair)) is not None]
     if not found:
         return None
     corrected = holm([it.test.p_value for it in found])
@@ -86,7 +87,8 @@ def comparisons(grid: Grid, reference: str | None = None) -> tuple[Layout, pd.Da
     return Layout(_caption(grid), header, body, text_columns=4, notes=_notes(found)), frame
 
 
-def _compared(grid: Grid, pair: Pair) -> _Compared | None:
+def compared(grid: Grid, pair: Pair) -> Compared | None:
+    """Return one pair's comparison, nothing where they have no seed in common whose items' outcomes are known."""
     ours, theirs = grid.right_answers(pair.model, pair.row), grid.right_answers(pair.model, pair.reference)
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
@@ -95,7 +97,7 @@ def _compared(grid: Grid, pair: Pair) -> _Compared | None:
     by_item = [_item_differences([ours[seed][task] for seed in seeds], [theirs[seed][task] for seed in seeds]) for task in tasks]
     by_seed = [_task_mean(ours[seed]) - _task_mean(theirs[seed]) for seed in seeds]
     width = student_half_width(by_seed)
-    return _Compared(
+    return Compared(
         pair,
         fmean(_task_mean(ours[seed]) for seed in seeds),
         fmean(_task_mean(theirs[seed]) for seed in seeds),
@@ -116,7 +118,7 @@ def _task_mean(right: Sequence[NDArray[np.bool_]]) -> float:
     return fmean(float(task.mean()) for task in right)
 
 
-def _entries(it: _Compared, corrected: float) -> list[str]:
+def _entries(it: Compared, corrected: float) -> list[str]:
     row, other = it.pair.row, it.pair.reference
     return [
         it.pair.model, percent(row.ratio), row.label, row.mode, f"{POINTS * it.ours:.1f}", f"{other.name} at {percent(other.ratio)}",
@@ -136,7 +138,7 @@ def p_text(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _record(it: _Compared, corrected: float) -> dict[str, object]:
+def _record(it: Compared, corrected: float) -> dict[str, object]:
     over_seeds = it.over_seeds
     return {
         **_names(it.pair),
@@ -172,7 +174,7 @@ def _caption(grid: Grid) -> str:
     )
 
 
-def _notes(found: Sequence[_Compared]) -> list[str]:
+def _notes(found: Sequence[Compared]) -> list[str]:
     numbers = sorted({len(it.seeds) for it in found})
     counted = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
     notes = [

@@ -6,9 +6,11 @@ Every difference is over the seeds both methods have; where its interval covers 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from accuracy_tables import percent
 from cells import Cell, Row, models_of, rows_of
+from comparison_tables import Pair, compared
 from grid import Grid
 from intervals import Estimate, paired_difference
 from milestones import is_healthy, verdict
@@ -43,7 +45,9 @@ def _above_chance(grid: Grid, model: str, row: Row) -> str:
 
 def _difference(grid: Grid, model: str, ours: Row, theirs: Row) -> Iterator[str]:
     value = paired_difference(grid.seed_means(model, ours), grid.seed_means(model, theirs))
+    paired = compared(grid, Pair(model, ours, theirs))
     if value is not None:
+        value = replace(value, over_items=paired.over_items.half_width) if paired else value
         names = f"{ours.name} at {percent(ours.ratio)} − {theirs.name} at {percent(theirs.ratio)}"
         yield f"{model}: {names}: {_points(value, 0.0)}{_doubt(value)}"
 

@@ -92,7 +92,8 @@ def mean_standard_error(standard_errors: Sequence[float | None]) -> float | None
 def paired_difference(ours: Mapping[int, Measured], theirs: Mapping[int, Measured]) -> Estimate | None:
     """Return the mean over common seeds of ours minus theirs, each given by seed.
 
-    Both answered the same items; taking their item errors as independent makes that interval too wide rather than too narrow.
+    Both answered the same items; taking their item errors as independent makes that interval too wide rather than too narrow. Where the
+    items' outcomes are known, paired_tests has the right one.
     """
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:

@@ -24,6 +24,11 @@ class Interval:
     high: float
 
     @property
+    def half_width(self) -> float:
+        """Half of its length."""
+        return (self.high - self.low) / 2
+
+    @property
     def side(self) -> int:
         """1 where all of it lies above zero, −1 where all lies below, 0 where it covers zero."""
         return int(self.low > 0) - int(self.high < 0)
