@@ -111,9 +111,7 @@ def merge(
 @app.command()
 def prune(
     base: Base,
-    pruner: Annotated[
-        str, typer.Option(help="channel-magnitude, slicegpt-1q, llm-pruner, llm-pruner-uniform, wanda-sp, shortgpt or minitron-width")
-    ],
+    pruner: Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")],
     ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",

@@ -109,10 +109,14 @@ def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, A
         name: checkpoint.parameter_counts(path, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
         for name, path, config in (("before", source, before), ("after", folder, after))
     }
+    widths = {
+        name: config.narrowest_stream if isinstance(config, ReshapedConfig) else config.hidden_size
+        for name, config in (("before", before), ("after", after))
+    }
     return {
         "ratio_requested": ratio_requested,
-        "ratio_effective": 1.0 - after.hidden_size / before.hidden_size,
-        "hidden_size": {"before": before.hidden_size, "after": after.hidden_size},
+        "ratio_effective": 1.0 - widths["after"] / widths["before"],
+        "hidden_size": widths,
         "parameters": counts,
     }
 

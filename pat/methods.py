@@ -7,7 +7,9 @@ from typing import Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
-Pruner = Literal["channel-magnitude", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "minitron-width"]
+Pruner = Literal[
+    "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "minitron-width",
+]  # fmt: skip
 WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt-1q", "minitron-width")
 """Those that make the hidden size smaller; the others take out parts of layers, or layers."""
 Order = Literal["tune", "prune-tune", "tune-prune"]
@@ -50,6 +52,8 @@ _ALL = (
     Method("channel-magnitude-ftp", "Channel magnitude", "FT→P", "lora", "channel-magnitude", "tune-prune", prunes=True),
     Method("slicegpt-1q-pft", "SliceGPT-1Q", "P→FT", "lora", "slicegpt-1q", "prune-tune", prunes=True),
     Method("slicegpt-1q-ftp", "SliceGPT-1Q", "FT→P", "lora", "slicegpt-1q", "tune-prune", prunes=True),
+    Method("slicegpt-pft", "SliceGPT", "P→FT", "lora", "slicegpt", "prune-tune", prunes=True),
+    Method("slicegpt-ftp", "SliceGPT", "FT→P", "lora", "slicegpt", "tune-prune", prunes=True),
     Method("llm-pruner-pft", "LLM-Pruner", "P→FT", "lora", "llm-pruner", "prune-tune", prunes=True),
     Method("llm-pruner-ftp", "LLM-Pruner", "FT→P", "lora", "llm-pruner", "tune-prune", prunes=True),
     Method("llm-pruner-uniform-pft", "LLM-Pruner, uniform", "P→FT", "lora", "llm-pruner-uniform", "prune-tune", prunes=True),

@@ -15,6 +15,7 @@ from pat.baselines.job import PruneJob
 from pat.baselines.llm_pruner import prune_in_window, prune_units
 from pat.baselines.minitron_width import prune_quiet_channels
 from pat.baselines.shortgpt import prune_layers
+from pat.baselines.slicegpt import prune_block_by_block
 from pat.baselines.slicegpt_1q import prune_rotated
 from pat.baselines.wanda_sp import prune_by_activation
 
@@ -26,6 +27,7 @@ PRUNERS: dict[str, Pruner] = {
     "llm-pruner-uniform": prune_units,
     "minitron-width": prune_quiet_channels,
     "shortgpt": prune_layers,
+    "slicegpt": prune_block_by_block,
     "slicegpt-1q": prune_rotated,
     "wanda-sp": prune_by_activation,
 }

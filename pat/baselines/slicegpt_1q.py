@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pat import checkpoint
 from pat.baselines.job import PruneJob
@@ -53,8 +55,13 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
 
 def measured_basis(source: Path, calibration: Calibration) -> Basis:
     """Return the principal basis of the source's stream on the calibration text."""
+    return pca_basis(checkpoint.load_to_measure(source, calibration.device), calibration_batches(source, calibration))
+
+
+def calibration_batches(source: Path, calibration: Calibration) -> Iterator[dict[str, Tensor]]:
+    """Yield a model's arguments: 128 sequences of 2048 tokens as in the paper, less where the model or the text is smaller."""
     config = checkpoint.load_config(source)
     length = min(SEQUENCE_LENGTH, config.max_position_embeddings)
     enough = min(SEQUENCES * SEQUENCE_LENGTH, TOKENS_A_CHANNEL * config.hidden_size)
     text = blocks(calibration, checkpoint.load_tokenizer(source), length, enough)
-    return pca_basis(checkpoint.load_to_measure(source, calibration.device), text.batches(max(1, TOKENS_AT_ONCE // length)))
+    return text.batches(max(1, TOKENS_AT_ONCE // length))

@@ -48,6 +48,12 @@ class ReshapedConfig(PreTrainedConfig):
             fields["tie_word_embeddings"] = False
         return cls(stock.model_type, groups, neurons, widths, **fields)
 
+    @property
+    def narrowest_stream(self) -> int:
+        """The hidden size, or the least of the stream's widths."""
+        widths: list[int] = self.stream_widths or [self.hidden_size]
+        return min(widths)
+
     def stock_config(self) -> Any:
         """Return the config of the stock model that this one was made from."""
         unknown = (*OWN_FIELDS, "model_type", "architectures", "transformers_version")

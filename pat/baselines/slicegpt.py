@@ -1,0 +1,233 @@
+"""SliceGPT as published: a principal basis of the stream for every block, cut to its leading directions, shortcuts where two bases meet.
+
+Bases are found block by block on the stream that the cuts so far leave, so that later ones make up for earlier cuts. Heads and neurons
+stay, and so do the last layer's output and the head. Departures: sizes are solved for the share of all parameters that goes unless
+`nominal` is asked for; the last basis, of full width, is the identity, which is as exact as any; nothing is centred, for RMS norms do
+not centre either. Axes: B batch, T tokens, D channels, K kept directions, N tokens that count.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pat import checkpoint
+from pat.baselines.job import PruneJob
+from pat.baselines.slicegpt_1q import calibration_batches
+from pat.bases import Basis, principal
+from pat.families import SHORTCUTS, Family, Role, family_of
+from pat.merge import gap_between, record_of, write_changed
+from pat.reshaped import ReshapedConfig
+from pat.sizes import matched_width, nominal_width, slicing_of, step_of
+
+logger = logging.getLogger(__name__)
+
+
+def prune_block_by_block(job: PruneJob, folder: Path) -> dict[str, Any]:
+    """Write the source with its stream cut to the leading directions of each block into `folder`, a reshaped model; return the record.
+
+    `ratio_effective` in it is the share of all parameters removed, shortcuts counted; `captured` the kept share of the second moment
+    before each block.
+    """
+    text, config = job.text(), checkpoint.load_config(job.source)
+    width = width_for(job)
+    model = checkpoint.load_to_measure(job.source, text.device)
+    measured = block_bases(model, calibration_batches(job.source, text), width)
+    del model
+    captured = [basis.captured(width) for basis in measured]
+    logger.info("the leading %d of %d directions hold %.4f of the stream at least", width, config.hidden_size, min(captured))
+    bases = [*(basis.directions_DD[:, :width] for basis in measured), torch.eye(config.hidden_size, dtype=torch.float64)]
+    write_sliced(job.source, folder, bases)
+    record = record_of(job.source, folder, job.ratio) | gap_to_projected(job.source, bases, folder)
+    counts = record["parameters"]
+    record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
+    return record | {"captured": captured}
+
+
+def width_for(job: PruneJob) -> int:
+    """Return d', how many directions are kept. Raises ValueError where the ratio cannot be reached."""
+    config = checkpoint.load_config(job.source)
+    family, hidden_size, step = family_of(config), config.hidden_size, step_of(config.hidden_size, job.align)
+    if job.settings.size == "nominal":
+        return nominal_width(hidden_size, job.ratio, step)
+    tied_head = f"{family.head}.weight" if config.tie_word_embeddings else None
+    shapes = {name: shape for name, shape in checkpoint.tensor_shapes(job.source).items() if name != tied_head}
+    parameters = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))["unique"]
+    return matched_width(parameters, slicing_of(shapes, family, config.num_hidden_layers, hidden_size), hidden_size, job.ratio, step)
+
+
+@dataclass
+class Stream:
+    """Some sequences on their way through the model: the stream as it is now, on the CPU, and what the layers take beside it."""
+
+    x_BTD: Tensor
+    mask_BT: Tensor
+    arguments: list[dict[str, Any]]
+
+
+@torch.no_grad()
+def block_bases(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], width: int) -> list[Basis]:
+    """Return the principal bases of the stream before each of the 2L blocks, each measured behind the earlier ones' cuts to `width`.
+
+    One layer's activations of one batch are on the device at a time, the stream of all batches is on the CPU.
+    """
+    streams = [enter(model, batch) for batch in batches]
+    bases: list[Basis] = []
+    layers: Any = model.get_submodule(family_of(model.config).layers)
+    for index, layer in enumerate(layers):
+        for block in (attention_block, feed_forward_block):
+            bases.append(stream_basis(streams, model.device))
+            kept_DK = bases[-1].directions_DD[:, :width].to(model.device)
+            for stream in streams:
+                x_BTD = projected(stream.x_BTD.to(model.device), kept_DK)
+                stream.x_BTD = (x_BTD + block(layer, x_BTD, stream.arguments[index])).cpu()
+            bases[-1] = Basis(bases[-1].directions_DD.cpu(), bases[-1].importance_D.cpu())
+    return bases
+
+
+def enter(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Stream:
+    """Return the stream before the first layer, and what the model gives each layer beside it: masks and positions."""
+    entered: list[Tensor] = []
+    beside: list[dict[str, Any]] = []
+
+    def note(_layer: nn.Module, inputs: tuple[Tensor, ...], arguments: dict[str, Any]) -> None:
+        beside.append(arguments)
+        if not entered:
+            entered.append(inputs[0].cpu())
+
+    layers: Any = model.get_submodule(family_of(model.config).layers)
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    try:
+        model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Stream(entered[0], batch["attention_mask"].bool(), beside)
+
+
+def attention_block(layer: Any, x_BTD: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    """Return what a layer's attention writes to the stream."""
+    attended_BTD: Tensor = layer.self_attn(hidden_states=layer.input_layernorm(x_BTD), **arguments)[0]
+    return attended_BTD
+
+
+def feed_forward_block(layer: Any, x_BTD: Tensor, _arguments: Mapping[str, Any]) -> Tensor:
+    """Return what a layer's feed-forward block writes to the stream."""
+    written_BTD: Tensor = layer.mlp(layer.post_attention_layernorm(x_BTD))
+    return written_BTD
+
+
+def stream_basis(streams: Sequence[Stream], device: torch.device) -> Basis:
+    """Return the principal directions of the stream as it is: eigenvectors of Σ x xᵀ over real tokens, in fp64, not centred."""
+    size = streams[0].x_BTD.shape[-1]
+    moment_DD = torch.zeros(size, size, dtype=torch.float64, device=device)
+    for stream in streams:
+        wide_ND = stream.x_BTD[stream.mask_BT].to(device).double()
+        moment_DD.addmm_(wide_ND.T, wide_ND)
+    return principal(moment_DD)
+
+
+def projected(x_BTD: Tensor, kept_DK: Tensor) -> Tensor:
+    """Return the part of the stream in the kept directions, x Q Qᵀ, in the basis it came in; products one precision up."""
+    wide = torch.promote_types(x_BTD.dtype, torch.float32)
+    kept_DK = kept_DK.to(wide)
+    return (x_BTD.to(wide) @ kept_DK @ kept_DK.T).to(x_BTD.dtype)
+
+
+class BlockRotation:
+    """Maps each tensor of a checkpoint to the sliced model's, in fp64, cast back at the end.
+
+    `bases` (fp64) hold a kept direction in each column: before each block, in the order of the computation, and behind the last one.
+    `gains_D` are the norms' effective gains by the norm's name; they go into the readers, and the norms have none.
+    """
+
+    def __init__(self, family: Family, bases: Sequence[Tensor], gains_D: Mapping[str, Tensor], *, tied: bool) -> None:
+        self.family = family
+        self.tied = tied
+        self.gains_D = gains_D
+        layers = len(bases) // 2
+        self.read_in = dict(zip(family.stream_norms(layers), bases, strict=True))
+        self.written_in = dict(zip(family.writes(layers), bases, strict=True))
+        self.bases_of_shortcut = {
+            f"{family.layers}.{layer}.{name}": (bases[2 * layer + block], bases[2 * layer + block + 1])
+            for layer in range(layers)
+            for block, name in enumerate(SHORTCUTS)
+        }
+
+    def __call__(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield the sliced tensor: none for a norm on the stream, a tied embedding's head too, shortcuts with a layer's last write."""
+        role = self.family.role(name)
+        if role in (Role.NORM, Role.FINAL_NORM):
+            return
+        yield name, self._sliced(role, name, tensor)
+        if self.tied and role is Role.EMBEDDING:
+            head = f"{self.family.head}.weight"
+            yield head, self._sliced(Role.HEAD, head, tensor)
+        if role is Role.WRITE and name.endswith(f".{self.family.mlp_output}.weight"):
+            layer = name.removesuffix(f"{self.family.mlp_output}.weight")
+            for shortcut in SHORTCUTS:
+                before_DK, behind_DK = self.bases_of_shortcut[f"{layer}{shortcut}"]
+                yield f"{layer}{shortcut}.weight", (behind_DK.T @ before_DK).to(tensor).contiguous()
+
+    def _sliced(self, role: Role, name: str, tensor: Tensor) -> Tensor:
+        module, _, _ = name.rpartition(".")
+        wide = tensor.double()
+        match role:
+            case Role.EMBEDDING:
+                wide = wide @ self.written_in[module]
+            case Role.WRITE:
+                wide = self.written_in[module].T @ wide
+            case Role.READ | Role.HEAD if wide.dim() == 2:
+                norm = self.family.norm_before(module)
+                wide = (wide * self.gains_D[norm]) @ self.read_in[norm]
+        return wide.to(tensor).contiguous()
+
+
+def write_sliced(source: Path, folder: Path, bases: Sequence[Tensor]) -> None:
+    """Write `source` in these 2L + 1 bases into `folder`, a reshaped model whose stream has their widths."""
+    config = checkpoint.load_config(source)
+    family, layers = family_of(config), config.num_hidden_layers
+    rotation = BlockRotation(family, bases, checkpoint.norm_gains(source, family), tied=bool(config.tie_word_embeddings))
+    named = (pair for name, tensor in checkpoint.unique_tensors(source, config) for pair in rotation(name, tensor))
+    widths = [basis.shape[1] for basis in bases]
+    groups, neurons = [config.num_key_value_heads] * layers, [config.intermediate_size] * layers
+    write_changed(source, folder, named, ReshapedConfig.of(config, groups, neurons, widths), "prune")
+
+
+def gap_to_projected(source: Path, bases: Sequence[Tensor], pruned: Path) -> dict[str, Any]:
+    """As the merge's gap, between `source` whose stream loses the dropped directions before each block, and the pruned checkpoint."""
+
+    def projecting(dtype: torch.dtype) -> nn.Module:
+        model = checkpoint.load_model(source, dtype)
+        project_stream(model, bases)
+        return model
+
+    return gap_between(projecting, pruned, source)
+
+
+def project_stream(model: Any, bases: Sequence[Tensor]) -> None:
+    """Take the dropped directions out of the stream of a stock model before each block; all its sizes stay."""
+    for index, layer in enumerate(model.get_submodule(family_of(model.config).layers)):
+        _project_layer(layer, bases[2 * index], bases[2 * index + 1])
+
+
+def _project_layer(layer: Any, before_DK: Tensor, between_DK: Tensor) -> None:
+    entered: list[Tensor] = []
+
+    def on_entry(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        entered[:] = [projected(inputs[0], before_DK)]
+        return (entered[0], *inputs[1:])
+
+    def on_attention(_attention: nn.Module, _inputs: Any, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # The layer adds this to what entered it; the sum is then the projected one.
+        return (projected(entered[0] + outputs[0], between_DK) - entered[0], *outputs[1:])
+
+    layer.register_forward_pre_hook(on_entry)
+    layer.self_attn.register_forward_hook(on_attention)
