@@ -17,6 +17,10 @@ from pat.errors import UserError
 from pat.progress import Progress
 
 IGNORED = -100
+DIGITS = 4
+"""Decimals of a document's loss in the record: of thousands of documents, it should not be larger than it needs to be."""
+Window = tuple[list[int], list[int]]
+"""Inputs and targets."""
 
 
 def perplexity(
@@ -26,27 +30,29 @@ def perplexity(
     context: int,
     batch_size: int,
     label: str,
-) -> dict[str, float | int | None]:
-    """Return token and byte perplexity and the number of tokens, over windows of `context` tokens that do not overlap.
+) -> dict[str, Any]:
+    """Return token and byte perplexity, the number of tokens and bytes, and each document's loss in nats and tokens, over windows of
+    `context` tokens that do not overlap.
 
     Each document stands alone. Its first token is predicted from BOS (EOS where there is no BOS), the first of a later window from the
     token before it, so every token and thus every byte is counted once. A figure beyond floating point is None.
     """
-    windows = [window for document in documents for window in _windows(tokenizer, document, context)]
-    if not windows:
+    windows = [_windows(tokenizer, document, context) for document in documents]
+    tokens = [sum(len(targets) for _, targets in ones) for ones in windows]
+    if not any(tokens):
         raise UserError(f"text {label!r}: holds no token to predict")
-    loss = _total_loss(model, windows, batch_size, label)
-    tokens = sum(len(targets) for _, targets in windows)
+    losses = _document_losses(model, windows, batch_size, label)
     text_bytes = sum(len(document.encode()) for document in documents)
     return {
-        "token_perplexity": _exp(loss / tokens),
-        "byte_perplexity": _exp(loss / text_bytes),
-        "tokens": tokens,
+        "token_perplexity": _exp(sum(losses) / sum(tokens)),
+        "byte_perplexity": _exp(sum(losses) / text_bytes),
+        "tokens": sum(tokens),
         "bytes": text_bytes,
+        "documents": {"losses": [round(loss, DIGITS) for loss in losses], "tokens": tokens},
     }
 
 
-def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) -> list[tuple[list[int], list[int]]]:
+def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) -> list[Window]:
     """Return (inputs, targets) pairs of equal length, at most `context`, that cover the document's tokens."""
     tokens = tokenizer(document, add_special_tokens=False)["input_ids"]
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -56,24 +62,27 @@ def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) ->
     return [(inputs[place : place + context], tokens[place : place + context]) for place in range(0, len(tokens), context)]
 
 
-def _total_loss(model: PreTrainedModel, windows: list[tuple[list[int], list[int]]], batch_size: int, label: str) -> float:
-    """Return the summed cross-entropy in nats; windows of like length share a batch."""
-    ordered = sorted(windows, key=lambda window: len(window[0]), reverse=True)
+def _document_losses(model: PreTrainedModel, windows: Sequence[list[Window]], batch_size: int, label: str) -> list[float]:
+    """Return each document's summed cross-entropy in nats; windows of like length share a batch."""
+    numbered = [(window, number) for number, ones in enumerate(windows) for window in ones]
+    ordered = sorted(numbered, key=lambda entry: len(entry[0][0]), reverse=True)
     progress = Progress(f"perplexity of {label}", len(ordered))
-    total = 0.0
+    losses = [0.0] * len(windows)
     progress.update(0)
     for start in range(0, len(ordered), batch_size):
-        total += _batch_loss(model, ordered[start : start + batch_size])
+        batch = ordered[start : start + batch_size]
+        for (_, number), loss in zip(batch, _batch_losses(model, [window for window, _ in batch]), strict=True):
+            losses[number] += loss
         progress.update(min(start + batch_size, len(ordered)))
     progress.finish(f"{len(ordered)} windows done")
-    if not math.isfinite(total):
+    if not math.isfinite(sum(losses)):
         raise UserError(f"text {label!r}: the model gives it no finite likelihood: its weights are broken")
-    return total
+    return losses
 
 
 @torch.inference_mode()
-def _batch_loss(model: PreTrainedModel, windows: list[tuple[list[int], list[int]]]) -> float:
-    """Pad on the right, where a causal model never looks from, and mask the padding out of attention and loss."""
+def _batch_losses(model: PreTrainedModel, windows: list[Window]) -> list[float]:
+    """Return each window's loss. Padding is on the right, where a causal model never looks from, masked out of attention and loss."""
     length = len(windows[0][0])
 
     def padded(rows: list[list[int]], filler: int) -> Any:
@@ -84,7 +93,8 @@ def _batch_loss(model: PreTrainedModel, windows: list[tuple[list[int], list[int]
     targets = padded([targets for _, targets in windows], IGNORED)
     logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits.float()
     losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    return float(losses.double().sum())
+    per_window: list[float] = losses.view(len(windows), length).double().sum(dim=1).tolist()
+    return per_window
 
 
 def _exp(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from cell_maker import answered, cell, write_cell
 
 import tables
 from cells import read_cells
-from comparison_tables import pairs_of
+from pairs import pairs_of
 from pat.errors import UserError
 
 GOOD, POOR = "1" * 90 + "0" * 10, "1" * 40 + "0" * 60
@@ -133,8 +134,31 @@ def test_perplexities_are_compared_as_ratios_paired_over_seeds(tmp_path: Path) -
 
 def test_perplexities_of_one_seed_are_not_tested(tmp_path: Path) -> None:
     frame, text = compared(tmp_path, [*perplexities("pat", (10.0,)), *perplexities("llm-pruner-pft", (20.0,))], "perplexity_comparisons")
-    assert list(frame["verdict"]) == ["one seed: not tested"]
-    assert "| – | 1 | – | – |" in text
+    assert list(frame["verdict"]) == ["not tested"]
+    assert "| – | – | 1 | – | – | not tested |" in text
+
+
+def told(method: str, losses: list[float], tokens: list[int]) -> dict[str, Any]:
+    value = {"token_perplexity": math.exp(sum(losses) / sum(tokens)), "byte_perplexity": 1.5}
+    return row(method, 0.25, GOOD, perplexity={"heldout": value | {"documents": {"losses": losses, "tokens": tokens}}})
+
+
+def test_perplexities_of_one_seed_are_tested_over_documents_where_these_are_known(tmp_path: Path) -> None:
+    tokens = [10, 20, 30, 40]
+    contents = [told("pat", [20.0, 40.0, 60.0, 80.0], tokens), told("llm-pruner-pft", [21.0, 42.1, 62.9, 84.2], tokens)]
+    contents.append(told("shortgpt-pft", [15.0, 45.0, 58.0, 83.0], tokens))
+    frame, _ = compared(tmp_path, contents, "perplexity_comparisons")
+    by_method = {line["method"]: line for line in frame.to_dict("records")}
+    line = by_method["llm-pruner-pft"]
+    assert line["ratio_of_perplexities"] == pytest.approx(math.exp(10.2 / 100), rel=1e-5)
+    assert line["documents_low"] < line["ratio_of_perplexities"] < line["documents_high"]
+    assert (line["verdict"], by_method["shortgpt-pft"]["verdict"]) == ("worse", "no difference shown")
+
+
+def test_other_documents_are_refused(tmp_path: Path) -> None:
+    contents = [told("pat", [20.0, 40.0], [10, 20]), told("llm-pruner-pft", [20.0], [10])]
+    with pytest.raises(UserError, match="differ in the numbers of documents and tokens of heldout on tiny"):
+        compared(tmp_path, contents)
 
 
 def test_comparisons_are_the_same_in_any_order_of_cells(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_record_holds_what_is_promised(evaluated: tuple[dict[str, Any], list
     toy = record["tasks"]["toy"]
     assert (toy["items"], toy["chance"], toy["truncated_items"], set(toy["groups"])) == (8, 0.25, 0, {"x", "y"})
     assert set(toy["scores"]) == set(record["mean"]) == {"first_capital", "first_capital_word", "acc", "acc_norm"}
-    assert set(record["perplexity"]["heldout"]) == {"token_perplexity", "byte_perplexity", "tokens", "bytes"}
+    assert set(record["perplexity"]["heldout"]) == {"token_perplexity", "byte_perplexity", "tokens", "bytes", "documents"}
     for metric, score in toy["scores"].items():
         assert score["value"] == sum(sample["correct"][metric] for sample in samples) / 8 == record["mean"][metric]
 

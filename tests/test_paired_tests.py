@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from paired_tests import Interval, holm, mcnemar, paired_bootstrap, paired_t
+from paired_tests import Interval, holm, mcnemar, over_documents, paired_bootstrap, paired_t
 
 
 def test_the_bootstraps_interval_covers_the_true_difference_as_often_as_it_says() -> None:
@@ -60,3 +60,20 @@ def test_paired_t_is_that_of_scipy() -> None:
     values = [0.3, 0.1, -0.05, 0.2]
     assert paired_t(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
     assert paired_t([0.0, 0.0]) == 1.0 and paired_t([0.1, 0.1]) == 0.0 and paired_t([0.1]) is None
+
+
+def test_documents_of_equal_length_are_a_paired_t_test() -> None:
+    differences = np.array([0.3, 0.1, -0.05, 0.2])
+    found = over_documents(differences, np.full(4, 10))
+    by_scipy = stats.ttest_1samp(differences / 10, 0)
+    assert found is not None
+    assert found.p_value == pytest.approx(by_scipy.pvalue)
+    assert (found.interval.low, found.interval.high) == pytest.approx(tuple(by_scipy.confidence_interval()))
+
+
+def test_long_documents_count_for_their_tokens() -> None:
+    found = over_documents(np.array([3.0, 0.0]), np.array([30, 10]))
+    assert found is not None
+    assert (found.interval.low + found.interval.high) / 2 == pytest.approx(3 / 40)
+    assert over_documents(np.array([1.0]), np.array([5])) is None
+    assert over_documents(np.zeros(3), np.array([5, 6, 7])) is not None

@@ -44,6 +44,17 @@ def test_every_token_is_predicted_once_from_its_window(model: PreTrainedModel, c
     assert figures["byte_perplexity"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_documents_sum_to_the_text_and_stand_alone(model: PreTrainedModel) -> None:
+    def documents(texts: list[str], batch_size: int) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = perplexity(model, byte_tokenizer(), texts, 16, batch_size, "x")["documents"]
+        return found
+
+    together = documents(DOCUMENTS, 2)
+    assert together["tokens"] == [len(document.encode()) for document in DOCUMENTS]
+    assert sum(together["losses"]) == pytest.approx(loss_by_hand(model, 16), rel=1e-5)
+    assert together["losses"] == pytest.approx([documents([one], 1)["losses"][0] for one in DOCUMENTS], rel=1e-4)
+
+
 def test_the_batch_size_changes_nothing(model: PreTrainedModel) -> None:
     one, many = (perplexity(model, byte_tokenizer(), DOCUMENTS, 16, size, "x") for size in (1, 50))
     assert one["token_perplexity"] == pytest.approx(many["token_perplexity"], rel=1e-6)

@@ -60,11 +60,25 @@ class TaskResult(_Part):
         return self
 
 
+class Documents(_Part):
+    """Of each document of a text, in its order: summed loss in nats, and tokens."""
+
+    losses: list[float]
+    tokens: list[int]
+
+    @model_validator(mode="after")
+    def _same_number(self) -> Documents:
+        if len(self.losses) != len(self.tokens):
+            raise ValueError(f"has the losses of {len(self.losses)} documents and the tokens of {len(self.tokens)}; must be as many")
+        return self
+
+
 class Perplexity(_Part):
     """Perplexity a token and a UTF-8 byte; only the latter can be compared between tokenizers."""
 
     token_perplexity: float = Field(gt=0)
     byte_perplexity: float = Field(gt=0)
+    documents: Documents | None = None
 
 
 class Width(_Part):
@@ -152,6 +166,12 @@ def read_cells(paths: Iterable[Path]) -> list[Cell]:
         _check_same(cells, name, {cell.path: {task: getattr(it, name) for task, it in cell.tasks.items()} for cell in cells})
     hashes = {cell.path: {task: it.items_hash for task, it in cell.tasks.items() if it.items_hash} for cell in cells}
     _check_same(cells, "the hash of the items", hashes)
+    documents = {
+        cell.path: {f"{text} on {cell.model}": (len(it.documents.tokens), sum(it.documents.tokens))
+                    for text, it in cell.perplexity.items() if it.documents}
+        for cell in cells
+    }  # fmt: skip
+    _check_same(cells, "the numbers of documents and tokens", documents)
     _check_same(
         cells,
         "label, mode, base_method or factors of the row",

@@ -1,12 +1,11 @@
-"""Lays out the paired comparisons of every row with the experiment's reference row: accuracies and perplexities. Writes nothing.
+"""Compares the accuracies of every row with the experiment's reference row's, paired over items, and lays it out. Writes nothing.
 
 Differences of accuracies are in percentage points here, as accuracies are in percent in every table.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,38 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from accuracy_tables import percent, signed
-from cells import METRIC_LABELS, Cell, Row, models_of, rows_of
-from grid import Grid, texts_of
+from cells import METRIC_LABELS
+from grid import Grid
 from intervals import LEVEL, student_half_width
 from layouts import HOLE, Layout
-from paired_tests import RESAMPLES, Interval, McNemar, holm, mcnemar, paired_bootstrap, paired_t
+from paired_tests import RESAMPLES, Interval, McNemar, holm, mcnemar, paired_bootstrap
+from pairs import BETTER, NO_DIFFERENCE, WORSE, Pair, names_of, p_text, pairs_of
 
-REFERENCE = "pat"
-"""The row that others are compared with where an experiment names none."""
-NO_DIFFERENCE, BETTER, WORSE, UNTESTED = "no difference shown", "better", "worse", "one seed: not tested"
 POINTS = 100.0
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A row and the reference row it is compared with, on one model."""
-
-    model: str
-    row: Row
-    reference: Row
-
-
-def pairs_of(cells: Sequence[Cell], reference: str | None = None) -> list[Pair]:
-    """Return what is compared: at each ratio of the reference its peers there and the rows that prune nothing.
-
-    Without `reference` it is the row `pat`, else the first that prunes, else the first.
-    """
-    rows = rows_of(cells)
-    name = reference or next((row.method for row in rows if row.method == REFERENCE), None)
-    name = name or next((row for row in rows if row.ratio > 0), rows[0]).method
-    pairs = [(row, other) for other in rows if other.method == name for row in rows if row != other and row.ratio in (0, other.ratio)]
-    found = {(cell.model, cell.row) for cell in cells}
-    return [Pair(model, row, other) for model in models_of(cells) for row, other in pairs if {(model, row), (model, other)} <= found]
 
 
 @dataclass(frozen=True)
@@ -131,17 +106,10 @@ def _interval(value: Interval | None) -> str:
     return HOLE if value is None else f"{signed(POINTS * value.low)} … {signed(POINTS * value.high)}"
 
 
-def p_text(value: float | None) -> str:
-    """Return a p-value the way a table shows it."""
-    if value is None:
-        return HOLE
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _record(it: Compared, corrected: float) -> dict[str, object]:
     over_seeds = it.over_seeds
     return {
-        **_names(it.pair),
+        **names_of(it.pair),
         "mean": POINTS * it.ours,
         "reference_mean": POINTS * it.theirs,
         "difference": POINTS * it.difference,
@@ -156,14 +124,6 @@ def _record(it: Compared, corrected: float) -> dict[str, object]:
         "p_holm": corrected,
         "verdict": it.verdict(corrected),
     }
-
-
-def _names(pair: Pair) -> dict[str, object]:
-    row, other = pair.row, pair.reference
-    return {
-        "model": pair.model, "ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode,
-        "reference": other.method, "reference_ratio": other.ratio,
-    }  # fmt: skip
 
 
 def _caption(grid: Grid) -> str:
@@ -187,93 +147,3 @@ def _notes(found: Sequence[Compared]) -> list[str]:
     if any(it.over_seeds for it in found):
         notes.insert(1, "95 % over seeds: Student t of the paired differences.")
     return notes
-
-
-@dataclass(frozen=True)
-class _Ratio:
-    """One pair's perplexities on one text: their ratio, paired over seeds."""
-
-    pair: Pair
-    text: str
-    ours: float
-    theirs: float
-    logs: Sequence[float]
-
-    @property
-    def value(self) -> float:
-        return math.exp(fmean(self.logs))
-
-    @property
-    def interval(self) -> Interval | None:
-        width = student_half_width(self.logs)
-        return None if width is None else Interval(math.exp(fmean(self.logs) - width), math.exp(fmean(self.logs) + width))
-
-    def verdict(self, corrected: float | None) -> str:
-        if corrected is None:
-            return NO_DIFFERENCE if self.value == 1 else UNTESTED
-        if corrected >= 1 - LEVEL:
-            return NO_DIFFERENCE
-        return BETTER if self.value < 1 else WORSE
-
-
-def perplexity_comparisons(grid: Grid, reference: str | None = None) -> tuple[Layout, pd.DataFrame] | None:
-    """Return the paired comparison of token perplexities, nothing where there is no pair.
-
-    Within a pair the tokenizer is one, so that its perplexities a token compare; their logarithms are what seeds spread evenly.
-    """
-    found = [it for pair in pairs_of(grid.cells, reference) for it in _ratios(grid, pair)]
-    if not found:
-        return None
-    p_values = [paired_t(it.logs) for it in found]
-    tested = iter(holm([p_value for p_value in p_values if p_value is not None]))
-    corrected = [None if p_value is None else next(tested) for p_value in p_values]
-    body = [_ratio_entries(*it) for it in zip(found, p_values, corrected, strict=True)]
-    frame = pd.DataFrame([_ratio_record(*it) for it in zip(found, p_values, corrected, strict=True)])
-    caption = (
-        f"{grid.cells[0].experiment}: paired comparisons of token perplexity; ratio: the method's over that of what it is compared with, "
-        "below 1 is better."
-    )
-    notes = [
-        "ratio: geometric mean over the seeds both have; 95 %: Student t of the paired logarithms; p: its two-sided test; p, Holm: "
-        f"corrected for the {sum(p_value is not None for p_value in p_values)} tests of this table.",
-        f"A ratio is called {BETTER} or {WORSE} where the corrected p is below {1 - LEVEL:.2g}; else: {NO_DIFFERENCE}.",
-    ]
-    header = ["Model", "Text", "Pruned", "Method", "Mode", "perplexity", "compared with", "perplexity", "ratio", "95 %", "seeds", "p",
-              "p, Holm", "the method is"]  # fmt: skip
-    return Layout(caption, header, body, text_columns=5, notes=notes), frame
-
-
-def _ratios(grid: Grid, pair: Pair) -> Iterator[_Ratio]:
-    for text in texts_of(grid.cells):
-        ours, theirs = (grid.seed_perplexities(pair.model, row, text, "token") for row in (pair.row, pair.reference))
-        seeds = sorted(ours.keys() & theirs.keys())
-        if seeds:
-            logs = [math.log(ours[seed]) - math.log(theirs[seed]) for seed in seeds]
-            yield _Ratio(pair, text, fmean(ours[seed] for seed in seeds), fmean(theirs[seed] for seed in seeds), logs)
-
-
-def _ratio_entries(it: _Ratio, p_value: float | None, corrected: float | None) -> list[str]:
-    row, other = it.pair.row, it.pair.reference
-    interval = it.interval
-    return [
-        it.pair.model, it.text, percent(row.ratio), row.label, row.mode, f"{it.ours:.2f}", f"{other.name} at {percent(other.ratio)}",
-        f"{it.theirs:.2f}", f"{it.value:.3f}", HOLE if interval is None else f"{interval.low:.3f} … {interval.high:.3f}",
-        str(len(it.logs)), p_text(p_value), p_text(corrected), it.verdict(corrected),
-    ]  # fmt: skip
-
-
-def _ratio_record(it: _Ratio, p_value: float | None, corrected: float | None) -> dict[str, object]:
-    interval = it.interval
-    return {
-        **_names(it.pair),
-        "text": it.text,
-        "perplexity": it.ours,
-        "reference_perplexity": it.theirs,
-        "ratio_of_perplexities": it.value,
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
-        "seeds": len(it.logs),
-        "p": p_value,
-        "p_holm": corrected,
-        "verdict": it.verdict(corrected),
-    }

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from accuracy_tables import percent
 from cells import Cell, Row, models_of, rows_of
-from comparison_tables import Pair, compared
+from comparison_tables import compared
 from grid import Grid
 from intervals import Estimate, paired_difference
 from milestones import is_healthy, verdict
+from pairs import Pair
 
 POINT = 100.0
 

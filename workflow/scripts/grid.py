@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from cells import Cell, Row, tasks_of
+from cells import Cell, Documents, Row, tasks_of
 from intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
 from pat.settings import Factor
 
@@ -82,6 +82,11 @@ class Grid:
         """Return seed: the perplexity of one text a `unit`; a cell without the text is left out."""
         found = {cell.seed: cell.perplexity[text] for cell in self.members(model, row) if text in cell.perplexity}
         return {seed: it.token_perplexity if unit == "token" else it.byte_perplexity for seed, it in found.items()}
+
+    def document_losses(self, model: str, row: Row, text: str) -> dict[int, Documents]:
+        """Return seed: the losses of one text's documents; a cell that does not tell them is left out."""
+        found = {cell.seed: cell.perplexity[text].documents for cell in self.members(model, row) if text in cell.perplexity}
+        return {seed: documents for seed, documents in found.items() if documents is not None}
 
     def task_chance(self, task: str) -> float:
         """Return the accuracy of guessing on one task."""

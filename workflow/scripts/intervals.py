@@ -62,8 +62,12 @@ def student_half_width(values: Sequence[float]) -> float | None:
     """Return t · s / √n for the two-sided 95 % interval of the mean, None for fewer than two values."""
     if len(values) < 2:
         return None
-    quantile = float(special.stdtrit(len(values) - 1, (1 + LEVEL) / 2))
-    return quantile * stdev(values) / math.sqrt(len(values))
+    return student_quantile(len(values)) * stdev(values) / math.sqrt(len(values))
+
+
+def student_quantile(number: int) -> float:
+    """Return how many standard errors a 95 % interval of the mean of `number` values reaches to either side."""
+    return float(special.stdtrit(number - 1, (1 + LEVEL) / 2))
 
 
 def normal_half_width(standard_error: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from intervals import LEVEL
+from intervals import LEVEL, student_quantile
 
 RESAMPLES = 10_000
 RANDOM_SEED = 0
@@ -77,6 +77,30 @@ def paired_t(differences: Sequence[float]) -> float | None:
     if spread == 0:
         return 1.0 if mean == 0 else 0.0
     return 2 * float(special.stdtr(len(differences) - 1, -abs(mean) / spread * len(differences) ** 0.5))
+
+
+@dataclass(frozen=True)
+class DocumentTest:
+    """The 95 % interval of a difference a token, and the two-sided p-value of none."""
+
+    interval: Interval
+    p_value: float
+
+
+def over_documents(differences: NDArray[np.float64], tokens: NDArray[np.int_]) -> DocumentTest | None:
+    """Return the test of the summed difference over the summed tokens, given both of every document; None for fewer than two.
+
+    The error is that of a ratio of sums, linearised. Source: Cochran, 1977, section 6.4.
+    """
+    number = len(differences)
+    if number < 2:
+        return None
+    mean = float(differences.sum() / tokens.sum())
+    error = float(np.sqrt(np.square(differences - mean * tokens).sum() * number / (number - 1)) / tokens.sum())
+    width = student_quantile(number) * error
+    if error == 0:
+        return DocumentTest(Interval(mean, mean), 1.0 if mean == 0 else 0.0)
+    return DocumentTest(Interval(mean - width, mean + width), 2 * float(special.stdtr(number - 1, -abs(mean) / error)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -16,11 +16,12 @@ from ablation_tables import ablation
 from accuracy_tables import accuracy_table, per_task
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import metrics_of, models_of, read_cells
-from comparison_tables import comparisons, perplexity_comparisons
+from comparison_tables import comparisons
 from grid import Grid, texts_of
 from layouts import Layout, csv_text, latex, markdown
 from pat.artefacts import new_folder, write_text
 from pat.settings import TableSettings, load
+from perplexity_comparisons import perplexity_comparisons
 from published import Printed, PrintedAblation
 from script_errors import run_reporting_errors
 from size_tables import perplexities, sizes, tidy
