@@ -115,6 +115,7 @@ def prune(
     ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",
+    settings: Annotated[str, typer.Option(help="how sizes are found (size, protect_first, protect_last), as JSON or a file")] = "{}",
     calibration: Annotated[Path | None, typer.Option(help="JSONL of text or instructions, for pruners that measure on text")] = None,
     calibration_tokens: Annotated[int | None, typer.Option(min=1, help="how much of it; as much as the pruner's paper by default")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")] = "auto",
@@ -127,13 +128,14 @@ def prune(
     from pat.calibration import Calibration
     from pat.device import resolve_device
     from pat.pruning import prune as run
+    from pat.settings import PruneSettings, load
 
     if align != "auto" and not (align.isdigit() and int(align) > 0):
         raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
     text = Calibration(calibration, calibration_tokens, seed, resolve_device(device)) if calibration else None
-    run(base, pruner, ratio, "auto" if align == "auto" else int(align), out, text, threads)
+    run(base, pruner, ratio, "auto" if align == "auto" else int(align), out, text, threads, load(PruneSettings, settings))
 
 
 @app.command()

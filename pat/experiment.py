@@ -17,7 +17,19 @@ from pydantic import Field, ValidationError, field_validator
 from pat.errors import UserError
 from pat.extends import resolved
 from pat.methods import METHODS, Method
-from pat.settings import CountOrZero, EvaluationSettings, Factor, Number, Settings, TableSettings, TuneJob, problems, read_yaml, shown
+from pat.settings import (
+    CountOrZero,
+    EvaluationSettings,
+    Factor,
+    Number,
+    PruneSettings,
+    Settings,
+    TableSettings,
+    TuneJob,
+    problems,
+    read_yaml,
+    shown,
+)
 from pat.sources import Data, ModelSource
 
 TUNED_ROW = "lora"
@@ -51,6 +63,7 @@ class Row(Settings):
     tuning: dict[str, object] = {}
     lora: dict[str, object] = {}
     pat: dict[str, object] = {}
+    prune: dict[str, object] = {}
     factors: dict[str, Factor] = Field(default={}, description="the row's place in the experiment's ablation tables")
 
 
@@ -82,6 +95,7 @@ class Experiment(Settings):
     data: Data
     tuning: dict[str, object]
     pat: dict[str, object] = {}
+    prune: dict[str, object] = {}
     evaluation: EvaluationSettings
     tables: TableSettings = TableSettings()
     resources: Resources = Resources()
@@ -129,6 +143,10 @@ class Experiment(Settings):
         if not self.distils(row):
             job["tuning"].pop("distillation", None)
         return TuneJob.model_validate(job)
+
+    def prune_settings(self, model: str, row: str) -> PruneSettings:
+        """Return how a row's pruner comes to its sizes: the experiment's settings, then the model's differences, then the row's."""
+        return PruneSettings.model_validate({**self.prune, **self.models[model].prune, **self.row(row).prune})
 
     def evaluation_of(self, model: str) -> EvaluationSettings:
         """Return how a model's checkpoints are scored."""

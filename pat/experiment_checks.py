@@ -6,16 +6,18 @@ They read the raw file and step over what the schema refuses already, so that a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from functools import partial
+from typing import Any, Literal, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
 from pat.depth import layers_to_drop
 from pat.experiment import TUNED_ROW, Resources, called, distils, merged_job, overridden
 from pat.methods import MASKED_TUNERS, METHODS, Method
-from pat.settings import EvaluationSettings, TuneJob, nearest, problems, shown
+from pat.settings import EvaluationSettings, PruneSettings, TuneJob, nearest, problems, shown
+from pat.sizes import Kept, kept_of_llama
 from pat.sources import WORLD_TASKS, WORLD_TEXTS
 from pat.width import target_width
 
@@ -30,7 +32,7 @@ SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 def check_grid(raw: Mapping[str, Any]) -> list[str]:
     """Return what is wrong between the fields of a raw experiment file, one line a problem."""
-    checks = (_names, _rows, _teachers, _tables, _data, _overrides, _widths, _depths)
+    checks = (_names, _rows, _teachers, _tables, _data, _overrides, _widths, _depths, _sizes)
     return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
 
 
@@ -75,6 +77,9 @@ def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
     after_tuning = [row for row, method in methods.items() if method.order == "tune-prune"]
     if after_tuning and TUNED_ROW not in rows:
         yield f"methods.{after_tuning[0]}: prunes what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
+    for row, method in methods.items():
+        if method.pruner is None and _part(rows, row).get("prune"):
+            yield f"methods.{row}.prune: has no effect: the method {method.name!r} has no pruner; remove it"
     if TUNED_ROW in methods and methods[TUNED_ROW].name != TUNED_ROW:
         yield f"methods.{TUNED_ROW}: the row of this name must be the method {TUNED_ROW!r}, is {methods[TUNED_ROW].name!r}"
     for row in after_tuning:
@@ -182,8 +187,11 @@ def _overrides(raw: Mapping[str, Any]) -> Iterator[str]:
     for model in _part(raw, "models"):
         for row in _methods(raw):
             yield from _tune_problems(raw, model, row)
+            places: list[tuple[str, ...]] = [("prune",), ("models", model, "prune"), ("methods", row, "prune")]
+            layers = [_Layer(place, (), _part(raw, *place)) for place in places]
+            yield from _blamed(PruneSettings, {key: value for layer in layers for key, value in layer.written.items()}, layers)
         for key, kind in (("evaluation", EvaluationSettings), ("resources", Resources)):
-            places: list[tuple[str, ...]] = [(key,), ("models", model, key)]
+            places = [(key,), ("models", model, key)]
             layers = [_Layer(place, (), _part(raw, *place)) for place in places]
             if layers[-1].written:
                 yield from _blamed(kind, overridden(layers[0].written, layers[1].written), layers)
@@ -275,13 +283,21 @@ def _width_problems(where: str, hidden: int, heads: int, align: Any, ratios: Seq
 def _depths(raw: Mapping[str, Any]) -> Iterator[str]:
     """Check the numbers of layers of models whose shape the file gives, where a row drops layers."""
     rows = [row for row, method in _methods(raw).items() if method.pruner == "shortgpt"]
-    for model in _part(raw, "models") if rows else ():
+    for model, (sizes, tied) in _shapes(raw).items() if rows else ():
+        share = _share_of_a_layer(**sizes, tied=tied)
+        yield from _depth_problems(f"methods.{rows[0]}, models.{model}", sizes["layers"], share, _usable_ratios(raw))
+
+
+def _shapes(raw: Mapping[str, Any]) -> dict[str, tuple[dict[str, int], bool]]:
+    """Return the sizes of the models whose shape the file gives in full, and whether embedding and head are one."""
+    found = {}
+    for model in _part(raw, "models"):
         shape = _part(raw, "models", model, "pretrain")
         written = {"kv_heads": shape.get("heads")} | {key: value for key, value in shape.items() if value is not None}
         sizes = {key: value for key in SHAPE_KEYS if _is_count(value := written.get(key))}
-        if len(sizes) == len(SHAPE_KEYS):
-            share = _share_of_a_layer(**sizes, tied=bool(shape.get("tie_embeddings")))
-            yield from _depth_problems(f"methods.{rows[0]}, models.{model}", sizes["layers"], share, _usable_ratios(raw))
+        if len(sizes) == len(SHAPE_KEYS) and sizes["hidden_size"] % sizes["heads"] == 0:
+            found[model] = (sizes, bool(shape.get("tie_embeddings")))
+    return found
 
 
 def _share_of_a_layer(
@@ -304,6 +320,41 @@ def _depth_problems(where: str, layers: int, share: float, ratios: Sequence[floa
         if dropped in by_number:
             yield f"{where}: the ratios {by_number[dropped]:g} and {ratio:g} both drop {dropped} of {layers} layers: must differ; keep one"
         by_number[dropped] = ratio
+
+
+def _sizes(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check the sizes that pruners of heads, neurons or blocks' widths come to, of models whose shape the file gives."""
+    pruners = {row: method.pruner for row, method in _methods(raw).items() if method.pruner is not None}
+    for row, pruner in pruners.items():
+        for model, (sizes, tied) in _shapes(raw).items():
+            places = [(), ("models", model), ("methods", row)]
+            align, own = (_overlaid(raw, places, key) for key in ("pat", "prune"))
+            try:
+                settings = PruneSettings.model_validate(own)
+            except ValidationError:
+                continue
+            step: int | Literal["auto"] = found if _is_count(found := align.get("align")) else "auto"
+            kept_at = partial(kept_of_llama, pruner, sizes, own=settings, align=step, tied=tied)
+            yield from _size_problems(f"methods.{row}, models.{model}", kept_at, _usable_ratios(raw))
+
+
+def _overlaid(raw: Mapping[str, Any], places: Sequence[tuple[str, ...]], key: str) -> dict[str, Any]:
+    """Return the block `key` of the first place with those of the later ones laid over it."""
+    return {name: value for place in places for name, value in _part(raw, *place, key).items()}
+
+
+def _size_problems(where: str, kept_at: Callable[..., Kept | int | None], ratios: Sequence[float]) -> Iterator[str]:
+    by_size: dict[Kept | int, float] = {}
+    for ratio in ratios:
+        try:
+            kept = kept_at(ratio=ratio)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        if kept in by_size:
+            yield f"{where}: the ratios {by_size[kept]:g} and {ratio:g} both give the same sizes: must differ; keep one, or lower pat.align"
+        if kept is not None:
+            by_size[kept] = ratio
 
 
 def _usable_ratios(raw: Mapping[str, Any]) -> list[float]:

@@ -12,6 +12,8 @@ Pruner = Literal[
 ]  # fmt: skip
 WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt-1q", "minitron-width")
 """Those that make the hidden size smaller; the others take out parts of layers, or layers."""
+UNIT_PRUNERS: tuple[Pruner, ...] = ("llm-pruner", "llm-pruner-uniform", "wanda-sp")
+"""Those that take heads and neurons out of layers."""
 Order = Literal["tune", "prune-tune", "tune-prune"]
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pat.families import Family, Role
+from pat.families import FAMILIES, Family, Role
+from pat.methods import UNIT_PRUNERS, Pruner
+from pat.settings import PruneSettings
 
 Kind = Literal["groups", "neurons"]
-Size = Literal["matched", "nominal"]
 Shapes = Mapping[str, tuple[int, ...]]
 STEP = 8
 """Matrix kernels want multiples of 8 at least."""
@@ -227,3 +228,27 @@ def llama_shapes(
         "model.norm.weight": (hidden_size,),
         **({} if tied else {"lm_head.weight": (vocab_size, hidden_size)}),
     }
+
+
+def kept_of_llama(
+    pruner: Pruner, sizes: Mapping[str, int], ratio: float, own: PruneSettings, align: int | Literal["auto"], *, tied: bool
+) -> Kept | int | None:
+    """Return the units or the width that a pruner leaves of a Llama of these sizes; None for pruners that are not sized here.
+
+    `sizes` are the arguments of `llama_shapes`. Raises ValueError where the ratio cannot be reached.
+    """
+    shapes, family = llama_shapes(**sizes, tied=tied), FAMILIES["llama"]
+    parameters, layers = sum(map(math.prod, shapes.values())), sizes["layers"]
+    if pruner == "slicegpt":
+        hidden_size, step = sizes["hidden_size"], step_of(sizes["hidden_size"], align)
+        if own.size == "nominal":
+            return nominal_width(hidden_size, ratio, step)
+        return matched_width(parameters, slicing_of(shapes, family, layers, hidden_size), hidden_size, ratio, step)
+    if pruner not in UNIT_PRUNERS:
+        return None
+    inner = window(layers, own.protect_first, own.protect_last) if pruner == "llm-pruner" else range(layers)
+    neurons = sizes["intermediate_size"]
+    units = units_in(shapes, family, sizes["kv_heads"], neurons, inner)
+    if own.size == "nominal":
+        return nominal_units(units, sizes["hidden_size"] // sizes["heads"], ratio, lambda _: True)
+    return matched_units(parameters, units, ratio, step_of(neurons, align), lambda _: True)

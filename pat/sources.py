@@ -125,6 +125,7 @@ class ModelSource(Settings):
     hub: HubModel | None = Field(default=None, validate_default=True)
     tuning: dict[str, object] = {}
     pat: dict[str, object] = {}
+    prune: dict[str, object] = {}
     evaluation: dict[str, object] = {}
     resources: dict[str, object] = {}
 

@@ -90,6 +90,29 @@ BAD: list[tuple[dict[str, Any], str]] = [
         changed("methods", value={"shortgpt-pft": None}) | {"ratios": [0.15, 0.25]},
         "the ratios 0.15 and 0.25 both drop 1 of 2 layers: must differ; keep one",
     ),
+    (
+        changed("methods", "llm-pruner-uniform-pft"),
+        "methods.llm-pruner-uniform-pft, models.tiny: ratio 0.5: attention and feed-forward layers hold too little of the model",
+    ),
+    (
+        changed("methods", "slicegpt-ftp") | {"ratios": [0.8]},
+        "methods.slicegpt-ftp, models.tiny: ratio 0.8: the head, the last layer's output and the shortcuts",
+    ),
+    (
+        changed("methods", "llm-pruner-pft", value={"prune": {"protect_first": 2}}),
+        "methods.llm-pruner-pft, models.tiny: protect_first 2 and protect_last 0: leave none of 2 layers to prune",
+    ),
+    (
+        changed("methods", value={"slicegpt-pft": {"prune": {"size": "nominal"}}}) | {"ratios": [0.4, 0.41], "pat": {"align": 4}},
+        "the ratios 0.4 and 0.41 both give the same sizes",
+    ),
+    (changed("prune", value={"size": "exact"}), "prune.size: \"exact\" is not allowed: must be 'matched' or 'nominal'"),
+    (changed("prune", value={"protect_frst": 1}), "prune.protect_frst: unknown key; did you mean 'protect_first'?"),
+    (changed("methods", "wanda-sp-pft", value={"prune": {"sise": "nominal"}}), "methods.wanda-sp-pft.prune.sise: unknown key"),
+    (
+        changed("methods", "lora", value={"prune": {"size": "nominal"}}),
+        "methods.lora.prune: has no effect: the method 'lora' has no pruner",
+    ),
     (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
     (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),
     (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),
@@ -271,6 +294,16 @@ def test_distillation_is_every_rows_but_the_teachers_and_the_tables_say_whose() 
 def test_settings_that_are_not_used_leave_a_jobs_hash_as_it_was() -> None:
     written = loaded(SMOKE).tune_job("tiny", "lora").model_dump(mode="json")
     assert "distillation" not in written["tuning"]
+
+
+def test_how_sizes_are_found_is_the_rows_then_the_models_then_the_experiments() -> None:
+    raw = changed("methods", value={"llm-pruner-pft": {"prune": {"protect_first": 0}}, "slicegpt-pft": None})
+    raw |= {"prune": {"size": "nominal", "protect_first": 1}}
+    raw["models"]["tiny"]["prune"] = {"protect_last": 1}
+    experiment = loaded(raw)
+    own, others = (experiment.prune_settings("tiny", row) for row in ("llm-pruner-pft", "slicegpt-pft"))
+    assert (own.size, own.protect_first, own.protect_last) == ("nominal", 0, 1)
+    assert (others.protect_first, others.protect_last) == (1, 1)
 
 
 def test_numbers_without_a_dot_are_numbers() -> None:

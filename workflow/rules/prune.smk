@@ -26,12 +26,14 @@ rule prune_base:
         out=subpath(output[0], parent=True),
         pruner=plan.pruner,
         align=plan.align,
+        settings=plan.prune_settings,
         device=plan.tuning_device,
         threads=plan.tune_threads,
     message:
         "prune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}"
     shell:
         "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
+        " --settings {params.settings:q}"
         " --calibration {input.text} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
         " --out {params.out} --log {log}"
 
@@ -58,11 +60,13 @@ rule prune_tuned:
         out=subpath(output[0], parent=True),
         pruner=plan.pruner,
         align=plan.align,
+        settings=plan.prune_settings,
         device=plan.tuning_device,
         threads=plan.tune_threads,
     message:
         "prune the tuned {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
+        " --settings {params.settings:q}"
         " --calibration {input.text} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
         " --out {params.out} --log {log}"

@@ -228,6 +228,10 @@ class Plan:
         """Return what a row prunes with."""
         return self.experiment.method(wildcards.row).pruner
 
+    def prune_settings(self, wildcards: Wildcards) -> str:
+        """Return how a row's pruner comes to its sizes."""
+        return as_json(self.experiment.prune_settings(wildcards.model, wildcards.row))
+
     def align(self, wildcards: Wildcards) -> int | str:
         """Return what a pruned width is rounded to."""
         return self.experiment.tune_job(wildcards.model, wildcards.row).pat.align
