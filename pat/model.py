@@ -33,6 +33,7 @@ from pat.families import Family, family_of, head_size
 from pat.fold import Fold
 from pat.hsm import HybridSparsificationModule
 from pat.lora import collect_updates
+from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
 from pat.width import target_width
 
@@ -42,9 +43,12 @@ IGNORED_LABEL = -100
 def attach(model: PreTrainedModel, config: PatConfig) -> PatModel:
     """Return `model` with LoRA on every linear layer and an HSM behind every write; the base weights are frozen.
 
-    `model` is changed in place, as PEFT does. Raises UserError on an unknown architecture, ValueError on a width that cannot be.
+    `model` is changed in place, as PEFT does. Raises UserError on an unknown architecture, ValueError on a width that cannot be or a
+    reshaped model.
     """
     family = family_of(model.config)
+    if isinstance(model.config, ReshapedConfig):
+        raise ValueError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return PatModel(model, lora_config(family, config), pat_config=config)

@@ -22,9 +22,9 @@ STEP = 8
 """Matrix kernels want multiples of 8 at least."""
 STEPS_AT_LEAST = 64
 """A size must be choosable this finely, or small models would miss the wanted share."""
-PROTECTED_FIRST, PROTECTED_LAST = 4, 2
-ALL_PROTECTED_FROM = 16
-"""Layers of a model from which on LLM-Pruner's window is as published; shallower ones protect a quarter and an eighth of theirs."""
+PROTECTED_FIRST, PROTECTED_LAST, PUBLISHED_LAYERS = 4, 2, 32
+SHALLOW = 16
+"""Models of fewer layers protect the same share of theirs as published, not as many: the rest would have to lose too much."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,15 @@ def window(layers: int, protect_first: int | None = None, protect_last: int | No
 
     Raises ValueError where none is left.
     """
-    first = min(PROTECTED_FIRST, layers * PROTECTED_FIRST // ALL_PROTECTED_FROM) if protect_first is None else protect_first
-    last = min(PROTECTED_LAST, layers * PROTECTED_LAST // ALL_PROTECTED_FROM) if protect_last is None else protect_last
+    first = _protected(PROTECTED_FIRST, layers) if protect_first is None else protect_first
+    last = _protected(PROTECTED_LAST, layers) if protect_last is None else protect_last
     if first + last >= layers:
         raise ValueError(f"protect_first {first} and protect_last {last}: leave none of {layers} layers to prune")
     return range(first, layers - last)
+
+
+def _protected(published: int, layers: int) -> int:
+    return published if layers >= SHALLOW else math.floor(published * layers / PUBLISHED_LAYERS + 0.5)
 
 
 def units_in(shapes: Shapes, family: Family, groups: int, neurons: int, layers: range) -> dict[Kind, Units]:

@@ -28,7 +28,6 @@ from pat.instructions import Instructions, PadToLongest
 from pat.model import PatCallback, PatModel, attach
 from pat.progress import say
 from pat.provenance import provenance
-from pat.reshaped import ReshapedConfig
 from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
 
@@ -127,8 +126,6 @@ def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, d
     stock.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     stock.config.use_cache = False
     if tuner.startswith("pat"):
-        if isinstance(stock.config, ReshapedConfig):
-            raise UserError(f"{base}: is a reshaped model, which {tuner} cannot narrow; tune it with lora or dora")
         try:
             return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"))
         except ValueError as error:

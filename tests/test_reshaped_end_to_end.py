@@ -41,7 +41,7 @@ def test_tuned_merged_and_scored(pruner: str, tmp_path: Path) -> None:
     assert type(reload(tmp_path / "merged")).__name__ == "ReshapedForCausalLM"
     result, samples = run(tmp_path / "merged", tmp_path, CPU, some_items(4))
     assert len(samples) == 4 and result["perplexity"]["heldout"]["token_perplexity"] > 1
-    with pytest.raises(UserError, match="is a reshaped model, which pat cannot narrow"):
+    with pytest.raises(UserError, match="PAT cannot narrow a reshaped model"):
         tune(base, tmp_path / "instruct.jsonl", "pat", 0.25, 0, recipe, tmp_path / "run", tmp_path / "none")
 
 

@@ -134,7 +134,8 @@ def test_nominal_slicing_of_llama_7b(ratio: float, width: int, parameters: int) 
 
 
 @pytest.mark.parametrize(
-    ("layers", "inner"), [(32, range(4, 30)), (40, range(4, 38)), (18, range(4, 16)), (8, range(2, 7)), (4, range(1, 4))]
+    ("layers", "inner"),
+    [(32, range(4, 30)), (40, range(4, 38)), (18, range(4, 16)), (12, range(2, 11)), (8, range(1, 7)), (4, range(1, 4))],
 )
 def test_the_window(layers: int, inner: range) -> None:
     assert window(layers) == inner
