@@ -2,7 +2,7 @@
 
 snakemake --cores all                                        the embedded demo
 snakemake --cores all --configfile config/<experiment>.yaml  another experiment
-snakemake --cores all data | checkpoints | evaluation | tables | fetch    one phase and what it needs
+snakemake --cores all data | checkpoints | evaluation | tables | benchmarks | fetch    one phase and what it needs
 """
 
 from snakemake.utils import min_version
@@ -21,6 +21,7 @@ include: "workflow/rules/tune.smk"
 include: "workflow/rules/prune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -30,6 +31,7 @@ rule all:
         rules.checkpoints.input,
         rules.evaluation.input,
         rules.tables.input,
+        rules.benchmarks.input,
         rules.figures.input,
 
 
@@ -40,4 +42,5 @@ localrules:
     checkpoints,
     evaluation,
     tables,
+    benchmarks,
     figures,

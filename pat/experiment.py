@@ -10,10 +10,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
+from pat.benchmark.settings import BenchmarkSettings
 from pat.errors import UserError
 from pat.extends import resolved
 from pat.methods import METHODS, Method
@@ -35,6 +36,11 @@ from pat.sources import Data, ModelSource
 TUNED_ROW = "lora"
 """The row whose merged model FT→P prunes, and distillation learns from."""
 
+Figure = Literal["accuracy", "methods", "trainable", "memory", "speedup", "gate", "health"]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
+FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
+FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
+
 
 class PhaseResources(Settings):
     """What the scheduler sets aside for one job of a phase. Never changes a number in a table."""
@@ -53,6 +59,7 @@ class Resources(Settings):
     prune: PhaseResources = PhaseResources()
     merge: PhaseResources = PhaseResources()
     evaluate: PhaseResources = PhaseResources()
+    benchmark: PhaseResources = PhaseResources()
 
 
 class Row(Settings):
@@ -98,6 +105,8 @@ class Experiment(Settings):
     prune: dict[str, object] = {}
     evaluation: EvaluationSettings
     tables: TableSettings = TableSettings()
+    benchmark: BenchmarkSettings | None = None
+    figures: Annotated[tuple[Figure, ...], Field(strict=False)] | None = Field(default=None, description="None: all there is data for")
     resources: Resources = Resources()
 
     @field_validator("seeds", "ratios")

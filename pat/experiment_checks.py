@@ -13,8 +13,18 @@ from typing import Any, Literal, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
+from pat.benchmark.checks import benchmark_problems
 from pat.depth import layers_to_drop
-from pat.experiment import TUNED_ROW, Resources, called, distils, merged_job, overridden
+from pat.experiment import (
+    FIGURES_OF_MASKS,
+    FIGURES_OF_TASKS,
+    TUNED_ROW,
+    Resources,
+    called,
+    distils,
+    merged_job,
+    overridden,
+)
 from pat.methods import MASKED_TUNERS, METHODS, Method
 from pat.settings import EvaluationSettings, PruneSettings, TuneJob, nearest, problems, shown
 from pat.sizes import Kept, kept_of_llama
@@ -23,7 +33,7 @@ from pat.width import target_width
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
-RESERVED_MODELS = ("data", "models", "tables", "figures", "logs", "benchmarks", "text")
+RESERVED_MODELS = ("data", "models", "tables", "figures", "logs", "benchmark", "benchmarks", "text")
 RESERVED_EXPERIMENTS = ("reference",)
 ROW_COLUMNS = ("ratio", "method", "label", "mode")  # they name a row in the CSV of every table
 SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
@@ -32,7 +42,7 @@ SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 def check_grid(raw: Mapping[str, Any]) -> list[str]:
     """Return what is wrong between the fields of a raw experiment file, one line a problem."""
-    checks = (_names, _rows, _teachers, _tables, _data, _overrides, _widths, _depths, _sizes)
+    checks = (_names, _rows, _teachers, _tables, _data, _overrides, _widths, _depths, _sizes, _benchmark, _figures)
     return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
 
 
@@ -355,6 +365,27 @@ def _size_problems(where: str, kept_at: Callable[..., Kept | int | None], ratios
             yield f"{where}: the ratios {by_size[kept]:g} and {ratio:g} both give the same sizes: must differ; keep one, or lower pat.align"
         if kept is not None:
             by_size[kept] = ratio
+
+
+def _benchmark(raw: Mapping[str, Any]) -> Iterator[str]:
+    block = _part(raw, "benchmark")
+    if block:
+        yield from benchmark_problems(block)
+
+
+def _figures(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check that there is data for every figure that the file names."""
+    asked = raw.get("figures")
+    masked = any(method.tuner in MASKED_TUNERS for method in _methods(raw).values())
+    needs: dict[object, tuple[str, bool]] = {
+        **dict.fromkeys(FIGURES_OF_TASKS, ("a task in data.tasks", bool(_part(raw, "data", "tasks")))),
+        **dict.fromkeys(FIGURES_OF_MASKS, ("a method that trains a mask", masked)),
+        "speedup": ("benchmark.inference", bool(_part(raw, "benchmark", "inference"))),
+    }
+    for name in asked if isinstance(asked, list) else ():
+        need, there = needs.get(name, ("", True)) if isinstance(name, str) else ("", True)
+        if not there:
+            yield f"figures: {shown(name)} needs {need}, which the experiment does not have"
 
 
 def _usable_ratios(raw: Mapping[str, Any]) -> list[float]:

@@ -15,7 +15,11 @@ from pat.model import PatModel
 from pat.progress import Progress
 
 ENTRIES_AFTER_MILESTONE = 3
-MASK_FIELDS = ("identity_loss", "active_loss", "kept", "mask_mean", "proxy_min", "proxy_max", "proxy_std", "tau", "beta")
+MASK_FIELDS = (
+    "identity_loss", "active_loss", "kept", "mask_mean", "mask_histogram", "proxy_min", "proxy_max", "proxy_std", "tau", "beta",
+)  # fmt: skip
+HISTOGRAM_STEP, HISTOGRAM_BINS = 0.1, 16
+"""Bins of the mask's values around 0, 0.1, … 1.5: the gate is at most a sigmoid's 1 plus an offset of 1/2."""
 
 
 class HealthRecord(TrainerCallback):
@@ -74,22 +78,30 @@ class HealthRecord(TrainerCallback):
 
 
 @torch.no_grad()
-def mask_figures(model: PatModel, step: int) -> dict[str, float | int | None]:
+def mask_figures(model: PatModel, step: int) -> dict[str, Any]:
     """Return the mask's state after `step` steps: losses, count, gate and proxy spread; τ is None once it is infinite."""
     mask = model.sparsifier.mask
     milestone_step = model.pat_config.milestone_step
     proxy_D = mask.proxy.float()
+    gate_D = mask()
     return {
         "identity_loss": float(model.sparsifier.identity_loss()),
         "active_loss": float(mask.active_loss()),
         "kept": mask.kept_count(),
-        "mask_mean": float(mask().mean()),
+        "mask_mean": float(gate_D.mean()),
+        "mask_histogram": histogram(gate_D),
         "proxy_min": float(proxy_D.min()),
         "proxy_max": float(proxy_D.max()),
         "proxy_std": float(proxy_D.std()),
         "tau": temperature(step, milestone_step) if step < milestone_step else None,
         "beta": offset(step, milestone_step),
     }
+
+
+def histogram(gate_D: Tensor) -> list[int]:
+    """Return how many channels' gates lie around each of 0, 0.1, … 1.5."""
+    low, high = -HISTOGRAM_STEP / 2, (HISTOGRAM_BINS - 0.5) * HISTOGRAM_STEP
+    return [int(count) for count in torch.histc(gate_D.detach().float().cpu(), bins=HISTOGRAM_BINS, min=low, max=high)]
 
 
 def health_of(history: Sequence[dict[str, Any]], milestone_step: int) -> dict[str, float | int | None]:

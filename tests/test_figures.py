@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,6 +13,10 @@ from cell_maker import cell, write_cell
 
 import figures
 import gate_figure
+import memory_figure
+import methods_figure
+import speedup_figure
+import trainable_figure
 from figure_style import look_of
 from pat.errors import UserError
 
@@ -51,3 +58,90 @@ def test_no_two_of_many_methods_look_alike() -> None:
     looks = [look_of(position) for position in range(49)]
     assert len(set(looks)) == 49
     assert len({colour for colour, _ in looks[:7]}) == len({marker for _, marker in looks[:7]}) == 7
+
+
+PAPER_CELLS = {"lora": 0.0, "pat": 0.25, "llm-pruner-pft": 0.25}
+
+
+def paper_cells(folder: Path) -> list[Path]:
+    """Return three methods' cells of a model that the paper has, over two seeds whose accuracies are 0.5 and 0.7."""
+    return [
+        write_cell(folder, cell(method, ratio, seed, "llama2-7b", {"a": {"first_capital": 0.5 + 0.2 * seed}}))
+        for method, ratio in PAPER_CELLS.items()
+        for seed in (0, 1)
+    ]
+
+
+def test_methods_figure_has_the_unpruned_row_in_every_panel_and_the_papers_number(tmp_path: Path) -> None:
+    half = cell("pat", 0.5, model="llama2-7b", scores={"a": {"first_capital": 0.4}})
+    methods_figure.write_methods([*paper_cells(tmp_path), write_cell(tmp_path, half)], tmp_path / "out")
+    lines = drawn(tmp_path / "out", "methods")
+    assert [(it["panel"], it["method"], it["accuracy"]) for it in lines] == [
+        (0.25, "lora", 0.6), (0.25, "llm-pruner-pft", 0.6), (0.25, "pat", 0.6), (0.5, "lora", 0.6), (0.5, "pat", 0.4),
+    ]  # fmt: skip
+    assert [it["paper"] for it in lines[:4]] == [0.5876, 0.525, 0.6002, 0.5876]
+    assert pd.isna(lines[4]["paper"])
+
+
+def test_trainable_figure_divides_by_the_unpruned_model(tmp_path: Path) -> None:
+    trainable_figure.write_trainable(paper_cells(tmp_path), tmp_path / "out")
+    *ours, printed = drawn(tmp_path / "out", "trainable")
+    assert [(it["trainable_share"], it["accuracy"]) for it in ours] == [(120 / 1000, 0.6)] * 3
+    assert (printed["label"], printed["trainable_share"], printed["accuracy"]) == ("dense HSM + LoRA-8", 0.1415, 0.6419)
+
+
+def test_memory_figure_counts_two_bytes_a_parameter_and_adds_what_was_measured(tmp_path: Path) -> None:
+    benchmark = write_benchmark(tmp_path / "llama2-7b.json")
+    memory_figure.write_memory(paper_cells(tmp_path), [benchmark], tmp_path / "out")
+    lines = drawn(tmp_path / "out", "memory")
+    counted = next(it for it in lines if it["method"] == "pat")
+    assert (counted["weights_gib"], counted["of_unpruned"]) == (pytest.approx(2 * 750 / 2**30, rel=1e-5), 0.75)
+    assert [it["of_unpruned"] for it in lines if it["method"] == memory_figure.MEASURED] == [1.0, 0.75]
+
+
+def test_speedup_figure_shows_ratios_limits_and_what_did_not_fit(tmp_path: Path) -> None:
+    assert speedup_figure.write_speedup([write_benchmark(tmp_path / "llama2-7b.json")], tmp_path / "out") == 1
+    one, two = (it for it in drawn(tmp_path / "out", "speedup") if it["phase"] == "first_token")
+    assert (one["batch_size"], one["speedup"], one["low"], one["high"]) == (1, 1.25, 1.2, 1.3)
+    assert (one["limit"], one["paper"]) == (pytest.approx(1 / 0.75, rel=1e-5), 1.33)
+    assert pd.isna(two["speedup"]) and two["missing"] == "unpruned: out of memory"
+
+
+def test_a_file_that_is_no_benchmark_is_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"schema": 1, "kind": "tuning"}')
+    with pytest.raises(UserError, match=r"x\.json: is not a record of `pat benchmark inference`: kind"):
+        speedup_figure.write_speedup([path], tmp_path / "out")
+
+
+def drawn(out: Path, name: str) -> list[dict[Hashable, Any]]:
+    """Return the lines of a figure's CSV, once its two files are there and hold something."""
+    assert all((out / f"{name}.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
+    return pd.read_csv(out / f"{name}.csv").to_dict("records")
+
+
+def write_benchmark(path: Path) -> Path:
+    """Write a record in which a quarter of the parameters is gone and the unpruned model does not fit at batch size 2."""
+    models = [
+        {
+            "name": name,
+            "hidden_size": width,
+            "parameters": 10 * width,
+            "ratio_effective": gone,
+            "share_removed": gone,
+            "weight_bytes": width,
+        }
+        for name, width, gone in (("unpruned", 4096, 0.0), ("width 3072", 3072, 0.25))
+    ]
+    measured = [
+        {"model": model["name"], "against": "width 3072", "batch_size": size, "status": "measured"} for size in (1, 2) for model in models
+    ]
+    measured[2]["status"] = "out of memory"
+    spread = {"median": 1.25, "low": 1.2, "high": 1.3, "samples": [1.2, 1.25, 1.3]}
+    record = {
+        "schema": 1, "kind": "inference", "weights": "random", "dtype": "bf16", "attention": "sdpa", "context": 128, "compiled": False,
+        "models": models, "measurements": measured, "machine": {"name": "a GPU"},
+        "speedups": [{"model": "width 3072", "batch_size": 1, "first_token": spread, "decode": spread}],
+    }  # fmt: skip
+    path.write_text(json.dumps(record))
+    return path

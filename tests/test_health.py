@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import health
 from milestones import is_healthy, is_shock, verdict
 from pat.errors import UserError
+from pat.health import histogram
 
 runner = CliRunner()
 app = typer.Typer()
@@ -122,3 +124,18 @@ def test_the_command_line_says_the_verdict_and_reports_errors_in_one_line(tmp_pa
     bad = runner.invoke(app, ["--tuning", str(path), "--out", str(tmp_path / "out")])
     assert bad.exit_code == 1
     assert "lacks hidden_size, width, history, health" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_the_histogram_counts_every_channel_around_its_value() -> None:
+    counts = histogram(torch.tensor([0.0, 0.04, 0.51, 1.0, 1.0, 1.5]))
+    assert {place: count for place, count in enumerate(counts) if count} == {0: 2, 5: 1, 10: 2, 15: 1}
+
+
+def test_a_run_with_histograms_gets_their_panel_and_columns(tmp_path: Path) -> None:
+    counts = [0] * 16
+    counts[0], counts[10] = 24, 72
+    path = write_run(tmp_path, history=[entry(step) | {"mask_histogram": counts} for step in (50, 100, 150)])
+    health.write_health(path, tmp_path, "with histogram")
+    frame = pd.read_csv(tmp_path / "health.csv")
+    assert set(frame["mask 0.0"]) == {24} and set(frame["mask 1.0"]) == {72} and set(frame["mask 0.5"]) == {0}
+    assert (tmp_path / "health.png").stat().st_size > 1000

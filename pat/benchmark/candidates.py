@@ -11,10 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pat import checkpoint
-from pat.benchmark.settings import InferenceBenchmark, ModelShape
+from pat.benchmark.settings import InferenceBenchmark, ModelShape, widths_of
 from pat.errors import UserError
 from pat.model import merged_config
-from pat.width import target_width
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -80,23 +79,6 @@ def of_shape(shape: ModelShape, settings: InferenceBenchmark, seed: int) -> list
         return lambda device: random_model(own, device, dtype, seed, settings.attention)
 
     return [Candidate(name, own, loader(own)) for name, own in configs.items()]
-
-
-def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
-    """Return the narrower widths that ratios and widths ask for, widest first, each once."""
-    for width in settings.widths:
-        if width >= shape.hidden_size or width % shape.heads:
-            raise UserError(
-                f"settings: widths: {width} is not allowed: must be a multiple of {shape.heads} heads below {shape.hidden_size}"
-            )
-    try:
-        rounded = [target_width(shape.hidden_size, shape.heads, ratio, settings.align) for ratio in settings.ratios]
-    except ValueError as error:
-        raise UserError(f"settings: ratios: {error}") from None
-    widths = sorted({*settings.widths, *rounded}, reverse=True)
-    if not widths:
-        raise UserError("settings: give at least one of ratios and widths: a benchmark compares the unpruned model with narrower ones")
-    return widths
 
 
 def of_folders(folders: Sequence[Path], settings: InferenceBenchmark) -> list[Candidate]:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pat.errors import UserError
 from pat.settings import Count, Device, Number, PatSettings, Precision, Settings, load, nearest
+from pat.width import target_width
 
 Ratio = Annotated[Number, Field(gt=0, lt=1)]
 Align = Count | Literal["auto"]
@@ -95,6 +96,35 @@ class TuningBenchmark(Settings):
     compile: bool = False
     device: Device = "auto"
     threads: Count = 1
+
+
+class BenchmarkSettings(Settings):
+    """What an experiment measures: shapes by name (nothing behind a known shape's name), and how."""
+
+    shapes: Annotated[dict[str, ModelShape | None], Field(min_length=1)]
+    inference: InferenceBenchmark | None = None
+    tuning: TuningBenchmark | None = None
+
+    def shape(self, name: str) -> ModelShape:
+        """Return a shape's sizes; a name alone stands for the known shape."""
+        return self.shapes[name] or KNOWN_SHAPES[name]
+
+
+def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
+    """Return the narrower widths that ratios and widths ask for, widest first, each once."""
+    for width in settings.widths:
+        if width >= shape.hidden_size or width % shape.heads:
+            raise UserError(
+                f"settings: widths: {width} is not allowed: must be a multiple of {shape.heads} heads below {shape.hidden_size}"
+            )
+    try:
+        rounded = [target_width(shape.hidden_size, shape.heads, ratio, settings.align) for ratio in settings.ratios]
+    except ValueError as error:
+        raise UserError(f"settings: ratios: {error}") from None
+    widths = sorted({*settings.widths, *rounded}, reverse=True)
+    if not widths:
+        raise UserError("settings: give at least one of ratios and widths: a benchmark compares the unpruned model with narrower ones")
+    return widths
 
 
 def shape_of(text: str) -> ModelShape:

@@ -39,3 +39,4 @@ wildcard_constraints:
     row=one_of(plan.experiment.methods),
     ratio=one_of(sorted({f"{cell.ratio:g}" for cell in plan.experiment.cells()})),
     seed=one_of(plan.experiment.seeds),
+    shape=one_of(plan.shapes),

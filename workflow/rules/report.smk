@@ -48,6 +48,97 @@ rule draw_accuracy:
         "python {params.script} --out {params.out} {input} > {log} 2>&1"
 
 
+rule draw_methods:
+    input:
+        plan.cell_files("cell.json"),
+    output:
+        multiext(f"{FIGURES}/methods", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/methods.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/methods.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/methods_figure.py",
+        out=subpath(output[0], parent=True),
+    message:
+        "draw accuracy by method"
+    shell:
+        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+
+
+rule draw_trainable:
+    input:
+        plan.cell_files("cell.json"),
+    output:
+        multiext(f"{FIGURES}/trainable", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/trainable.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/trainable.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/trainable_figure.py",
+        out=subpath(output[0], parent=True),
+    message:
+        "draw accuracy against trainable parameters"
+    shell:
+        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+
+
+rule draw_memory:
+    input:
+        cells=plan.cell_files("cell.json"),
+        benchmarks=plan.benchmark_files("inference"),
+    output:
+        multiext(f"{FIGURES}/memory", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/memory.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/memory.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/memory_figure.py",
+        benchmarks=repeated("--benchmark", plan.benchmark_files("inference")),
+        out=subpath(output[0], parent=True),
+    message:
+        "draw memory and accuracy against ratio"
+    shell:
+        "python {params.script} --out {params.out} {params.benchmarks} {input.cells} > {log} 2>&1"
+
+
+rule draw_speedup:
+    input:
+        plan.benchmark_files("inference"),
+    output:
+        multiext(f"{FIGURES}/speedup", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/speedup.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/speedup.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/speedup_figure.py",
+        benchmarks=repeated("--benchmark", plan.benchmark_files("inference")),
+        out=subpath(output[0], parent=True),
+    message:
+        "draw speed-up against batch size"
+    shell:
+        "python {params.script} --out {params.out} {params.benchmarks} > {log} 2>&1"
+
+
 rule draw_gate:
     output:
         multiext(f"{FIGURES}/gate", ".png", ".pdf", ".csv"),

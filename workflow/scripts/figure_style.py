@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,6 +18,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#000000", "#E69F00", "#56B
 GREY = "#767676"
 SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LEGEND_COLUMN_IN = 1.9
 STYLES: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -49,6 +51,17 @@ def figure(width_in: float, height_in: float) -> Iterator[Figure]:
 def grid_lines(axes: Axes) -> None:
     """Draw faint horizontal lines to read values by."""
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+
+
+def below(drawing: Figure, panels: Iterable[Axes], last: str = "guessing") -> None:
+    """Put one legend for all panels below them, each entry once; `last` names the entry that ends it."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    labels = sorted(entries, key=lambda label: label == last)
+    columns = min(len(labels), 3, int(drawing.get_figwidth() / LEGEND_COLUMN_IN))
+    drawing.legend([entries[label] for label in labels], labels, loc="outside lower center", ncols=columns)
 
 
 def save(drawing: Figure, out: Path, name: str) -> None:

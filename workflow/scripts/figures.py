@@ -10,18 +10,16 @@ from typing import Annotated
 
 import pandas as pd
 import typer
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cell_options import CellsOption, ListOption, MoreArgument, listed
-from cells import METRIC_LABELS, Row, metrics_of, models_of, read_cells, rows_of
-from figure_style import GREY, figure, grid_lines, look_of, save
-from grid import Grid
+from cells import METRIC_LABELS, Row, models_of, rows_of
+from figure_style import GREY, below, figure, grid_lines, look_of, save
+from grid import Grid, headline_grid
 from intervals import Estimate
 from layouts import csv_text
 from pat.artefacts import write_text
-from pat.errors import UserError
 from script_errors import run_reporting_errors
 
 PANELS_A_LINE = 3
@@ -59,8 +57,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("mean accuracy (%)")
-    handles, labels = _legend_entries(list(panels.flat))
-    drawing.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
+    below(drawing, panels.flat, last=GUESSING)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
@@ -111,31 +108,19 @@ def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series], model: st
     grid_lines(axes)
 
 
-def _legend_entries(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    labels = sorted(entries, key=lambda label: label == GUESSING)
-    return [entries[label] for label in labels], labels
-
-
 def write_figures(paths: Sequence[Path], out: Path) -> str:
     """Write accuracy.png, accuracy.pdf and accuracy.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
-    cells = read_cells(paths)
-    metrics = metrics_of(cells)
-    if not metrics:
-        raise UserError(f"{cells[0].path}: no cell has an accuracy; name at least one task in the experiment file's data.tasks")
-    data = points(Grid(cells, metrics[0]))
+    grid = headline_grid(paths)
+    data = points(grid)
     write_text(out / "accuracy.csv", csv_text(data, digits=6))
     models = data["model"].nunique()
     width, height = 1.2 + 2.6 * min(models, PANELS_A_LINE), 1.0 + 2.6 * math.ceil(models / PANELS_A_LINE)
-    scoring = METRIC_LABELS.get(metrics[0], metrics[0])
+    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
     with figure(max(width, 4.6), height) as drawing:
-        draw(data, drawing, f"{cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
         save(drawing, out, "accuracy")
-    return metrics[0]
+    return grid.metric
 
 
 def main(

@@ -6,13 +6,15 @@ Owns what is averaged over what. Sits between cells.py and the tables and figure
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cells import Cell, Documents, Row, tasks_of
+from cells import Cell, Documents, Row, metrics_of, read_cells, tasks_of
 from intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
+from pat.errors import UserError
 from pat.settings import Factor
 
 
@@ -105,3 +107,12 @@ class Grid:
 def texts_of(cells: Sequence[Cell]) -> list[str]:
     """Return the names of the texts that any cell has a perplexity of, in alphabetical order."""
     return sorted({name for cell in cells for name in cell.perplexity})
+
+
+def headline_grid(paths: Sequence[Path]) -> Grid:
+    """Return the cells of `paths` under their headline metric. Raises UserError on broken cells, or where none has an accuracy."""
+    cells = read_cells(paths)
+    metrics = metrics_of(cells)
+    if not metrics:
+        raise UserError(f"{cells[0].path}: no cell has an accuracy; name at least one task in the experiment file's data.tasks")
+    return Grid(cells, metrics[0])

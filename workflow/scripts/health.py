@@ -5,7 +5,6 @@ Writes health.csv, health.png and health.pdf and says in a line whether the coun
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from figure_style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure, grid_lines, save
@@ -28,6 +28,8 @@ HISTORY = (
     "learning_rate", "loss",
 )  # fmt: skip
 REQUIRED = ("hidden_size", "width", "history", "health")
+HISTOGRAM, HISTOGRAM_STEP = "mask_histogram", 0.1
+"""Channels by their mask's value: a column a bin, named by its middle, 0.1 apart from 0 on."""
 SPARSE = 20
 """Runs with fewer logged steps get a dot at each."""
 
@@ -42,11 +44,13 @@ def read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     if not isinstance(history, list) or not all(isinstance(entry, dict) and "step" in entry for entry in history):
         raise UserError(f"{path}: history must be a list of objects that each have a step")
     frame = pd.DataFrame(history, columns=list(HISTORY)).apply(pd.to_numeric).astype(float)
-    return record, frame.sort_values("step", ignore_index=True)
+    bins = pd.DataFrame([entry.get(HISTOGRAM) or [] for entry in history], dtype=float)
+    bins.columns = pd.Index([f"mask {place * HISTOGRAM_STEP:.1f}" for place in range(bins.shape[1])])
+    return record, pd.concat([frame, bins], axis=1).sort_values("step", ignore_index=True)
 
 
 def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with the panels the run has: two where nothing was pruned, six otherwise, none where no step was logged."""
+    """Fill `drawing` with the panels the run has: two where nothing was pruned, six or with the mask's histogram seven otherwise."""
     drawing.suptitle(f"{title}\n{verdict(record['health'], record['width'])}", fontsize=9, x=0.01, ha="left")
     if history.empty:
         drawing.text(0.5, 0.4, "no step was logged: tuning.log_steps is above the number of steps", ha="center", color=GREY)
@@ -56,18 +60,23 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
     channels = partial(_channels, hidden_size=record["hidden_size"], width=record["width"])
     of_mask: list[Callable[[Axes, pd.DataFrame], None]] = [_terms, channels, _proxy, _gate]
     panels = [_loss, *of_mask, _rate] if masked else [_loss, _rate]
-    grid = drawing.subplots(math.ceil(len(panels) / 2), 2, sharex=True, squeeze=False)
-    for axes, panel in zip(grid.flat, panels, strict=True):
+    places: list[Any] = [[2 * line, 2 * line + 1] for line in range(len(panels) // 2)]
+    if _bins(history):
+        places.append([len(panels)] * 2)
+        panels.append(_histogram)
+    grid = drawing.subplot_mosaic(places, sharex=True)
+    for place, panel in enumerate(panels):
+        axes = grid[place]
         panel(axes, history)
         grid_lines(axes)
         axes.set_xlim(0, float(history["step"].max()) * 1.02)
         if milestone_step is not None:
             axes.axvline(milestone_step, color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     if milestone_step is not None:
-        grid[0, 0].annotate("milestone", (milestone_step, 0), xycoords=("data", "axes fraction"), xytext=(3, 3),
-                            textcoords="offset points", color=GREY, fontsize=7.5)  # fmt: skip
-    for axes in grid[-1]:
-        axes.set_xlabel("optimizer step")
+        grid[0].annotate("milestone", (milestone_step, 0), xycoords=("data", "axes fraction"), xytext=(3, 3),
+                         textcoords="offset points", color=GREY, fontsize=7.5)  # fmt: skip
+    for place in places[-1]:
+        grid[place].set_xlabel("optimizer step")
 
 
 def _loss(axes: Axes, history: pd.DataFrame) -> None:
@@ -108,6 +117,21 @@ def _gate(axes: Axes, history: pd.DataFrame) -> None:
     axes.legend(loc="center right")
 
 
+def _bins(history: pd.DataFrame) -> list[str]:
+    """Return the columns that hold the mask's histogram; none in records of runs from before it was kept."""
+    return [name for name in map(str, history.columns) if name.startswith("mask ") and history[name].notna().any()]
+
+
+def _histogram(axes: Axes, history: pd.DataFrame) -> None:
+    """Draw how the channels spread over the mask's values, darker where more of them are, on a scale that shows few as well."""
+    bins = _bins(history)
+    share = history[bins].div(history[bins].sum(axis=1), axis=0).to_numpy().T
+    values = [float(name.removeprefix("mask ")) for name in bins]
+    image = axes.pcolormesh(history["step"], values, 100 * share, cmap="Blues", norm=PowerNorm(0.5, 0, 100), shading="nearest")
+    axes.figure.colorbar(image, ax=axes, label="channels (%)", fraction=0.05, pad=0.01, ticks=[1, 10, 25, 50, 100])
+    axes.set(title="Values of the mask, all channels", ylim=(-HISTOGRAM_STEP / 2, 1.5 + HISTOGRAM_STEP / 2))
+
+
 def _rate(axes: Axes, history: pd.DataFrame) -> None:
     _line(axes, history, "learning_rate", "learning rate", BLUE)
     axes.set(title="Learning rate (LoRA and operators)", ylim=(0, None))
@@ -124,7 +148,7 @@ def write_health(tuning: Path, out: Path, title: str) -> str:
     record, history = read_run(tuning)
     write_text(out / "health.csv", csv_text(history))
     masked = bool(history["kept"].notna().any())
-    with figure(7.0, 6.4 if masked else 2.6) as drawing:
+    with figure(7.0, 2.6 if not masked else 8.4 if _bins(history) else 6.4) as drawing:
         draw(record, history, drawing, title)
         save(drawing, out, "health")
     return verdict(record["health"], record["width"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pat.artefacts import MANIFEST
-from pat.experiment import TUNED_ROW, Experiment, PhaseResources
+from pat.experiment import FIGURES, FIGURES_OF_TASKS, TUNED_ROW, Experiment, Figure, PhaseResources
 from pat.methods import MASKED_TUNERS
 from pat.settings import Settings
 from pat.sources import InstructSource, TaskSource, TextSource, parts
@@ -26,6 +26,7 @@ class Wildcards(Protocol):
     ratio: str
     seed: str
     name: str
+    shape: str
 
 
 Source = InstructSource | TaskSource | TextSource
@@ -79,13 +80,42 @@ class Plan:
         return [f"{self.results}/{cell.path}/{name}" for cell in self.experiment.cells()]
 
     def figure_files(self) -> list[str]:
-        """Return the figures: accuracy where there are tasks, the gate and each run's health where a mask is trained."""
+        """Return the figures that the experiment asks for, all there is data for where it does not say."""
         masked = [cell for cell in self.experiment.cells() if cell.method.tuner in MASKED_TUNERS]
-        return [
-            *([f"{self.results}/figures/accuracy.png"] if self.experiment.data.tasks else []),
-            *([f"{self.results}/figures/gate.png"] if masked else []),
-            *(f"{self.results}/figures/health/{cell.path}/health.png" for cell in masked),
-        ]
+        there: dict[Figure, list[str]] = {
+            **{name: [name] if self.experiment.data.tasks else [] for name in FIGURES_OF_TASKS},
+            "speedup": ["speedup"] if self.benchmark_files("inference") else [],
+            "gate": ["gate"] if masked else [],
+            "health": [f"health/{cell.path}/health" for cell in masked],
+        }
+        asked = FIGURES if self.experiment.figures is None else self.experiment.figures
+        return [f"{self.results}/figures/{figure}.png" for name in asked for figure in there[name]]
+
+    # benchmarks
+
+    @property
+    def shapes(self) -> list[str]:
+        """The shapes that are measured."""
+        return list(self.experiment.benchmark.shapes) if self.experiment.benchmark else []
+
+    def benchmark_files(self, *kinds: str) -> list[str]:
+        """Return the records of the benchmarks of these kinds, inference and tuning; of all where none is named."""
+        measured = [kind for kind in kinds or ("inference", "tuning") if getattr(self.experiment.benchmark, kind, None) is not None]
+        return [f"{self.results}/benchmark/{kind}/{shape}.json" for kind in measured for shape in self.shapes]
+
+    def benchmark_shape(self, wildcards: Wildcards) -> str:
+        """Return the sizes of a shape."""
+        assert self.experiment.benchmark is not None
+        return as_json(self.experiment.benchmark.shape(wildcards.shape))
+
+    def benchmark_settings(self, kind: str) -> str:
+        """Return how all shapes are measured."""
+        return as_json(getattr(self.experiment.benchmark, kind, None))
+
+    def benchmark_threads(self, kind: str) -> int:
+        """Return the threads of a benchmark."""
+        settings = getattr(self.experiment.benchmark, kind, None)
+        return settings.threads if settings else 1
 
     def rows_of(self, *orders: str) -> list[str]:
         """Return the rows whose method takes its steps in one of these orders."""

@@ -59,6 +59,36 @@ class PrintedAblation:
         return self._cells.get((self._models.get(model, ""), method, ratio, frozenset(factors.items())))
 
 
+class PrintedTrainable:
+    """What the text around figure 4 prints: accuracy and share of trainable parameters of single rows."""
+
+    metric = METRIC
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._models = _paper_models(folder)
+        self._lines = _read(folder / "figure4_trainable.csv")
+
+    def lookup(self, model: str, ratio: float) -> list[dict[str, object]]:
+        """Return the rows printed for one model and ratio: label, trainable_share and accuracy, both in 0..1."""
+        return [
+            {"label": it["row"], "trainable_share": float(it["trainable_share"]), "accuracy": float(it["accuracy"]) / 100}
+            for it in self._lines
+            if it["model"] == self._models.get(model) and float(it["pruning_ratio"]) == ratio
+        ]
+
+
+class PrintedSpeedup:
+    """The speed-up of the first token that the paper prints for single models and ratios."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._models = _paper_models(folder)
+        self._values = {(it["model"], float(it["pruning_ratio"])): float(it["speedup"]) for it in _read(folder / "figure6_speedup.csv")}
+
+    def lookup(self, model: str, ratio: float) -> float | None:
+        """Return the paper's number for a model's shape at an effective ratio, None where it prints none."""
+        return self._values.get((self._models.get(model, ""), round(ratio, 3)))
+
+
 def _paper_models(folder: Path) -> dict[str, str]:
     return {line["model"]: line["paper_model"] for line in _read(folder / "models.csv")}
 

@@ -1,0 +1,27 @@
+"""Benchmarks: time and memory of model shapes with random weights, which need neither data nor a trained model."""
+
+
+rule benchmark_inference:
+    output:
+        f"{RESULTS}/benchmark/inference/{{shape}}.json",
+    log:
+        f"{RESULTS}/logs/benchmark/inference/{{shape}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/benchmark/inference/{{shape}}.tsv"
+    threads: plan.benchmark_threads("inference")
+    resources:
+        gpu=plan.gpu("benchmark"),
+        mem_mb=plan.memory("benchmark"),
+        runtime=plan.time("benchmark"),
+    params:
+        shape=plan.benchmark_shape,
+        settings=plan.benchmark_settings("inference"),
+    message:
+        "measure inference of {wildcards.shape}"
+    shell:
+        "pat benchmark inference --shape {params.shape:q} --settings {params.settings:q} --out {output} --log {log}"
+
+
+rule benchmarks:
+    input:
+        plan.benchmark_files(),

@@ -1,0 +1,136 @@
+"""Draws figure 4 of the paper from the cells' JSONs: accuracy against the share of trainable parameters, a panel a model and ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+import pandas as pd
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from accuracy_tables import percent
+from cell_options import CellsOption, ListOption, MoreArgument, listed
+from cells import METRIC_LABELS, Row, models_of, rows_of
+from figure_style import VERMILION, below, figure, grid_lines, look_of, save
+from grid import Grid, headline_grid
+from layouts import csv_text
+from pat.artefacts import write_text
+from pat.methods import METHODS
+from published import PrintedTrainable
+from script_errors import run_reporting_errors
+
+PAPER = "printed in the paper"
+WIDE = 3.0
+"""Shares that differ by more than this factor get a logarithmic axis."""
+
+
+def points(grid: Grid, printed: PrintedTrainable) -> pd.DataFrame:
+    """Return the figure's data: one row a model, panel and table row; shares are of the unpruned model's parameters, in 0..1."""
+    rows = rows_of(grid.cells)
+    panels = sorted({row.ratio for row in rows if row.ratio}) or [0.0]
+    places = [(model, panel) for model in models_of(grid.cells) for panel in panels]
+    records = [_point(grid, model, panel, row) for model, panel in places for row in rows if row.ratio in (0.0, panel)]
+    if grid.metric == printed.metric:
+        for model, panel in places:
+            records += [{"model": model, "panel": panel, "name": PAPER, **it} for it in printed.lookup(model, panel)]
+    return pd.DataFrame([record for record in records if record])
+
+
+def _point(grid: Grid, model: str, panel: float, row: Row) -> dict[str, object]:
+    value = grid.mean(model, row)
+    known = [cell for cell in grid.members(model, row) if cell.trainable_parameters is not None]
+    if value is None or not known:
+        return {}
+    trainable = fmean(cell.trainable_parameters or 0 for cell in known)
+    return {
+        "model": model, "panel": panel, "name": METHODS[row.base_method].label, "mode": row.mode, "label": row.label, "method": row.method,
+        "ratio": row.ratio, "trainable_parameters": trainable, "trainable_share": trainable / known[0].parameters.before.unique,
+        "accuracy": value.mean, "ci95": value.half_width, "interval_over": value.source, "seeds": value.seeds, "metric": grid.metric,
+    }  # fmt: skip
+
+
+def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
+    """Fill `drawing` with a line of panels a model and a column a ratio; rows of one method are joined by a line."""
+    models, ratios = sorted(data["model"].unique()), sorted(data["panel"].unique())
+    panels = drawing.subplots(len(models), len(ratios), sharex=True, sharey=True, squeeze=False)
+    ours = data[data["name"] != PAPER]
+    series = list(dict.fromkeys(zip(ours["name"], ours["mode"].fillna(""), strict=True)))
+    for line, model in zip(panels, models, strict=True):
+        for axes, ratio in zip(line, ratios, strict=True):
+            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], series)
+            axes.set_title(f"{model}, {percent(ratio)} removed")
+        line[0].set_ylabel("mean accuracy (%)")
+    for axes in panels[-1]:
+        axes.set_xlabel("trainable share of all parameters (%)")
+        axes.margins(x=0.15, y=0.12)
+        if data["trainable_share"].max() > WIDE * data["trainable_share"].min():
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter("{x:g}")
+    below(drawing, panels.flat)
+    drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+
+
+def _panel(axes: Axes, data: pd.DataFrame, series: Sequence[tuple[str, str]]) -> None:
+    for position, (name, mode) in enumerate(series):
+        mine = data[(data["name"] == name) & (data["mode"].fillna("") == mode)].sort_values("trainable_share")
+        if mine.empty:
+            continue
+        color, marker = look_of(position)
+        shown = name if mode in ("", "PAT") else f"{name} {mode}"
+        whole = bool((mine["ratio"] == 0).all())
+        errors = 100 * mine["ci95"].astype(float).fillna(0.0)
+        axes.errorbar(
+            100 * mine["trainable_share"], 100 * mine["accuracy"], yerr=errors, color=color, marker=marker, capsize=2.5, elinewidth=1,
+            linewidth=0.9, label=f"{shown}, nothing removed" if whole else shown,
+        )  # fmt: skip
+        if len(mine) > 1:
+            _name_rows(axes, mine, color, above=not whole)
+    printed = data[data["name"] == PAPER]
+    if not printed.empty:
+        axes.plot(100 * printed["trainable_share"], 100 * printed["accuracy"], "D", color=VERMILION, markerfacecolor="none", label=PAPER)
+        _name_rows(axes, printed[~printed["label"].isin(set(data.loc[data["name"] != PAPER, "label"]))], VERMILION, above=True)
+    grid_lines(axes)
+
+
+def _name_rows(axes: Axes, rows: pd.DataFrame, color: str, *, above: bool) -> None:
+    """Write each row's name beside its point; of neighbours every second one a line further off."""
+    for place, (label, share, accuracy) in enumerate(zip(rows["label"], rows["trainable_share"], rows["accuracy"], strict=True)):
+        away = 8 + 8 * (place % 2)
+        axes.annotate(
+            label, (100 * share, 100 * accuracy), xytext=(0, away if above else -away - 4), textcoords="offset points", ha="center",
+            fontsize=6.5, color=color,
+        )  # fmt: skip
+
+
+def write_trainable(paths: Sequence[Path], out: Path) -> str:
+    """Write trainable.png, .pdf and .csv into `out`; returns the metric they show. Raises UserError on broken cells."""
+    grid = headline_grid(paths)
+    data = points(grid, PrintedTrainable())
+    write_text(out / "trainable.csv", csv_text(data, digits=6))
+    bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
+    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
+    with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * data["model"].nunique()) as drawing:
+        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+        save(drawing, out, "trainable")
+    return grid.metric
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for trainable.png, .pdf and .csv; other files in it stay.")],
+    cells: CellsOption = None,
+    cells_from: ListOption = None,
+    more: MoreArgument = None,
+) -> None:
+    """Draw the mean accuracy against the share of parameters that tuning trains (figure 4 of the paper)."""
+    run_reporting_errors(lambda: f"{out}: trainable ({write_trainable(listed(cells, more, cells_from), out)})")
+
+
+if __name__ == "__main__":
+    typer.run(main)
