@@ -56,7 +56,7 @@ def _part(raw: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _names(raw: Mapping[str, Any]) -> Iterator[str]:
     named = [("name", raw.get("name"))]
-    for section in (("models",), ("methods",), ("data", "tasks"), ("data", "text"), ("tables", "ablations")):
+    for section in (("models",), ("methods",), ("data", "tasks"), ("data", "text"), ("tables", "ablations"), ("benchmark", "shapes")):
         named += [(".".join(section), name) for name in _part(raw, *section)]
     for field, name in named:
         if isinstance(name, str) and not SAFE_NAME.fullmatch(name):

@@ -172,3 +172,20 @@ def test_answers_that_are_not_those_scored_are_a_message(tmp_path: Path) -> None
     write_jsonl(files[-1], [{"task": "sums", "id": "a", "gold": 0, "correct": {"acc": True}}])
     with pytest.raises(UserError, match=r"evaluation_samples\.jsonl: holds 1 answers to sums, of which 3 were scored"):
         joined({}, *files)
+
+
+def test_an_experiment_draws_the_figures_it_names_or_all_it_has_data_for() -> None:
+    everything = [Path(path).relative_to("results/smoke/figures").with_suffix("").as_posix() for path in Plan(smoke()).figure_files()]
+    assert everything == [
+        "accuracy", "methods", "trainable", "memory", "speedup", "gate",
+        "health/tiny/pat/0.5/seed0/health", "health/tiny/pat-dora/0.5/seed0/health",
+    ]  # fmt: skip
+    assert Plan(smoke(figures=["gate", "methods"])).figure_files() == [f"results/smoke/figures/{name}.png" for name in ("gate", "methods")]
+    assert "results/smoke/figures/speedup.png" not in Plan(smoke(benchmark=None)).figure_files()
+
+
+def test_a_known_shape_needs_no_sizes() -> None:
+    plan = Plan(smoke(benchmark={"shapes": {"llama-2-7b": None}, "inference": {"widths": [3072]}, "tuning": {}}))
+    assert plan.benchmark_files() == [f"results/smoke/benchmark/{kind}/llama-2-7b.json" for kind in ("inference", "tuning")]
+    assert json.loads(plan.benchmark_shape(SimpleNamespace(shape="llama-2-7b")))["hidden_size"] == 4096
+    assert json.loads(plan.benchmark_settings("inference"))["widths"] == [3072]
