@@ -81,6 +81,8 @@ class UnifiedMask(nn.Module):
         # The schedule's figures as tensors, so that compiled code is not rebuilt each step, and the step as a Python number, because
         # reading a tensor from the device in every forward would stall it.
         self._step = 0
+        # The same for whether the gate is shut: compiled code holds on to a module's numbers, and the step changes each time.
+        self._shut = False
         self.register_buffer("temperature", torch.zeros(()), persistent=False)
         self.register_buffer("offset", torch.full((), 0.5), persistent=False)
         self.register_buffer("remaining", torch.ones(()), persistent=False)
@@ -106,7 +108,7 @@ class UnifiedMask(nn.Module):
     def forward(self) -> Tensor:
         if self.width == self.proxy.numel():
             return torch.ones_like(self.proxy, dtype=torch.float32)
-        if self.closed:
+        if self._shut:
             return self.kept.float()
         if self.config.mask == "frozen":
             return torch.where(self.kept, 1.0, self.remaining)
@@ -167,6 +169,7 @@ class UnifiedMask(nn.Module):
     def _set_step(self, step: int) -> None:
         self._step = step
         self.step_count.fill_(step)
+        self._shut = self.closed
         if step == 0 or self.closed:
             return
         milestone_step = self.config.milestone_step
