@@ -177,6 +177,25 @@ def benchmark_inference(
     run(shape_of(shape) if shape else None, model or [], checked, seed, out)
 
 
+@benchmark.command("tune")
+def benchmark_tune(
+    shape: Annotated[str, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")],
+    out: Out,
+    settings: SettingsText = "{}",
+    compile_: Compile = False,
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Step time and memory of LoRA and of PAT before and after the milestone; writes a JSON."""
+    log_to(log)
+    from pat.benchmark.settings import TuningBenchmark, shape_of
+    from pat.benchmark.tuning import benchmark_tuning as run
+    from pat.settings import load
+
+    checked = load(TuningBenchmark, settings)
+    run(shape_of(shape), checked.model_copy(update={"compile": checked.compile or compile_}), seed, out)
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one message and status 1, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

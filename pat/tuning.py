@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
 
 from pat import artefacts, checkpoint
 from pat.config import PatConfig
@@ -125,6 +125,11 @@ def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, d
     stock = checkpoint.load_model(base, dtype)
     stock.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     stock.config.use_cache = False
+    return adapted(stock, tuner, ratio, seed, job)
+
+
+def adapted(stock: PreTrainedModel, tuner: str, ratio: float, seed: int, job: TuneJob) -> PeftModel:
+    """Return `stock`, changed in place, with what the tuner adds. Raises UserError where the mask's settings do not fit it."""
     if tuner.startswith("pat"):
         try:
             return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"))
@@ -139,9 +144,9 @@ def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, d
         target_modules=list(family_of(stock.config).linears),
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(stock, config)
-    assert isinstance(adapted, PeftModel)
-    return adapted
+    with_lora = get_peft_model(stock, config)
+    assert isinstance(with_lora, PeftModel)
+    return with_lora
 
 
 def pat_config(job: TuneJob, ratio: float, seed: int, *, use_dora: bool) -> PatConfig:

@@ -22,6 +22,27 @@ rule benchmark_inference:
         "pat benchmark inference --shape {params.shape:q} --settings {params.settings:q} --out {output} --log {log}"
 
 
+rule benchmark_tuning:
+    output:
+        f"{RESULTS}/benchmark/tuning/{{shape}}.json",
+    log:
+        f"{RESULTS}/logs/benchmark/tuning/{{shape}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/benchmark/tuning/{{shape}}.tsv"
+    threads: plan.benchmark_threads("tuning")
+    resources:
+        gpu=plan.gpu("benchmark"),
+        mem_mb=plan.memory("benchmark"),
+        runtime=plan.time("benchmark"),
+    params:
+        shape=plan.benchmark_shape,
+        settings=plan.benchmark_settings("tuning"),
+    message:
+        "measure tuning of {wildcards.shape}"
+    shell:
+        "pat benchmark tune --shape {params.shape:q} --settings {params.settings:q} --out {output} --log {log}"
+
+
 rule benchmarks:
     input:
         plan.benchmark_files(),
