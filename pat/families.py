@@ -14,6 +14,8 @@ from pat.errors import UserError
 
 SHORTCUTS = ("attention_shortcut", "mlp_shortcut")
 """In a reshaped model's layer: from the basis before a block to the one behind it."""
+EMBEDDING_SHORTCUT = "embedding_shortcut"
+"""In a reshaped model's first layer: from the basis of an embedding that is the head too to the one before the first block."""
 
 
 class Role(Enum):
@@ -126,7 +128,7 @@ class Family:
             (Role.WRITE, (self.attention_output, self.mlp_output)),
             (Role.READ, self.readers),
             (Role.NORM, self.norms),
-            (Role.INSIDE, (*self.inside, *SHORTCUTS)),
+            (Role.INSIDE, (*self.inside, *SHORTCUTS, EMBEDDING_SHORTCUT)),
         )
 
 

@@ -165,19 +165,22 @@ class Slicing:
         return self.square * width**2 + self.linear * width + self.constant
 
 
-def slicing_of(shapes: Shapes, family: Family, layers: int, hidden_size: int) -> Slicing:
-    """Count a sliced model from the dense one's tensor shapes, embedding and head apart.
+def slicing_of(shapes: Shapes, family: Family, layers: int, hidden_size: int, *, tied: bool) -> Slicing:
+    """Count a sliced model from the dense one's tensor shapes.
 
     N = V·d' + V·d + Σ_l [(2n_q + 2n_kv)·h·d' + 2f·d' + d'²] + Σ_{l<L} [f·d' + d'²] + (f·d + d'·d): the last layer's output and the
-    head keep the whole width d, norms have no gains, and two shortcuts a layer come in.
+    head keep the whole width d, norms have no gains, and two shortcuts a layer come in. Where embedding and head are one matrix it
+    stays whole, with a shortcut behind it and the final norm's gain: V·d + d·d' + d in place of V·d' + V·d.
     """
     square, linear, constant = 2 * layers - 1, hidden_size, 0
     last = f"{family.layers}.{layers - 1}.{family.mlp_output}."
     for name, shape in shapes.items():
         match family.role(name):
             case Role.EMBEDDING:
-                linear += shape[0]
-                constant += math.prod(shape)  # the head, which a tied checkpoint does not hold
+                linear += hidden_size if tied else shape[0]
+                constant += math.prod(shape)  # the head, by its own name in other checkpoints
+            case Role.FINAL_NORM if tied:
+                constant += hidden_size
             case Role.WRITE if not name.startswith(last):
                 linear += math.prod(shape[1:])
             case Role.READ if len(shape) == 2:
@@ -247,7 +250,7 @@ def kept_of_llama(
         hidden_size, step = sizes["hidden_size"], step_of(sizes["hidden_size"], align)
         if own.size == "nominal":
             return nominal_width(hidden_size, ratio, step)
-        return matched_width(parameters, slicing_of(shapes, family, layers, hidden_size), hidden_size, ratio, step)
+        return matched_width(parameters, slicing_of(shapes, family, layers, hidden_size, tied=tied), hidden_size, ratio, step)
     if pruner not in UNIT_PRUNERS:
         return None
     inner = window(layers, own.protect_first, own.protect_last) if pruner == "llm-pruner" else range(layers)

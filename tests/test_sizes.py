@@ -78,9 +78,9 @@ def units_at(model: str, layers: range | None = None) -> dict[Kind, Units]:
     return units_in(shapes_of(model), LLAMA, groups, neurons, layers or range(count))
 
 
-def slicing_at(model: str) -> Slicing:
+def slicing_at(model: str, *, tied: bool = False) -> Slicing:
     _, hidden, layers, *_ = SHAPES[model]
-    return slicing_of(shapes_of(model), LLAMA, layers, hidden)
+    return slicing_of(shapes_of(model), LLAMA, layers, hidden, tied=tied)
 
 
 def removed(model: str, kept: Kept, units: dict[Kind, Units]) -> int:
@@ -131,6 +131,15 @@ def test_matched_widths_of_slicing(model: str) -> None:
 def test_nominal_slicing_of_llama_7b(ratio: float, width: int, parameters: int) -> None:
     assert nominal_width(4096, ratio, 8) == width
     assert slicing_at("llama-7b").parameters(width) == parameters
+
+
+@pytest.mark.parametrize(("model", "removed_percent"), [("gemma-2b", (11.6, 15.7, 20.1)), ("gemma-7b", (13.9, 18.8, 23.9))])
+def test_one_matrix_as_embedding_and_head_stays_one(model: str, removed_percent: tuple[float, ...]) -> None:
+    """The specification's figures have a d × d map before the head, which the identity as last basis makes unnecessary."""
+    hidden = SHAPES[model][1]
+    for ratio, percent in zip(RATIOS, removed_percent, strict=True):
+        left = slicing_at(model, tied=True).parameters(nominal_width(hidden, ratio, 8)) + hidden**2 - hidden
+        assert round(100 * (1 - left / total(model)), 1) == percent
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """SliceGPT as published: a principal basis of the stream for every block, cut to its leading directions, shortcuts where two bases meet.
 
 Bases are found block by block on the stream that the cuts so far leave, so that later ones make up for earlier cuts. Heads and neurons
-stay, and so do the last layer's output and the head. Departures: sizes are solved for the share of all parameters that goes unless
-`nominal` is asked for; the last basis, of full width, is the identity, which is as exact as any; nothing is centred, for RMS norms do
-not centre either. Axes: B batch, T tokens, D channels, K kept directions, N tokens that count.
+stay, and so do the last layer's output and the head; an embedding that is the head too stays whole, with a shortcut behind it.
+Departures: sizes are solved for the share of all parameters that goes unless `nominal` is asked for; the last basis, of full width, is
+the identity, which is as exact as any; nothing is centred, for RMS norms do not centre either. Axes: B batch, T tokens, D channels,
+K kept directions, N tokens that count.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pat import checkpoint
 from pat.baselines.job import PruneJob
 from pat.baselines.slicegpt_1q import calibration_batches
 from pat.bases import Basis, principal
-from pat.families import SHORTCUTS, Family, Role, family_of
+from pat.families import EMBEDDING_SHORTCUT, SHORTCUTS, Family, Role, family_of
 from pat.merge import gap_between, record_of, write_changed
 from pat.reshaped import ReshapedConfig
 from pat.sizes import matched_width, nominal_width, slicing_of, step_of
@@ -57,10 +58,10 @@ def width_for(job: PruneJob) -> int:
     family, hidden_size, step = family_of(config), config.hidden_size, step_of(config.hidden_size, job.align)
     if job.settings.size == "nominal":
         return nominal_width(hidden_size, job.ratio, step)
-    tied_head = f"{family.head}.weight" if config.tie_word_embeddings else None
-    shapes = {name: shape for name, shape in checkpoint.tensor_shapes(job.source).items() if name != tied_head}
-    parameters = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))["unique"]
-    return matched_width(parameters, slicing_of(shapes, family, config.num_hidden_layers, hidden_size), hidden_size, job.ratio, step)
+    tied = bool(config.tie_word_embeddings)
+    parameters = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=tied)["unique"]
+    slicing = slicing_of(checkpoint.tensor_shapes(job.source), family, config.num_hidden_layers, hidden_size, tied=tied)
+    return matched_width(parameters, slicing, hidden_size, job.ratio, step)
 
 
 @dataclass
@@ -145,7 +146,8 @@ class BlockRotation:
     """Maps each tensor of a checkpoint to the sliced model's, in fp64, cast back at the end.
 
     `bases` (fp64) hold a kept direction in each column: before each block, in the order of the computation, and behind the last one.
-    `gains_D` are the norms' effective gains by the norm's name; they go into the readers, and the norms have none.
+    `gains_D` are the norms' effective gains by the norm's name; they go into the readers, and the norms have none. Where embedding and
+    head are one matrix it stays as it is, with the final norm; the last of the bases has to be the identity then.
     """
 
     def __init__(self, family: Family, bases: Sequence[Tensor], gains_D: Mapping[str, Tensor], *, tied: bool) -> None:
@@ -162,14 +164,17 @@ class BlockRotation:
         }
 
     def __call__(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield the sliced tensor: none for a norm on the stream, a tied embedding's head too, shortcuts with a layer's last write."""
+        """Yield the sliced tensor, none for a norm whose gain has gone elsewhere, and shortcuts with the write before them."""
         role = self.family.role(name)
+        if self.tied and role in (Role.EMBEDDING, Role.FINAL_NORM):
+            yield name, tensor
+            if role is Role.EMBEDDING:
+                first = f"{self.family.layers}.0.{EMBEDDING_SHORTCUT}.weight"
+                yield first, self.written_in[self.family.embedding].T.to(tensor).contiguous()
+            return
         if role in (Role.NORM, Role.FINAL_NORM):
             return
         yield name, self._sliced(role, name, tensor)
-        if self.tied and role is Role.EMBEDDING:
-            head = f"{self.family.head}.weight"
-            yield head, self._sliced(Role.HEAD, head, tensor)
         if role is Role.WRITE and name.endswith(f".{self.family.mlp_output}.weight"):
             layer = name.removesuffix(f"{self.family.mlp_output}.weight")
             for shortcut in SHORTCUTS:

@@ -13,7 +13,8 @@ OWN_FIELDS = ("stock_type", "layer_groups", "layer_neurons", "stream_widths")
 class ReshapedConfig(PreTrainedConfig):
     """Fields of the stock type `stock_type`, and sizes a layer: key-value heads, neurons, widths of the stream.
 
-    `stream_widths` has 2L + 1 entries, before each block's norm and before the last; None where the stream is the stock model's.
+    `stream_widths` has 2L + 1 entries, before each block's norm and before the last; None where the stream is the stock model's. An
+    embedding that is the head too keeps the hidden size, and a shortcut leads from it to the first block.
     Raises ValueError where a list does not fit the number of layers.
     """
 
@@ -42,10 +43,8 @@ class ReshapedConfig(PreTrainedConfig):
 
     @classmethod
     def of(cls, stock: Any, groups: Sequence[int], neurons: Sequence[int], widths: Sequence[int] | None = None) -> ReshapedConfig:
-        """Return the config of a stock model whose layers have these sizes; with `widths`, embedding and head are apart."""
+        """Return the config of a stock model whose layers, and with `widths` whose stream, have these sizes."""
         fields = {name: value for name, value in stock.to_dict().items() if name not in ("model_type", "architectures")}
-        if widths is not None:
-            fields["tie_word_embeddings"] = False
         return cls(stock.model_type, groups, neurons, widths, **fields)
 
     @property

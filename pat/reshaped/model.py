@@ -33,7 +33,7 @@ class ReshapedForCausalLM(PreTrainedModel, GenerationMixin):
         self.model: Any = AutoModel.from_config(config.stock_config(), attn_implementation=config._attn_implementation)
         resize_layers(self.model, config)
         if config.stream_widths is not None:
-            rotate_stream(self.model, config.stream_widths)
+            rotate_stream(self.model, config.stream_widths, tied=bool(config.tie_word_embeddings))
         widths = config.stream_widths or [config.hidden_size]
         self.lm_head = nn.Linear(widths[-1], config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -74,13 +74,10 @@ def resize_layers(model: Any, config: ReshapedConfig) -> None:
             layer.set_submodule(name, _resized(linear, rows, columns))
 
 
-def rotate_stream(model: Any, widths: list[int]) -> None:
+def rotate_stream(model: Any, widths: list[int], *, tied: bool) -> None:
     """Give the stream of a stock decoder these widths before every norm, with shortcuts between their bases, in place."""
     config = model.config
     family = family_of(config)
-    embedding = model.embed_tokens
-    embedding.weight = nn.Parameter(torch.empty(embedding.num_embeddings, widths[0]))
-    embedding.embedding_dim = widths[0]
     for index, layer in enumerate(model.layers):
         before, between, after = widths[2 * index : 2 * index + 3]
         for (_, readers), width in zip(family.readers_of_norm, (before, between), strict=True):
@@ -91,6 +88,11 @@ def rotate_stream(model: Any, widths: list[int]) -> None:
             linear = layer.get_submodule(name)
             layer.set_submodule(name, _resized(linear, width, linear.in_features))
         model.layers[index] = RotatedLayer(layer, before, between, after, config)
+    if tied:  # what is embedded and what the head reads stay in the stock basis
+        model.layers[0].embedding_shortcut = nn.Linear(config.hidden_size, widths[0], bias=False)
+        return
+    model.embed_tokens.weight = nn.Parameter(torch.empty(config.vocab_size, widths[0]))
+    model.embed_tokens.embedding_dim = widths[0]
     model.norm = GainlessNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -112,11 +114,13 @@ class RotatedLayer(GradientCheckpointingLayer):
         self.mlp = layer.mlp
         self.input_layernorm = GainlessNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = GainlessNorm(config.hidden_size, config.rms_norm_eps)
+        self.embedding_shortcut: nn.Module = nn.Identity()
         self.attention_shortcut = nn.Linear(before, between, bias=False)
         self.mlp_shortcut = nn.Linear(between, after, bias=False)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Return the stream behind the layer; further arguments are the attention's."""
+        hidden_states = self.embedding_shortcut(hidden_states)
         attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
         between = self.attention_shortcut(hidden_states) + attended
         behind: Tensor = self.mlp_shortcut(between) + self.mlp(self.post_attention_layernorm(between))
