@@ -67,7 +67,9 @@ def test_the_record_says_what_was_measured(record: dict[str, Any]) -> None:
     assert (record["weights"], record["shape"]["hidden_size"], record["dtype"], record["attention"]) == ("random", 64, "fp32", "sdpa")
     assert record["machine"]["threads"] == 1 and record["machine"]["name"]
     assert record["provenance"]["versions"]["torch"] and record["provenance"]["settings"]["context"] == 6
-    assert len(summary(record)) == 2
+    sizes, batches = summary(record)[:2], summary(record)[2:]
+    assert sizes[1] == f"width 32: {by_hand(32):,} parameters, weights 0.00 GiB, 0.500 of the unpruned model's"
+    assert [line.partition(":")[0] for line in batches] == ["width 32, batch 1", "width 32, batch 2"]
 
 
 def test_what_does_not_fit_is_recorded_and_the_rest_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

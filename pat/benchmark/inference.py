@@ -242,8 +242,14 @@ def benchmark_inference(
 
 
 def summary(record: dict[str, Any]) -> list[str]:
-    """Return a line a model and batch size: how much faster it is than the unpruned one, or that one of the two did not fit."""
-    lines = []
+    """Return a line a model with its size, and one a batch size: how much faster than the unpruned one, or that one did not fit."""
+    whole = record["models"][0].get("weight_bytes")
+    lines = [
+        f"{model['name']}: {model['parameters']:,} parameters, weights {model['weight_bytes'] / 2**30:.2f} GiB"
+        + (f", {model['weight_bytes'] / whole:.3f} of the unpruned model's" if whole else "")
+        for model in record["models"]
+        if "weight_bytes" in model
+    ]
     found = {(it["model"], it["batch_size"]): it for it in record["speedups"]}
     for entry in record["measurements"]:
         if entry["model"] != entry["against"]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
+SDPA_KERNELS = ("cudnn", "flash", "mem_efficient", "math")
 CPU_OUT_OF_MEMORY = "can't allocate memory"
 
 
@@ -30,6 +31,7 @@ def description(device: str) -> dict[str, object]:
         "capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "sdpa_may_use": [name for name in SDPA_KERNELS if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()],
         **cores,
     }
 

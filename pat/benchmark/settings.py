@@ -70,7 +70,7 @@ class InferenceBenchmark(Settings):
     context: Count = 128
     new_tokens: Count = 16
     repeats: Count = 5
-    warmup: Count = 2
+    warmup: Count = 3
     precision: Precision = "bf16"
     attention: Literal["sdpa", "eager"] = "sdpa"
     compile: bool = False

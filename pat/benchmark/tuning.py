@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ OUT_OF_MEMORY = "out of memory"
 LORA, MASKED, CLOSED = "lora", "pat, before the milestone", "pat, after the milestone"
 FLOPS_PER_PARAMETER = 4
 """A token's multiplications and additions with frozen weights: forward, and backward to the inputs alone."""
-MATMUL_REPEATS = 10
+MATMUL_REPEATS, PRODUCTS = 5, 20
 HALF = 0.5
 
 
@@ -214,24 +215,28 @@ def matmul_rate(shape: ModelShape, settings: TuningBenchmark, device: str) -> fl
     tokens = settings.batch_size * settings.length
     tokens_TD = torch.randn(tokens, shape.hidden_size, device=device, dtype=dtype)
     weight_DF = torch.randn(shape.hidden_size, shape.intermediate_size, device=device, dtype=dtype)
-    times = [machine.seconds(lambda: tokens_TD @ weight_DF, device) for _ in range(2 * MATMUL_REPEATS)][MATMUL_REPEATS:]
-    return 2 * tokens * shape.hidden_size * shape.intermediate_size / sorted(times)[MATMUL_REPEATS // 2]
+
+    def products() -> None:
+        for _ in range(PRODUCTS):
+            tokens_TD @ weight_DF
+
+    _warm, *times = (machine.seconds(products, device) for _ in range(1 + MATMUL_REPEATS))
+    return PRODUCTS * 2 * tokens * shape.hidden_size * shape.intermediate_size / median(times)
 
 
 def phase_record(phase: Phase, tokens: int, floor_s: float) -> dict[str, Any]:
     """Return one phase's entry of the record; the floor is that of the unpruned model in every phase."""
     if not phase.fits:
         return {"name": phase.name, "status": OUT_OF_MEMORY}
-    step = spread(phase.step_s)
-    median = float(str(step["median"]))
+    middle_s = median(phase.step_s)
     return {
         "name": phase.name,
         "status": "measured",
         "trainable_parameters": phase.trainable_parameters,
-        "step_s": step,
-        "tokens_per_s": tokens / median,
+        "step_s": spread(phase.step_s),
+        "tokens_per_s": tokens / middle_s,
         "peak_bytes": max(phase.peak_bytes),
-        "share_of_floor": floor_s / median,
+        "share_of_floor": floor_s / middle_s,
     }
 
 

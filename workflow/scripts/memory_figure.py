@@ -25,7 +25,9 @@ BYTES_A_PARAMETER = 2
 """bf16, in which the paper loads its models."""
 GIB = 2**30
 MIB_IN_GIB = 1024
-MEASURED = "measured, loaded"
+APART = 0.4
+"""The share of the gap between two ratios over which the methods at one ratio are spread, so that none hides another."""
+MEASURED = "measured"
 
 
 def points(grid: Grid, benchmarks: Sequence[Inference]) -> pd.DataFrame:
@@ -56,7 +58,7 @@ def _of_benchmarks(benchmarks: Sequence[Inference]) -> Iterator[dict[str, object
         for model in benchmark.models:
             if model.weight_bytes is not None and whole.weight_bytes is not None:
                 yield {
-                    "model": benchmark.name, "method": MEASURED, "name": MEASURED, "ratio": model.ratio_effective,
+                    "model": benchmark.name, "method": MEASURED, "name": f"{MEASURED}, {benchmark.dtype}", "ratio": model.ratio_effective,
                     "parameters": model.parameters, "weights_gib": model.weight_bytes / GIB,
                     "of_unpruned": model.weight_bytes / whole.weight_bytes, "source": f"benchmark, {benchmark.dtype}",
                 }  # fmt: skip
@@ -66,6 +68,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     """Fill `drawing` with a column a model: memory above, accuracy below."""
     models = sorted(data["model"].unique())
     methods = list(dict.fromkeys(data[data["method"] != MEASURED].sort_values("ratio", kind="stable")["method"]))
+    gap = APART * float(data["ratio"].drop_duplicates().sort_values().diff().min() or 0.0)
     panels = drawing.subplots(2, len(models), sharex=True, squeeze=False)
     unit, factor = ("GiB", 1) if data["weights_gib"].max() >= 1 else ("MiB", MIB_IN_GIB)
     data = data.assign(weights=factor * data["weights_gib"])
@@ -73,10 +76,10 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         mine = data[data["model"] == model]
         upper, lower = panels[0, column], panels[1, column]
         for position, method in enumerate(methods):
-            _series(upper, lower, mine[mine["method"] == method], position)
+            _series(upper, lower, mine[mine["method"] == method], position, gap * (position - (len(methods) - 1) / 2) / len(methods))
         measured = mine[mine["method"] == MEASURED].sort_values("ratio")
         if not measured.empty:
-            upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=MEASURED)
+            upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=measured["name"].iloc[0])
         if mine["accuracy"].isna().all():
             lower.set_axis_off()
         upper.set(title=model, ylim=(0, 1.08 * float(mine["weights"].max())))
@@ -90,16 +93,23 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
-def _series(upper: Axes, lower: Axes, mine: pd.DataFrame, position: int) -> None:
+def _series(upper: Axes, lower: Axes, mine: pd.DataFrame, position: int, shift: float) -> None:
     if mine.empty:
         return
     color, marker = look_of(position)
     mine = mine.sort_values("ratio")
     name = mine["name"].iloc[0]
-    upper.plot(100 * mine["ratio"], mine["weights"], color=color, marker=marker, label=name)
+    upper.plot(100 * (mine["ratio"] + shift), mine["weights"], color=color, marker=marker, label=name)
     errors = 100 * mine["ci95"].astype(float).fillna(0.0)
     lower.errorbar(
-        100 * mine["ratio"], 100 * mine["accuracy"], yerr=errors, color=color, marker=marker, capsize=2.5, elinewidth=1, label=name
+        100 * (mine["ratio"] + shift),
+        100 * mine["accuracy"],
+        yerr=errors,
+        color=color,
+        marker=marker,
+        capsize=2.5,
+        elinewidth=1,
+        label=name,
     )
 
 

@@ -26,7 +26,7 @@ FROM_EACH_CELL = ("cell.json", "adapter/tuning.json", "merged/merge.json", "merg
 
 
 def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
-    """Copy tables, figures, the JSONs behind them and the experiment's file into `out`, with a record of what made them.
+    """Copy tables, figures, benchmarks, the JSONs behind them and the experiment's file into `out`, with a record of what made them.
 
     Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
     """
@@ -41,6 +41,8 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
             for name in FROM_EACH_CELL:
                 if (cell.parent / name).is_file():
                     _copy(cell.parent / name, folder / "cells" / cell.parent.relative_to(results) / name)
+        for measured in sorted(results.glob("benchmark/*/*.json")):
+            _copy(measured, folder / measured.relative_to(results))
         for base in sorted(results.glob("models/*/pretraining.json")):
             _copy(base, folder / "bases" / base.relative_to(results / "models"))
         write_text(folder / "experiment.yaml", yaml.safe_dump(whole_experiment, sort_keys=False, allow_unicode=True))

@@ -24,6 +24,8 @@ from pat.methods import METHODS
 from published import PrintedTrainable
 from script_errors import run_reporting_errors
 
+SAME = 0.01
+"""Shares nearer to each other than this, relatively, are one: variants of one size are no curve and get no line."""
 PAPER = "printed in the paper"
 WIDE = 3.0
 """Shares that differ by more than this factor get a logarithmic axis."""
@@ -86,9 +88,10 @@ def _panel(axes: Axes, data: pd.DataFrame, series: Sequence[tuple[str, str]]) ->
         shown = name if mode in ("", "PAT") else f"{name} {mode}"
         whole = bool((mine["ratio"] == 0).all())
         errors = 100 * mine["ci95"].astype(float).fillna(0.0)
+        is_curve = bool(mine["trainable_share"].pct_change().min() > SAME)
         axes.errorbar(
             100 * mine["trainable_share"], 100 * mine["accuracy"], yerr=errors, color=color, marker=marker, capsize=2.5, elinewidth=1,
-            linewidth=0.9, label=f"{shown}, nothing removed" if whole else shown,
+            linewidth=0.9 if is_curve else 0, label=f"{shown}, nothing removed" if whole else shown,
         )  # fmt: skip
         if len(mine) > 1:
             _name_rows(axes, mine, color, above=not whole)
