@@ -178,6 +178,8 @@ def _data(raw: Mapping[str, Any]) -> Iterator[str]:
     pretrained = [model for model in _part(raw, "models") if _part(raw, "models", model, "pretrain")]
     if pretrained and "data" in raw and not _part(raw, "data", "pretrain"):
         yield f"data.pretrain: is required, because models.{pretrained[0]} is pretrained"
+    if _part(raw, "data").get("calibration") == "pretrain" and not _part(raw, "data", "pretrain"):
+        yield "data.pretrain: is required, because data.calibration is 'pretrain'"
     scored = _part(raw, "data", "tasks") or _part(raw, "data", "text") or _part(raw, "evaluation").get("harness_tasks")
     if "data" in raw and not scored:
         yield "data.tasks: is empty, and so are data.text and evaluation.harness_tasks: name at least one thing to evaluate on"

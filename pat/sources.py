@@ -108,6 +108,7 @@ class Data(Settings):
     tasks: dict[str, TaskSource] = {}
     text: dict[str, TextSource] = {}
     pretrain: TextSource | None = None
+    calibration: Literal["instruct", "pretrain"] = Field(default="instruct", description="which of these pruners measure on")
 
 
 class HubModel(Settings):

@@ -156,6 +156,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("data", "text", "a/b", value={"source": "text", "path": "y"}), 'data.text: the name "a/b" is not allowed'),
     (changed("data", "text", "pretrain", value={"source": "text", "path": "y"}), 'data.text: the name "pretrain" is reserved'),
     (changed("data", "pretrain", value=...), "data.pretrain: is required, because models.tiny is pretrained"),
+    (changed("data", "calibration", value="heldout"), 'data.calibration: "heldout" is not allowed: must be'),
+    (
+        changed("models", value={"here": {"path": "x"}}) | {"data": {**SMOKE["data"], "pretrain": None, "calibration": "pretrain"}},
+        "data.pretrain: is required, because data.calibration is 'pretrain'",
+    ),
     (changed("data", value={"instruct": {"source": "world"}}), "data.tasks: is empty, and so are data.text"),
     (changed("tuning", value=3), "tuning: 3 is not allowed: must be a mapping"),
     (changed("tuning", "learning_rate", value=...), "tuning.learning_rate: is required"),

@@ -48,6 +48,14 @@ def test_sources_that_are_away_are_no_inputs(tmp_path: Path) -> None:
     assert existing(tmp_path / "folder") == [str(tmp_path / "folder" / name) for name in ("b.json", "inner/a.json")]
 
 
+def test_pruners_measure_on_the_instructions_or_on_the_corpus() -> None:
+    data = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["data"]
+    assert Plan(smoke()).calibration_file() == Plan(smoke()).instruct_file()
+    plan = Plan(smoke(models={"here": {"path": "x"}}, data=data | {"calibration": "pretrain"}))
+    assert plan.calibration_file() == plan.corpus_files()[0] != plan.instruct_file()
+    assert plan.calibration_file() not in plan.text_files()
+
+
 def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> None:
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     raw["models"]["tiny"]["resources"] = {"tune": {"mem_mb": 1000, "gpu": 2}}

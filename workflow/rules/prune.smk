@@ -1,13 +1,13 @@
 """Pruning without training the mask: the base before tuning (P→FT), or the tuned and merged model (FT→P).
 
-Pruners that measure on text take the instruction set; the others leave it unread.
+Pruners that measure on text take the instruction set, or the corpus; the others leave it unread.
 """
 
 
 rule prune_base:
     input:
         base=plan.base,
-        text=plan.instruct_file(),
+        text=plan.calibration_file(),
     output:
         f"{CELL}/pruned/{MANIFEST}",
     log:
@@ -41,7 +41,7 @@ rule prune_base:
 rule prune_tuned:
     input:
         base=f"{plan.tuned_cell}/merged/{MANIFEST}",
-        text=plan.instruct_file(),
+        text=plan.calibration_file(),
     output:
         f"{CELL}/merged/{MANIFEST}",
     log:

@@ -130,7 +130,8 @@ class Plan:
     def _sets(self) -> dict[str, Source]:
         """Return every prepared set's source; the key is its file's name below the data folder."""
         data = self.experiment.data
-        corpus: dict[str, Source] = {"text/pretrain": data.pretrain} if data.pretrain and self.models_from("pretrain") else {}
+        read = self.models_from("pretrain") or data.calibration == "pretrain"
+        corpus: dict[str, Source] = {"text/pretrain": data.pretrain} if data.pretrain and read else {}
         tasks: dict[str, Source] = {f"tasks/{name}": source for name, source in data.tasks.items()}
         texts: dict[str, Source] = {f"text/{name}": source for name, source in data.text.items()}
         return {"instruct": data.instruct, **corpus, **tasks, **texts}
@@ -147,8 +148,12 @@ class Plan:
         """Return the instruction set that every tuning reads."""
         return self.data_files("instruct")[0]
 
+    def calibration_file(self) -> str:
+        """Return the set that pruners measure on."""
+        return self.data_files("text/pretrain")[0] if self.experiment.data.calibration == "pretrain" else self.instruct_file()
+
     def corpus_files(self) -> list[str]:
-        """Return the corpus of the models pretrained here, as a list that is empty where there are none."""
+        """Return the corpus of the models pretrained here or of the pruners, as a list that is empty where neither reads one."""
         return self.data_files("text/pretrain")
 
     def text_files(self) -> list[str]:
