@@ -183,3 +183,17 @@ def test_largest_prefers_earlier_channels_among_equals() -> None:
 def test_impossible_choices_are_refused_by_name(choices: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PatConfig(**choices)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("choices", [{}, {"mask": "frozen"}])
+def test_compiled_code_is_built_for_the_open_and_the_closed_mask_alone(choices: dict[str, Any]) -> None:
+    torch.compiler.reset()
+    mask = make_mask(**choices)
+    compiled = torch.compile(mask, backend="eager")
+    assert torch.equal(compiled(), mask())
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for _ in range(mask.config.milestone_step - 1):
+            mask.advance()
+            assert torch.equal(compiled(), mask())
+    mask.advance()
+    assert mask.closed and torch.equal(compiled(), mask.kept.float())

@@ -50,7 +50,8 @@ def clocks(device: str) -> dict[str, float] | None:
     """Return the GPU's present and largest clocks in MHz and its power limit in W; None where nobody tells them."""
     if device == "cpu":
         return None
-    command = ["nvidia-smi", f"--query-gpu={','.join(CLOCKS)}", "--format=csv,noheader,nounits", "-i", str(torch.cuda.current_device())]
+    gpu = f"GPU-{torch.cuda.get_device_properties(0).uuid}"  # nvidia-smi counts all GPUs, torch those it may see
+    command = ["nvidia-smi", f"--query-gpu={','.join(CLOCKS)}", "--format=csv,noheader,nounits", "-i", gpu]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()[0]
         return dict(zip(CLOCKS, map(float, answer.split(",")), strict=True))

@@ -11,6 +11,7 @@ import pandas as pd
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from accuracy_tables import percent
@@ -108,7 +109,7 @@ def _name_rows(axes: Axes, rows: pd.DataFrame, color: str, *, above: bool) -> No
         away = 8 + 8 * (place % 2)
         axes.annotate(
             label, (100 * share, 100 * accuracy), xytext=(0, away if above else -away - 4), textcoords="offset points", ha="center",
-            fontsize=6.5, color=color,
+            fontsize=6.5, color=color, path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
 
 
