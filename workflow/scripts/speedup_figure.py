@@ -115,7 +115,7 @@ def write_speedup(paths: Sequence[Path], out: Path) -> int:
     write_text(out / "speedup.csv", csv_text(data, digits=6))
     devices = ", ".join(sorted({str(it.machine.get("name")) for it in benchmarks}))
     details = ", ".join(sorted({f"context {it.context}, {it.dtype}{', compiled' if it.compiled else ''}" for it in benchmarks}))
-    heading = f"{devices}; {details}\nbars: smallest and largest of the rounds; dotted: limit by the number of parameters"
+    heading = f"{devices}; {details}\nbars: range of the rounds; dotted: limit by parameters"
     with figure(max(1.2 + 2.6 * len(benchmarks), 4.6), 5.2) as drawing:
         draw(data, drawing, heading)
         save(drawing, out, "speedup")
