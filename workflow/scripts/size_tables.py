@@ -62,9 +62,9 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
               "trainable", "logit gap"]  # fmt: skip
     caption = (
         f"{grid.cells[0].experiment}: sizes. requested, effective: share of the hidden width that was asked for and that was "
-        "removed (the width is rounded to what the architecture accepts), of all parameters where a method leaves the width. "
-        "parameters: each tensor once. logit gap: largest "
-        "difference between the logits before and after the merge."
+        "removed (the width is rounded to what the architecture accepts), of all parameters where a method leaves the width or cuts it "
+        "block by block; width: the narrowest then. parameters: each tensor once. removed: their share, of all and of those without "
+        "embedding and head. logit gap: largest difference between the logits before and after the merge."
     )
     has_range = any(RANGE in entry for entries in body for entry in entries[SIZE_TEXTS:])
     notes = ["A range: the seeds differ."] if has_range else []
