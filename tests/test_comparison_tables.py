@@ -147,7 +147,8 @@ def test_perplexities_of_one_seed_are_tested_over_documents_where_these_are_know
     tokens = [10, 20, 30, 40]
     contents = [told("pat", [20.0, 40.0, 60.0, 80.0], tokens), told("llm-pruner-pft", [21.0, 42.1, 62.9, 84.2], tokens)]
     contents.append(told("shortgpt-pft", [15.0, 45.0, 58.0, 83.0], tokens))
-    frame, _ = compared(tmp_path, contents, "perplexity_comparisons")
+    frame, text = compared(tmp_path, contents, "perplexity_comparisons")
+    assert "compares two models, not two methods" in text
     by_method = {line["method"]: line for line in frame.to_dict("records")}
     line = by_method["llm-pruner-pft"]
     assert line["ratio_of_perplexities"] == pytest.approx(math.exp(10.2 / 100), rel=1e-5)

@@ -19,7 +19,7 @@ from grid import Grid
 from intervals import LEVEL, student_half_width
 from layouts import HOLE, Layout
 from paired_tests import RESAMPLES, Interval, McNemar, holm, mcnemar, paired_bootstrap
-from pairs import BETTER, NO_DIFFERENCE, WORSE, Pair, names_of, p_text, pairs_of
+from pairs import BETTER, NO_DIFFERENCE, ONE_SEED, WORSE, Pair, names_of, p_text, pairs_of
 
 POINTS = 100.0
 
@@ -146,4 +146,4 @@ def _notes(found: Sequence[Compared]) -> list[str]:
     ]
     if any(it.over_seeds for it in found):
         notes.insert(1, "95 % over seeds: Student t of the paired differences.")
-    return notes
+    return [*notes, ONE_SEED] if numbers[0] == 1 else notes

@@ -11,6 +11,8 @@ from layouts import HOLE
 REFERENCE = "pat"
 """The row that others are compared with where an experiment names none."""
 NO_DIFFERENCE, BETTER, WORSE = "no difference shown", "better", "worse"
+ONE_SEED = "Of one seed, a word compares two models, not two methods: it says nothing of how other seeds would do."
+"""The note below a table that has comparisons of one seed."""
 
 
 @dataclass(frozen=True)

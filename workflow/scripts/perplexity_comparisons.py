@@ -18,7 +18,7 @@ from grid import Grid, texts_of
 from intervals import LEVEL, student_half_width
 from layouts import HOLE, Layout
 from paired_tests import DocumentTest, Interval, holm, over_documents, paired_t
-from pairs import BETTER, NO_DIFFERENCE, WORSE, Pair, names_of, p_text, pairs_of
+from pairs import BETTER, NO_DIFFERENCE, ONE_SEED, WORSE, Pair, names_of, p_text, pairs_of
 
 UNTESTED = "not tested"
 
@@ -68,6 +68,8 @@ def perplexity_comparisons(grid: Grid, reference: str | None = None) -> tuple[La
         f"A ratio is called {BETTER} or {WORSE} where the corrected p is below {1 - LEVEL:.2g} and no interval covers 1; else: "
         f"{NO_DIFFERENCE}.",
     ]
+    if any(it.seeds == 1 for it in found):
+        notes.append(ONE_SEED)
     header = ["Model", "Text", "Pruned", "Method", "Mode", "perplexity", "compared with", "perplexity", "ratio", "95 % over seeds",
               "95 % over documents", "seeds", "p", "p, Holm", "the method is"]  # fmt: skip
     return Layout(caption, header, body, text_columns=5, notes=notes), frame
