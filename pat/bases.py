@@ -30,9 +30,14 @@ class Basis:
         return (self.importance_D[:width].sum() / self.importance_D.sum()).item()
 
 
-@torch.no_grad()
 def pca_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Basis:
-    """Return the principal directions of what the norms hand on: every input of a norm on the stream, divided by its RMS.
+    """Return the principal directions of what the norms hand on."""
+    return principal(second_moment(model, batches))
+
+
+@torch.no_grad()
+def second_moment(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Tensor:
+    """Return Σ x·xᵀ, (D, D) in fp64, where x is every input of a norm on the stream, divided by its RMS.
 
     So every token and every norm has the same weight, and a few tokens of huge norm do not decide alone. Not centred: an RMS norm
     does not centre either. The second moment is summed up in fp64 (method section 12).
@@ -47,7 +52,7 @@ def pca_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> B
     for batch in batches:
         with _norm_inputs(model, batch["attention_mask"].bool().to(model.device), add):
             model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
-    return principal(moment_DD)
+    return moment_DD
 
 
 @contextmanager

@@ -14,9 +14,13 @@ PAT_CONFIG_NAME = "pat_config.json"
 Variant = Literal["paper", "release"]
 CHOICES = {
     "variant": ("paper", "release"),
-    "mask": ("trained", "frozen"),
+    "mask": ("trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"),
+    "closing": ("gradual", "at-once"),
     "count": ("centre", "loss"),
 }
+Mask = Literal["trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"]
+MEASURED_MASKS: tuple[Mask, ...] = ("variance", "fisher")
+"""Those whose order is measured on text."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class PatConfig:
     align: int | Literal["auto"] = "auto"
     hio_rank: int | Literal["dense"] = 200
     variant: Variant = "paper"
-    mask: Literal["trained", "frozen"] = "trained"
+    mask: Mask = "trained"
+    closing: Literal["gradual", "at-once"] = "gradual"
     count: Literal["centre", "loss"] | None = None
     total_steps: int | None = None
     milestone_fraction: float = 1 / 3
@@ -60,7 +65,9 @@ class PatConfig:
             raise ValueError(f"PatConfig.hio_rank={self.hio_rank}: must be 'dense', 0 (mask alone) or a positive rank")
         if self.lora_rank < 1:
             raise ValueError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
-        if self.total_steps is not None and self.milestone_step < 2:
+        if self.closing == "at-once" and not self.fixed_mask:
+            raise ValueError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
+        if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
             raise ValueError(
                 f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
                 f"milestone at step {self.milestone_step}: the gate needs at least 2 steps to close"
@@ -74,8 +81,20 @@ class PatConfig:
             raise ValueError(f"PatConfig.{field}={value!r}: must lie in {bounds}")
 
     @property
+    def fixed_mask(self) -> bool:
+        """Whether it is known from the start which channels live."""
+        return self.mask != "trained"
+
+    @property
+    def measured(self) -> bool:
+        """Whether something has to be measured on calibration text before tuning."""
+        return self.mask in MEASURED_MASKS
+
+    @property
     def milestone_step(self) -> int:
-        """Step s0 from which the mask is 0/1 (paper: a third of all steps). Needs `total_steps`."""
+        """Step s0 from which the mask is 0/1 (paper: a third of all steps), 0 where it closes at once. Else needs `total_steps`."""
+        if self.closing == "at-once":
+            return 0
         if self.total_steps is None:
             raise ValueError("PatConfig.total_steps is not set: give it, or train with PatCallback, which takes it from the trainer")
         return round(self.total_steps * self.milestone_fraction)

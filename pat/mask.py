@@ -56,6 +56,7 @@ class UnifiedMask(nn.Module):
     """The proxy w, its schedule and its state; `forward()` gives the gate M of the present step as (D,) in fp32.
 
     `advance()` belongs after every optimizer step. The state (proxy, membership, step) is in the state dict, so a run resumes.
+    A fixed mask keeps the channels of largest `importance_D`, equal ones by index; without it the last ones, until a state is loaded.
     """
 
     proxy: nn.Parameter
@@ -66,15 +67,15 @@ class UnifiedMask(nn.Module):
     offset: Tensor
     remaining: Tensor
 
-    def __init__(self, hidden_size: int, width: int, config: PatConfig) -> None:
+    def __init__(self, hidden_size: int, width: int, config: PatConfig, importance_D: Tensor | None = None) -> None:
         super().__init__()
         if not 0 < width <= hidden_size:
             raise ValueError(f"width={width}: must lie in 1..hidden_size={hidden_size}")
         self.width = width
         self.config = config
-        self.proxy = nn.Parameter(torch.zeros(hidden_size), requires_grad=config.mask == "trained")
-        # The frozen mask of table 2 gives up the first channels; for the trained one membership is filled in when it is settled.
-        kept_D = torch.arange(hidden_size) >= hidden_size - width
+        # The trained mask's membership is filled in when it is settled.
+        kept_D = largest(torch.arange(hidden_size) if importance_D is None else importance_D.cpu(), width)
+        self.proxy = nn.Parameter(self._first_proxy(kept_D), requires_grad=not config.fixed_mask)
         self.register_buffer("kept", kept_D)
         self.register_buffer("settled_proxy", torch.zeros(hidden_size))
         self.register_buffer("step_count", torch.zeros((), dtype=torch.int64))
@@ -82,11 +83,17 @@ class UnifiedMask(nn.Module):
         # reading a tensor from the device in every forward would stall it.
         self._step = 0
         # The same for whether the gate is shut: compiled code holds on to a module's numbers, and the step changes each time.
-        self._shut = False
+        self._shut = self.closed
         self.register_buffer("temperature", torch.zeros(()), persistent=False)
         self.register_buffer("offset", torch.full((), 0.5), persistent=False)
         self.register_buffer("remaining", torch.ones(()), persistent=False)
         self.register_load_state_dict_post_hook(_read_state_back)  # type: ignore[no-untyped-call]
+
+    def _first_proxy(self, kept_D: Tensor) -> Tensor:
+        """Return where w starts: at zero, or where settled proxies are drawn to, if an importance has settled it."""
+        if self.config.mask in ("trained", "frozen"):
+            return torch.zeros(len(kept_D))
+        return torch.where(kept_D, SETTLED_PROXY, -SETTLED_PROXY)
 
     @property
     def step(self) -> int:
@@ -96,14 +103,14 @@ class UnifiedMask(nn.Module):
     @property
     def closed(self) -> bool:
         """Whether the mask is exactly 0/1: the milestone is behind, or nothing is pruned."""
-        if self.width == self.proxy.numel():
+        if self.width == self.proxy.numel() or self.config.closing == "at-once":
             return True
         return self.config.total_steps is not None and self._step >= self.config.milestone_step
 
     @property
     def settled(self) -> bool:
         """Whether it is decided which channels live."""
-        return self.config.mask == "frozen" or (self.config.total_steps is not None and self._step >= self.config.decide_step)
+        return self.config.fixed_mask or (self.config.total_steps is not None and self._step >= self.config.decide_step)
 
     def forward(self) -> Tensor:
         if self.width == self.proxy.numel():
@@ -111,15 +118,15 @@ class UnifiedMask(nn.Module):
         if self._shut:
             return self.kept.float()
         if self.config.mask == "frozen":
-            return torch.where(self.kept, 1.0, self.remaining)
+            return torch.where(self.kept, 1.0, self.remaining)  # table 2 of the paper: attenuated linearly
         return gate(self.proxy.float(), self.temperature, self.offset)
 
     def active_loss(self) -> Tensor:
         """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient; the released form under `variant="release"`.
 
-        Zero where the count is held otherwise: by centring, by a frozen mask, or because membership is settled.
+        Zero where the count is held otherwise: by centring, by a fixed mask, or because membership is settled.
         """
-        if self.config.mask == "frozen" or self.config.keeps_count == "centre" or self.settled:
+        if self.config.keeps_count == "centre" or self.settled:
             return self.proxy.new_zeros(())
         distance = (self.width - straight_through_count(self.proxy)).abs()
         if self.config.variant == "paper":
@@ -132,8 +139,8 @@ class UnifiedMask(nn.Module):
         return (self.proxy - goal_D).square().mean()
 
     def kept_count(self) -> int:
-        """Channels that are open at present: Σ 1[w > 0], or the members of a frozen mask."""
-        if self.config.mask == "frozen" or self.closed:
+        """Channels that are open at present: Σ 1[w > 0], or the members of a fixed mask."""
+        if self.config.fixed_mask or self.closed:
             return int(self.kept.sum())
         return int((self.proxy > 0).sum())
 
@@ -142,7 +149,7 @@ class UnifiedMask(nn.Module):
         """Take one step of the schedule: hold the count, settle membership, draw settled proxies apart, close at the milestone."""
         was_settled = self.settled
         self._set_step(self._step + 1)
-        if self.config.mask == "frozen" or self.width == self.proxy.numel():
+        if self.config.fixed_mask or self.width == self.proxy.numel():
             return
         if not self.settled:
             if self.config.keeps_count == "centre":

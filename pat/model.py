@@ -27,11 +27,13 @@ from transformers import (
     TrainingArguments,
 )
 
+from pat.calibration import Blocks
 from pat.config import PAT_CONFIG_NAME, PatConfig
 from pat.errors import UserError
 from pat.families import Family, family_of, head_size
 from pat.fold import Fold
 from pat.hsm import HybridSparsificationModule
+from pat.importance import channel_importance
 from pat.lora import collect_updates
 from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
@@ -40,18 +42,21 @@ from pat.width import target_width
 IGNORED_LABEL = -100
 
 
-def attach(model: PreTrainedModel, config: PatConfig) -> PatModel:
+def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None) -> PatModel:
     """Return `model` with LoRA on every linear layer and an HSM behind every write; the base weights are frozen.
 
-    `model` is changed in place, as PEFT does. Raises UserError on an unknown architecture, ValueError on a width that cannot be or a
-    reshaped model.
+    `model` is changed in place, as PEFT does. `text` is what the order of a fixed mask is measured on. Raises UserError on an unknown
+    architecture, ValueError on a width that cannot be, a reshaped model, or where text is needed and none is given.
     """
     family = family_of(model.config)
     if isinstance(model.config, ReshapedConfig):
         raise ValueError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
+    if config.measured and text is None:
+        raise ValueError(f"PatConfig.mask={config.mask!r} is measured on text: give attach the blocks of a calibration text")
+    importance_D = channel_importance(model, config, text)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return PatModel(model, lora_config(family, config), pat_config=config)
+        return PatModel(model, lora_config(family, config), pat_config=config, importance_D=importance_D)
 
 
 def lora_config(family: Family, config: PatConfig) -> LoraConfig:
@@ -87,6 +92,7 @@ class PatModel(PeftModelForCausalLM):
         adapter_name: str = "default",
         *,
         pat_config: PatConfig,
+        importance_D: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, peft_config, adapter_name, **kwargs)
@@ -97,6 +103,7 @@ class PatModel(PeftModelForCausalLM):
             self.family.writes(model.config.num_hidden_layers),
             tied=bool(model.config.tie_word_embeddings),
             config=pat_config,
+            importance_D=importance_D,
         ).to(model.device)
         self.loss_terms: dict[str, Tensor] = {}
         self.instruct_weight = 1.0
@@ -199,9 +206,9 @@ class PatModel(PeftModelForCausalLM):
         return loaded
 
     def requires_grad_frozen(self, is_trainable: bool) -> None:
-        """Make the HSMs follow the adapter: trainable or not. A frozen mask's proxy never is."""
+        """Make the HSMs follow the adapter: trainable or not. A fixed mask's proxy never is."""
         for name, parameter in self.sparsifier.named_parameters():
-            parameter.requires_grad_(is_trainable and not (name == "mask.proxy" and self.pat_config.mask == "frozen"))
+            parameter.requires_grad_(is_trainable and not (name == "mask.proxy" and self.pat_config.fixed_mask))
 
     @torch.no_grad()
     def merge_and_unload(self) -> PreTrainedModel:

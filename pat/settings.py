@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
+from pat.config import Mask
 from pat.errors import UserError
 
 
@@ -32,6 +33,11 @@ def _number(value: object) -> object:
 def _is_none(value: object) -> bool:
     """A setting that came later leaves the record of those who do not use it, and its hash, as they were."""
     return value is None
+
+
+def _is(default: object) -> Callable[[object], bool]:
+    """Return the same for a setting whose default is not None."""
+    return lambda value: value == default
 
 
 Number = Annotated[float, BeforeValidator(_number)]
@@ -116,7 +122,8 @@ class PatSettings(Settings):
 
     hio_rank: CountOrZero | Literal["dense"] = 200
     variant: Literal["paper", "release"] = "paper"
-    mask: Literal["trained", "frozen"] = "trained"
+    mask: Mask = "trained"
+    closing: Literal["gradual", "at-once"] = Field(default="gradual", exclude_if=_is("gradual"), description="of a fixed mask")
     count: Literal["centre", "loss"] | None = Field(default=None, description="None: as the variant does")
     milestone_fraction: Annotated[Number, Field(gt=0, le=1)] = 1 / 3
     decide_fraction: Annotated[Number, Field(gt=0, le=1)] | None = Field(default=None, description="None: as the variant does")
@@ -124,6 +131,13 @@ class PatSettings(Settings):
     active_weight: Weight = 1.0
     mask_learning_rate: Rate | None = Field(default=None, description="a step; None: 0.5 over the milestone step")
     align: Count | Literal["auto"] = "auto"
+
+    @field_validator("closing")
+    @classmethod
+    def _closes_gradually(cls, closing: str, info: ValidationInfo) -> str:
+        if closing == "at-once" and info.data.get("mask") == "trained":
+            raise ValueError("must be 'gradual' where the mask is trained; a fixed mask may close at once")
+        return closing
 
 
 class PruneSettings(Settings):

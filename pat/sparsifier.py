@@ -26,11 +26,20 @@ class Sparsifier(nn.Module):
     On a tied model the embedding's HSM is the mask alone: a D there would reach the embedding and not the head (method section 7).
     """
 
-    def __init__(self, hidden_size: int, width: int, writes: Sequence[str], *, tied: bool, config: PatConfig) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        width: int,
+        writes: Sequence[str],
+        *,
+        tied: bool,
+        config: PatConfig,
+        importance_D: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.writes = tuple(writes)
         self.bypassed = False
-        self.mask = UnifiedMask(hidden_size, width, config)
+        self.mask = UnifiedMask(hidden_size, width, config, importance_D)
         self.hsms = nn.ModuleList(self._make(hidden_size, bare=tied and index == 0) for index in range(len(self.writes)))
 
     def _make(self, hidden_size: int, *, bare: bool) -> HybridSparsificationModule:

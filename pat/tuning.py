@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
 
 from pat import artefacts, checkpoint
-from pat.config import PatConfig
+from pat.calibration import Blocks, Calibration, blocks_for
+from pat.config import MEASURED_MASKS, PatConfig
 from pat.device import peak_memory_gib, resolve_device
 from pat.distillation import Distillation, kullback_leibler, load_distillation
 from pat.errors import UserError
@@ -54,7 +55,8 @@ def tune(
     started = time.monotonic()
     tokenizer = checkpoint.load_tokenizer(base)
     rows = Instructions(data, tokenizer, job.tuning.max_length)
-    model = build_model(base, tuner, ratio, seed, job, device)
+    calibration = Calibration(data, seed=seed, device=device)
+    model = build_model(base, tuner, ratio, seed, job, calibration)
     stock: Any = model.get_base_model()
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer) if teacher and settings else None
@@ -119,20 +121,25 @@ def _check_teacher(teacher: Path | None, tuning: TuningSettings) -> None:
         raise UserError(f"--teacher {teacher}: has no effect, because tuning.distillation is not set; set it, or leave the teacher out")
 
 
-def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, device: str) -> PeftModel:
-    """Return the base model with LoRA or DoRA on every linear layer, and the HSMs where the tuner prunes."""
+def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, calibration: Calibration) -> PeftModel:
+    """Return the base model with LoRA or DoRA on every linear layer, and the HSMs where the tuner prunes.
+
+    `calibration` is the text that the PatConfig's options measure on, and where.
+    """
     dtype = torch.bfloat16 if job.tuning.precision == "bf16" else torch.float32
     stock = checkpoint.load_model(base, dtype)
-    stock.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    stock.to(torch.device(calibration.device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     stock.config.use_cache = False
-    return adapted(stock, tuner, ratio, seed, job)
+    measured = tuner.startswith("pat") and job.pat.mask in MEASURED_MASKS
+    text = blocks_for(stock.config, calibration, checkpoint.load_tokenizer(base)) if measured else None
+    return adapted(stock, tuner, ratio, seed, job, text)
 
 
-def adapted(stock: PreTrainedModel, tuner: str, ratio: float, seed: int, job: TuneJob) -> PeftModel:
-    """Return `stock`, changed in place, with what the tuner adds. Raises UserError where the mask's settings do not fit it."""
+def adapted(stock: PreTrainedModel, tuner: str, ratio: float, seed: int, job: TuneJob, text: Blocks | None = None) -> PeftModel:
+    """Return `stock`, changed in place, with what the tuner adds. Raises UserError where the mask's settings do not fit it or lack text."""
     if tuner.startswith("pat"):
         try:
-            return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"))
+            return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"), text)
         except ValueError as error:
             raise UserError(str(error)) from None
     lora = job.tuning.lora

@@ -78,7 +78,16 @@ def test_release_active_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "choices", [{}, {"count": "loss"}, {"count": "loss", "decide_fraction": 1.0}, {"variant": "release"}, {"mask": "frozen"}]
+    "choices",
+    [
+        {},
+        {"count": "loss"},
+        {"count": "loss", "decide_fraction": 1.0},
+        {"variant": "release"},
+        {"mask": "frozen"},
+        {"mask": "leading"},
+        {"mask": "random", "closing": "at-once"},
+    ],
 )
 @pytest.mark.parametrize("width", [1, 5, 11])
 def test_exactly_the_wanted_channels_survive(choices: dict[str, Any], width: int) -> None:
@@ -135,6 +144,26 @@ def test_frozen_mask_gives_up_the_first_channels_linearly() -> None:
     assert not mask.proxy.requires_grad
 
 
+def test_a_fixed_mask_keeps_the_most_important_and_closes_through_the_papers_gate() -> None:
+    importance_D = torch.tensor([3.0, 1.0, 4.0, 1.5, 9.0, 2.0])
+    mask = UnifiedMask(6, 3, PatConfig(pruning_ratio=0.5, total_steps=60, mask="fisher"), importance_D)
+    assert mask.kept.tolist() == [True, False, True, False, True, False] and torch.equal(mask(), torch.ones(6))
+    for step in range(1, 20):
+        mask.advance()
+        expected = gate(torch.where(mask.kept, 0.3, -0.3), temperature(step, 20), offset(step, 20))
+        assert torch.allclose(mask(), expected) and mask.active_loss() == 0
+    mask.advance()
+    assert torch.equal(mask().bool(), mask.kept) and not mask.proxy.requires_grad
+
+
+def test_a_mask_that_closes_at_once_is_closed_from_the_start() -> None:
+    mask = UnifiedMask(6, 3, PatConfig(pruning_ratio=0.5, mask="leading", closing="at-once"), torch.arange(6).flip(0))
+    for _ in range(3):
+        assert mask.closed and mask().tolist() == [1, 1, 1, 0, 0, 0] and mask.kept_count() == 3
+        mask.advance()
+    assert mask.config.milestone_step == 0
+
+
 def test_state_survives_saving() -> None:
     mask, restored = make_mask(), make_mask()
     noise = torch.Generator().manual_seed(3)
@@ -178,6 +207,8 @@ def test_largest_prefers_earlier_channels_among_equals() -> None:
         ({"pruning_ratio": 0.2, "hio_rank": -1}, "hio_rank"),
         ({"pruning_ratio": 0.2, "milestone_fraction": 0.0}, "milestone_fraction"),
         ({"pruning_ratio": 0.2, "total_steps": 3}, "milestone"),
+        ({"pruning_ratio": 0.2, "closing": "at-once"}, "a mask that is learned has to close gradually"),
+        ({"pruning_ratio": 0.2, "mask": "fischer"}, "'fisher', 'magnitude', 'random'"),
     ],
 )
 def test_impossible_choices_are_refused_by_name(choices: dict[str, object], message: str) -> None:

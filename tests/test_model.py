@@ -10,10 +10,11 @@ import pytest
 import torch
 from tiny_models import CONFIGS, VOCABULARY, random_tokens, tiny_model
 from torch.utils.data import Dataset
-from training import trained
+from training import random_text, trained
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from pat import PatCallback, PatConfig, PatModel, attach
+from pat.config import CHOICES
 from pat.errors import UserError
 
 FAMILIES_ONCE = ["llama", "gemma", "mistral", "qwen2", "qwen3"]
@@ -177,7 +178,18 @@ def test_generation_with_and_without_cache_and_in_a_padded_batch(name: str) -> N
     assert torch.equal(together[1, 8:], alone[0, 5:])
 
 
-@pytest.mark.parametrize("choices", [{}, {"hio_rank": "dense"}, {"variant": "release"}, {"mask": "frozen"}, {"use_dora": True}])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"hio_rank": "dense"},
+        {"variant": "release"},
+        {"mask": "frozen"},
+        {"use_dora": True},
+        {"mask": "fisher"},
+        {"mask": "variance", "closing": "at-once", "hio_rank": 0},
+    ],
+)
 def test_saving_and_loading_brings_back_the_same_model(choices: dict[str, Any], tmp_path: Path) -> None:
     model = trained("llama-grouped", **choices)
     model.save_pretrained(str(tmp_path))
@@ -228,6 +240,22 @@ def test_what_cannot_work_is_refused() -> None:
         model.advance()
     with pytest.raises(ValueError, match="hio_rank=49"):
         attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=49))
+
+
+@pytest.mark.parametrize("closing", ["gradual", "at-once"])
+@pytest.mark.parametrize("mask", [name for name in CHOICES["mask"] if name != "trained"])
+def test_every_fixed_mask_ends_with_exactly_the_wanted_channels(mask: str, closing: str) -> None:
+    choices: dict[str, Any] = {"mask": mask, "closing": closing}
+    model = trained("llama", **choices)
+    assert model.sparsifier.mask().sum() == 36 == model.merge_and_unload().config.hidden_size
+    assert torch.equal(model.sparsifier.mask.kept, trained("llama", **choices).sparsifier.mask.kept)
+    unplanned = attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=0, lora_rank=3, **choices), random_text())
+    assert unplanned.sparsifier.mask.closed == (closing == "at-once")
+
+
+def test_a_measured_mask_needs_text() -> None:
+    with pytest.raises(ValueError, match="mask='fisher' is measured on text"):
+        attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=4, mask="fisher"))
 
 
 def test_resuming_at_another_step_than_the_trainer_is_noticed(tmp_path: Path) -> None:

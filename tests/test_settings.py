@@ -34,6 +34,8 @@ PRETRAIN: dict[str, Any] = {**SHAPE, "steps": 1, "batch_size": 1, "learning_rate
         (TuningSettings, TUNING, {"lora": 3}, "lora: 3 is not allowed: must be a mapping"),
         (PatSettings, {}, {"hio_rank": "dens"}, "hio_rank: \"dens\" is not allowed: must be a valid integer or must be 'dense'"),
         (PatSettings, {}, {"milestone_fraction": 0}, "milestone_fraction: 0 is not allowed: must be greater than 0"),
+        (PatSettings, {}, {"closing": "at-once"}, "closing: \"at-once\" is not allowed: must be 'gradual' where the mask is trained"),
+        (PatSettings, {}, {"mask": "fischer"}, "mask: \"fischer\" is not allowed: must be 'trained', 'frozen', 'leading', 'variance'"),
         (PatSettings, {}, {"align": 0}, "align: 0 is not allowed"),
         (PretrainSettings, PRETRAIN, {"heads": 3}, "heads: 3 is not allowed: must divide hidden_size (32)"),
         (PretrainSettings, PRETRAIN, {"kv_heads": 3}, "kv_heads: 3 is not allowed: must divide heads, which is 4"),

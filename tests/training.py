@@ -6,12 +6,21 @@ import torch
 from tiny_models import random_tokens, tiny_model
 
 from pat import PatConfig, PatModel, attach
+from pat.calibration import Blocks
+
+
+def random_text() -> Blocks:
+    """Return blocks of random tokens, the last one padded, for options that measure on text."""
+    tokens_NT = random_tokens(12, 20, seed=42)
+    mask_NT = torch.ones_like(tokens_NT)
+    mask_NT[-1, 15:] = 0
+    return Blocks(tokens_NT, mask_NT)
 
 
 def trained(name: str, steps: int = 12, **choices: object) -> PatModel:
     """Return a tiny model of a family after a whole short schedule; every trained tensor is far from its start."""
     settings: dict[str, object] = {"pruning_ratio": 0.25, "hio_rank": 5, "lora_rank": 3, "total_steps": 12, "lora_alpha": 6.0} | choices
-    model = attach(tiny_model(name), PatConfig(**settings))  # type: ignore[arg-type]
+    model = attach(tiny_model(name), PatConfig(**settings), random_text())  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(1)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """Plain magnitude pruning of hidden channels: PAT's axis without its training. Asks whether a learned mask is worth anything.
 
-A channel's score is the l2 norm of every weight attached to it, norm gains folded into the readers first, so that the score does not
-depend on how a model splits a factor between a gain and the weights behind it. One set of channels for the whole model.
+A channel's score is the l2 norm of every weight attached to it. One set of channels for the whole model.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pat import checkpoint
 from pat.baselines.job import PruneJob
-from pat.families import Family, Role, family_of
+from pat.families import Family, family_of
 from pat.fold import Fold
+from pat.importance import weight_norms
 from pat.mask import largest
 from pat.merge import gap_to_zeroed, record_of, write_folded
 from pat.width import target_width
@@ -33,17 +32,4 @@ def prune_by_magnitude(job: PruneJob, folder: Path) -> dict[str, Any]:
 
 def channel_norms(source: Path, family: Family, hidden_size: int, *, tied: bool) -> Tensor:
     """Return the l2 norm of all weights attached to each channel, shape (D,), fp64."""
-    gains = checkpoint.norm_gains(source, family)
-    squares_D = torch.zeros(hidden_size, dtype=torch.float64)
-    for name, tensor in checkpoint.tensors(source):
-        module, _, parameter = name.rpartition(".")
-        match family.role(name):
-            case Role.EMBEDDING:
-                squares_D += tensor.double().square().sum(0)
-            case Role.WRITE:
-                squares_D += tensor.double().square().reshape(hidden_size, -1).sum(1)
-            case Role.HEAD if tied:
-                continue
-            case Role.READ | Role.HEAD if parameter == "weight":
-                squares_D += (tensor.double() * gains[family.norm_before(module)]).square().sum(0)
-    return squares_D.sqrt()
+    return weight_norms(checkpoint.tensors(source), checkpoint.norm_gains(source, family), family, hidden_size, tied=tied)

@@ -18,18 +18,13 @@ from torch import Tensor
 from pat import checkpoint
 from pat.baselines.job import PruneJob
 from pat.bases import Basis, pca_basis
-from pat.calibration import Calibration, blocks
+from pat.calibration import Calibration, blocks_for
 from pat.families import family_of
 from pat.fold import Fold
 from pat.merge import gap_between, gap_to_zeroed, record_of, write_folded
 from pat.rotation import write_rotated
 from pat.width import target_width
 
-SEQUENCE_LENGTH = 2048
-SEQUENCES = 128
-TOKENS_A_CHANNEL = 256
-"""Narrow models need less text than the paper's: its estimate is as good with as many tokens for each channel."""
-TOKENS_AT_ONCE = 8192
 logger = logging.getLogger(__name__)
 
 
@@ -60,8 +55,4 @@ def measured_basis(source: Path, calibration: Calibration) -> Basis:
 
 def calibration_batches(source: Path, calibration: Calibration) -> Iterator[dict[str, Tensor]]:
     """Yield a model's arguments: 128 sequences of 2048 tokens as in the paper, less where the model or the text is smaller."""
-    config = checkpoint.load_config(source)
-    length = min(SEQUENCE_LENGTH, config.max_position_embeddings)
-    enough = min(SEQUENCES * SEQUENCE_LENGTH, TOKENS_A_CHANNEL * config.hidden_size)
-    text = blocks(calibration, checkpoint.load_tokenizer(source), length, enough)
-    return text.batches(max(1, TOKENS_AT_ONCE // length))
+    return blocks_for(checkpoint.load_config(source), calibration, checkpoint.load_tokenizer(source)).batches()
