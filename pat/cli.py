@@ -20,6 +20,10 @@ RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job 
 Log = Annotated[Path | None, typer.Option(help="log file; the terminal then shows progress only")]
 SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file")]
 Seed = Annotated[int, typer.Option(help="seeds everything random")]
+Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output")]
+Tuner = Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")]
+TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
+Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory, the unpruned model always in the same run.")
@@ -79,20 +83,43 @@ def pretrain(
 @app.command()
 def tune(
     base: Base,
-    data: Annotated[Path, typer.Option(help="JSONL with instruction, input, output")],
-    tuner: Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")],
+    data: Data,
+    tuner: Tuner,
     settings: SettingsText,
     run_dir: RunDir,
     out: Out,
-    ratio: Annotated[float, typer.Option(help="share of the hidden size to prune")] = 0.0,
+    ratio: TunedRatio = 0.0,
     seed: Seed = 0,
-    teacher: Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from")] = None,
+    teacher: Teacher = None,
+    rate_from: Annotated[Path | None, typer.Option(help="rate.json of `pat search-rate`, where tuning.search is set")] = None,
     log: Log = None,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
     log_to(log)
+    from pat.search import with_searched_rate
     from pat.settings import TuneJob, load
     from pat.tuning import tune as run
+
+    run(base, data, tuner, ratio, seed, with_searched_rate(load(TuneJob, settings), rate_from), run_dir, out, teacher)
+
+
+@app.command("search-rate")
+def search_rate(
+    base: Base,
+    data: Data,
+    tuner: Tuner,
+    settings: SettingsText,
+    run_dir: RunDir,
+    out: Out,
+    ratio: TunedRatio = 0.0,
+    seed: Seed = 0,
+    teacher: Teacher = None,
+    log: Log = None,
+) -> None:
+    """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
+    log_to(log)
+    from pat.search import search_rate as run
+    from pat.settings import TuneJob, load
 
     run(base, data, tuner, ratio, seed, load(TuneJob, settings), run_dir, out, teacher)
 

@@ -24,6 +24,7 @@ from pat.settings import (
     Factor,
     Number,
     PruneSettings,
+    SearchSettings,
     Settings,
     TableSettings,
     TuneJob,
@@ -40,6 +41,8 @@ Figure = Literal["accuracy", "methods", "trainable", "memory", "speedup", "gate"
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
 FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
+ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "search", "search": "learning_rate"}
+"""Tuning keys that exclude each other: the one that is given later replaces the other."""
 
 
 class PhaseResources(Settings):
@@ -133,6 +136,10 @@ class Experiment(Settings):
         """Return whether a row's tuning learns from the tuned, unpruned model too."""
         return distils(row, self.method(row), self.tuning, self.row(row).tuning)
 
+    def search_of(self, model: str, row: str) -> SearchSettings | None:
+        """Return how a row's learning rate is searched; None where the file gives it, or the row tunes nothing of its own."""
+        return None if self.method(row).order == "tune-prune" else self.tune_job(model, row).tuning.search
+
     def ratios_of(self, row: str) -> tuple[float, ...]:
         """Return the ratios that a row runs at: 0 alone where it does not prune."""
         return self.ratios if self.method(row).prunes else (0.0,)
@@ -187,8 +194,9 @@ def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
     for layer in layers:
         lora = _mapping(layer.get("lora"))
         tuning = overridden(_mapping(layer.get("tuning")), {"lora": lora} if lora else {})
-        if tuning.keys() & {"epochs", "max_steps"}:  # the two exclude each other, so that the later one replaces the earlier
-            job["tuning"] = {key: value for key, value in job["tuning"].items() if key not in ("epochs", "max_steps")}
+        for given, replaced in ALTERNATIVES.items():
+            if given in tuning:
+                job["tuning"].pop(replaced, None)
         job = overridden(job, {"tuning": tuning, "pat": _mapping(layer.get("pat"))})
     return job
 

@@ -42,7 +42,7 @@ SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 def check_grid(raw: Mapping[str, Any]) -> list[str]:
     """Return what is wrong between the fields of a raw experiment file, one line a problem."""
-    checks = (_names, _rows, _teachers, _tables, _data, _overrides, _widths, _depths, _sizes, _benchmark, _figures)
+    checks = (_names, _rows, _teachers, _searches, _tables, _data, _overrides, _widths, _depths, _sizes, _benchmark, _figures)
     return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
 
 
@@ -220,11 +220,38 @@ def _tune_problems(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str
         yield from _milestone(TuneJob.model_validate(job), row)
 
 
+def _searches(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check that all rows whose learning rate is searched have the same budget for it, or their comparison would favour one."""
+    for model in _part(raw, "models"):
+        budgets = {row: found for row, method in _methods(raw).items() if (found := _budget(raw, model, row, method))}
+        for row, found in budgets.items():
+            first, expected = next(iter(budgets.items()))
+            if found != expected:
+                yield f"methods.{row}.tuning: searches its learning rate among {found}, the row {first!r} among {expected}: must agree"
+
+
+def _budget(raw: Mapping[str, Any], model: str, row: str, method: Method) -> str | None:
+    """Return in words what a row may spend on its search; None where it has none, or settings that are refused already."""
+    places: list[tuple[str, ...]] = [(), ("models", model), ("methods", row)]
+    try:
+        tuning = TuneJob.model_validate(merged_job([_part(raw, *place) for place in places])).tuning
+    except ValidationError:
+        return None
+    if tuning.search is None or method.order == "tune-prune":
+        return None
+    steps = tuning.search.steps or tuning.max_steps
+    length = f"{steps} steps" if steps else f"{tuning.epochs:g} epoch(s)"
+    return f"{len(tuning.search.learning_rates)} rates, {length} each, by {tuning.search.dev_rows} rows"
+
+
 def _milestone(job: TuneJob, row: str) -> Iterator[str]:
-    steps, fraction = job.tuning.max_steps, job.pat.milestone_fraction
-    if steps is not None and round(steps * fraction) < SHORTEST_MILESTONE:
+    search, fraction = job.tuning.search, job.pat.milestone_fraction
+    lengths = {"max_steps": job.tuning.max_steps, "search.steps": search.steps if search else None}
+    for name, steps in lengths.items():
+        if steps is None or round(steps * fraction) >= SHORTEST_MILESTONE:
+            continue
         yield (
-            f"methods.{row}: max_steps {steps} with milestone_fraction {fraction:g} is not allowed: "
+            f"methods.{row}: {name} {steps} with milestone_fraction {fraction:g} is not allowed: "
             f"must leave the mask at least {SHORTEST_MILESTONE} steps to close"
         )
 

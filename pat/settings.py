@@ -79,12 +79,28 @@ class DistillationSettings(Settings):
     temperature: Rate = 1.0
 
 
+class SearchSettings(Settings):
+    """The learning rates that every arm tries on its own, each for as many steps, judged on held-out rows of the instruction set."""
+
+    learning_rates: Annotated[tuple[Rate, ...], Field(strict=False, min_length=2)]
+    steps: Count | None = Field(default=None, description="of one candidate; None: as many as the tuning itself")
+    dev_rows: Count = 256
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _no_duplicates(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(rates)) < len(rates):
+            raise ValueError("must name each rate once")
+        return rates
+
+
 class TuningSettings(Settings):
     """The instruction-tuning recipe, the same for every method unless a method's row overrides it."""
 
     epochs: Rate | None = None
     max_steps: Count | None = Field(default=None, validate_default=True)
-    learning_rate: Rate
+    search: SearchSettings | None = Field(default=None, exclude_if=_is_none)
+    learning_rate: Rate | None = Field(default=None, validate_default=True)
     batch_size: Count
     micro_batch_size: Count | None = Field(default=None, description="rows per forward pass; None: the whole batch")
     max_length: Annotated[int, Field(ge=8)] = 256
@@ -107,6 +123,13 @@ class TuningSettings(Settings):
         if "epochs" in info.data and (max_steps is None) == (info.data["epochs"] is None):
             raise ValueError("give exactly one of epochs and max_steps")
         return max_steps
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _one_rate(cls, rate: float | None, info: ValidationInfo) -> float | None:
+        if "search" in info.data and (rate is None) == (info.data["search"] is None):
+            raise ValueError("give exactly one of learning_rate and search")
+        return rate
 
     @field_validator("micro_batch_size")
     @classmethod

@@ -43,8 +43,27 @@ def tune(
 ) -> dict[str, Any]:
     """Write the trained adapter to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 
-    `teacher` is the stock model to distil from, where the settings say so. Raises UserError on an unknown tuner, a ratio that does not
-    fit it, a teacher without distillation or the other way round, broken inputs, or a schedule too short for the mask.
+    `teacher` is the stock model to distil from, where the settings say so. Raises UserError as `train` does.
+    """
+    started = time.monotonic()
+    trainer, model = train(base, data, tuner, ratio, seed, job, run_dir, teacher)
+    record = tuning_record(trainer, model, ratio, time.monotonic() - started)
+    record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed, str(model.device))
+    with artefacts.new_folder(out) as folder:
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        artefacts.write_json(folder / TUNING_RECORD, record)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    return record
+
+
+def train(
+    base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, teacher: Path | None = None
+) -> tuple[PatTrainer, PeftModel]:
+    """Return the trainer once it is done and the trained model; a job that was killed goes on from the newest checkpoint in `run_dir`.
+
+    Raises UserError on an unknown tuner, a ratio that does not fit it, a teacher without distillation or the other way round, broken
+    inputs, or a schedule too short for the mask.
     """
     _check_arguments(tuner, ratio)
     _check_teacher(teacher, job.tuning)
@@ -52,7 +71,6 @@ def tune(
     torch.set_num_threads(job.tuning.threads)
     device = resolve_device(job.tuning.device)
     set_seed(seed)
-    started = time.monotonic()
     tokenizer = checkpoint.load_tokenizer(base)
     rows = Instructions(data, tokenizer, job.tuning.max_length)
     calibration = Calibration(data, seed=seed, device=device)
@@ -73,7 +91,7 @@ def tune(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint_folder = checkpoint_of(run_dir, _identity(base, data, tuner, ratio, seed, job, teacher))
+    checkpoint_folder = checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
     try:
@@ -82,17 +100,10 @@ def tune(
         if "PatConfig" in str(error):
             raise UserError(str(error)) from None
         raise
-    record = tuning_record(trainer, model, ratio, time.monotonic() - started)
-    record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed, str(model.device))
-    with artefacts.new_folder(out) as folder:
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        artefacts.write_json(folder / TUNING_RECORD, record)
-    shutil.rmtree(run_dir, ignore_errors=True)
-    return record
+    return trainer, model
 
 
-def _identity(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, teacher: Path | None) -> dict[str, object]:
+def job_identity(base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, teacher: Path | None) -> dict[str, object]:
     """Return what a checkpoint of the job must agree with to be resumed from."""
     return {
         "settings": job.model_dump(mode="json"),
@@ -172,6 +183,8 @@ def pat_config(job: TuneJob, ratio: float, seed: int, *, use_dora: bool) -> PatC
 
 def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, device: str) -> TrainingArguments:
     """Return the Trainer's arguments for a recipe; `batch_size` is global, so accumulation follows from the processes."""
+    if settings.learning_rate is None:
+        raise UserError("tuning.learning_rate: is not known before the search that tuning.search asks for")
     micro = settings.micro_batch_size or settings.batch_size
     arguments = TrainingArguments(
         output_dir=str(run_dir),

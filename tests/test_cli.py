@@ -10,6 +10,7 @@ import pytest
 
 COMMAND = [sys.executable, "-m", "pat.cli"]
 TUNE = ("tune", "--base", "b", "--data", "d", "--run-dir", "r", "--out", "x")
+SEARCH = '{"tuning": {"max_steps": 1, "batch_size": 1, "search": {"learning_rates": [1, 2]}}}'
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +39,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             ),
             "tuning.distillation is set, but there is no --teacher",
         ),
+        ((*TUNE, "--tuner", "lora", "--settings", SEARCH), "tuning.search is set, but there is no --rate-from"),
+        ((*TUNE, "--tuner", "lora", "--settings", SEARCH, "--rate-from", "rate.json"), "rate.json: no such file"),
+        (("search-rate", *TUNE[1:], "--tuner", "lora", "--settings", SEARCH), "d: no such file"),
     ],
 )
 def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -49,5 +53,5 @@ def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str
 
 def test_help_lists_every_verb() -> None:
     shown = run("--help").stdout
-    for verb in ("validate", "import-model", "pretrain", "tune", "merge", "prune", "evaluate", "benchmark"):
+    for verb in ("validate", "import-model", "pretrain", "tune", "search-rate", "merge", "prune", "evaluate", "benchmark"):
         assert verb in shown

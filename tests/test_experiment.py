@@ -43,6 +43,13 @@ def factored(*factors: dict[str, object]) -> dict[str, Any]:
     return changed("methods", value=rows) | {"tables": {"ablations": {"own": ["mask", "loss"]}}}
 
 
+def searched(**search: Any) -> dict[str, Any]:
+    """Return the smoke experiment with a search in place of its learning rate."""
+    raw = changed("tuning", "learning_rate", value=...)
+    raw["tuning"]["search"] = {"learning_rates": [1e-3, 1e-2]} | search
+    return raw
+
+
 def refusal(raw: object) -> list[str]:
     """Return the lines of the message by which an experiment is refused."""
     with pytest.raises(UserError) as error:
@@ -163,7 +170,28 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (changed("data", value={"instruct": {"source": "world"}}), "data.tasks: is empty, and so are data.text"),
     (changed("tuning", value=3), "tuning: 3 is not allowed: must be a mapping"),
-    (changed("tuning", "learning_rate", value=...), "tuning.learning_rate: is required"),
+    (
+        changed("tuning", "learning_rate", value=...),
+        "tuning.learning_rate: null is not allowed: give exactly one of learning_rate and search",
+    ),
+    (
+        changed("tuning", "search", value={"learning_rates": [1e-3, 1e-2]}),
+        "tuning.learning_rate: 0.002 is not allowed: give exactly one of learning_rate and search",
+    ),
+    (searched(learning_rates=[1e-3]), "tuning.search.learning_rates: [0.001] is not allowed"),
+    (searched(learning_rates=[1e-3, "1e-3"]), "must name each rate once"),
+    (searched(learning_rates=[1e-3, 0]), "tuning.search.learning_rates.1: 0 is not allowed: must be greater than 0"),
+    (searched(dev_rows=0), "tuning.search.dev_rows: 0 is not allowed"),
+    (searched(rates=3), "tuning.search.rates: unknown key"),
+    (searched(steps=2), "methods.pat: search.steps 2 with milestone_fraction 0.333333 is not allowed"),
+    (
+        searched() | {"methods": {"lora": None, "pat": {"tuning": {"search": {"learning_rates": [1, 2, 3]}}}}},
+        "methods.pat.tuning: searches its learning rate among 3 rates, 12 steps each, by 256 rows, the row 'lora' among 2 rates, 12 steps",
+    ),
+    (
+        searched() | {"methods": {"lora": None, "pat": {"tuning": {"max_steps": 24}}}},
+        "methods.pat.tuning: searches its learning rate among 2 rates, 24 steps each",
+    ),
     (changed("tuning", "epochs", value=1), "give exactly one of epochs and max_steps"),
     (changed("resources", value={"tune": {"mem_mb": 1}}), "resources.tune.mem_mb: 1 is not allowed"),
     (changed("tuning", "distillation", value=True), "tuning.distillation: true is not allowed: must be a mapping"),
@@ -305,9 +333,21 @@ def test_distillation_is_every_rows_but_the_teachers_and_the_tables_say_whose() 
     assert (labels["pat"], labels["dora"], labels["channel-magnitude-ftp"]) == ("PAT, distilled", "DoRA, data alone", "Channel magnitude")
 
 
+def test_a_rate_replaces_a_search_and_a_search_a_rate() -> None:
+    raw = searched(steps=6)
+    raw["methods"] |= {"lora": {"tuning": {"learning_rate": 5e-3}}, "pat": {"tuning": {"search": {"learning_rates": [1e-2, 1e-1]}}}}
+    tunings = {row: loaded(raw).tune_job("tiny", row).tuning for row in ("lora", "dora", "pat")}
+    assert (tunings["lora"].learning_rate, tunings["lora"].search) == (5e-3, None)
+    assert tunings["dora"].learning_rate is None
+    found = {row: (it.search.learning_rates, it.search.steps) for row, it in tunings.items() if it.search}
+    assert found == {"dora": ((1e-3, 1e-2), 6), "pat": ((1e-2, 1e-1), 6)}
+    again = changed("methods", "pat", value={"tuning": {"search": {"learning_rates": [1e-2, 1e-1]}}})
+    assert loaded(again).tune_job("tiny", "pat").tuning.learning_rate is None
+
+
 def test_settings_that_are_not_used_leave_a_jobs_hash_as_it_was() -> None:
     written = loaded(SMOKE).tune_job("tiny", "lora").model_dump(mode="json")
-    assert "distillation" not in written["tuning"]
+    assert not {"distillation", "search"} & written["tuning"].keys()
 
 
 def test_how_sizes_are_found_is_the_rows_then_the_models_then_the_experiments() -> None:

@@ -102,6 +102,22 @@ def test_a_distilled_row_waits_for_the_tuned_model_and_others_for_nobody() -> No
     assert plan.teacher(job("lora", "0")) == plan.teacher(job("channel-magnitude-ftp")) == []
 
 
+def test_a_searched_arm_waits_for_its_search_on_the_first_seed() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"seeds": [3, 0]}
+    del raw["tuning"]["learning_rate"]
+    raw["tuning"] |= {"search": {"learning_rates": [1e-3, 1e-2, 1e-1]}, "distillation": {}}
+    raw["methods"]["dora"] = {"tuning": {"learning_rate": 1e-3}}
+    plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="channel-magnitude-pft", ratio="0.5")
+    rate = "results/smoke/tiny/channel-magnitude-pft/0.5/rate.json"
+    assert plan.rate(job("channel-magnitude-pft")) == [rate]
+    assert plan.rate_option(job("channel-magnitude-pft"), SimpleNamespace(rate=[rate])) == f"--rate-from {rate}"
+    assert plan.on_first_seed(plan.tuning_base)(arm) == "results/smoke/tiny/channel-magnitude-pft/0.5/seed3/pruned/manifest.json"
+    assert plan.on_first_seed(plan.teacher)(arm) == ["results/smoke/tiny/lora/0/seed3/merged/manifest.json"]
+    assert plan.first_seed(arm) == 3
+    assert plan.search_time(arm, 1) == 3 * plan.time("tune")(arm, 1)
+    assert plan.rate(job("dora", "0")) == plan.rate(job("channel-magnitude-ftp")) == Plan(smoke()).rate(job()) == []
+
+
 def test_the_corpus_is_no_held_out_text() -> None:
     plan = Plan(smoke())
     assert plan.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]

@@ -6,6 +6,7 @@ rule tune:
         base=plan.tuning_base,
         data=plan.instruct_file(),
         teacher=plan.teacher,
+        rate=plan.rate,
     output:
         f"{CELL}/adapter/{MANIFEST}",
     log:
@@ -27,8 +28,9 @@ rule tune:
         ratio=plan.tuning_ratio,
         settings=plan.tune_settings,
         teacher=plan.teacher_option,
+        rate=plan.rate_option,
     message:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat tune --base {params.base} --data {input.data} --tuner {params.tuner} --ratio {params.ratio} --seed {wildcards.seed}"
-        " {params.teacher} --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"
+        " {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from pat.artefacts import MANIFEST
@@ -71,6 +72,7 @@ class Plan:
         self.world = f"{self.data}/world"
         self.base = f"{self.results}/models/{{model}}/{MANIFEST}"
         self.cell = f"{self.results}/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
+        self.arm = f"{self.results}/{{model}}/{{row}}/{{ratio}}"
         self.tuned_cell = f"{self.results}/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
 
     # the grid
@@ -242,6 +244,39 @@ class Plan:
     def teacher_option(self, wildcards: Wildcards, input: Any) -> str:
         """Return the option that names a tuning's teacher. Derived from its input, so Snakemake keeps no record of its absence."""
         return repeated("--teacher", (str(Path(manifest).parent) for manifest in input.teacher))
+
+    def rate(self, wildcards: Wildcards) -> list[str]:
+        """Return the record of the search for a row's learning rate, which all its seeds share; none where the file gives the rate."""
+        searched = self.experiment.search_of(wildcards.model, wildcards.row)
+        return [self.arm.format(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio) + "/rate.json"] if searched else []
+
+    def rate_option(self, wildcards: Wildcards, input: Any) -> str:
+        """Return the option that names it; derived as the teacher's."""
+        return repeated("--rate-from", input.rate)
+
+    def first_seed(self, wildcards: Wildcards) -> int:
+        """Return the seed that learning rates are searched with."""
+        return self.experiment.seeds[0]
+
+    def on_first_seed(self, ask: Callable[[Wildcards], str | list[str]]) -> Callable[[Wildcards], str | list[str]]:
+        """Return a function of a cell's wildcards as one of an arm's, which have no seed."""
+
+        def asked(wildcards: Wildcards) -> str | list[str]:
+            seed = str(self.first_seed(wildcards))
+            cell: Any = SimpleNamespace(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio, seed=seed)
+            found = ask(cell)
+            return self._filled(found, cell) if isinstance(found, str) else found
+
+        return asked
+
+    def search_folder(self, wildcards: Wildcards) -> str:
+        """Return where a search keeps its candidates while it runs; not an output, for the same reason as a tuning's."""
+        return self.arm.format(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio) + "/search"
+
+    def search_time(self, wildcards: Wildcards, attempt: int) -> int:
+        """Return the minutes of a search: a tuning's for each candidate."""
+        search = self.experiment.search_of(wildcards.model, wildcards.row)
+        return self.time("tune")(wildcards, attempt) * (len(search.learning_rates) if search else 1)
 
     def run_folder(self, wildcards: Wildcards) -> str:
         """Return where a tuning keeps its checkpoints while it runs; not an output, for the same reason."""
