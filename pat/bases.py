@@ -75,6 +75,10 @@ def principal(moment_DD: Tensor) -> Basis:
     """Return the eigenvectors of a symmetric matrix by descending eigenvalue, each with its largest entry positive."""
     values_D, vectors_DD = torch.linalg.eigh(moment_DD)
     values_D, vectors_DD = values_D.flip(0).clamp(min=0), vectors_DD.flip(1)
-    # An eigenvector's sign is arbitrary; fixing it makes equal inputs give equal bytes whatever the eigensolver does.
-    largest_D = vectors_DD.gather(0, vectors_DD.abs().argmax(0, keepdim=True))
-    return Basis((vectors_DD * largest_D.sign()).contiguous(), values_D)
+    return Basis(signed(vectors_DD), values_D)
+
+
+def signed(directions_DD: Tensor) -> Tensor:
+    """Return the columns with their largest entry positive: a direction's sign is arbitrary, and equal inputs shall give equal bytes."""
+    largest_1D = directions_DD.gather(0, directions_DD.abs().argmax(0, keepdim=True))
+    return (directions_DD * largest_1D.sign()).contiguous()

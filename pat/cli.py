@@ -24,6 +24,9 @@ Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")]
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from")]
+CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
+MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads; results depend on them in the last digit")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory, the unpruned model always in the same run.")
@@ -144,25 +147,42 @@ def prune(
     align: Align = "auto",
     settings: Annotated[str, typer.Option(help="how sizes are found (size, protect_first, protect_last), as JSON or a file")] = "{}",
     calibration: Annotated[Path | None, typer.Option(help="JSONL of text or instructions, for pruners that measure on text")] = None,
-    calibration_tokens: Annotated[int | None, typer.Option(min=1, help="how much of it; as much as the pruner's paper by default")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; results depend on them in the last digit")] = 1,
+    calibration_tokens: CalibrationTokens = None,
+    device: MeasuringDevice = "auto",
+    threads: Threads = 1,
     seed: Seed = 0,
     log: Log = None,
 ) -> None:
     """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
     log_to(log)
     from pat.calibration import Calibration
-    from pat.device import resolve_device
     from pat.pruning import prune as run
     from pat.settings import PruneSettings, load
 
     if align != "auto" and not (align.isdigit() and int(align) > 0):
         raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
-    text = Calibration(calibration, calibration_tokens, seed, resolve_device(device)) if calibration else None
+    text = Calibration(calibration, calibration_tokens, seed, _resolved(device)) if calibration else None
     run(base, pruner, ratio, "auto" if align == "auto" else int(align), out, text, threads, load(PruneSettings, settings))
+
+
+@app.command()
+def rotate(
+    base: Base,
+    basis: Annotated[str, typer.Option(help="pca or gradient")],
+    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to measure on")],
+    out: Out,
+    calibration_tokens: CalibrationTokens = None,
+    device: MeasuringDevice = "auto",
+    threads: Threads = 1,
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Put a model into a basis whose leading directions matter most; writes a stock model that computes the same."""
+    log_to(log)
+    from pat.calibration import Calibration
+    from pat.rotate import rotate as run
+
+    run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads)
 
 
 @app.command()
@@ -221,6 +241,15 @@ def benchmark_tune(
 
     checked = load(TuningBenchmark, settings)
     run(shape_of(shape), checked.model_copy(update={"compile": checked.compile or compile_}), seed, out)
+
+
+def _resolved(device: str) -> str:
+    """Return the device of a measuring job."""
+    from pat.device import resolve_device
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
+    return resolve_device(device)
 
 
 def main() -> None:

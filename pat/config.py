@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pat.artefacts import read_json, write_json
 
 PAT_CONFIG_NAME = "pat_config.json"
 
 Variant = Literal["paper", "release"]
+Basis = Literal["native", "pca", "gradient"]
 CHOICES = {
     "variant": ("paper", "release"),
+    "basis": get_args(Basis),
     "mask": ("trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"),
     "closing": ("gradual", "at-once"),
     "count": ("centre", "loss"),
@@ -29,7 +31,8 @@ class PatConfig:
 
     `variant="paper"` starts from D = I (v = 0, orthogonal L0 and L1) and normalises both factors; `variant="release"` follows the
     authors' code: scale over the output channels, L1 = 0, Kaiming L0, their count and identity losses, membership at 0.8 of the
-    milestone. In both, exactly `width` channels survive (method section 8). Raises ValueError on a value that cannot be.
+    milestone. In both, exactly `width` channels survive (method section 8). `basis` says which one the base is in: `pat rotate` puts it
+    there, and tuning and merging refuse a base that is in another. Raises ValueError on a value that cannot be.
     """
 
     pruning_ratio: float
@@ -37,6 +40,7 @@ class PatConfig:
     align: int | Literal["auto"] = "auto"
     hio_rank: int | Literal["dense"] = 200
     variant: Variant = "paper"
+    basis: Basis = "native"
     mask: Mask = "trained"
     closing: Literal["gradual", "at-once"] = "gradual"
     count: Literal["centre", "loss"] | None = None

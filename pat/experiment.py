@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator
 
 from pat.benchmark.settings import BenchmarkSettings
+from pat.config import Basis
 from pat.errors import UserError
 from pat.extends import resolved
-from pat.methods import METHODS, Method
+from pat.methods import MASKED_TUNERS, METHODS, Method
 from pat.settings import (
     CountOrZero,
     EvaluationSettings,
@@ -139,6 +140,10 @@ class Experiment(Settings):
     def search_of(self, model: str, row: str) -> SearchSettings | None:
         """Return how a row's learning rate is searched; None where the file gives it, or the row tunes nothing of its own."""
         return None if self.method(row).order == "tune-prune" else self.tune_job(model, row).tuning.search
+
+    def basis_of(self, model: str, row: str) -> Basis:
+        """Return the basis that a row's base is put into before tuning; native where its tuner has no mask."""
+        return self.tune_job(model, row).pat.basis if self.method(row).tuner in MASKED_TUNERS else "native"
 
     def ratios_of(self, row: str) -> tuple[float, ...]:
         """Return the ratios that a row runs at: 0 alone where it does not prune."""

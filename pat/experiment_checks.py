@@ -33,7 +33,7 @@ from pat.width import target_width
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
-RESERVED_MODELS = ("data", "models", "tables", "figures", "logs", "benchmark", "benchmarks", "text")
+RESERVED_MODELS = ("data", "models", "rotated", "tables", "figures", "logs", "benchmark", "benchmarks", "text")
 RESERVED_EXPERIMENTS = ("reference",)
 ROW_COLUMNS = ("ratio", "method", "label", "mode")  # they name a row in the CSV of every table
 SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
@@ -90,6 +90,9 @@ def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
     for row, method in methods.items():
         if method.pruner is None and _part(rows, row).get("prune"):
             yield f"methods.{row}.prune: has no effect: the method {method.name!r} has no pruner; remove it"
+    for row, method in methods.items():
+        if method.tuner not in MASKED_TUNERS and _part(rows, row, "pat").get("basis"):
+            yield f"methods.{row}.pat.basis: has no effect: the method {method.name!r} trains no mask; remove it"
     if TUNED_ROW in methods and methods[TUNED_ROW].name != TUNED_ROW:
         yield f"methods.{TUNED_ROW}: the row of this name must be the method {TUNED_ROW!r}, is {methods[TUNED_ROW].name!r}"
     for row in after_tuning:

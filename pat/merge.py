@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pat import artefacts, checkpoint
+from pat.basis_record import check_basis
 from pat.config import PAT_CONFIG_NAME, PatConfig
 from pat.families import family_of
 from pat.fold import Fold
@@ -41,12 +42,15 @@ logger = logging.getLogger(__name__)
 def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
     """Write the merged checkpoint to `out` and return its record, which is `merge.json`.
 
-    Raises UserError where base or adapter is incomplete, changed, of an unknown architecture or does not fit the other.
+    Raises UserError where base or adapter is incomplete, changed, of an unknown architecture or does not fit the other, the basis
+    included.
     """
     for folder in (base, adapter):
         artefacts.check_if_listed(folder)
     config = checkpoint.load_config(base)
     fold, pat_config = fold_of(adapter, config)
+    if pat_config is not None:
+        check_basis(base, pat_config.basis)
     with artefacts.new_folder(out) as folder:
         write_folded(base, folder, fold, "merge")
         fold.check_all_used()

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from pat.config import Mask
+from pat.config import Basis, Mask
 from pat.errors import UserError
 
 
@@ -145,6 +145,7 @@ class PatSettings(Settings):
 
     hio_rank: CountOrZero | Literal["dense"] = 200
     variant: Literal["paper", "release"] = "paper"
+    basis: Basis = Field(default="native", exclude_if=_is("native"), description="that the base is rotated into")
     mask: Mask = "trained"
     closing: Literal["gradual", "at-once"] = Field(default="gradual", exclude_if=_is("gradual"), description="of a fixed mask")
     count: Literal["centre", "loss"] | None = Field(default=None, description="None: as the variant does")

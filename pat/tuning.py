@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
 
 from pat import artefacts, checkpoint
+from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.config import MEASURED_MASKS, PatConfig
 from pat.device import peak_memory_gib, resolve_device
@@ -63,11 +64,13 @@ def train(
     """Return the trainer once it is done and the trained model; a job that was killed goes on from the newest checkpoint in `run_dir`.
 
     Raises UserError on an unknown tuner, a ratio that does not fit it, a teacher without distillation or the other way round, broken
-    inputs, or a schedule too short for the mask.
+    inputs, a base in another basis than the settings say, or a schedule too short for the mask.
     """
     _check_arguments(tuner, ratio)
     _check_teacher(teacher, job.tuning)
     artefacts.check_if_listed(base)
+    if tuner.startswith("pat"):
+        check_basis(base, job.pat.basis)
     torch.set_num_threads(job.tuning.threads)
     device = resolve_device(job.tuning.device)
     set_seed(seed)

@@ -74,6 +74,35 @@ rule fetch_model:
         "pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out} --log {log}"
 
 
+rule rotate:
+    input:
+        base=plan.base,
+        text=plan.calibration_file(),
+    output:
+        f"{plan.rotated}/{MANIFEST}",
+    log:
+        f"{RESULTS}/logs/rotate/{{model}}/{{basis}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/rotate/{{model}}/{{basis}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        basis="pca|gradient",
+    threads: plan.rotating_threads
+    resources:
+        gpu=plan.gpu("prune"),
+        mem_mb=plan.memory("prune"),
+        runtime=plan.time("prune"),
+    params:
+        base=subpath(input.base, parent=True),
+        out=subpath(output[0], parent=True),
+        device=plan.rotating_device,
+        threads=plan.rotating_threads,
+    message:
+        "put {wildcards.model} into the {wildcards.basis} basis, seed {wildcards.seed}"
+    shell:
+        "pat rotate --base {params.base} --basis {wildcards.basis} --calibration {input.text} --device {params.device}"
+        " --threads {params.threads} --seed {wildcards.seed} --out {params.out} --log {log}"
+
+
 rule fetch:
     """All that needs a network, so that a login node can do it before the compute nodes start."""
     input:

@@ -28,6 +28,7 @@ class Wildcards(Protocol):
     seed: str
     name: str
     shape: str
+    basis: str
 
 
 Source = InstructSource | TaskSource | TextSource
@@ -71,6 +72,7 @@ class Plan:
         self.data = f"{self.results}/data"
         self.world = f"{self.data}/world"
         self.base = f"{self.results}/models/{{model}}/{MANIFEST}"
+        self.rotated = f"{self.results}/rotated/{{model}}/{{basis}}/seed{{seed}}"
         self.cell = f"{self.results}/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
         self.arm = f"{self.results}/{{model}}/{{row}}/{{ratio}}"
         self.tuned_cell = f"{self.results}/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
@@ -232,9 +234,24 @@ class Plan:
     # cells
 
     def tuning_base(self, wildcards: Wildcards) -> str:
-        """Return the manifest of what a row tunes: the base, or the pruned base where the method prunes first."""
-        prunes_first = self.experiment.method(wildcards.row).order == "prune-tune"
-        return f"{self.cell}/pruned/{MANIFEST}" if prunes_first else self.base
+        """Return the manifest of what a row tunes: the base, the base in the row's basis, or the pruned base where it prunes first."""
+        if self.experiment.method(wildcards.row).order == "prune-tune":
+            return f"{self.cell}/pruned/{MANIFEST}"
+        basis = self.experiment.basis_of(wildcards.model, wildcards.row)
+        return self.base if basis == "native" else self.rotated.replace("{basis}", basis) + f"/{MANIFEST}"
+
+    def _row_in_basis(self, wildcards: Wildcards) -> Any:
+        """Return the wildcards of the first row that tunes a model in a basis: its settings say where the basis is measured."""
+        rows = (row for row in self.experiment.methods if self.experiment.basis_of(wildcards.model, row) == wildcards.basis)
+        return SimpleNamespace(model=wildcards.model, row=next(rows))
+
+    def rotating_threads(self, wildcards: Wildcards) -> int:
+        """Return the threads that a basis is measured with."""
+        return self.tune_threads(self._row_in_basis(wildcards))
+
+    def rotating_device(self, wildcards: Wildcards) -> str:
+        """Return where a basis is measured."""
+        return self.tuning_device(self._row_in_basis(wildcards))
 
     def teacher(self, wildcards: Wildcards) -> list[str]:
         """Return the manifest of the tuned, unpruned model that a row distils from; none where it learns from the data alone."""
@@ -321,8 +338,10 @@ class Plan:
 
     def step_records(self, wildcards: Wildcards) -> str:
         """Return the records of the merges and prunings that made a cell's model, in their order, as options."""
+        basis = self.experiment.basis_of(wildcards.model, wildcards.row)
+        rotation = [] if basis == "native" else [self.rotated.replace("{basis}", basis) + "/rotation.json"]
         steps = {
-            "tune": [f"{self.cell}/merged/merge.json"],
+            "tune": [*rotation, f"{self.cell}/merged/merge.json"],
             "prune-tune": [f"{self.cell}/pruned/prune.json", f"{self.cell}/merged/merge.json"],
             "tune-prune": [f"{self.tuned_cell}/merged/merge.json", f"{self.cell}/merged/prune.json"],
         }
