@@ -30,7 +30,7 @@ def temperature(step: int, milestone_step: int) -> float:
 
 def offset(step: int, milestone_step: int) -> float:
     """β(s) = 1/2 − s/s0 for s < s0/2, 0 after (paper, equation of the gate)."""
-    return max(0.5 - step / milestone_step, 0.0)
+    return 0.0 if step >= milestone_step else max(0.5 - step / milestone_step, 0.0)
 
 
 def gate(proxy_D: Tensor, temperature: Tensor | float, offset: Tensor | float) -> Tensor:

@@ -90,6 +90,19 @@ def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio
     assert plan.step_records(job(row)) == " ".join(f"--step results/smoke/tiny/{step}" for step in steps)
 
 
+def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["methods"]["turned"] = {"method": "pat", "label": "turned", "pat": {"basis": "pca"}, "tuning": {"threads": 2, "device": "cpu"}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    rotated = "rotated/{model}/pca/seed{seed}"
+    assert plan.tuning_base(job("turned")) == f"results/smoke/{rotated}/manifest.json"
+    assert plan.tuning_base(job("pat")) == "results/smoke/models/{model}/manifest.json"
+    steps = ["rotated/tiny/pca/seed0/rotation.json", "tiny/turned/0.5/seed0/merged/merge.json"]
+    assert plan.step_records(job("turned")) == " ".join(f"--step results/smoke/{step}" for step in steps)
+    turning: Any = SimpleNamespace(model="tiny", basis="pca", seed="0")
+    assert (plan.rotating_threads(turning), plan.rotating_device(turning)) == (2, "cpu")
+
+
 def test_a_distilled_row_waits_for_the_tuned_model_and_others_for_nobody() -> None:
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     raw["tuning"]["distillation"] = {}
@@ -203,6 +216,7 @@ def test_an_experiment_draws_the_figures_it_names_or_all_it_has_data_for() -> No
     assert everything == [
         "accuracy", "methods", "trainable", "memory", "speedup", "gate",
         "health/tiny/pat/0.5/seed0/health", "health/tiny/pat-dora/0.5/seed0/health",
+        "health/tiny/pat-gradient/0.5/seed0/health",
     ]  # fmt: skip
     assert Plan(smoke(figures=["gate", "methods"])).figure_files() == [f"results/smoke/figures/{name}.png" for name in ("gate", "methods")]
     assert "results/smoke/figures/speedup.png" not in Plan(smoke(benchmark=None)).figure_files()
