@@ -15,7 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat.errors import UserError
 from pat.experiment import Experiment, load_experiment
-from pat.methods import METHODS
 from pat.width import target_width
 
 SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
@@ -266,7 +265,7 @@ def test_a_name_that_is_taken_is_one_safe_step_of_a_path(name: str) -> None:
 def test_the_grid_is_models_by_rows_by_ratios_by_seeds() -> None:
     raw = SMOKE | {"seeds": [3, 1], "ratios": [0.25, 0.5]}
     cells = loaded(raw).cells()
-    pruning = [row for row in SMOKE["methods"] if METHODS[row].prunes]
+    pruning = [row for row in SMOKE["methods"] if loaded(raw).method(row).prunes]
     assert len(cells) == 2 * (2 * len(pruning) + len(SMOKE["methods"]) - len(pruning))
     assert len({cell.path for cell in cells}) == len(cells)
     assert str(cells[0].path) == "tiny/lora/0/seed3"
@@ -327,7 +326,7 @@ def test_distillation_is_every_rows_but_the_teachers_and_the_tables_say_whose() 
     experiment = loaded(raw)
     found = {row: experiment.tune_job("tiny", row).tuning.distillation for row in experiment.methods}
     settings = {row: (it.weight, it.temperature) for row, it in found.items() if it}
-    assert settings == {"pat": (0.25, 2.0), **dict.fromkeys(("pat-dora", "channel-magnitude-pft", "again"), (0.25, 1.0))}
+    assert settings == {"pat": (0.25, 2.0), **dict.fromkeys(("pat-dora", "pat-gradient", "channel-magnitude-pft", "again"), (0.25, 1.0))}
     labels = {row: experiment.label(row) for row in experiment.methods}
     assert {row for row, label in labels.items() if label.endswith(", distilled")} == set(settings)
     assert (labels["pat"], labels["dora"], labels["channel-magnitude-ftp"]) == ("PAT, distilled", "DoRA, data alone", "Channel magnitude")
