@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError
 
 from pat.benchmark.settings import BenchmarkSettings
 from pat.config import Basis
@@ -46,6 +46,18 @@ ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "
 """Tuning keys that exclude each other: the one that is given later replaces the other."""
 
 
+def _once(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the values if each is there once. Raises ValueError that names those that are not."""
+    written = [f"{value:g}" for value in values]
+    if twice := sorted({text for text in written if written.count(text) > 1}):
+        raise ValueError(f"must name each value once; {', '.join(twice)} stands there more often")
+    return values
+
+
+Seeds = Annotated[tuple[CountOrZero, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
+Ratios = Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(_once)]
+
+
 class PhaseResources(Settings):
     """What the scheduler sets aside for one job of a phase. Never changes a number in a table."""
 
@@ -75,6 +87,7 @@ class Row(Settings):
     lora: dict[str, object] = {}
     pat: dict[str, object] = {}
     prune: dict[str, object] = {}
+    seeds: Annotated[Seeds, Field(description="those of the experiment that the row runs with; None: all")] | None = None
     factors: dict[str, Factor] = Field(default={}, description="the row's place in the experiment's ablation tables")
 
 
@@ -99,8 +112,8 @@ class Experiment(Settings):
 
     name: str
     root: Annotated[str, Field(min_length=1, description="folder that relative paths below start from")] = "."
-    seeds: Annotated[tuple[CountOrZero, ...], Field(strict=False, min_length=1)]
-    ratios: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False)] = ()
+    seeds: Seeds
+    ratios: Ratios = ()
     models: Annotated[dict[str, ModelSource], Field(min_length=1)]
     methods: Annotated[dict[str, Row | None], Field(min_length=1)]
     data: Data
@@ -112,14 +125,6 @@ class Experiment(Settings):
     benchmark: BenchmarkSettings | None = None
     figures: Annotated[tuple[Figure, ...], Field(strict=False)] | None = Field(default=None, description="None: all there is data for")
     resources: Resources = Resources()
-
-    @field_validator("seeds", "ratios")
-    @classmethod
-    def _no_duplicates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        written = [f"{value:g}" for value in values]
-        if twice := sorted({text for text in written if written.count(text) > 1}):
-            raise ValueError(f"must name each value once; {', '.join(twice)} stands there more often")
-        return values
 
     def row(self, name: str) -> Row:
         """Return a row's overrides; `name:` alone in the file means none."""
@@ -149,12 +154,16 @@ class Experiment(Settings):
         """Return the ratios that a row runs at: 0 alone where it does not prune."""
         return self.ratios if self.method(row).prunes else (0.0,)
 
+    def seeds_of(self, row: str) -> tuple[int, ...]:
+        """Return the seeds that a row runs with: the experiment's, or its own of these."""
+        return self.row(row).seeds or self.seeds
+
     def cells(self) -> list[Cell]:
         """Return the whole grid, in the order of the file."""
         return [
             Cell(model, row, self.method(row), ratio, seed)
             for model, row in product(self.models, self.methods)
-            for ratio, seed in product(self.ratios_of(row), self.seeds)
+            for ratio, seed in product(self.ratios_of(row), self.seeds_of(row))
         ]
 
     def tune_job(self, model: str, row: str) -> TuneJob:

@@ -42,7 +42,7 @@ SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 def check_grid(raw: Mapping[str, Any]) -> list[str]:
     """Return what is wrong between the fields of a raw experiment file, one line a problem."""
-    checks = (_names, _rows, _teachers, _searches, _tables, _data, _overrides, _widths, _depths, _sizes, _benchmark, _figures)
+    checks = (_names, _rows, _seeds, _teachers, _searches, _tables, _data, _overrides, _widths, _depths, _sizes, _benchmark, _figures)
     return list(dict.fromkeys(problem for check in checks for problem in check(raw)))
 
 
@@ -113,6 +113,28 @@ def _labels(raw: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[s
         if first := taken.get((shown(label), method.mode)):
             yield f"methods.{row}: is called {shown(label)} in the tables, as is {first!r}: give it a label of its own"
         taken.setdefault((shown(label), method.mode), row)
+
+
+def _seeds(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check that rows run with seeds of the experiment, and with those of the tuned row where they need its models."""
+    rows, every = _part(raw, "methods"), _list(raw.get("seeds"))
+    of_row = {row: _list(_part(rows, row).get("seeds")) or every for row in rows}
+    for row, own in of_row.items():
+        if unknown := [seed for seed in own if seed not in every]:
+            yield f"methods.{row}.seeds: {shown(unknown)} is not allowed: must be among the experiment's seeds, {shown(every)}"
+    tuned = of_row.get(TUNED_ROW, every)
+    for row, method in _methods(raw).items():
+        needs_tuned = method.order == "tune-prune" or distils(row, method, _part(raw, "tuning"), _part(rows, row, "tuning"))
+        lacking = [seed for seed in of_row[row] if seed in every and seed not in tuned]
+        if needs_tuned and lacking:
+            yield (
+                f"methods.{row}.seeds: {shown(lacking)} is not allowed: the row needs the model of the row {TUNED_ROW!r} of the same seed, "
+                f"which runs with {shown(tuned)}"
+            )
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _tables(raw: Mapping[str, Any]) -> Iterator[str]:

@@ -55,6 +55,15 @@ def test_seeds_that_disagree_take_the_word_away(tmp_path: Path) -> None:
     assert line["verdict"] == "no difference shown"
 
 
+def test_a_row_of_fewer_seeds_is_compared_over_those_that_the_reference_has_too(tmp_path: Path) -> None:
+    contents = [row("pat", 0.25, right, seed) for seed, right in enumerate((POOR, GOOD, GOOD))]
+    frame, text = compared(tmp_path, [*contents, row("llm-pruner-pft", 0.25, GOOD, seed=0)])
+    (line,) = frame.to_dict("records")
+    assert (line["mean"], line["reference_mean"], line["seeds"]) == (90.0, 40.0, 1)
+    assert pd.isna(line["seeds_low"])
+    assert "| – | 1 | 50 : 0 |" in text and "Of one seed, a word compares two models" in text
+
+
 def test_an_item_counts_once_over_all_seeds(tmp_path: Path) -> None:
     """Four items over three seeds: better on two seeds and worse on one; the same; worse on all; right and wrong by turns."""
     pat, other = (("0010", "0010", "1010"), ("1000", "1001", "0000"))

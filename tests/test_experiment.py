@@ -68,6 +68,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("seeds", value=[0, -1]), "seeds.1: -1 is not allowed: must be greater than or equal to 0"),
     (changed("seeds", value=[0, 1, 0]), "seeds: [0, 1, 0] is not allowed: must name each value once; 0 stands there"),
     (changed("seeds", value=...), "seeds: is required"),
+    (changed("methods", "pat", value={"seeds": []}), "methods.pat.seeds: [] is not allowed"),
+    (changed("methods", "pat", value={"seeds": [0, 0]}), "methods.pat.seeds: [0, 0] is not allowed: must name each value once"),
+    (
+        changed("methods", "pat", value={"seeds": [1, 0]}) | {"seeds": [0, 2]},
+        "methods.pat.seeds: [1] is not allowed: must be among the experiment's seeds, [0, 2]",
+    ),
+    (
+        changed("methods", "lora", value={"seeds": [2]}) | {"seeds": [0, 1, 2]},
+        "methods.channel-magnitude-ftp.seeds: [0, 1] is not allowed: the row needs the model of the row 'lora' of the same seed, which runs "
+        "with [2]",
+    ),
+    (
+        changed("methods", value={"lora": {"seeds": [0]}, "pat": {"seeds": [1], "tuning": {"distillation": {}}}}) | {"seeds": [0, 1]},
+        "methods.pat.seeds: [1] is not allowed: the row needs the model of the row 'lora' of the same seed, which runs with [0]",
+    ),
     (changed("ratios", value=[1.0]), "ratios.0: 1.0 is not allowed: must be less than 1"),
     (changed("ratios", value=[0]), "ratios.0: 0 is not allowed: must be greater than 0"),
     (changed("ratios", value=["much"]), 'ratios.0: "much" is not allowed: must be a valid number'),
@@ -269,6 +284,12 @@ def test_the_grid_is_models_by_rows_by_ratios_by_seeds() -> None:
     assert len(cells) == 2 * (2 * len(pruning) + len(SMOKE["methods"]) - len(pruning))
     assert len({cell.path for cell in cells}) == len(cells)
     assert str(cells[0].path) == "tiny/lora/0/seed3"
+
+
+def test_a_row_may_run_with_some_of_the_seeds() -> None:
+    experiment = loaded(changed("methods", "pat", value={"seeds": [1, 4]}) | {"seeds": [3, 4, 1]})
+    found = {row: [cell.seed for cell in experiment.cells() if cell.row == row] for row in ("lora", "pat")}
+    assert found == {"lora": [3, 4, 1], "pat": [1, 4]}
 
 
 def test_ratios_may_share_a_width_where_no_row_narrows_the_model() -> None:

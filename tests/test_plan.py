@@ -131,6 +131,21 @@ def test_a_searched_arm_waits_for_its_search_on_the_first_seed() -> None:
     assert plan.rate(job("dora", "0")) == plan.rate(job("channel-magnitude-ftp")) == Plan(smoke()).rate(job()) == []
 
 
+def test_a_row_of_fewer_seeds_searches_on_its_own_first_and_has_no_file_of_the_others() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"seeds": [3, 0, 1]}
+    del raw["tuning"]["learning_rate"]
+    raw["tuning"]["search"] = {"learning_rates": [1e-3, 1e-2]}
+    raw["methods"]["pat"] = {"seeds": [1, 0]}
+    plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="pat", ratio="0.5")
+    assert (plan.first_seed(arm), plan.on_first_seed(lambda cell: [cell.seed])(arm)) == (1, ["1"])
+    assert [path for path in plan.cell_files("cell.json") if "/pat/" in path] == [
+        f"results/smoke/tiny/pat/0.5/seed{n}/cell.json" for n in (1, 0)
+    ]
+    assert [path for path in plan.figure_files() if "/pat/" in path] == [
+        f"results/smoke/figures/health/tiny/pat/0.5/seed{n}/health.png" for n in (1, 0)
+    ]
+
+
 def test_the_corpus_is_no_held_out_text() -> None:
     plan = Plan(smoke())
     assert plan.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]

@@ -113,7 +113,16 @@ def test_holes_in_the_grid_are_dashes(tmp_path: Path) -> None:
     by_row = {row[0]: row[3:] for row in rows_of(text)[3:]}
     assert by_row["0 %"][1] == "–"
     assert by_row["25 %"][0] == "–"
-    assert "Seeds: 2, except LoRA at 0 % on other: 1; PAT at 50 % on tiny: 1." in text
+    assert "Seeds: 2, except 1 of LoRA at 0 % on other; PAT at 50 % on tiny." in text
+
+
+def test_rows_of_fewer_seeds_are_named_with_their_number_below_every_table(tmp_path: Path) -> None:
+    contents = [cell("lora", 0.0, seed=seed) for seed in range(3)] + [cell("pat", ratio) for ratio in (0.25, 0.5)]
+    contents += [cell("slicegpt-pft", 0.5, seed=seed) for seed in (0, 2)]
+    out = tables_of(tmp_path, contents)
+    note = "Seeds: 3, except 1 of PAT at 25 % and 50 %, and 2 of SliceGPT P→FT at 50 %."
+    for name in ("table1", "per_task_tiny", "perplexity", "sizes"):
+        assert note in (out / f"{name}.md").read_text(), name
 
 
 def test_a_cell_without_all_tasks_has_no_mean(tmp_path: Path) -> None:

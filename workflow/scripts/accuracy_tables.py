@@ -141,7 +141,7 @@ def caption(grid: Grid) -> str:
 
 
 def interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Say what stands behind ± and which rows have fewer seeds than the experiment has."""
+    """Say what stands behind ± and how many seeds there are."""
     estimates = {(model, row): grid.mean(model, row) for model in models for row in rows}
     sources = {value.source for value in estimates.values() if value is not None}
     notes = []
@@ -154,15 +154,24 @@ def interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> li
             "form, never taken as 0); "
             "it says nothing of how other seeds would do."
         )
-    fewer = [
-        f"{row.name} at {percent(row.ratio)} on {model}: {value.seeds}"
-        for (model, row), value in estimates.items()
-        if value is not None and value.seeds < len(grid.seeds)
-    ]
-    notes.append(f"Seeds: {len(grid.seeds)}" + (f", except {'; '.join(fewer)}." if fewer else "."))
+    notes.append(seed_note(len(grid.seeds), {place: value.seeds for place, value in estimates.items() if value is not None}))
     if any(value is None for value in estimates.values()):
         notes.append(f"{HOLE}: not run, or without all of the tasks.")
     return notes
+
+
+def seed_note(seeds: int, found: Mapping[tuple[str, Row], int]) -> str:
+    """Say how many seeds there are, and which models and rows have fewer; `found` is theirs."""
+    several = len({model for model, _ in found}) > 1
+    ratios: dict[tuple[int, str, str], list[str]] = {}
+    for (model, row), number in found.items():
+        if number < seeds:
+            ratios.setdefault((number, row.name, f" on {model}" if several else ""), []).append(percent(row.ratio))
+    by_number: dict[int, list[str]] = {}
+    for (number, name, place), at in ratios.items():
+        by_number.setdefault(number, []).append(f"{name} at {' and '.join(at)}{place}")
+    exceptions = [f"{number} of {'; '.join(names)}" for number, names in sorted(by_number.items())]
+    return f"Seeds: {seeds}, except {', and '.join(exceptions)}." if exceptions else f"Seeds: {seeds}."
 
 
 def chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list[str]:

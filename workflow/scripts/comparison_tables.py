@@ -58,7 +58,7 @@ def comparisons(grid: Grid, reference: str | None = None) -> tuple[Layout, pd.Da
     body = [_entries(it, p_value) for it, p_value in zip(found, corrected, strict=True)]
     frame = pd.DataFrame([_record(it, p_value) for it, p_value in zip(found, corrected, strict=True)])
     header = ["Model", "Pruned", "Method", "Mode", "mean", "compared with", "mean", "Δ", "95 % over items", "95 % over seeds",
-              "better : worse", "p", "p, Holm", "Δ is"]  # fmt: skip
+              "seeds", "better : worse", "p", "p, Holm", "Δ is"]  # fmt: skip
     return Layout(_caption(grid), header, body, text_columns=4, notes=_notes(found)), frame
 
 
@@ -98,7 +98,8 @@ def _entries(it: Compared, corrected: float) -> list[str]:
     return [
         it.pair.model, percent(row.ratio), row.label, row.mode, f"{POINTS * it.ours:.1f}", f"{other.name} at {percent(other.ratio)}",
         f"{POINTS * it.theirs:.1f}", signed(POINTS * it.difference), _interval(it.over_items), _interval(it.over_seeds),
-        f"{it.test.ours_better} : {it.test.theirs_better}", p_text(it.test.p_value), p_text(corrected), it.verdict(corrected),
+        str(len(it.seeds)), f"{it.test.ours_better} : {it.test.theirs_better}", p_text(it.test.p_value), p_text(corrected),
+        it.verdict(corrected),
     ]  # fmt: skip
 
 

@@ -272,8 +272,8 @@ class Plan:
         return repeated("--rate-from", input.rate)
 
     def first_seed(self, wildcards: Wildcards) -> int:
-        """Return the seed that learning rates are searched with."""
-        return self.experiment.seeds[0]
+        """Return the seed that a row's learning rate is searched with."""
+        return self.experiment.seeds_of(wildcards.row)[0]
 
     def on_first_seed(self, ask: Callable[[Wildcards], str | list[str]]) -> Callable[[Wildcards], str | list[str]]:
         """Return a function of a cell's wildcards as one of an arm's, which have no seed."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from accuracy_tables import percent, perplexity
+from accuracy_tables import percent, perplexity, seed_note
 from cells import Cell, models_of, rows_of
 from grid import Grid, texts_of
 from layouts import HOLE, Layout
@@ -48,9 +48,16 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
         f"{grid.cells[0].experiment}: perplexity of held-out text, lower is better. Those a UTF-8 byte compare between tokenizers, "
         "those a token do not.",
         ["Pruned", "Method", "Mode", *(f"{model}, {text}, a {unit}" for model, text, unit in columns)],
-        body, text_columns=3, notes=[note],
+        body, text_columns=3, notes=[note, *_fewer_seeds(grid)],
     )  # fmt: skip
     return layout, pd.DataFrame(frames)
+
+
+def _fewer_seeds(grid: Grid) -> list[str]:
+    """Say which rows have fewer seeds than others, nothing where all have as many."""
+    members = {(model, row): len(grid.members(model, row)) for model in models_of(grid.cells) for row in rows_of(grid.cells)}
+    found = {place: number for place, number in members.items() if number}
+    return [seed_note(len(grid.seeds), found)] if len(set(found.values())) > 1 else []
 
 
 def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
@@ -67,7 +74,7 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
         "embedding and head. logit gap: largest difference between the logits before and after the merge."
     )
     has_range = any(RANGE in entry for entries in body for entry in entries[SIZE_TEXTS:])
-    notes = ["A range: the seeds differ."] if has_range else []
+    notes = [*(["A range: the seeds differ."] if has_range else []), *_fewer_seeds(grid)]
     return Layout(caption, header, body, text_columns=SIZE_TEXTS, notes=notes), pd.DataFrame(frames)
 
 
