@@ -37,6 +37,12 @@ class JsonFile(Settings):
     path: Text
 
 
+class JsonRows(JsonFile):
+    """A local file of instructions or texts, or a share of it drawn with the seed."""
+
+    fraction: Share = 1.0
+
+
 class TextFile(Settings):
     """A local plain text file."""
 
@@ -90,9 +96,9 @@ class Tasks(Settings):
     of: Annotated[dict[str, Annotated[JsonFile | Release | HubTask, Field(discriminator="source")]], Field(min_length=1)]
 
 
-InstructSource = Annotated[World | JsonFile | Hub | Tasks, Field(discriminator="source")]
+InstructSource = Annotated[World | JsonRows | Hub | Tasks, Field(discriminator="source")]
 TaskSource = Annotated[World | JsonFile | Release | HubTask, Field(discriminator="source")]
-TextSource = Annotated[World | JsonFile | TextFile | Hub, Field(discriminator="source")]
+TextSource = Annotated[World | JsonRows | TextFile | Hub, Field(discriminator="source")]
 
 
 def parts(source: Settings) -> list[Settings]:

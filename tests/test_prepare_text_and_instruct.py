@@ -102,12 +102,16 @@ def test_rows_with_nothing_to_learn_are_left_out_and_counted(tmp_path: Path) -> 
     assert "3 rows; left out 1" in said
 
 
-def test_the_fraction_of_a_hub_set_is_drawn_with_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows(*_: object) -> Iterator[Record]:
-        return (Record(f"row {number}", {"instruction": f"i{number}", "response": "r"}) for number in range(100))
+@pytest.mark.parametrize("kind", ["hub", "json"])
+def test_a_sets_fraction_is_drawn_with_the_seed(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"instruction": f"i{number}", "response": "r"} for number in range(100)]
 
-    monkeypatch.setattr(prepare_instruct, "hub_records", rows)
-    block = json.dumps({"source": "hub", "id": "some/set", "fraction": 0.25})
+    def from_hub(*_: object) -> Iterator[Record]:
+        return (Record(f"row {number}", row) for number, row in enumerate(rows))
+
+    monkeypatch.setattr(prepare_instruct, "hub_records", from_hub)
+    source = {"source": "hub", "id": "some/set"} if kind == "hub" else json.loads(written(tmp_path / "a.jsonl", rows))
+    block = json.dumps({**source, "fraction": 0.25})
     drawn = []
     for seed in (1, 1, 2):
         prepare_instruct.prepare(block, seed, tmp_path / "out.jsonl")

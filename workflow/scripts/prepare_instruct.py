@@ -12,12 +12,12 @@ from pat.artefacts import write_jsonl
 from pat.errors import UserError
 from pat.prompts import lettered_question, letters
 from pat.settings import Settings
-from pat.sources import Hub, JsonFile, Tasks
+from pat.sources import Hub, JsonRows, Tasks
 from preparation import command_line
 from prepare_task import task_items
 from source_records import Record, hub_records, json_records, parse_source
 
-KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile, "tasks": Tasks}
+KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "tasks": Tasks}
 OUTPUT_NAMES = ("output", "response")  # Alpaca's name and LaMini's
 
 
@@ -32,12 +32,12 @@ def instruct_row(record: Record) -> dict[str, str] | None:
     return {"instruction": instruction, "input": record.text("input", default=""), "output": output}
 
 
-def source_records(source: Hub | JsonFile, seed: int) -> Iterator[Record]:
-    """Yield the source's records in order; of a hub data set the wanted fraction, drawn with the seed."""
-    if isinstance(source, JsonFile):
-        yield from json_records(Path(source.path))
-        return
-    records = list(hub_records(source.id, source.config, source.split, source.revision))
+def source_records(source: Hub | JsonRows, seed: int) -> Iterator[Record]:
+    """Yield the wanted fraction of the source's records, drawn with the seed, in their order."""
+    if isinstance(source, JsonRows):
+        records = list(json_records(Path(source.path)))
+    else:
+        records = list(hub_records(source.id, source.config, source.split, source.revision))
     kept = Random(seed).sample(range(len(records)), round(len(records) * source.fraction))
     yield from (records[place] for place in sorted(kept))
 
@@ -53,7 +53,7 @@ def task_rows(source: Tasks) -> Iterator[dict[str, str]]:
 def prepare(source: str, seed: int, out: Path) -> str:
     """Write the instruction set to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
-    assert isinstance(block, Hub | JsonFile | Tasks)
+    assert isinstance(block, Hub | JsonRows | Tasks)
     read = list(task_rows(block)) if isinstance(block, Tasks) else [instruct_row(record) for record in source_records(block, seed)]
     rows = [row for row in read if row is not None]
     if not rows:

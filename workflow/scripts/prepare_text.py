@@ -11,15 +11,15 @@ from pat.artefacts import write_jsonl
 from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
 from pat.settings import Settings
-from pat.sources import Hub, JsonFile, TextFile
+from pat.sources import Hub, JsonRows, TextFile
 from preparation import command_line
 from prepare_instruct import OUTPUT_NAMES, instruct_row, source_records
 from source_records import Record, opened, parse_source
 
-KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonFile, "text": TextFile}
+KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "text": TextFile}
 
 
-def documents(source: Hub | JsonFile | TextFile, seed: int) -> Iterator[str]:
+def documents(source: Hub | JsonRows | TextFile, seed: int) -> Iterator[str]:
     """Yield the source's documents; a plain text file is one. Blank ones are left out."""
     if isinstance(source, TextFile):
         with opened(Path(source.path)) as stream:
@@ -42,7 +42,7 @@ def document(record: Record) -> str:
 def prepare(source: str, seed: int, out: Path) -> str:
     """Write the documents to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
-    assert isinstance(block, Hub | JsonFile | TextFile)
+    assert isinstance(block, Hub | JsonRows | TextFile)
     texts = list(documents(block, seed))
     if not texts:
         raise UserError(f"text {block.model_dump_json()}: holds nothing but blanks")
