@@ -270,6 +270,8 @@ def _budget(raw: Mapping[str, Any], model: str, row: str, method: Method) -> str
 
 
 def _milestone(job: TuneJob, row: str) -> Iterator[str]:
+    if job.pat.closing == "at-once":
+        return
     search, fraction = job.tuning.search, job.pat.milestone_fraction
     lengths = {"max_steps": job.tuning.max_steps, "search.steps": search.steps if search else None}
     for name, steps in lengths.items():

@@ -399,3 +399,8 @@ def test_the_papers_widths(ratio: float, width: int) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.name for path in SHIPPED])
 def test_shipped_experiments_are_valid(path: Path) -> None:
     assert load_experiment(path, path.name).cells()
+
+
+def test_a_mask_that_closes_at_once_needs_no_steps_to_close() -> None:
+    row = {"tuning": {"max_steps": 1}, "pat": {"mask": "random", "closing": "at-once"}}
+    assert loaded(changed("methods", "pat", value=row)).tune_job("tiny", "pat").tuning.max_steps == 1
