@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from pat.errors import UserError
 
 MANIFEST = "manifest.json"
+HASHED_AT_ONCE = 8
+"""Files whose checksums are formed side by side; a model is written in about as many shards."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -114,7 +117,14 @@ def _remove_stale_siblings(out: Path) -> None:
 def manifest(folder: Path) -> dict[str, object]:
     """Return sizes and SHA-256 sums of all files below `folder`, the manifest itself left out."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {"files": {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}}
+    named = zip(paths, _sums(paths), strict=True)
+    return {"files": {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": found} for path, found in named}}
+
+
+def _sums(paths: Iterable[Path]) -> list[str]:
+    """Return the files' SHA-256 sums, several files at a time: a model's shards take longer than anything else that reads them."""
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        return list(pool.map(sha256, paths))
 
 
 def sha256(path: Path) -> str:
@@ -129,11 +139,12 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: no such folder")
     if not (folder / MANIFEST).exists():
         raise UserError(f"{folder}: has no {MANIFEST}: the step that makes this folder did not finish; run it again")
-    for name, expected in read_json(folder / MANIFEST)["files"].items():
-        path = folder / name
+    listed = {folder / name: expected for name, expected in read_json(folder / MANIFEST)["files"].items()}
+    for path in listed:
         if not path.is_file():
             raise UserError(f"{path}: is missing though {MANIFEST} lists it; delete {folder} and run the step that makes it again")
-        if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
+    for (path, expected), found in zip(listed.items(), _sums(listed), strict=True):
+        if path.stat().st_size != expected["bytes"] or found != expected["sha256"]:
             raise UserError(
                 f"{path}: differs from its checksum in {MANIFEST} (truncated or changed); "
                 f"delete {folder} and run the step that makes it again"

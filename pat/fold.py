@@ -68,7 +68,7 @@ class Fold:
             case Role.WRITE:
                 # A bias is a column: it is written to the stream as the weight's rows are.
                 columns = wide if wide.dim() == 2 else wide[:, None]
-                written = self._sparsified(module, columns)[index_K] * self.stream_scale
+                written = self._sparsified(module, columns)[index_K].mul_(self.stream_scale)
                 return written.reshape(index_K.numel(), *wide.shape[1:])
             case Role.READ | Role.HEAD:
                 return wide[:, index_K] if wide.dim() == 2 else wide

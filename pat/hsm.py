@@ -62,7 +62,7 @@ class LowRankOperator(Operator):
 
     def fold(self, weight_DI: Tensor) -> Tensor:
         down_RD, scale_R, up_DR = (p.detach().to(weight_DI) for p in (self.down, self.scale, self.up))
-        return weight_DI + up_DR @ (scale_R[:, None] * (down_RD @ weight_DI))
+        return torch.addmm(weight_DI, up_DR, scale_R[:, None] * (down_RD @ weight_DI))
 
     def identity_loss(self) -> Tensor:
         """‖L0·L0ᵀ − I‖ + ‖L1ᵀ·L1 − I‖, Frobenius norms (paper, identity loss), in fp32."""
@@ -84,7 +84,7 @@ class ReleaseOperator(Operator):
 
     def fold(self, weight_DI: Tensor) -> Tensor:
         down_RD, up_DR = (p.detach().to(weight_DI) for p in (self.down, self.up))
-        return weight_DI + up_DR @ (down_RD @ weight_DI)
+        return torch.addmm(weight_DI, up_DR, down_RD @ weight_DI)
 
     def identity_loss(self) -> Tensor:
         """Mean square of L0·L0ᵀ − I, as the released code has it."""

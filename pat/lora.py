@@ -31,7 +31,7 @@ class LoraUpdate:
 
     def fold(self, weight_OI: Tensor) -> Tensor:
         """W + s·B·A, and for DoRA m ⊙ (W + s·B·A) / ‖W + s·B·A‖ by rows; W's dtype."""
-        updated_OI = weight_OI + self.scaling * (self.up_OR.to(weight_OI) @ self.down_RI.to(weight_OI))
+        updated_OI = torch.addmm(weight_OI, self.up_OR.to(weight_OI), self.down_RI.to(weight_OI), alpha=self.scaling)
         if self.magnitude_O is None:
             return updated_OI
         norm_O = torch.linalg.vector_norm(updated_OI, dim=1)

@@ -79,6 +79,7 @@ def fold_of(adapter: Path, model_config: Any) -> tuple[Fold, PatConfig | None]:
         family.writes(model_config.num_hidden_layers),
         tied=bool(model_config.tie_word_embeddings),
         config=pat_config,
+        empty=True,
     )
     sparsifier.load(adapter)
     return make_fold(family, model_config, sparsifier, updates), pat_config
@@ -172,8 +173,9 @@ def _logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
 
 
 def _identity(folder: Path) -> dict[str, str]:
-    """Return the checksums of a folder's weights: what was merged, wherever it lay."""
-    listed = artefacts.manifest(folder)["files"]
+    """Return the checksums of a folder's weights: what was merged, wherever it lay. A manifest that is there has been checked."""
+    there = (folder / artefacts.MANIFEST).is_file()
+    listed = (artefacts.read_json(folder / artefacts.MANIFEST) if there else artefacts.manifest(folder))["files"]
     assert isinstance(listed, dict)
     return {name: entry["sha256"] for name, entry in listed.items() if name.endswith(".safetensors")}
 

@@ -93,6 +93,7 @@ class PatModel(PeftModelForCausalLM):
         *,
         pat_config: PatConfig,
         importance_D: Tensor | None = None,
+        empty: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, peft_config, adapter_name, **kwargs)
@@ -104,6 +105,7 @@ class PatModel(PeftModelForCausalLM):
             tied=bool(model.config.tie_word_embeddings),
             config=pat_config,
             importance_D=importance_D,
+            empty=empty,
         ).to(model.device)
         self.loss_terms: dict[str, Tensor] = {}
         self.instruct_weight = 1.0
@@ -200,7 +202,7 @@ class PatModel(PeftModelForCausalLM):
             raise UserError(f"{folder}: has no {PAT_CONFIG_NAME}; it is not the adapter of a PAT run")
         peft_config = LoraConfig.from_pretrained(str(folder))
         peft_config.inference_mode = not is_trainable
-        loaded = cls(model, peft_config, adapter_name, pat_config=PatConfig.load(folder))
+        loaded = cls(model, peft_config, adapter_name, pat_config=PatConfig.load(folder), empty=True)
         loaded.load_adapter(folder, adapter_name, is_trainable=is_trainable, **kwargs)
         loaded.requires_grad_frozen(is_trainable)
         return loaded

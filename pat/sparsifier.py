@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ class Sparsifier(nn.Module):
     """The mask and the 2L + 1 HSMs of a model, one for each of `writes` in the order of the computation.
 
     On a tied model the embedding's HSM is the mask alone: a D there would reach the embedding and not the head (method section 7).
+    `empty` leaves the operators' numbers to `load`: orthogonal factors for a wide model take seconds to draw.
     """
 
     def __init__(
@@ -35,18 +37,22 @@ class Sparsifier(nn.Module):
         tied: bool,
         config: PatConfig,
         importance_D: Tensor | None = None,
+        empty: bool = False,
     ) -> None:
         super().__init__()
         self.writes = tuple(writes)
         self.bypassed = False
         self.mask = UnifiedMask(hidden_size, width, config, importance_D)
-        self.hsms = nn.ModuleList(self._make(hidden_size, bare=tied and index == 0) for index in range(len(self.writes)))
+        self.hsms = nn.ModuleList(self._make(hidden_size, bare=tied and index == 0, empty=empty) for index in range(len(self.writes)))
 
-    def _make(self, hidden_size: int, *, bare: bool) -> HybridSparsificationModule:
+    def _make(self, hidden_size: int, *, bare: bool, empty: bool) -> HybridSparsificationModule:
         if bare:
             return HybridSparsificationModule(IdentityOperator())
         scaled = hidden_size if self.config.variant == "release" else None
-        operator = make_operator(hidden_size, self.config.hio_rank, self.config.variant)
+        with torch.device("meta") if empty else nullcontext():
+            operator = make_operator(hidden_size, self.config.hio_rank, self.config.variant)
+        if empty:
+            operator.to_empty(device="cpu")
         return HybridSparsificationModule(operator, output_scale_size=scaled)
 
     @property
