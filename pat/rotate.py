@@ -48,7 +48,7 @@ def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads:
     text = blocks_for(checkpoint.load_config(base), calibration, checkpoint.load_tokenizer(base))
     found = BASES[basis](checkpoint.load_to_measure(base, calibration.device), text)
     with artefacts.new_folder(out) as folder:
-        write_rotated(base, folder, found.directions_DD.cpu())
+        write_rotated(base, folder, found.directions_DD)
         gap = gap_between(lambda dtype: checkpoint.load_model(base, dtype), folder, base)
         captured = {f"{share:g}": found.captured(round(share * len(found.importance_D))) for share in QUARTERS}
         record = record_of(base, folder, 0.0) | gap | {"basis": basis, "captured": captured, "tokens": int(text.mask_NT.sum())}

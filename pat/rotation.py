@@ -22,7 +22,7 @@ from pat.merge import write_changed
 
 
 class Rotation:
-    """Maps each tensor of a base checkpoint to the rotated model's, in fp64, cast back at the end.
+    """Maps each tensor of a base checkpoint to the rotated model's, in fp64 on the basis' device, cast and brought back at the end.
 
     `basis_DD` (fp64) holds a direction of the stream in each column. `gains_D` are the norms' effective gains by the norm's name.
     Where embedding and head are one matrix they become two, because only the head takes up the final norm's gain.

@@ -45,7 +45,7 @@ def prune_block_by_block(job: PruneJob, folder: Path) -> dict[str, Any]:
     captured = [basis.captured(width) for basis in measured]
     logger.info("the leading %d of %d directions hold %.4f of the stream at least", width, config.hidden_size, min(captured))
     bases = [*(basis.directions_DD[:, :width] for basis in measured), torch.eye(config.hidden_size, dtype=torch.float64)]
-    write_sliced(job.source, folder, bases)
+    write_sliced(job.source, folder, bases, text.device)
     record = record_of(job.source, folder, job.ratio) | gap_to_projected(job.source, bases, folder)
     counts = record["parameters"]
     record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
@@ -143,16 +143,17 @@ def projected(x_BTD: Tensor, kept_DK: Tensor) -> Tensor:
 
 
 class BlockRotation:
-    """Maps each tensor of a checkpoint to the sliced model's, in fp64, cast back at the end.
+    """Maps each tensor of a checkpoint to the sliced model's, in fp64 on `device`, cast and brought back at the end.
 
     `bases` (fp64) hold a kept direction in each column: before each block, in the order of the computation, and behind the last one.
     `gains_D` are the norms' effective gains by the norm's name; they go into the readers, and the norms have none. Where embedding and
     head are one matrix it stays as it is, with the final norm; the last of the bases has to be the identity then.
     """
 
-    def __init__(self, family: Family, bases: Sequence[Tensor], gains_D: Mapping[str, Tensor], *, tied: bool) -> None:
+    def __init__(self, family: Family, bases: Sequence[Tensor], gains_D: Mapping[str, Tensor], *, tied: bool, device: str) -> None:
         self.family = family
         self.tied = tied
+        self.device = device
         self.gains_D = gains_D
         layers = len(bases) // 2
         self.read_in = dict(zip(family.stream_norms(layers), bases, strict=True))
@@ -179,27 +180,30 @@ class BlockRotation:
             layer = name.removesuffix(f"{self.family.mlp_output}.weight")
             for shortcut in SHORTCUTS:
                 before_DK, behind_DK = self.bases_of_shortcut[f"{layer}{shortcut}"]
-                yield f"{layer}{shortcut}.weight", (behind_DK.T @ before_DK).to(tensor).contiguous()
+                yield f"{layer}{shortcut}.weight", (behind_DK.to(self.device).T @ before_DK.to(self.device)).to(tensor).contiguous()
 
     def _sliced(self, role: Role, name: str, tensor: Tensor) -> Tensor:
         module, _, _ = name.rpartition(".")
-        wide = tensor.double()
+        wide = tensor.to(self.device, torch.float64)
         match role:
             case Role.EMBEDDING:
-                wide = wide @ self.written_in[module]
+                wide = wide @ self.written_in[module].to(self.device)
             case Role.WRITE:
-                wide = self.written_in[module].T @ wide
+                wide = self.written_in[module].to(self.device).T @ wide
             case Role.READ | Role.HEAD if wide.dim() == 2:
                 norm = self.family.norm_before(module)
-                wide = (wide * self.gains_D[norm]) @ self.read_in[norm]
+                wide = (wide * self.gains_D[norm].to(self.device)) @ self.read_in[norm].to(self.device)
         return wide.to(tensor).contiguous()
 
 
-def write_sliced(source: Path, folder: Path, bases: Sequence[Tensor]) -> None:
-    """Write `source` in these 2L + 1 bases into `folder`, a reshaped model whose stream has their widths."""
+def write_sliced(source: Path, folder: Path, bases: Sequence[Tensor], device: str = "cpu") -> None:
+    """Write `source` in these 2L + 1 bases into `folder`, a reshaped model whose stream has their widths.
+
+    One tensor at a time is on `device`: on a CPU the products of a model of billions of parameters take many minutes.
+    """
     config = checkpoint.load_config(source)
     family, layers = family_of(config), config.num_hidden_layers
-    rotation = BlockRotation(family, bases, checkpoint.norm_gains(source, family), tied=bool(config.tie_word_embeddings))
+    rotation = BlockRotation(family, bases, checkpoint.norm_gains(source, family), tied=bool(config.tie_word_embeddings), device=device)
     named = (pair for name, tensor in checkpoint.unique_tensors(source, config) for pair in rotation(name, tensor))
     widths = [basis.shape[1] for basis in bases]
     groups, neurons = [config.num_key_value_heads] * layers, [config.intermediate_size] * layers
