@@ -22,6 +22,7 @@ SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON,
 Seed = Annotated[int, typer.Option(help="seeds everything random")]
 Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output")]
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")]
+Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from")]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
@@ -29,9 +30,10 @@ MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; results depend on them in the last digit")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
-benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory, the unpruned model always in the same run.")
+benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 app.add_typer(benchmark, name="benchmark")
 Shape = Annotated[str | None, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")]
+MeasuredShape = Annotated[str, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
 
 
@@ -141,7 +143,7 @@ def merge(
 @app.command()
 def prune(
     base: Base,
-    pruner: Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")],
+    pruner: Pruner,
     ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",
@@ -226,7 +228,7 @@ def benchmark_inference(
 
 @benchmark.command("tune")
 def benchmark_tune(
-    shape: Annotated[str, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")],
+    shape: MeasuredShape,
     out: Out,
     settings: SettingsText = "{}",
     compile_: Compile = False,
@@ -241,6 +243,36 @@ def benchmark_tune(
 
     checked = load(TuningBenchmark, settings)
     run(shape_of(shape), checked.model_copy(update={"compile": checked.compile or compile_}), seed, out)
+
+
+@benchmark.command("prune")
+def benchmark_prune(
+    shape: MeasuredShape,
+    pruner: Pruner,
+    ratio: Annotated[float, typer.Option(help="share to prune, as `pat prune` takes it")],
+    out: Out,
+    settings: SettingsText = "{}",
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Time and peak memory of a pruner on a model of random weights; writes a JSON. The temporary folder has to hold three copies."""
+    log_to(log)
+    from pat.benchmark.folder_jobs import benchmark_prune as run
+    from pat.benchmark.settings import PruneBenchmark, shape_of
+    from pat.settings import load
+
+    run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out)
+
+
+@benchmark.command("merge")
+def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}", seed: Seed = 0, log: Log = None) -> None:
+    """Time and peak memory of a merge on a model and an adapter of random weights; writes a JSON."""
+    log_to(log)
+    from pat.benchmark.folder_jobs import benchmark_merge as run
+    from pat.benchmark.settings import MergeBenchmark, shape_of
+    from pat.settings import load
+
+    run(shape_of(shape), load(MergeBenchmark, settings), seed, out)
 
 
 def _resolved(device: str) -> str:

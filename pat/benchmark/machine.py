@@ -9,6 +9,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ import torch
 CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
 SDPA_KERNELS = ("cudnn", "flash", "mem_efficient", "math")
 CPU_OUT_OF_MEMORY = "can't allocate memory"
+PROCESS = Path("/proc/self")
+HOST_MEASURE = "resident memory of the process beyond what was held before, mapped pages of files included; on the GPU torch's allocator"
 
 
 def description(device: str) -> dict[str, object]:
@@ -93,6 +96,24 @@ def reset_peak(device: str) -> None:
 def peak_bytes(device: str) -> int:
     """Return the most memory held since the last reset."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reset_host_peak() -> int:
+    """Let the process's resident peak start from now and return what is resident, in bytes. Linux alone tells it."""
+    with suppress(OSError):  # a sandbox may forbid it; the peak is then the whole process's, which is no less
+        (PROCESS / "clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+    return _resident_bytes("VmRSS") or 0
+
+
+def host_peak_bytes() -> int:
+    """Return the most resident memory since `reset_host_peak`."""
+    return _resident_bytes("VmHWM") or peak_bytes("cpu")
+
+
+def _resident_bytes(field: str) -> int | None:
+    """Return a size that the kernel tells of this process; None where it does not."""
+    lines = (PROCESS / "status").read_text(encoding="utf-8").splitlines()
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
 def release(device: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pat.errors import UserError
-from pat.settings import Count, Device, Number, PatSettings, Precision, Settings, load, nearest
+from pat.settings import Count, CountOrZero, Device, Number, PatSettings, Precision, PruneSettings, Settings, load, nearest
 from pat.width import target_width
 
 Ratio = Annotated[Number, Field(gt=0, lt=1)]
@@ -96,6 +96,27 @@ class TuningBenchmark(Settings):
     compile: bool = False
     device: Device = "auto"
     threads: Count = 1
+
+
+class PruneBenchmark(Settings):
+    """How a pruner is measured; `prune` is how it comes to its sizes."""
+
+    prune: PruneSettings = PruneSettings()
+    align: Align = "auto"
+    calibration_tokens: Count | None = Field(default=None, description="None: as many as the pruner's paper takes")
+    device: Device = "auto"
+    threads: Count | None = Field(default=None, description="None: as many as torch takes, the cores")
+
+
+class MergeBenchmark(Settings):
+    """How the merge is measured: what the random adapter holds."""
+
+    ratio: Ratio = 0.25
+    hio_rank: CountOrZero = 200
+    lora_rank: Count = 20
+    align: Align = "auto"
+    device: Device = "auto"
+    threads: Count | None = Field(default=None, description="None: as many as torch takes, the cores")
 
 
 class BenchmarkSettings(Settings):
