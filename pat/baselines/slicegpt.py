@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from pat.families import EMBEDDING_SHORTCUT, SHORTCUTS, Family, Role, family_of
 from pat.merge import gap_between, record_of, write_changed
 from pat.reshaped import ReshapedConfig
 from pat.sizes import matched_width, nominal_width, slicing_of, step_of
+from pat.stream import Stream, attention_block, enter, feed_forward_block
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +64,6 @@ def width_for(job: PruneJob) -> int:
     return matched_width(parameters, slicing, hidden_size, job.ratio, step)
 
 
-@dataclass
-class Stream:
-    """Some sequences on their way through the model: the stream as it is now, on the CPU, and what the layers take beside it."""
-
-    x_BTD: Tensor
-    mask_BT: Tensor
-    arguments: list[dict[str, Any]]
-
-
 @torch.no_grad()
 def block_bases(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], width: int) -> list[Basis]:
     """Return the principal bases of the stream before each of the 2L blocks, each measured behind the earlier ones' cuts to `width`.
@@ -91,38 +82,6 @@ def block_bases(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]],
                 stream.x_BTD = (x_BTD + block(layer, x_BTD, stream.arguments[index])).cpu()
             bases[-1] = Basis(bases[-1].directions_DD.cpu(), bases[-1].importance_D.cpu())
     return bases
-
-
-def enter(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Stream:
-    """Return the stream before the first layer, and what the model gives each layer beside it: masks and positions."""
-    entered: list[Tensor] = []
-    beside: list[dict[str, Any]] = []
-
-    def note(_layer: nn.Module, inputs: tuple[Tensor, ...], arguments: dict[str, Any]) -> None:
-        beside.append(arguments)
-        if not entered:
-            entered.append(inputs[0].cpu())
-
-    layers: Any = model.get_submodule(family_of(model.config).layers)
-    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    try:
-        model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return Stream(entered[0], batch["attention_mask"].bool(), beside)
-
-
-def attention_block(layer: Any, x_BTD: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-    """Return what a layer's attention writes to the stream."""
-    attended_BTD: Tensor = layer.self_attn(hidden_states=layer.input_layernorm(x_BTD), **arguments)[0]
-    return attended_BTD
-
-
-def feed_forward_block(layer: Any, x_BTD: Tensor, _arguments: Mapping[str, Any]) -> Tensor:
-    """Return what a layer's feed-forward block writes to the stream."""
-    written_BTD: Tensor = layer.mlp(layer.post_attention_layernorm(x_BTD))
-    return written_BTD
 
 
 def stream_basis(streams: Sequence[Stream], device: torch.device) -> Basis:
