@@ -1,4 +1,4 @@
-"""Which basis a model folder is in: what `pat rotate` wrote beside the weights, and the guard that reads it."""
+"""Which basis a model folder is in: what `pat rotate`, or a later step, wrote beside the weights, and the guard that reads it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 from pat import artefacts
 from pat.config import Basis
 from pat.errors import UserError
+from pat.readers_record import READERS_RECORD
 
 ROTATION_RECORD = "rotation.json"
 
 
 def basis_of(folder: Path) -> str:
-    """Return the basis that a model folder is in: native where `pat rotate` did not make it."""
-    record = folder / ROTATION_RECORD
-    return str(artefacts.read_json(record)["basis"]) if record.is_file() else "native"
+    """Return the basis that a model folder is in: native where neither `pat rotate` made it nor what it was refitted from."""
+    records = [folder / name for name in (ROTATION_RECORD, READERS_RECORD) if (folder / name).is_file()]
+    return str(artefacts.read_json(records[0])["basis"]) if records else "native"
 
 
 def check_basis(base: Path, expected: Basis) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -161,10 +161,8 @@ def prune(
     from pat.pruning import prune as run
     from pat.settings import PruneSettings, load
 
-    if align != "auto" and not (align.isdigit() and int(align) > 0):
-        raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device)) if calibration else None
-    run(base, pruner, ratio, "auto" if align == "auto" else int(align), out, text, threads, load(PruneSettings, settings))
+    run(base, pruner, ratio, _aligned(align), out, text, threads, load(PruneSettings, settings))
 
 
 @app.command()
@@ -185,6 +183,29 @@ def rotate(
     from pat.rotate import rotate as run
 
     run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads)
+
+
+@app.command("refit-readers")
+def refit_readers(
+    base: Base,
+    mask: Annotated[str, typer.Option(help="the fixed mask that the model will be tuned with")],
+    ratio: TunedRatio,
+    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to fit on")],
+    out: Out,
+    data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it")] = None,
+    align: Align = "auto",
+    calibration_tokens: CalibrationTokens = None,
+    device: MeasuringDevice = "auto",
+    threads: Threads = 1,
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Fold what dead channels would have told the readers into them, by least squares; writes a stock model of the same shape."""
+    log_to(log)
+    from pat.calibration import Calibration
+    from pat.refit import refit_readers as run
+
+    run(base, mask, ratio, _aligned(align), Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, data, threads)
 
 
 @app.command()
@@ -273,6 +294,15 @@ def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}
     from pat.settings import load
 
     run(shape_of(shape), load(MergeBenchmark, settings), seed, out)
+
+
+def _aligned(align: str) -> int | Literal["auto"]:
+    """Return what widths are multiples of."""
+    if align == "auto":
+        return "auto"
+    if not (align.isdigit() and int(align) > 0):
+        raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
+    return int(align)
 
 
 def _resolved(device: str) -> str:

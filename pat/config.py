@@ -13,9 +13,11 @@ PAT_CONFIG_NAME = "pat_config.json"
 
 Variant = Literal["paper", "release"]
 Basis = Literal["native", "pca", "gradient"]
+Readers = Literal["plain", "least-squares"]
 CHOICES = {
     "variant": ("paper", "release"),
     "basis": get_args(Basis),
+    "readers": get_args(Readers),
     "mask": ("trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"),
     "closing": ("gradual", "at-once"),
     "count": ("centre", "loss"),
@@ -32,7 +34,8 @@ class PatConfig:
     `variant="paper"` starts from D = I (v = 0, orthogonal L0 and L1) and normalises both factors; `variant="release"` follows the
     authors' code: scale over the output channels, L1 = 0, Kaiming L0, their count and identity losses, membership at 0.8 of the
     milestone. In both, exactly `width` channels survive (method section 8). `basis` says which one the base is in: `pat rotate` puts it
-    there, and tuning and merging refuse a base that is in another. Raises ValueError on a value that cannot be.
+    there, and tuning and merging refuse a base that is in another; `readers` says the same of what `pat refit-readers` does to a base.
+    Raises ValueError on a value that cannot be.
     """
 
     pruning_ratio: float
@@ -43,6 +46,7 @@ class PatConfig:
     basis: Basis = "native"
     mask: Mask = "trained"
     closing: Literal["gradual", "at-once"] = "gradual"
+    readers: Readers = "plain"
     count: Literal["centre", "loss"] | None = None
     total_steps: int | None = None
     milestone_fraction: float = 1 / 3
@@ -71,6 +75,8 @@ class PatConfig:
             raise ValueError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
         if self.closing == "at-once" and not self.fixed_mask:
             raise ValueError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
+        if self.readers == "least-squares" and not self.fixed_mask:
+            raise ValueError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
         if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
             raise ValueError(
                 f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, ValidationError
 
 from pat.benchmark.settings import BenchmarkSettings
-from pat.config import Basis
+from pat.config import Basis, Readers
 from pat.errors import UserError
 from pat.extends import resolved
 from pat.methods import MASKED_TUNERS, METHODS, Method
@@ -149,6 +149,10 @@ class Experiment(Settings):
     def basis_of(self, model: str, row: str) -> Basis:
         """Return the basis that a row's base is put into before tuning; native where its tuner has no mask."""
         return self.tune_job(model, row).pat.basis if self.method(row).tuner in MASKED_TUNERS else "native"
+
+    def readers_of(self, model: str, row: str) -> Readers:
+        """Return how the readers of a row's base are put before tuning; plain where its tuner has no mask."""
+        return self.tune_job(model, row).pat.readers if self.method(row).tuner in MASKED_TUNERS else "plain"
 
     def ratios_of(self, row: str) -> tuple[float, ...]:
         """Return the ratios that a row runs at: 0 alone where it does not prune."""

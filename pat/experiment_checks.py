@@ -33,7 +33,7 @@ from pat.width import target_width
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
-RESERVED_MODELS = ("data", "models", "rotated", "tables", "figures", "logs", "benchmark", "benchmarks", "text")
+RESERVED_MODELS = ("data", "models", "rotated", "refitted", "tables", "figures", "logs", "benchmark", "benchmarks", "text")
 RESERVED_EXPERIMENTS = ("reference",)
 ROW_COLUMNS = ("ratio", "method", "label", "mode")  # they name a row in the CSV of every table
 SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
@@ -87,20 +87,25 @@ def _rows(raw: Mapping[str, Any]) -> Iterator[str]:
     after_tuning = [row for row, method in methods.items() if method.order == "tune-prune"]
     if after_tuning and TUNED_ROW not in rows:
         yield f"methods.{after_tuning[0]}: prunes what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
-    for row, method in methods.items():
-        if method.pruner is None and _part(rows, row).get("prune"):
-            yield f"methods.{row}.prune: has no effect: the method {method.name!r} has no pruner; remove it"
-    for row, method in methods.items():
-        if method.tuner not in MASKED_TUNERS and _part(rows, row, "pat").get("basis"):
-            yield f"methods.{row}.pat.basis: has no effect: the method {method.name!r} trains no mask; remove it"
+    yield from _without_effect(rows, methods)
     if TUNED_ROW in methods and methods[TUNED_ROW].name != TUNED_ROW:
         yield f"methods.{TUNED_ROW}: the row of this name must be the method {TUNED_ROW!r}, is {methods[TUNED_ROW].name!r}"
-    for row in after_tuning:
-        for key in ("tuning", "lora"):
-            if _part(rows, row).get(key):
-                yield f"methods.{row}.{key}: has no effect: the row prunes what {TUNED_ROW!r} has tuned; remove it"
     if any(method.prunes for method in methods.values()) and not raw.get("ratios"):
         yield "ratios: is empty, though the experiment has methods that prune: must name at least one ratio between 0 and 1"
+
+
+def _without_effect(rows: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:
+    """Check that no row gives settings of a step that its method does not take."""
+    for row, method in methods.items():
+        own, masked = _part(rows, row), _part(rows, row, "pat")
+        if method.pruner is None and own.get("prune"):
+            yield f"methods.{row}.prune: has no effect: the method {method.name!r} has no pruner; remove it"
+        for key in ("basis", "readers"):
+            if method.tuner not in MASKED_TUNERS and masked.get(key):
+                yield f"methods.{row}.pat.{key}: has no effect: the method {method.name!r} trains no mask; remove it"
+        for key in ("tuning", "lora"):
+            if method.order == "tune-prune" and own.get(key):
+                yield f"methods.{row}.{key}: has no effect: the row prunes what {TUNED_ROW!r} has tuned; remove it"
 
 
 def _labels(raw: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pat import artefacts, checkpoint
 from pat.basis_record import check_basis
 from pat.config import PAT_CONFIG_NAME, PatConfig
+from pat.errors import UserError
 from pat.families import family_of
 from pat.fold import Fold
 from pat.lora import read_adapter
@@ -23,6 +24,7 @@ from pat.masked import kept_channels_only
 from pat.model import PatModel, make_fold, merged_config, planned_width
 from pat.progress import Progress, say
 from pat.provenance import provenance
+from pat.readers_record import check_readers, kept_channels
 from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
 
@@ -42,8 +44,8 @@ logger = logging.getLogger(__name__)
 def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
     """Write the merged checkpoint to `out` and return its record, which is `merge.json`.
 
-    Raises UserError where base or adapter is incomplete, changed, of an unknown architecture or does not fit the other, the basis
-    included.
+    Raises UserError where base or adapter is incomplete, changed, of an unknown architecture or does not fit the other, basis and
+    readers included.
     """
     for folder in (base, adapter):
         artefacts.check_if_listed(folder)
@@ -51,6 +53,9 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
     fold, pat_config = fold_of(adapter, config)
     if pat_config is not None:
         check_basis(base, pat_config.basis)
+        check_readers(base, pat_config.readers, pat_config.mask, pat_config.pruning_ratio)
+        if kept_channels(base) not in (None, fold.index_K.tolist()):
+            raise UserError(f"--base {base}: its readers are refitted to other channels than --adapter {adapter} keeps")
     with artefacts.new_folder(out) as folder:
         write_folded(base, folder, fold, "merge")
         fold.check_all_used()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,21 +42,36 @@ from pat.width import target_width
 IGNORED_LABEL = -100
 
 
-def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None) -> PatModel:
+def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None, kept: Sequence[int] | None = None) -> PatModel:
     """Return `model` with LoRA on every linear layer and an HSM behind every write; the base weights are frozen.
 
-    `model` is changed in place, as PEFT does. `text` is what the order of a fixed mask is measured on. Raises UserError on an unknown
-    architecture, ValueError on a width that cannot be, a reshaped model, or where text is needed and none is given.
+    `model` is changed in place, as PEFT does. `text` is what the order of a fixed mask is measured on. `kept` are the channels that the
+    readers of the model are refitted to, which the mask keeps, whatever an order measured on such a model would be. Raises UserError on an
+    unknown architecture, ValueError on a width that cannot be, a reshaped model, or where text or channels do not go with the config.
     """
     family = family_of(model.config)
     if isinstance(model.config, ReshapedConfig):
         raise ValueError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
-    if config.measured and text is None:
-        raise ValueError(f"PatConfig.mask={config.mask!r} is measured on text: give attach the blocks of a calibration text")
-    importance_D = channel_importance(model, config, text)
+    importance_D = _order(model, config, text, kept)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return PatModel(model, lora_config(family, config), pat_config=config, importance_D=importance_D)
+
+
+def _order(model: PreTrainedModel, config: PatConfig, text: Blocks | None, kept: Sequence[int] | None) -> Tensor | None:
+    """Return the importance by which the mask keeps channels, (D,): as measured, or that `kept` come before all others."""
+    if (kept is None) != (config.readers == "plain"):
+        raise ValueError(f"PatConfig.readers={config.readers!r}: `kept`, the channels of `pat refit-readers`, goes with 'least-squares'")
+    if kept is None:
+        if config.measured and text is None:
+            raise ValueError(f"PatConfig.mask={config.mask!r} is measured on text: give attach the blocks of a calibration text")
+        return channel_importance(model, config, text)
+    width = planned_width(model.config, config)
+    if len(kept) != width:
+        raise ValueError(f"the readers are refitted to {len(kept)} channels, the mask's settings keep {width}: refit them again")
+    order_D = torch.zeros(model.config.hidden_size)
+    order_D[list(kept)] = 1.0
+    return order_D
 
 
 def lora_config(family: Family, config: PatConfig) -> LoraConfig:

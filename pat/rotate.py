@@ -21,6 +21,7 @@ from pat.importance import gradient_batches
 from pat.merge import gap_between, record_of, summary
 from pat.progress import say
 from pat.provenance import provenance
+from pat.readers_record import readers_of
 from pat.reshaped import ReshapedConfig
 from pat.rotation import write_rotated
 
@@ -35,13 +36,15 @@ def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads:
     """Write `base` in another basis to `out`, the most important direction first, and return its record.
 
     `captured` in it is the importance that the leading quarters of the directions hold. Raises UserError on a basis that is none, or a
-    base that is incomplete, changed, rotated or reshaped.
+    base that is incomplete, changed, rotated, refitted or reshaped.
     """
     if basis not in BASES:
         raise UserError(f"--basis {basis!r}: must be one of {', '.join(sorted(BASES))}")
     artefacts.check_if_listed(base)
     if (there := basis_of(base)) != "native":
         raise UserError(f"{base}: is in the {there} basis already; give the model that it was made from")
+    if readers_of(base) != "plain":
+        raise UserError(f"{base}: its readers are refitted to channels of its own basis; rotate first")
     if isinstance(checkpoint.load_config(base), ReshapedConfig):
         raise UserError(f"{base}: is reshaped, its layers do not share one stream; give a stock model")
     torch.set_num_threads(threads)

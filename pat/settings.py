@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from pat.config import Basis, Mask
+from pat.config import Basis, Mask, Readers
 from pat.errors import UserError
 
 
@@ -148,6 +148,7 @@ class PatSettings(Settings):
     basis: Basis = Field(default="native", exclude_if=_is("native"), description="that the base is rotated into")
     mask: Mask = "trained"
     closing: Literal["gradual", "at-once"] = Field(default="gradual", exclude_if=_is("gradual"), description="of a fixed mask")
+    readers: Readers = Field(default="plain", exclude_if=_is("plain"), description="of the base; least-squares: of a fixed mask")
     count: Literal["centre", "loss"] | None = Field(default=None, description="None: as the variant does")
     milestone_fraction: Annotated[Number, Field(gt=0, le=1)] = 1 / 3
     decide_fraction: Annotated[Number, Field(gt=0, le=1)] | None = Field(default=None, description="None: as the variant does")
@@ -162,6 +163,13 @@ class PatSettings(Settings):
         if closing == "at-once" and info.data.get("mask") == "trained":
             raise ValueError("must be 'gradual' where the mask is trained; a fixed mask may close at once")
         return closing
+
+    @field_validator("readers")
+    @classmethod
+    def _know_what_is_dropped(cls, readers: Readers, info: ValidationInfo) -> Readers:
+        if readers == "least-squares" and info.data.get("mask") == "trained":
+            raise ValueError("must be 'plain' where the mask is trained; only a fixed mask knows before tuning what it drops")
+        return readers
 
 
 class PruneSettings(Settings):

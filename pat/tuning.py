@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pat.instructions import Instructions, PadToLongest
 from pat.model import PatCallback, PatModel, attach
 from pat.progress import say
 from pat.provenance import provenance
+from pat.readers_record import check_readers, kept_channels
 from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
 
@@ -64,13 +66,14 @@ def train(
     """Return the trainer once it is done and the trained model; a job that was killed goes on from the newest checkpoint in `run_dir`.
 
     Raises UserError on an unknown tuner, a ratio that does not fit it, a teacher without distillation or the other way round, broken
-    inputs, a base in another basis than the settings say, or a schedule too short for the mask.
+    inputs, a base in another basis or with other readers than the settings say, or a schedule too short for the mask.
     """
     _check_arguments(tuner, ratio)
     _check_teacher(teacher, job.tuning)
     artefacts.check_if_listed(base)
     if tuner.startswith("pat"):
         check_basis(base, job.pat.basis)
+        check_readers(base, job.pat.readers, job.pat.mask, ratio)
     torch.set_num_threads(job.tuning.threads)
     device = resolve_device(job.tuning.device)
     set_seed(seed)
@@ -144,16 +147,28 @@ def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, c
     stock = checkpoint.load_model(base, dtype)
     stock.to(torch.device(calibration.device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     stock.config.use_cache = False
-    measured = tuner.startswith("pat") and job.pat.mask in MEASURED_MASKS
+    kept = kept_channels(base) if tuner.startswith("pat") else None
+    measured = tuner.startswith("pat") and job.pat.mask in MEASURED_MASKS and kept is None
     text = blocks_for(stock.config, calibration, checkpoint.load_tokenizer(base)) if measured else None
-    return adapted(stock, tuner, ratio, seed, job, text)
+    return adapted(stock, tuner, ratio, seed, job, text, kept)
 
 
-def adapted(stock: PreTrainedModel, tuner: str, ratio: float, seed: int, job: TuneJob, text: Blocks | None = None) -> PeftModel:
-    """Return `stock`, changed in place, with what the tuner adds. Raises UserError where the mask's settings do not fit it or lack text."""
+def adapted(
+    stock: PreTrainedModel,
+    tuner: str,
+    ratio: float,
+    seed: int,
+    job: TuneJob,
+    text: Blocks | None = None,
+    kept: Sequence[int] | None = None,
+) -> PeftModel:
+    """Return `stock`, changed in place, with what the tuner adds; `text` and `kept` as `attach` takes them.
+
+    Raises UserError where the mask's settings do not fit the model, or lack text or channels.
+    """
     if tuner.startswith("pat"):
         try:
-            return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"), text)
+            return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"), text, kept)
         except ValueError as error:
             raise UserError(str(error)) from None
     lora = job.tuning.lora

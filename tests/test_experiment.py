@@ -143,6 +143,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
         changed("methods", "lora", value={"prune": {"size": "nominal"}}),
         "methods.lora.prune: has no effect: the method 'lora' has no pruner",
     ),
+    (
+        changed("methods", "pat", value={"pat": {"readers": "least-squares"}}),
+        "methods.pat.pat.readers: \"least-squares\" is not allowed: must be 'plain' where the mask is trained",
+    ),
+    (changed("pat", "readers", value="ridge"), "pat.readers: \"ridge\" is not allowed: must be 'plain' or 'least-squares'"),
+    (
+        changed("methods", "lora", value={"pat": {"mask": "leading", "readers": "least-squares"}}),
+        "methods.lora.pat.readers: has no effect: the method 'lora' trains no mask",
+    ),
     (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
     (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),
     (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),
@@ -368,6 +377,7 @@ def test_a_rate_replaces_a_search_and_a_search_a_rate() -> None:
 def test_settings_that_are_not_used_leave_a_jobs_hash_as_it_was() -> None:
     written = loaded(SMOKE).tune_job("tiny", "lora").model_dump(mode="json")
     assert not {"distillation", "search"} & written["tuning"].keys()
+    assert not {"basis", "closing", "readers"} & written["pat"].keys()
 
 
 def test_how_sizes_are_found_is_the_rows_then_the_models_then_the_experiments() -> None:
