@@ -100,7 +100,33 @@ def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
     steps = ["rotated/tiny/pca/seed0/rotation.json", "tiny/turned/0.5/seed0/merged/merge.json"]
     assert plan.step_records(job("turned")) == " ".join(f"--step results/smoke/{step}" for step in steps)
     turning: Any = SimpleNamespace(model="tiny", basis="pca", seed="0")
-    assert (plan.rotating_threads(turning), plan.rotating_device(turning)) == (2, "cpu")
+    assert (plan.bases.rotating_threads(turning), plan.bases.rotating_device(turning)) == (2, "cpu")
+
+
+def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    mask = {"readers": "least-squares", "mask": "variance", "align": 4}
+    raw["methods"]["native"] = {"method": "pat", "label": "native", "pat": mask, "tuning": {"threads": 2, "device": "cpu"}}
+    raw["methods"]["other"] = {"method": "pat", "label": "other", "pat": mask, "lora": {"rank": 2}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    leading, variance = "gradient/leading/align-1", "native/variance/align-4"
+    assert plan.tuning_base(job("pat-gradient")) == f"results/smoke/refitted/{{model}}/{leading}/{{ratio}}/seed{{seed}}/manifest.json"
+    assert plan.tuning_base(job("native")) == plan.tuning_base(job("other")) == plan.tuning_base(job("other")).replace(leading, variance)
+    steps = ["rotated/tiny/gradient/seed0/rotation.json", f"refitted/tiny/{leading}/0.5/seed0/readers.json"]
+    merged = "tiny/pat-gradient/0.5/seed0/merged/merge.json"
+    assert plan.step_records(job("pat-gradient")) == " ".join(f"--step results/smoke/{step}" for step in [*steps, merged])
+    turned, plain = (
+        SimpleNamespace(model="tiny", ratio="0.5", seed="0", **named)
+        for named in (
+            {"basis": "gradient", "mask": "leading", "align": "1"},
+            {"basis": "native", "mask": "variance", "align": "4"},
+        )
+    )
+    assert plan.bases.refitting_base(turned) == "results/smoke/rotated/{model}/gradient/seed{seed}/manifest.json"
+    assert plan.bases.refitting_base(plain) == "results/smoke/models/{model}/manifest.json"
+    assert (plan.mask_data(turned), plan.mask_data(plain)) == ([], [plan.instruct_file()])
+    assert plan.mask_data_option(plain, SimpleNamespace(data=plan.mask_data(plain))) == f"--data {plan.instruct_file()}"
+    assert (plan.bases.refitting_threads(plain), plan.bases.refitting_device(plain)) == (2, "cpu")
 
 
 def test_a_distilled_row_waits_for_the_tuned_model_and_others_for_nobody() -> None:

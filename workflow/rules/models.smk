@@ -79,14 +79,14 @@ rule rotate:
         base=plan.base,
         text=plan.calibration_file(),
     output:
-        f"{plan.rotated}/{MANIFEST}",
+        f"{plan.bases.rotated}/{MANIFEST}",
     log:
         f"{RESULTS}/logs/rotate/{{model}}/{{basis}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/rotate/{{model}}/{{basis}}/seed{{seed}}.tsv"
     wildcard_constraints:
         basis="pca|gradient",
-    threads: plan.rotating_threads
+    threads: plan.bases.rotating_threads
     resources:
         gpu=plan.gpu("prune"),
         mem_mb=plan.memory("prune"),
@@ -94,13 +94,47 @@ rule rotate:
     params:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
-        device=plan.rotating_device,
-        threads=plan.rotating_threads,
+        device=plan.bases.rotating_device,
+        threads=plan.bases.rotating_threads,
     message:
         "put {wildcards.model} into the {wildcards.basis} basis, seed {wildcards.seed}"
     shell:
         "pat rotate --base {params.base} --basis {wildcards.basis} --calibration {input.text} --device {params.device}"
         " --threads {params.threads} --seed {wildcards.seed} --out {params.out} --log {log}"
+
+
+rule refit_readers:
+    input:
+        base=plan.bases.refitting_base,
+        text=plan.calibration_file(),
+        data=plan.mask_data,
+    output:
+        f"{plan.bases.refitted}/{MANIFEST}",
+    log:
+        f"{RESULTS}/logs/refit/{{model}}/{{basis}}/{{mask}}/align-{{align}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/refit/{{model}}/{{basis}}/{{mask}}/align-{{align}}/{{ratio}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        basis="native|pca|gradient",
+        mask="[a-z]+",
+        align="auto|[0-9]+",
+    threads: plan.bases.refitting_threads
+    resources:
+        gpu=plan.gpu("prune"),
+        mem_mb=plan.memory("prune"),
+        runtime=plan.time("prune"),
+    params:
+        base=subpath(input.base, parent=True),
+        out=subpath(output[0], parent=True),
+        data=plan.mask_data_option,
+        device=plan.bases.refitting_device,
+        threads=plan.bases.refitting_threads,
+    message:
+        "refit the readers of {wildcards.model}, {wildcards.basis} basis, mask {wildcards.mask}, ratio {wildcards.ratio}, seed {wildcards.seed}"
+    shell:
+        "pat refit-readers --base {params.base} --mask {wildcards.mask} --ratio {wildcards.ratio} --align {wildcards.align}"
+        " --calibration {input.text} {params.data} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
+        " --out {params.out} --log {log}"
 
 
 rule fetch:

@@ -75,7 +75,7 @@ def _answers(scores: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, A
 def main(
     cell: Annotated[str, typer.Option(help="JSON: experiment, model, method, base_method, label, mode, ratio_requested, seed, factors.")],
     tuning: Annotated[Path, typer.Option(help="The tuning.json of the run that trained the cell's adapter.")],
-    step: Annotated[list[Path], typer.Option(help="A merge.json or prune.json; give the option once a step, in order.")],
+    step: Annotated[list[Path], typer.Option(help="A step's record, such as a merge.json; give the option once a step, in order.")],
     evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json.")],
     samples: Annotated[Path, typer.Option(help="The cell's evaluation_samples.jsonl.")],
     out: Annotated[Path, typer.Option(help="The cell.json to write.")],

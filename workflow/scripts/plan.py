@@ -13,10 +13,12 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from pat.artefacts import MANIFEST
+from pat.config import MEASURED_MASKS
 from pat.experiment import FIGURES, FIGURES_OF_TASKS, TUNED_ROW, Experiment, Figure, PhaseResources
 from pat.methods import MASKED_TUNERS
 from pat.settings import Settings
 from pat.sources import InstructSource, TaskSource, TextSource, parts
+from prepared_bases import PreparedBases
 
 
 class Wildcards(Protocol):
@@ -28,7 +30,7 @@ class Wildcards(Protocol):
     seed: str
     name: str
     shape: str
-    basis: str
+    mask: str
 
 
 Source = InstructSource | TaskSource | TextSource
@@ -71,8 +73,8 @@ class Plan:
         self.results = f"results/{experiment.name}"
         self.data = f"{self.results}/data"
         self.world = f"{self.data}/world"
-        self.base = f"{self.results}/models/{{model}}/{MANIFEST}"
-        self.rotated = f"{self.results}/rotated/{{model}}/{{basis}}/seed{{seed}}"
+        self.bases = PreparedBases(experiment, self.results)
+        self.base = self.bases.base
         self.cell = f"{self.results}/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
         self.arm = f"{self.results}/{{model}}/{{row}}/{{ratio}}"
         self.tuned_cell = f"{self.results}/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
@@ -234,24 +236,18 @@ class Plan:
     # cells
 
     def tuning_base(self, wildcards: Wildcards) -> str:
-        """Return the manifest of what a row tunes: the base, the base in the row's basis, or the pruned base where it prunes first."""
+        """Return the manifest of what a row tunes: the base as its mask wants it, or the pruned base where it prunes first."""
         if self.experiment.method(wildcards.row).order == "prune-tune":
             return f"{self.cell}/pruned/{MANIFEST}"
-        basis = self.experiment.basis_of(wildcards.model, wildcards.row)
-        return self.base if basis == "native" else self.rotated.replace("{basis}", basis) + f"/{MANIFEST}"
+        return self.bases.of(wildcards.model, wildcards.row)
 
-    def _row_in_basis(self, wildcards: Wildcards) -> Any:
-        """Return the wildcards of the first row that tunes a model in a basis: its settings say where the basis is measured."""
-        rows = (row for row in self.experiment.methods if self.experiment.basis_of(wildcards.model, row) == wildcards.basis)
-        return SimpleNamespace(model=wildcards.model, row=next(rows))
+    def mask_data(self, wildcards: Wildcards) -> list[str]:
+        """Return the instruction set where a mask is measured on it, as it is when tuning."""
+        return [self.instruct_file()] if wildcards.mask in MEASURED_MASKS else []
 
-    def rotating_threads(self, wildcards: Wildcards) -> int:
-        """Return the threads that a basis is measured with."""
-        return self.tune_threads(self._row_in_basis(wildcards))
-
-    def rotating_device(self, wildcards: Wildcards) -> str:
-        """Return where a basis is measured."""
-        return self.tuning_device(self._row_in_basis(wildcards))
+    def mask_data_option(self, wildcards: Wildcards, input: Any) -> str:
+        """Return the option that names it; derived as the teacher's."""
+        return repeated("--data", input.data)
 
     def teacher(self, wildcards: Wildcards) -> list[str]:
         """Return the manifest of the tuned, unpruned model that a row distils from; none where it learns from the data alone."""
@@ -337,11 +333,9 @@ class Plan:
         return self._filled(f"{self.tuned_cell if after_tuning else self.cell}/adapter/tuning.json", wildcards)
 
     def step_records(self, wildcards: Wildcards) -> str:
-        """Return the records of the merges and prunings that made a cell's model, in their order, as options."""
-        basis = self.experiment.basis_of(wildcards.model, wildcards.row)
-        rotation = [] if basis == "native" else [self.rotated.replace("{basis}", basis) + "/rotation.json"]
+        """Return the records of the steps that made a cell's model, in their order, as options."""
         steps = {
-            "tune": [*rotation, f"{self.cell}/merged/merge.json"],
+            "tune": [*self.bases.records(wildcards.model, wildcards.row), f"{self.cell}/merged/merge.json"],
             "prune-tune": [f"{self.cell}/pruned/prune.json", f"{self.cell}/merged/merge.json"],
             "tune-prune": [f"{self.tuned_cell}/merged/merge.json", f"{self.cell}/merged/prune.json"],
         }
