@@ -233,6 +233,18 @@ def overridden(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return result
 
 
+def with_presets(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a raw experiment in which each row's `pat` holds its method's own mask settings, under what the row says itself."""
+    rows = dict(_mapping(raw.get("methods")))
+    for row, written in rows.items():
+        own = {} if written is None else written
+        method = METHODS.get(str(own.get("method") or row)) if isinstance(own, Mapping) else None
+        masked = own.get("pat") or {} if method is not None and method.pat else None
+        if method is not None and isinstance(masked, Mapping):
+            rows[row] = {**own, "pat": {**method.pat, **masked}}
+    return {**raw, **({"methods": rows} if rows else {})}
+
+
 def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | None = None) -> Experiment:
     """Return the checked experiment from a file, or from its parsed contents; `source` names it in messages.
 
@@ -243,7 +255,7 @@ def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | 
 
     raw = read_yaml(config) if isinstance(config, Path) else config
     if isinstance(raw, Mapping):
-        raw = resolved(raw, config if isinstance(config, Path) else file or Path(source))
+        raw = with_presets(resolved(raw, config if isinstance(config, Path) else file or Path(source)))
     if not isinstance(raw, Mapping):
         raise UserError(f"{source}: must hold a mapping of keys, holds {shown(raw)}")
     found: list[str] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
@@ -22,7 +23,8 @@ class Method:
     """One way from a base model to a tuned checkpoint.
 
     `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
-    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it. A method that does not prune has ratio 0 alone.
+    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it. A method that does not prune has ratio 0 alone. `pat` holds
+    mask settings that are the method's own, where a row of an experiment does not say otherwise.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Method:
     pruner: Pruner | None
     order: Order
     prunes: bool
+    pat: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if (self.pruner is None) != (self.order == "tune"):
@@ -45,11 +48,15 @@ class Method:
         return self.prunes and (self.pruner is None or self.pruner in WIDTH_PRUNERS)
 
 
+PAT_G: dict[str, object] = {"basis": "gradient", "mask": "leading", "closing": "at-once", "readers": "least-squares", "hio_rank": 0}
+"""The leading directions of the gradient basis, cut at once behind readers that make up for the others (method section 12)."""
+
 _ALL = (
     Method("lora", "LoRA", "", "lora", None, "tune", prunes=False),
     Method("dora", "DoRA", "", "dora", None, "tune", prunes=False),
     Method("pat", "PAT", "PAT", "pat", None, "tune", prunes=True),
     Method("pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True),
+    Method("pat-g", "PAT-G", "PAT", "pat", None, "tune", prunes=True, pat=PAT_G),
     Method("channel-magnitude-pft", "Channel magnitude", "P→FT", "lora", "channel-magnitude", "prune-tune", prunes=True),
     Method("channel-magnitude-ftp", "Channel magnitude", "FT→P", "lora", "channel-magnitude", "tune-prune", prunes=True),
     Method("slicegpt-1q-pft", "SliceGPT-1Q", "P→FT", "lora", "slicegpt-1q", "prune-tune", prunes=True),

@@ -356,7 +356,7 @@ def test_distillation_is_every_rows_but_the_teachers_and_the_tables_say_whose() 
     experiment = loaded(raw)
     found = {row: experiment.tune_job("tiny", row).tuning.distillation for row in experiment.methods}
     settings = {row: (it.weight, it.temperature) for row, it in found.items() if it}
-    assert settings == {"pat": (0.25, 2.0), **dict.fromkeys(("pat-dora", "pat-gradient", "channel-magnitude-pft", "again"), (0.25, 1.0))}
+    assert settings == {"pat": (0.25, 2.0), **dict.fromkeys(("pat-dora", "pat-g", "channel-magnitude-pft", "again"), (0.25, 1.0))}
     labels = {row: experiment.label(row) for row in experiment.methods}
     assert {row for row, label in labels.items() if label.endswith(", distilled")} == set(settings)
     assert (labels["pat"], labels["dora"], labels["channel-magnitude-ftp"]) == ("PAT, distilled", "DoRA, data alone", "Channel magnitude")
@@ -414,3 +414,15 @@ def test_shipped_experiments_are_valid(path: Path) -> None:
 def test_a_mask_that_closes_at_once_needs_no_steps_to_close() -> None:
     row = {"tuning": {"max_steps": 1}, "pat": {"mask": "random", "closing": "at-once"}}
     assert loaded(changed("methods", "pat", value=row)).tune_job("tiny", "pat").tuning.max_steps == 1
+
+
+def test_a_methods_own_mask_settings_hold_under_what_the_row_says() -> None:
+    raw = changed("methods", value={"pat-g": None, "wide": {"method": "pat-g", "label": "wide", "pat": {"hio_rank": 3}}, "pat": None})
+    raw["pat"] = {**raw["pat"], "hio_rank": 5, "mask": "random"}
+    found = {row: loaded(raw).tune_job("tiny", row).pat for row in raw["methods"]}
+    assert [(it.basis, it.mask, it.closing, it.readers, it.hio_rank) for it in found.values()] == [
+        ("gradient", "leading", "at-once", "least-squares", 0),
+        ("gradient", "leading", "at-once", "least-squares", 3),
+        ("native", "random", "gradual", "plain", 5),
+    ]
+    assert "methods.pat-g" in refusal(changed("methods", "pat-g", value="leading"))[0]

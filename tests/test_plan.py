@@ -110,11 +110,11 @@ def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation
     raw["methods"]["other"] = {"method": "pat", "label": "other", "pat": mask, "lora": {"rank": 2}}
     plan = Plan(load_experiment(raw, "x.yaml"))
     leading, variance = "gradient/leading/align-1", "native/variance/align-4"
-    assert plan.tuning_base(job("pat-gradient")) == f"results/smoke/refitted/{{model}}/{leading}/{{ratio}}/seed{{seed}}/manifest.json"
+    assert plan.tuning_base(job("pat-g")) == f"results/smoke/refitted/{{model}}/{leading}/{{ratio}}/seed{{seed}}/manifest.json"
     assert plan.tuning_base(job("native")) == plan.tuning_base(job("other")) == plan.tuning_base(job("other")).replace(leading, variance)
     steps = ["rotated/tiny/gradient/seed0/rotation.json", f"refitted/tiny/{leading}/0.5/seed0/readers.json"]
-    merged = "tiny/pat-gradient/0.5/seed0/merged/merge.json"
-    assert plan.step_records(job("pat-gradient")) == " ".join(f"--step results/smoke/{step}" for step in [*steps, merged])
+    merged = "tiny/pat-g/0.5/seed0/merged/merge.json"
+    assert plan.step_records(job("pat-g")) == " ".join(f"--step results/smoke/{step}" for step in [*steps, merged])
     turned, plain = (
         SimpleNamespace(model="tiny", ratio="0.5", seed="0", **named)
         for named in (
@@ -257,7 +257,7 @@ def test_an_experiment_draws_the_figures_it_names_or_all_it_has_data_for() -> No
     assert everything == [
         "accuracy", "methods", "trainable", "memory", "speedup", "gate",
         "health/tiny/pat/0.5/seed0/health", "health/tiny/pat-dora/0.5/seed0/health",
-        "health/tiny/pat-gradient/0.5/seed0/health",
+        "health/tiny/pat-g/0.5/seed0/health",
     ]  # fmt: skip
     assert Plan(smoke(figures=["gate", "methods"])).figure_files() == [f"results/smoke/figures/{name}.png" for name in ("gate", "methods")]
     assert "results/smoke/figures/speedup.png" not in Plan(smoke(benchmark=None)).figure_files()
