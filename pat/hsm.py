@@ -27,6 +27,10 @@ class Operator(nn.Module):
     def fold(self, weight_DI: Tensor) -> Tensor:
         """D·W in W's dtype."""
 
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """Return (down_RD, up_DR) with D = I + up·down, in the parameters' dtype; None where D = I, or is not of this form."""
+        return None
+
     def identity_loss(self) -> Tensor:
         """Distance of the operator's factors from orthogonality; zero where there is nothing to hold."""
         return torch.zeros((), device=next(iter(self.parameters()), torch.zeros(())).device)
@@ -64,6 +68,9 @@ class LowRankOperator(Operator):
         down_RD, scale_R, up_DR = (p.detach().to(weight_DI) for p in (self.down, self.scale, self.up))
         return torch.addmm(weight_DI, up_DR, scale_R[:, None] * (down_RD @ weight_DI))
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.down, self.up * self.scale
+
     def identity_loss(self) -> Tensor:
         """‖L0·L0ᵀ − I‖ + ‖L1ᵀ·L1 − I‖, Frobenius norms (paper, identity loss), in fp32."""
         loss: Tensor = torch.linalg.matrix_norm(torch.stack([_distance_from_identity(self.down), _distance_from_identity(self.up.T)])).sum()
@@ -85,6 +92,9 @@ class ReleaseOperator(Operator):
     def fold(self, weight_DI: Tensor) -> Tensor:
         down_RD, up_DR = (p.detach().to(weight_DI) for p in (self.down, self.up))
         return torch.addmm(weight_DI, up_DR, down_RD @ weight_DI)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.down, self.up
 
     def identity_loss(self) -> Tensor:
         """Mean square of L0·L0ᵀ − I, as the released code has it."""

@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from pat import compaction
 from pat.calibration import Blocks
 from pat.config import PAT_CONFIG_NAME, PatConfig
 from pat.errors import UserError
@@ -124,8 +125,11 @@ class PatModel(PeftModelForCausalLM):
         ).to(model.device)
         self.loss_terms: dict[str, Tensor] = {}
         self.instruct_weight = 1.0
-        for write, hsm in self.sparsifier.by_write().items():
-            model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
+        self.compacted = False
+        self._hooks = {
+            write: model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
+            for write, hsm in self.sparsifier.by_write().items()
+        }
 
     @property
     def pat_config(self) -> PatConfig:
@@ -147,6 +151,25 @@ class PatModel(PeftModelForCausalLM):
     def advance(self) -> None:
         """Move the mask's schedule on by one optimizer step."""
         self.sparsifier.mask.advance()
+
+    def compact(self) -> None:
+        """Cut the frozen weights to the living channels, in place; training then costs less and takes the same course, to rounding.
+
+        The saved adapter stays the same; merging and disabling it need the whole base and are refused from here on. Draws of LoRA's
+        dropout differ from the masked model's, because its inputs have fewer channels. Raises UserError while the mask is open, or
+        where `pat.compaction.obstacle` knows a reason.
+        """
+        if not self.sparsifier.mask.closed:
+            raise UserError("the mask is still open: a model can be compacted from the milestone on")
+        if reason := compaction.obstacle(self.pat_config, self.sparsifier.mask.proxy.numel(), self.width):
+            raise UserError(f"this model cannot be compacted: {reason}")
+        self._check_whole("compacted again")
+        compaction.compact(self.get_base_model(), self.family, self.sparsifier, self._hooks[self.family.embedding])
+        self.compacted = True
+
+    def _check_whole(self, what: str) -> None:
+        if self.compacted:
+            raise UserError(f"a compacted model cannot be {what}: save its adapter and open it upon the whole base model")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The stock forward; in training with labels, `loss` includes the identity and the active loss."""
@@ -181,6 +204,7 @@ class PatModel(PeftModelForCausalLM):
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Within this context the model is the untouched base model."""
+        self._check_whole("had without its adapter")
         with super().disable_adapter():
             self.sparsifier.bypassed = True
             try:
@@ -197,6 +221,7 @@ class PatModel(PeftModelForCausalLM):
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """Load an adapter folder, its HSMs and mask state included; Trainer calls it when it resumes."""
+        self._check_whole("given another adapter")
         result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
         self.sparsifier.mask.config = PatConfig.load(Path(model_id))
         self.sparsifier.load(Path(model_id))
@@ -231,8 +256,10 @@ class PatModel(PeftModelForCausalLM):
     def merge_and_unload(self) -> PreTrainedModel:
         """Return a new stock model with LoRA and HSMs folded in and dead channels cut; this model is left as it is.
 
-        Raises UserError while the mask is still open. For a checkpoint on disk, `pat.merge` needs less memory.
+        Raises UserError while the mask is still open, or once the model is compacted. For a checkpoint on disk, `pat.merge` needs less
+        memory.
         """
+        self._check_whole("merged")
         base: Any = self.get_base_model()
         state = get_peft_model_state_dict(self)
         fold = make_fold(self.family, base.config, self.sparsifier, collect_updates(state, self.active_peft_config, "this model"))
@@ -281,7 +308,10 @@ def merged_config(model_config: Any, width: int) -> Any:
 
 
 class PatCallback(TrainerCallback):
-    """Moves the mask on after every optimizer step and adds the run's health to the trainer's log history."""
+    """Moves the mask on after every optimizer step. With `compact` the model is cut to the living channels as soon as the mask is 0/1."""
+
+    def __init__(self, *, compact: bool = False) -> None:
+        self.compact = compact
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
@@ -290,9 +320,15 @@ class PatCallback(TrainerCallback):
         model.plan(state.max_steps)
         if model.sparsifier.mask.step != state.global_step:
             raise ValueError(f"the mask is at step {model.sparsifier.mask.step}, the trainer at {state.global_step}: not the same run")
+        self._compact_if_closed(model)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
     ) -> None:
         assert model is not None
         model.advance()
+        self._compact_if_closed(model)
+
+    def _compact_if_closed(self, model: PatModel) -> None:
+        if self.compact and not model.compacted and model.sparsifier.mask.closed:
+            model.compact()
