@@ -152,16 +152,21 @@ class PatModel(PeftModelForCausalLM):
         """Move the mask's schedule on by one optimizer step."""
         self.sparsifier.mask.advance()
 
+    @property
+    def compaction_obstacle(self) -> str | None:
+        """Why this model cannot be compacted, whatever its step; None where it can."""
+        return compaction.obstacle(self.pat_config, self.sparsifier.mask.proxy.numel(), self.width)
+
     def compact(self) -> None:
         """Cut the frozen weights to the living channels, in place; training then costs less and takes the same course, to rounding.
 
         The saved adapter stays the same; merging and disabling it need the whole base and are refused from here on. Draws of LoRA's
         dropout differ from the masked model's, because its inputs have fewer channels. Raises UserError while the mask is open, or
-        where `pat.compaction.obstacle` knows a reason.
+        where there is a `compaction_obstacle`.
         """
         if not self.sparsifier.mask.closed:
             raise UserError("the mask is still open: a model can be compacted from the milestone on")
-        if reason := compaction.obstacle(self.pat_config, self.sparsifier.mask.proxy.numel(), self.width):
+        if reason := self.compaction_obstacle:
             raise UserError(f"this model cannot be compacted: {reason}")
         self._check_whole("compacted again")
         compaction.compact(self.get_base_model(), self.family, self.sparsifier, self._hooks[self.family.embedding])

@@ -110,6 +110,8 @@ class TuningSettings(Settings):
     max_grad_norm: Rate = 1.0
     precision: Precision = "fp32"
     gradient_checkpointing: bool = False
+    compact: Literal["auto"] | bool = Field(default="auto", exclude_if=_is("auto"), description="auto: on a GPU, where the method can")
+    compile: bool = Field(default=False, exclude_if=_is(False), description="the decoder layers")
     checkpoint_steps: Count = 100
     log_steps: Count = 10
     threads: Count = 1

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -82,6 +82,9 @@ def train(
     calibration = Calibration(data, seed=seed, device=device)
     model = build_model(base, tuner, ratio, seed, job, calibration)
     stock: Any = model.get_base_model()
+    compacted = compacts(job.tuning.compact, model, device)
+    if job.tuning.compile:
+        compile_layers(model)
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer) if teacher and settings else None
     trainer = PatTrainer(
@@ -91,7 +94,7 @@ def train(
         train_dataset=rows,
         data_collator=PadToLongest(tokenizer),
         callbacks=[
-            *([PatCallback()] if isinstance(model, PatModel) else []),
+            *([PatCallback(compact=compacted)] if isinstance(model, PatModel) else []),
             HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),
             SealCheckpoints(),
         ],
@@ -183,6 +186,29 @@ def adapted(
     with_lora = get_peft_model(stock, config)
     assert isinstance(with_lora, PeftModel)
     return with_lora
+
+
+def compacts(choice: Literal["auto"] | bool, model: PeftModel, device: str) -> bool:
+    """Return whether a run compacts its model once the mask is closed, and say why where it was not forbidden and does not.
+
+    Raises UserError where it is asked for and cannot be.
+    """
+    if choice is False or not isinstance(model, PatModel):
+        return False
+    obstacle = model.compaction_obstacle
+    if obstacle and choice is True and model.pat_config.use_dora:
+        raise UserError(f"tuning.compact: true is not possible: {obstacle}; leave it at auto")
+    reason = obstacle or ("on a CPU it gains little" if choice == "auto" and device == "cpu" else None)
+    if reason:
+        say(f"tune: the model is not compacted: {reason}")
+    return reason is None
+
+
+def compile_layers(model: PeftModel) -> None:
+    """Compile each decoder layer in place: one graph serves all of them. It is built anew once, when the mask closes."""
+    stock: Any = model.get_base_model()
+    for layer in stock.get_submodule(family_of(stock.config).layers):
+        layer.compile()
 
 
 def pat_config(job: TuneJob, ratio: float, seed: int, *, use_dora: bool) -> PatConfig:
@@ -317,6 +343,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "width": width,
         "ratio_requested": ratio,
         "ratio_effective": 1.0 - width / hidden_size,
+        "compacted": isinstance(model, PatModel) and model.compacted,
         "train_loss": history[-1]["instruct_loss"] if history else None,
         **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
         "wall_s": wall_s,

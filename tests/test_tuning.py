@@ -21,6 +21,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 import pat.tuning
 from pat import artefacts
 from pat.artefacts import check_folder, write_jsonl
+from pat.checkpoint import load_model
 from pat.errors import UserError
 from pat.instructions import Instructions, PadToLongest
 from pat.merge import merge
@@ -90,16 +91,36 @@ def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatc
         run(folder, name, **choices)
 
 
-@pytest.mark.parametrize("stop", [8, 16])
-def test_half_and_resume_equals_straight(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stops before and after the milestone: optimizer, mask step, dropout and data order all continue."""
+@pytest.mark.parametrize(("stop", "compact"), [(4, False), (16, False), (4, True), (8, True), (16, True)])
+def test_half_and_resume_equals_straight(stop: int, compact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops before, at and after the milestone: optimizer, mask step, dropout and data order all continue."""
     write_world(tmp_path)
-    straight = run(tmp_path, "straight")
-    run_until(stop, tmp_path, "halves", monkeypatch)
+    settings = job(compact=compact, checkpoint_steps=4)
+    straight = run(tmp_path, "straight", settings=settings)
+    run_until(stop, tmp_path, "halves", monkeypatch, settings=settings)
     assert not (tmp_path / "halves").exists()
-    resumed = run(tmp_path, "halves")
+    resumed = run(tmp_path, "halves", settings=settings)
+    assert straight["compacted"] == resumed["compacted"] == compact
     assert resumed["history"] == straight["history"]
     assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "halves")
+
+
+@pytest.mark.parametrize("tuned", [{}, {"mask": "random", "closing": "at-once"}])
+def test_a_compacted_job_ends_where_the_masked_one_does(tuned: dict[str, Any], tmp_path: Path) -> None:
+    """Without dropout, whose draws depend on the width; both adapters merge to the same logits."""
+    write_world(tmp_path)
+    no_dropout = {"lora": {"rank": 2, "alpha": 4.0, "dropout": 0.0}}
+    masked = run(tmp_path, "masked", settings=job(tuned, **no_dropout, compact=False))
+    cut = run(tmp_path, "cut", settings=job(tuned, **no_dropout, compact=True))
+    for expected, found in zip(masked["history"], cut["history"], strict=True):
+        assert found["instruct_loss"] == pytest.approx(expected["instruct_loss"], abs=1e-5)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], abs=1e-4)
+    logits = []
+    for name in ("masked", "cut"):
+        merge(tmp_path / "base", tmp_path / name, tmp_path / f"merged-{name}")
+        with torch.no_grad():
+            logits.append(load_model(tmp_path / f"merged-{name}", torch.float32)(input_ids=torch.arange(20)[None]).logits)
+    assert torch.allclose(*logits, atol=1e-4)
 
 
 def test_checkpoints_of_other_settings_are_not_resumed_from(tmp_path: Path) -> None:
