@@ -28,9 +28,16 @@ class CompactLayer(nn.Module, LoraLayer):
         [self.adapter] = layer.active_adapters
         self.register_buffer("index_K", index_K, persistent=False)
 
+    @property
+    def frozen(self) -> nn.Linear:
+        """The base layer."""
+        assert isinstance(self.base_layer, nn.Linear)
+        return self.base_layer
+
     def _low(self, x: Tensor, down_AI: Tensor) -> Tensor:
         """Return s·A·dropout(x)."""
-        return functional.linear(self.lora_dropout[self.adapter](x), down_AI.to(x.dtype)) * self.scaling[self.adapter]
+        scaling: float = self.scaling[self.adapter]
+        return functional.linear(self.lora_dropout[self.adapter](x), down_AI.to(x.dtype)) * scaling
 
 
 class CompactReader(CompactLayer):
@@ -38,12 +45,12 @@ class CompactReader(CompactLayer):
 
     def __init__(self, layer: LoraLayer, index_K: Tensor) -> None:
         super().__init__(layer, index_K)
-        keep_inputs(self.get_base_layer(), index_K)
+        keep_inputs(self.frozen, index_K)
 
     def forward(self, x: Tensor) -> Tensor:
-        down_AK = self.lora_A[self.adapter].weight.index_select(1, self.index_K)
-        update = functional.linear(self._low(x, down_AK), self.lora_B[self.adapter].weight.to(x.dtype))
-        output: Tensor = self.base_layer(x) + update
+        down_AK = _weight(self.lora_A[self.adapter]).index_select(1, self.index_K)
+        update = functional.linear(self._low(x, down_AK), _weight(self.lora_B[self.adapter]).to(x.dtype))
+        output: Tensor = self.frozen(x) + update
         return output
 
 
@@ -54,37 +61,42 @@ class CompactWriter(CompactLayer):
     one product a forward pass, small where tokens outnumber channels. All rows of W stay, the living ones first, unless D = I.
     """
 
+    rows: Tensor
+
     def __init__(self, layer: LoraLayer, hsm: HybridSparsificationModule, index_K: Tensor) -> None:
         super().__init__(layer, index_K)
         self._hsm = (hsm,)  # in a tuple, so that its parameters do not appear a second time under this layer
-        base = self.get_base_layer()
-        dead_D = torch.ones(base.weight.shape[0], dtype=torch.bool, device=index_K.device)
+        dead_D = torch.ones(self.frozen.out_features, dtype=torch.bool, device=index_K.device)
         dead_D[index_K] = False
         rows = index_K if hsm.operator.factors() is None else torch.cat([index_K, dead_D.nonzero().flatten()])
         self.register_buffer("rows", rows, persistent=False)
-        keep_outputs(base, rows)
+        keep_outputs(self.frozen, rows)
 
     def forward(self, x: Tensor) -> Tensor:
         [hsm] = self._hsm
-        width = self.index_K.numel()
-        base, up_DA = self.get_base_layer(), self.lora_B[self.adapter].weight
-        low, up_K = self._low(x, self.lora_A[self.adapter].weight), up_DA.index_select(0, self.index_K)
+        width, weight, bias = self.index_K.numel(), self.frozen.weight, self.frozen.bias
+        up_DA = _weight(self.lora_B[self.adapter])
+        low, up_K = self._low(x, _weight(self.lora_A[self.adapter])), up_DA.index_select(0, self.index_K)
         factors = hsm.operator.factors()
         if factors is not None:
             down_RD, up_DR = factors
-            low = torch.cat([low, self._through_base(x, down_RD) + functional.linear(low, (down_RD @ up_DA).to(x.dtype))], dim=-1)
+            through_lora = functional.linear(low, (down_RD @ up_DA).to(x.dtype))
+            low = torch.cat([low, self._through_base(x, down_RD) + through_lora], dim=-1)
             up_K = torch.cat([up_K, up_DR.index_select(0, self.index_K)], dim=1)
-        bias_K = None if base.bias is None else base.bias[:width]
-        z = functional.linear(x, base.weight[:width], bias_K) + functional.linear(low, up_K.to(x.dtype))
+        z = functional.linear(x, weight[:width], None if bias is None else bias[:width]) + functional.linear(low, up_K.to(x.dtype))
         return z if hsm.output_scale is None else z * hsm.output_scale.index_select(0, self.index_K).to(z.dtype)
 
     def _through_base(self, x: Tensor, down_RD: Tensor) -> Tensor:
         """Return L0·(W·x + b)."""
-        base = self.get_base_layer()
-        ordered_RD = down_RD.index_select(1, self.rows).to(base.weight.dtype)
-        return functional.linear(x, ordered_RD @ base.weight, None if base.bias is None else ordered_RD @ base.bias)
+        weight, bias = self.frozen.weight, self.frozen.bias
+        ordered_RD = down_RD.index_select(1, self.rows).to(weight.dtype)
+        return functional.linear(x, ordered_RD @ weight, None if bias is None else ordered_RD @ bias)
 
-    rows: Tensor
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def keep_inputs(linear: nn.Linear, index_K: Tensor) -> None:

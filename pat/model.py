@@ -169,7 +169,8 @@ class PatModel(PeftModelForCausalLM):
         if reason := self.compaction_obstacle:
             raise UserError(f"this model cannot be compacted: {reason}")
         self._check_whole("compacted again")
-        compaction.compact(self.get_base_model(), self.family, self.sparsifier, self._hooks[self.family.embedding])
+        base: Any = self.get_base_model()
+        compaction.compact(base, self.family, self.sparsifier, self._hooks[self.family.embedding])
         self.compacted = True
 
     def _check_whole(self, what: str) -> None:

@@ -12,8 +12,9 @@ import torch
 
 from pat.benchmark import tuning
 from pat.benchmark.settings import ModelShape, TuningBenchmark
-from pat.benchmark.tuning import CLOSED, LORA, MASKED, OUT_OF_MEMORY, Phase, benchmark_tuning, phase_record, schedule_record, summary
-from pat.settings import load
+from pat.benchmark.tuning import arms_of, benchmark_tuning
+from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, OUT_OF_MEMORY, Phase, phase_record, schedule_records, summary
+from pat.settings import PatSettings, load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=32, layers=2, heads=4, intermediate_size=48)
 QUICK = load(
@@ -32,16 +33,16 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_phase_has_its_steps_of_every_round(record: dict[str, Any]) -> None:
-    assert [phase["name"] for phase in record["phases"]] == [LORA, MASKED, CLOSED]
+    assert [phase["name"] for phase in record["phases"]] == [LORA, MASKED, CLOSED, COMPACTED]
     assert all(len(phase["step_s"]["samples"]) == QUICK.steps * QUICK.rounds for phase in record["phases"])
 
 
 def test_trainable_parameters_follow_the_formula(record: dict[str, Any]) -> None:
     lora_a_rank = SHAPE.layers * (4 * 2 * 32 + 3 * (32 + 48))
     operators = (2 * SHAPE.layers + 1) * (2 * 32 * 2 + 2)
-    lora, masked, closed = (phase["trainable_parameters"] for phase in record["phases"])
+    lora, masked, closed, compacted = (phase["trainable_parameters"] for phase in record["phases"])
     assert lora == 4 * lora_a_rank
-    assert masked == closed == 2 * lora_a_rank + operators + 32  # the proxy
+    assert masked == closed == compacted == 2 * lora_a_rank + operators + 32  # the proxy
 
 
 def test_the_floor_is_four_operations_a_parameter_and_token(record: dict[str, Any]) -> None:
@@ -53,27 +54,56 @@ def test_the_floor_is_four_operations_a_parameter_and_token(record: dict[str, An
     assert lora["tokens_per_s"] == pytest.approx(16 / lora["step_s"]["median"])
 
 
-def test_the_schedule_is_weighed_by_the_milestone() -> None:
-    times = {LORA: (2.0, 100), MASKED: (3.0, 90), CLOSED: (1.5, 60)}
-    phases = [phase_record(Phase(name, [step_s], [peak]), 10, 1.0) for name, (step_s, peak) in times.items()]
-    schedule = schedule_record(phases, 1 / 3)
-    assert schedule is not None
-    assert (schedule["step_s"], schedule["of_lora"], schedule["peak_of_lora"]) == pytest.approx((2.0, 1.0, 0.9))
+def entries(times: dict[tuple[str, bool], tuple[float, int]]) -> list[dict[str, Any]]:
+    return [phase_record(Phase(name, compiled, [step_s], [peak]), 10, 1.0) for (name, compiled), (step_s, peak) in times.items()]
 
 
-def test_the_milestone_lies_between_the_phases(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[bool] = []
+def test_every_way_through_the_schedule_is_weighed_by_the_milestone_and_held_against_every_lora() -> None:
+    measured = {
+        (LORA, False): (2.0, 100), (MASKED, False): (3.0, 90), (CLOSED, False): (1.5, 60), (COMPACTED, False): (0.9, 50),
+        (LORA, True): (1.0, 80), (MASKED, True): (1.2, 88), (COMPACTED, True): (0.6, 40),
+    }  # fmt: skip
+    schedules = schedule_records(entries(measured), 1 / 3)
+    assert [(found["compiled"], found["compacted"]) for found in schedules] == [(False, False), (False, True), (True, True)]
+    masked, eager, compiled = schedules
+    assert masked["step_s"] == pytest.approx(2.0) and masked["of_lora"] == pytest.approx({"eager": 1.0, "compiled": 2.0})
+    assert eager["step_s"] == pytest.approx(1.6) and eager["peak_of_lora"] == pytest.approx({"eager": 0.9, "compiled": 90 / 80})
+    assert compiled["step_s"] == pytest.approx(0.8) and compiled["of_lora"] == pytest.approx({"eager": 0.4, "compiled": 0.8})
+
+
+def test_a_mask_that_closes_at_once_has_one_phase_for_all_of_the_schedule() -> None:
+    [schedule] = schedule_records(entries({(LORA, True): (1.0, 80), (COMPACTED, True): (0.75, 60)}), 0.0)
+    assert schedule["of_lora"] == pytest.approx({"compiled": 0.75}) and schedule["peak_of_lora"] == pytest.approx({"compiled": 0.75})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [[LORA], [MASKED, CLOSED, COMPACTED]]),
+        ({"uncompacted": False}, [[LORA], [MASKED, COMPACTED]]),
+        ({"compile": "both", "uncompacted": False}, [[LORA], [MASKED, COMPACTED]] * 2),
+        ({"pat": PatSettings(mask="random", closing="at-once")}, [[LORA], [CLOSED, COMPACTED]]),
+    ],
+)
+def test_the_settings_say_what_is_measured(changes: dict[str, Any], expected: list[list[str]]) -> None:
+    arms = arms_of(QUICK.model_copy(update=changes))
+    assert [[phase.name for phase in arm] for arm in arms] == expected
+    assert {arm[0].compiled for arm in arms} == ({False, True} if changes.get("compile") else {False})
+
+
+def test_the_milestone_and_the_compaction_lie_between_the_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[tuple[bool, bool]] = []
     whole = tuning.StepClock.on_step_begin
 
     def watched(self: Any, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         whole(self, args, state, control, model=model, **kwargs)
-        closed.append(model.sparsifier.mask.closed)
+        states.append((model.sparsifier.mask.closed, model.compacted))
 
     monkeypatch.setattr(tuning.StepClock, "on_step_begin", watched)
-    phases = [Phase(MASKED), Phase(CLOSED)]
+    phases = [Phase(MASKED), Phase(CLOSED), Phase(COMPACTED)]
     tuning._run(phases, SHAPE, QUICK, 0, "cpu")
-    assert closed == [False] * 5 + [True] * 5
-    assert [len(phase.step_s) for phase in phases] == [3, 3]
+    assert states == [(False, False)] * 5 + [(True, False)] * 5 + [(True, True)] * 5
+    assert [len(phase.step_s) for phase in phases] == [3, 3, 3]
 
 
 def test_what_does_not_fit_is_recorded_and_the_rest_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +116,10 @@ def test_what_does_not_fit_is_recorded_and_the_rest_is_measured(tmp_path: Path, 
 
     monkeypatch.setattr(tuning, "_run", small_device)
     record = benchmark_tuning(SHAPE, QUICK.model_copy(update={"rounds": 1}), 0, tmp_path / "tuning.json")
-    assert [phase["status"] for phase in record["phases"]] == [OUT_OF_MEMORY, "measured", "measured"]
-    assert record["schedule"] is None
-    assert next(iter(summary(record))) == f"lora: {OUT_OF_MEMORY}"
+    assert [phase["status"] for phase in record["phases"]] == [OUT_OF_MEMORY, *["measured"] * 3]
+    assert [schedule["of_lora"] for schedule in record["schedules"]] == [{}, {}]
+    lines = list(summary(record))
+    assert lines[0] == f"lora (eager): {OUT_OF_MEMORY}" and lines[-1].endswith("LoRA was not measured")
 
 
 def test_rows_of_random_tokens_are_all_label() -> None:

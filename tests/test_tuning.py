@@ -120,7 +120,7 @@ def test_a_compacted_job_ends_where_the_masked_one_does(tuned: dict[str, Any], t
         merge(tmp_path / "base", tmp_path / name, tmp_path / f"merged-{name}")
         with torch.no_grad():
             logits.append(load_model(tmp_path / f"merged-{name}", torch.float32)(input_ids=torch.arange(20)[None]).logits)
-    assert torch.allclose(*logits, atol=1e-4)
+    assert torch.allclose(logits[0], logits[1], atol=1e-4)
 
 
 def test_checkpoints_of_other_settings_are_not_resumed_from(tmp_path: Path) -> None:

@@ -79,7 +79,10 @@ class InferenceBenchmark(Settings):
 
 
 class TuningBenchmark(Settings):
-    """How tuning is measured: LoRA on the unpruned model, then PAT before and after the milestone, `rounds` times in turn."""
+    """How tuning is measured: LoRA on the unpruned model, then PAT before and after the milestone, `rounds` times in turn.
+
+    `compile` "both" measures all of it eager and compiled, in one run.
+    """
 
     ratio: Ratio = 0.25
     batch_size: Count = 16
@@ -93,7 +96,8 @@ class TuningBenchmark(Settings):
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     precision: Precision = "bf16"
     gradient_checkpointing: bool = False
-    compile: bool = False
+    compile: Literal["both"] | bool = False
+    uncompacted: bool = Field(default=True, description="PAT after the milestone is measured without compaction too")
     device: Device = "auto"
     threads: Count = 1
 
