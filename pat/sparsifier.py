@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from pat.config import PatConfig
 from pat.errors import UserError
-from pat.hsm import HybridSparsificationModule, IdentityOperator, make_operator
+from pat.hsm import HybridSparsificationModule, IdentityOperator, LowRankOperator, make_operator
 from pat.mask import UnifiedMask
+from pat.orthogonality import summed_distance
 
 HSM_WEIGHTS_NAME = "hsm.safetensors"
 
@@ -61,10 +62,24 @@ class Sparsifier(nn.Module):
         return self.mask.config
 
     def identity_loss(self) -> Tensor:
-        """The identity loss summed over the HSMs; under `release` over the embedding's and the last layer's two alone."""
+        """The identity loss summed over the HSMs; under `release` over the embedding's and the last layer's two alone.
+
+        In fp32 also where autocast would multiply in bf16, whose rounding is larger than the distance that is measured.
+        """
+        with torch.autocast(self.mask.proxy.device.type, enabled=False):
+            return self._identity_loss()
+
+    def _identity_loss(self) -> Tensor:
         hsms = list(self.by_write().values())
         counted = [hsms[0], *hsms[-2:]] if self.config.variant == "release" else hsms
+        low_rank = [hsm.operator for hsm in counted if isinstance(hsm.operator, LowRankOperator)]
+        if low_rank and self._on_one_gpu():  # operators of other kinds beside them have nothing to hold
+            downs, ups = [operator.down for operator in low_rank], [operator.up for operator in low_rank]
+            return summed_distance(downs, columns=False) + summed_distance(ups, columns=True)
         return torch.stack([hsm.operator.identity_loss().to(self.mask.proxy.device) for hsm in counted]).sum()
+
+    def _on_one_gpu(self) -> bool:
+        return {parameter.device for parameter in self.parameters()} == {self.mask.proxy.device} and self.mask.proxy.is_cuda
 
     def by_write(self) -> dict[str, HybridSparsificationModule]:
         """Return the HSMs by the module name of the write each one stands behind."""
