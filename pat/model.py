@@ -181,13 +181,17 @@ class PatModel(PeftModelForCausalLM):
         """The stock forward; in training with labels, `loss` includes the identity and the active loss."""
         if kwargs.get("inputs_embeds") is not None:
             raise ValueError("PatModel takes input_ids only: the embedding's HSM acts on the embedding module's output")
-        outputs = super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
         labels = kwargs.get("labels")
-        if self.training and labels is not None and not self.sparsifier.bypassed:
-            outputs.loss = self.instruct_weight * outputs.loss + self._own_losses(outputs.loss, labels, kwargs.get("num_items_in_batch"))
+        if not self.training or labels is None or self.sparsifier.bypassed:
+            return super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
+        # Before the model, so that backward comes to them last, when the activations have been let go.
+        own = self._own_losses(labels, kwargs.get("num_items_in_batch"))
+        outputs = super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.loss_terms["instruct_loss"] = outputs.loss.detach()
+        outputs.loss = self.instruct_weight * outputs.loss + own.to(outputs.loss.device)
         return outputs
 
-    def _own_losses(self, instruct_loss: Tensor, labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor:
+    def _own_losses(self, labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor:
         """Return this micro-batch's share of λ_active·L_active + λ_identity·L_identity.
 
         They depend on parameters alone and belong once to every optimizer step. A trainer that normalises by the items of the
@@ -200,12 +204,11 @@ class PatModel(PeftModelForCausalLM):
         identity, active = self.sparsifier.identity_loss(), self.sparsifier.mask.active_loss()
         own = config.weight_of_identity * identity + config.active_weight * active
         self.loss_terms = {
-            "instruct_loss": instruct_loss.detach(),
             "identity_loss": identity.detach(),
             "active_loss": active.detach(),
             "share": torch.as_tensor(share).detach(),
         }
-        return (share * own).to(instruct_loss.device)
+        return share * own
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
