@@ -18,8 +18,8 @@ demo: CONFIG := config/demo.yaml
 demo: run  ## make the environment, run the embedded demo, print its table
 
 run: experiment-file $(VENV)/.base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
-	@tools/run $(CONFIG)
-	@python workflow/scripts/summary.py --results results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG))
+	@tools/run "$(CONFIG)"
+	@python workflow/scripts/summary.py --results results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)")
 
 # Before the environment, which takes minutes to make.
 experiment-file:

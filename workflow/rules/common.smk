@@ -1,6 +1,7 @@
 """What all phases share: the checked experiment and the plan of its jobs. The logic is in workflow/scripts/plan.py."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def checked_experiment():
 
 
 # The commands of the environment that runs Snakemake come first, whether or not it is activated.
-shell.prefix(f'set -euo pipefail; PATH="{Path(sys.executable).parent}:$PATH"; ')
+shell.prefix(f'set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
 
 plan = Plan(checked_experiment())
 RESULTS, DATA, CELL = plan.results, plan.data, plan.cell

@@ -19,7 +19,7 @@ rule world:
     message:
         "write the embedded world's data"
     shell:
-        "python {params.script} --settings {params.settings:q} --out {params.out} > {log} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule instruct:
@@ -41,7 +41,7 @@ rule instruct:
     message:
         "prepare the instruction set"
     shell:
-        "python {params.script} --source {params.source:q} --out {output} > {log} 2>&1"
+        "python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule task:
@@ -65,7 +65,7 @@ rule task:
     message:
         "prepare the task {wildcards.name}"
     shell:
-        "python {params.script} --task {wildcards.name} --source {params.source:q} --out {output} > {log} 2>&1"
+        "python {params.script:q} --task {wildcards.name:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule text:
@@ -89,7 +89,7 @@ rule text:
     message:
         "prepare the text {wildcards.name}"
     shell:
-        "python {params.script} --source {params.source:q} --out {output} > {log} 2>&1"
+        "python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule data:

@@ -26,8 +26,8 @@ rule evaluate:
     message:
         "evaluate {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat evaluate --model {params.model} {params.tasks} {params.texts} --settings {params.settings:q}"
-        " --seed {wildcards.seed} --out {output.result} --log {log}"
+        "pat evaluate --model {params.model:q} {params.tasks} {params.texts} --settings {params.settings:q}"
+        " --seed {wildcards.seed:q} --out {output.result:q} --log {log:q}"
 
 
 rule collect_cell:
@@ -53,8 +53,8 @@ rule collect_cell:
     message:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python {params.script} --cell {params.cell:q} --tuning {params.tuning} {params.steps}"
-        " --evaluation {input.evaluation} --samples {input.samples} --out {output} > {log} 2>&1"
+        "python {params.script:q} --cell {params.cell:q} --tuning {params.tuning:q} {params.steps}"
+        " --evaluation {input.evaluation:q} --samples {input.samples:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule evaluation:

@@ -24,7 +24,7 @@ rule merge:
     message:
         "merge {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat merge --base {params.base} --adapter {params.adapter} --out {params.out} --log {log}"
+        "pat merge --base {params.base:q} --adapter {params.adapter:q} --out {params.out:q} --log {log:q}"
 
 
 rule checkpoints:

@@ -24,7 +24,7 @@ rule pretrain:
     message:
         "pretrain the base model {wildcards.model}"
     shell:
-        "pat pretrain --corpus {input.corpus} --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"
+        "pat pretrain --corpus {input.corpus:q} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}"
 
 
 rule copy_model:
@@ -48,7 +48,7 @@ rule copy_model:
     message:
         "copy the base model {wildcards.model}"
     shell:
-        "pat import-model --path {params.path:q} --out {params.out} --log {log}"
+        "pat import-model --path {params.path:q} --out {params.out:q} --log {log:q}"
 
 
 rule fetch_model:
@@ -71,7 +71,7 @@ rule fetch_model:
     message:
         "fetch the base model {wildcards.model}"
     shell:
-        "pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out} --log {log}"
+        "pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out:q} --log {log:q}"
 
 
 rule rotate:
@@ -99,8 +99,8 @@ rule rotate:
     message:
         "put {wildcards.model} into the {wildcards.basis} basis, seed {wildcards.seed}"
     shell:
-        "pat rotate --base {params.base} --basis {wildcards.basis} --calibration {input.text} --device {params.device}"
-        " --threads {params.threads} --seed {wildcards.seed} --out {params.out} --log {log}"
+        "pat rotate --base {params.base:q} --basis {wildcards.basis:q} --calibration {input.text:q} --device {params.device:q}"
+        " --threads {params.threads:q} --seed {wildcards.seed:q} --out {params.out:q} --log {log:q}"
 
 
 rule refit_readers:
@@ -132,9 +132,9 @@ rule refit_readers:
     message:
         "refit the readers of {wildcards.model}, {wildcards.basis} basis, mask {wildcards.mask}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat refit-readers --base {params.base} --mask {wildcards.mask} --ratio {wildcards.ratio} --align {wildcards.align}"
-        " --calibration {input.text} {params.data} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
-        " --out {params.out} --log {log}"
+        "pat refit-readers --base {params.base:q} --mask {wildcards.mask:q} --ratio {wildcards.ratio:q} --align {wildcards.align:q}"
+        " --calibration {input.text:q} {params.data} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
+        " --out {params.out:q} --log {log:q}"
 
 
 rule fetch:

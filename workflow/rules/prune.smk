@@ -32,10 +32,10 @@ rule prune_base:
     message:
         "prune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}"
     shell:
-        "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
+        "pat prune --base {params.base:q} --pruner {params.pruner:q} --ratio {wildcards.ratio:q} --align {params.align:q}"
         " --settings {params.settings:q}"
-        " --calibration {input.text} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
-        " --out {params.out} --log {log}"
+        " --calibration {input.text:q} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
+        " --out {params.out:q} --log {log:q}"
 
 
 rule prune_tuned:
@@ -66,7 +66,7 @@ rule prune_tuned:
     message:
         "prune the tuned {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat prune --base {params.base} --pruner {params.pruner} --ratio {wildcards.ratio} --align {params.align}"
+        "pat prune --base {params.base:q} --pruner {params.pruner:q} --ratio {wildcards.ratio:q} --align {params.align:q}"
         " --settings {params.settings:q}"
-        " --calibration {input.text} --device {params.device} --threads {params.threads} --seed {wildcards.seed}"
-        " --out {params.out} --log {log}"
+        " --calibration {input.text:q} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
+        " --out {params.out:q} --log {log:q}"

@@ -23,7 +23,7 @@ rule write_tables:
     message:
         "write the tables"
     shell:
-        "python {params.script} --settings {params.settings:q} --out {params.out} {input} > {log} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_accuracy:
@@ -45,7 +45,7 @@ rule draw_accuracy:
     message:
         "draw accuracy against ratio"
     shell:
-        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_methods:
@@ -67,7 +67,7 @@ rule draw_methods:
     message:
         "draw accuracy by method"
     shell:
-        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_trainable:
@@ -89,7 +89,7 @@ rule draw_trainable:
     message:
         "draw accuracy against trainable parameters"
     shell:
-        "python {params.script} --out {params.out} {input} > {log} 2>&1"
+        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_memory:
@@ -113,7 +113,7 @@ rule draw_memory:
     message:
         "draw memory and accuracy against ratio"
     shell:
-        "python {params.script} --out {params.out} {params.benchmarks} {input.cells} > {log} 2>&1"
+        "python {params.script:q} --out {params.out:q} {params.benchmarks} {input.cells:q} > {log:q} 2>&1"
 
 
 rule draw_speedup:
@@ -136,7 +136,7 @@ rule draw_speedup:
     message:
         "draw speed-up against batch size"
     shell:
-        "python {params.script} --out {params.out} {params.benchmarks} > {log} 2>&1"
+        "python {params.script:q} --out {params.out:q} {params.benchmarks} > {log:q} 2>&1"
 
 
 rule draw_gate:
@@ -156,7 +156,7 @@ rule draw_gate:
     message:
         "draw the gate"
     shell:
-        "python {params.script} --out {params.out} > {log} 2>&1"
+        "python {params.script:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule draw_health:
@@ -180,7 +180,7 @@ rule draw_health:
     message:
         "draw the health of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python {params.script} --tuning {params.tuning} --out {params.out} --title {params.title:q} > {log} 2>&1"
+        "python {params.script:q} --tuning {params.tuning:q} --out {params.out:q} --title {params.title:q} > {log:q} 2>&1"
 
 
 rule tables:

@@ -30,5 +30,5 @@ rule search_rate:
     message:
         "search the learning rate of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}"
     shell:
-        "pat search-rate --base {params.base} --data {input.data} --tuner {params.tuner} --ratio {params.ratio} --seed {params.seed}"
-        " {params.teacher} --settings {params.settings:q} --run-dir {params.run} --out {output} --log {log}"
+        "pat search-rate --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q} --seed {params.seed:q}"
+        " {params.teacher} --settings {params.settings:q} --run-dir {params.run:q} --out {output:q} --log {log:q}"

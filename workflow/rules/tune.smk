@@ -32,5 +32,5 @@ rule tune:
     message:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat tune --base {params.base} --data {input.data} --tuner {params.tuner} --ratio {params.ratio} --seed {wildcards.seed}"
-        " {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run} --out {params.out} --log {log}"
+        "pat tune --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q} --seed {wildcards.seed:q}"
+        " {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}"

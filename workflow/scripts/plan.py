@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,17 +48,17 @@ def as_json(value: object) -> str:
 
 
 def repeated(option: str, values: Iterable[str]) -> str:
-    """Return an option once a value, as a command line has it."""
-    return " ".join(f"{option} {value}" for value in values)
+    """Return an option once a value, quoted as a shell needs it: the rules put it into their commands as it is."""
+    return " ".join(f"{option} {shlex.quote(value)}" for value in values)
 
 
 def existing(path: Path) -> list[str]:
-    """Return a source file, or a source folder's files, as inputs; nothing where they are not on this machine.
+    """Return a source file, or a source folder's own files, as inputs; nothing where they are not on this machine.
 
     A plan can then be made anywhere; the job that reads the source says what is missing.
     """
     if path.is_dir():
-        return sorted(str(file) for file in path.rglob("*") if file.is_file())
+        return sorted(str(file) for file in path.iterdir() if file.is_file())
     return [str(path)] if path.is_file() else []
 
 
