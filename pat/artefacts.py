@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pat.errors import UserError
+from pat.storage import refusal, writing
 
 MANIFEST = "manifest.json"
 HASHED_AT_ONCE = 8
@@ -24,17 +25,18 @@ HASHED_AT_ONCE = 8
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` under `path` in one rename, making the parent folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `text` under `path` in one rename, making the parent folders. Raises UserError where the disk refuses."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -43,13 +45,32 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed file. Raises UserError where it is missing or is not JSON."""
+    """Return the parsed file. Raises UserError where it cannot be read or is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); delete it and run the step that makes it again") from None
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise refusal(error, path) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error}); delete it and run the step that makes it again") from None
+    return parse_json(text, str(path), "; delete it and run the step that makes it again")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """As read_json, for a file that must hold an object."""
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: must be a JSON object, is {type(record).__name__}; delete it and run the step that makes it again")
+    return record
+
+
+def parse_json(text: str, place: str, advice: str = "") -> Any:
+    """Return the parsed text. Raises UserError that names its `place` where it is not JSON, or JSON beyond reading: depth, digits."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{place}: is not valid JSON ({error}){advice}") from None
+    except RecursionError:
+        raise UserError(f"{place}: is not valid JSON (nested too deeply){advice}") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
@@ -67,8 +88,8 @@ def read_jsonl(path: Path, required: Sequence[str]) -> list[dict[str, Any]]:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     rows.append(_parsed_line(path, number, line, required))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise refusal(error, path) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text ({error})") from None
     if not rows:
@@ -77,10 +98,7 @@ def read_jsonl(path: Path, required: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _parsed_line(path: Path, number: int, line: str, required: Sequence[str]) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{number}: is not valid JSON ({error})") from None
+    row = parse_json(line, f"{path}:{number}")
     if not isinstance(row, dict):
         raise UserError(f"{path}:{number}: must be a JSON object, is {type(row).__name__}")
     missing = [field for field in required if field not in row]
@@ -91,21 +109,29 @@ def _parsed_line(path: Path, number: int, line: str, required: Sequence[str]) ->
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty sibling of `out`; on success add its manifest and put it in `out`'s place, on failure remove it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """Yield an empty sibling of `out`; on success add its manifest and put it in `out`'s place, on failure remove it.
+
+    Raises UserError where the disk refuses, whichever library was writing.
+    """
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    _remove_stale_siblings(out)
-    temporary.mkdir()
     try:
-        yield temporary
-        write_json(temporary / MANIFEST, manifest(temporary))
-        replaced = out.with_name(f".{out.name}.{os.getpid()}.old.tmp")
-        if out.exists():
-            out.rename(replaced)
-        temporary.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale_siblings(out)
+            temporary.mkdir()
+            yield temporary
+            write_json(temporary / MANIFEST, manifest(temporary))
+            _put_in_place(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, out: Path) -> None:
+    replaced = out.with_name(f".{out.name}.{os.getpid()}.old.tmp")
+    if out.exists():
+        out.rename(replaced)
+    temporary.rename(out)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _remove_stale_siblings(out: Path) -> None:
@@ -139,7 +165,7 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: no such folder")
     if not (folder / MANIFEST).exists():
         raise UserError(f"{folder}: has no {MANIFEST}: the step that makes this folder did not finish; run it again")
-    listed = {folder / name: expected for name, expected in read_json(folder / MANIFEST)["files"].items()}
+    listed = {folder / name: expected for name, expected in listed_files(folder).items()}
     for path in listed:
         if not path.is_file():
             raise UserError(f"{path}: is missing though {MANIFEST} lists it; delete {folder} and run the step that makes it again")
@@ -149,6 +175,19 @@ def check_folder(folder: Path) -> None:
                 f"{path}: differs from its checksum in {MANIFEST} (truncated or changed); "
                 f"delete {folder} and run the step that makes it again"
             )
+
+
+def listed_files(folder: Path) -> dict[str, dict[str, object]]:
+    """Return the files that a folder's manifest lists. Raises UserError unless each has size and sum, and lies inside the folder."""
+    path = folder / MANIFEST
+    files = read_record(path).get("files")
+    whole = isinstance(files, dict) and all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in files.values())
+    if not isinstance(files, dict) or not whole:
+        raise UserError(f"{path}: is not a list of files with sizes and checksums; run the step that makes {folder} again")
+    for name in files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{path}: lists {name!r}, which lies outside {folder}; run the step that makes the folder again")
+    return files
 
 
 def check_if_listed(folder: Path) -> None:

@@ -15,7 +15,7 @@ ROTATION_RECORD = "rotation.json"
 def basis_of(folder: Path) -> str:
     """Return the basis that a model folder is in: native where neither `pat rotate` made it nor what it was refitted from."""
     records = [folder / name for name in (ROTATION_RECORD, READERS_RECORD) if (folder / name).is_file()]
-    return str(artefacts.read_json(records[0])["basis"]) if records else "native"
+    return str(artefacts.read_record(records[0]).get("basis")) if records else "native"
 
 
 def check_basis(base: Path, expected: Basis) -> None:

@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import pat.reshaped  # noqa: F401 - registers the class of reshaped models
-from pat.artefacts import new_folder, read_json, write_json
+from pat.artefacts import new_folder, read_record, write_json
 from pat.errors import UserError
 from pat.families import Family, Role, family_of
+from pat.tensors import opened
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
               "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
+TOKENIZER_JSONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 MIN_SHARD_BYTES = 64 * 2**20
 MAX_SHARD_BYTES = 4 * 2**30
 FP32_BYTES = 4 * 2**30
@@ -40,9 +42,10 @@ def load_config(folder: Path) -> Any:
     """Return the folder's Hugging Face config. Raises UserError where there is none or it is refused."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: holds no config.json; a model folder as save_pretrained writes it is needed")
+    read_record(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {error}") from None
 
 
@@ -58,7 +61,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedMode
             folder, config=config, dtype=dtype or "auto", local_files_only=True, trust_remote_code=False,
             use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder}: cannot be loaded as a model: {error}") from None
     model: PreTrainedModel
     model, report = loaded
@@ -84,23 +87,30 @@ def load_to_measure(folder: Path, device: str) -> PreTrainedModel:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the folder's tokenizer, padding on the right, with a pad token. Raises UserError where it has no end token."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: has no tokenizer that transformers opens: {error}") from None
+    tokenizer = open_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: its tokenizer has no end-of-sequence token, which ends every answer")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    found: PreTrainedTokenizerBase = tokenizer
-    return found
+    return tokenizer
+
+
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the folder's tokenizer as it is. Raises UserError where it has none or a broken one."""
+    for name in TOKENIZER_JSONS:
+        if (folder / name).exists():
+            read_record(folder / name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise UserError(f"{folder}: has no tokenizer that transformers opens: {error}") from None
+    return tokenizer
 
 
 def shard_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a checkpoint in name order. Raises UserError where there are none or one is missing."""
-    sharded = (folder / INDEX_NAME).is_file()
-    names = sorted(set(read_json(folder / INDEX_NAME)["weight_map"].values())) if sharded else [WEIGHTS_NAME]
+    names = _listed_shards(folder / INDEX_NAME) if (folder / INDEX_NAME).exists() else [WEIGHTS_NAME]
     for name in names:
         if not (folder / name).is_file():
             hint = "" if not list(folder.glob("*.bin")) else "; its .bin files are pickles, which are never loaded: convert them first"
@@ -108,15 +118,23 @@ def shard_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def _listed_shards(index: Path) -> list[str]:
+    """Return the files that an index names. Raises UserError where it names none, or something that is no file of its folder."""
+    weight_map = read_record(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{index}: has no `weight_map` from tensors to files")
+    for name in weight_map.values():
+        if not name or Path(name).name != name:
+            raise UserError(f"{index}: names {name!r}, which is not a file of {index.parent}")
+    return sorted(set(weight_map.values()))
+
+
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield the checkpoint's tensors one at a time, by shard. Raises UserError on a broken file."""
     for path in shard_files(folder):
-        try:
-            with safe_open(path, framework="pt") as shard:
-                for name in shard.keys():  # noqa: SIM118 - not a mapping
-                    yield name, shard.get_tensor(name)
-        except SafetensorError as error:
-            raise UserError(f"{path}: is not a readable safetensors file ({error})") from None
+        with opened(path) as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a mapping
+                yield name, shard.get_tensor(name)
 
 
 def unique_tensors(folder: Path, config: Any) -> Iterator[tuple[str, Tensor]]:
@@ -138,7 +156,7 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return every tensor's shape without reading the tensors."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in shard_files(folder):
-        with safe_open(path, framework="pt") as shard:
+        with opened(path) as shard:
             for name in shard.keys():  # noqa: SIM118 - not a mapping
                 shapes[name] = tuple(shard.get_slice(name).get_shape())
     return shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ import typer
 
 from pat.errors import UserError
 from pat.progress import log_to
+from pat.storage import refusal
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -19,7 +21,7 @@ Out = Annotated[Path, typer.Option(help="what to write; appears in one piece whe
 RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job runs; a killed job resumes from there")]
 Log = Annotated[Path | None, typer.Option(help="log file; the terminal then shows progress only")]
 SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file")]
-Seed = Annotated[int, typer.Option(help="seeds everything random")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seeds everything random")]
 Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output")]
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
@@ -226,6 +228,22 @@ def evaluate(
     run(model, task or [], text or [], load(EvaluationSettings, settings), seed, out)
 
 
+@app.command()
+def explain(
+    results: Annotated[Path, typer.Argument(help="results folder of an experiment, or of a kept reference")],
+    model: Annotated[str | None, typer.Option(help="the model's name in the experiment")] = None,
+    row: Annotated[str | None, typer.Option(help="the row's name in the experiment's methods")] = None,
+    ratio: Annotated[float | None, typer.Option(help="the ratio asked for")] = None,
+    seed: Annotated[int | None, typer.Option(help="one of the experiment's seeds")] = None,
+    task: Annotated[str | None, typer.Option(help="one task alone; all by default")] = None,
+) -> None:
+    """Lead from a cell of the tables to its files, inputs, code versions and the commands that made it."""
+    from pat.explain import explain as run
+
+    wanted = {"model": model, "method": row, "ratio_requested": ratio, "seed": seed}
+    typer.echo("\n".join(run(results, wanted, task)))
+
+
 @benchmark.command("inference")
 def benchmark_inference(
     out: Out,
@@ -314,14 +332,16 @@ def _resolved(device: str) -> str:
     return resolve_device(device)
 
 
-def main() -> None:
-    """Run the command line; a user's mistake is one message and status 1, never a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
+        app(arguments)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {refusal(error)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pat.artefacts import read_json, write_json
+from pat.artefacts import read_record, write_json
+from pat.errors import UserError
 
 PAT_CONFIG_NAME = "pat_config.json"
 
@@ -133,9 +134,13 @@ class PatConfig:
 
     @classmethod
     def load(cls, folder: Path) -> PatConfig:
-        """Read `pat_config.json` from `folder`. Raises UserError where it is missing, ValueError on a field it does not know."""
-        fields: dict[str, Any] = read_json(folder / PAT_CONFIG_NAME)
+        """Read `pat_config.json` from `folder`. Raises UserError where it is missing, or holds a field or a value that cannot be."""
+        path = folder / PAT_CONFIG_NAME
+        fields: dict[str, Any] = read_record(path)
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
-            raise ValueError(f"{folder / PAT_CONFIG_NAME}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return cls(**fields)
+            raise UserError(f"{path}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        try:
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}: {error}") from None

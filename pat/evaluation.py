@@ -32,7 +32,9 @@ def evaluate(model: Path, tasks: list[Path], texts: list[Path], settings: Evalua
     items = _read_tasks(tasks, settings.limit)
     documents = {path.stem: [str(row["text"]) for row in artefacts.read_jsonl(path, ["text"])] for path in texts}
     _prepare_process(settings)
-    record, outcomes = _examine(model, items, documents, settings, seed)
+    record, outcomes, device = _examine(model, items, documents, settings, seed)
+    inputs = {"model": model} | {f"task {path.stem}": path for path in tasks} | {f"text {path.stem}": path for path in texts}
+    record["provenance"] = provenance(settings.model_dump(mode="json"), seed, device, inputs)
     record["wall_s"] = round(time.monotonic() - started, 3)
     artefacts.write_jsonl(samples_path(out), (outcome.row() for ones in outcomes.values() for outcome in ones))
     artefacts.write_json(out, record)
@@ -46,8 +48,8 @@ def samples_path(out: Path) -> Path:
 
 def _examine(
     folder: Path, items: Mapping[str, list[Item]], documents: Mapping[str, list[str]], settings: EvaluationSettings, seed: int
-) -> tuple[dict[str, Any], dict[str, list[Outcome]]]:
-    """Return the record without its time, and every item's outcome."""
+) -> tuple[dict[str, Any], dict[str, list[Outcome]], str]:
+    """Return the record's figures, every item's outcome, and the device they were had on."""
     from pat import harness
     from pat.examinee import count_cut_items, load_examinee
 
@@ -64,9 +66,8 @@ def _examine(
         "mean": mean_over_tasks(figures),
         "perplexity": perplexities,
         "harness": harness.harness_variants(lm, settings.harness_tasks, settings.limit, seed) if settings.harness_tasks else {},
-        "provenance": provenance(settings.model_dump(mode="json"), seed, str(model.device)),
     }
-    return record, outcomes
+    return record, outcomes, str(model.device)
 
 
 def _perplexities(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.artefacts import check_if_listed
-from pat.checkpoint import load_model
+from pat.checkpoint import load_model, open_tokenizer
 from pat.device import resolve_device
 from pat.errors import UserError
 from pat.items import Item
@@ -35,10 +35,7 @@ def load_examinee(folder: Path, settings: EvaluationSettings, seed: int) -> tupl
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: its tokenizer cannot be loaded: {error}") from None
+    tokenizer = open_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: its tokenizer has no EOS token, so the end of an answer could not be told")
     if tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:

@@ -17,6 +17,14 @@ SOURCE = "source"
 """The key of a block that says where data comes from: such a block, too, is replaced, since each kind has keys of its own."""
 
 
+def read_resolved(file: Path) -> dict[str, Any]:
+    """Return an experiment file's contents laid over those of the files it extends. Raises UserError as `resolved` does."""
+    raw = read_yaml(file)
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{file}: must hold a mapping of keys, holds {shown(raw)}")
+    return resolved(raw, file)
+
+
 def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the experiment's contents laid over those of the file it extends, key by key, and without the key itself.
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file
 from torch import Tensor
 
+from pat.artefacts import read_record, write_json
 from pat.errors import UserError
+from pat.tensors import read_tensors
 
+ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 
@@ -44,11 +46,27 @@ def read_adapter(folder: Path) -> dict[str, LoraUpdate]:
     path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise UserError(f"{path}: no such file; is {folder} an adapter folder?")
-    config = LoraConfig.from_pretrained(str(folder))
+    config = _adapter_config(folder)
     if not isinstance(config, LoraConfig):
         raise UserError(f"{folder}: holds a {config.peft_type} adapter; only LoRA and DoRA can be folded")
     _refuse_what_cannot_be_folded(config, folder)
-    return collect_updates(load_file(path), config, str(path))
+    return collect_updates(read_tensors(path), config, str(path))
+
+
+def sort_targets(folder: Path) -> None:
+    """Put a saved adapter's target modules in order: PEFT keeps them as a set, and equal runs shall give equal bytes."""
+    path = folder / ADAPTER_CONFIG_NAME
+    config = read_record(path)
+    write_json(path, {**config, "target_modules": sorted(config["target_modules"])})
+
+
+def _adapter_config(folder: Path) -> LoraConfig:
+    path = folder / ADAPTER_CONFIG_NAME
+    read_record(path)
+    try:
+        return LoraConfig.from_pretrained(str(folder))  # type: ignore[no-any-return]  # PEFT's is untyped
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: is not a config that PEFT takes: {error}") from None
 
 
 def collect_updates(state: Mapping[str, Tensor], config: LoraConfig, source: str) -> dict[str, LoraUpdate]:

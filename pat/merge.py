@@ -26,7 +26,7 @@ from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.reshaped import ReshapedConfig
-from pat.sparsifier import Sparsifier
+from pat.sparsifier import HSM_WEIGHTS_NAME, Sparsifier
 
 MERGE_RECORD = "merge.json"
 PROBE_SHAPE = (2, 48)
@@ -62,7 +62,7 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
         gap = _gap_to_masked(base, adapter, folder, pat_config)
         record = record_of(base, folder, pat_config.pruning_ratio if pat_config else 0.0) | gap
         settings = {"base": _identity(base), "adapter": _identity(adapter)}
-        record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0)
+        record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs={"base": base, "adapter": adapter})
         artefacts.write_json(folder / MERGE_RECORD, record)
         how = "tuned" if pat_config is None else "tuned and pruned with PAT"
         artefacts.write_text(folder / "README.md", model_card(record, how, config))
@@ -74,7 +74,9 @@ def fold_of(adapter: Path, model_config: Any) -> tuple[Fold, PatConfig | None]:
     """Return the fold of an adapter folder and its PatConfig, None where the adapter is LoRA or DoRA alone."""
     family = family_of(model_config)
     updates = read_adapter(adapter)
-    if not (adapter / PAT_CONFIG_NAME).is_file():
+    if not (adapter / PAT_CONFIG_NAME).exists():
+        if (adapter / HSM_WEIGHTS_NAME).exists():
+            raise UserError(f"{adapter / PAT_CONFIG_NAME}: no such file, though {HSM_WEIGHTS_NAME} lies beside it; tune again")
         everything_D = torch.ones(model_config.hidden_size, dtype=torch.bool)
         return Fold(family, everything_D, tied=bool(model_config.tie_word_embeddings), lora=updates), None
     pat_config = PatConfig.load(adapter)

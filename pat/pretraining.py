@@ -32,10 +32,12 @@ from transformers import (
 from pat import artefacts
 from pat.corpus import Blocks, stack, train_tokenizer
 from pat.device import peak_memory_gib, resolve_device
+from pat.divergence import StopWhenDiverged, check_finite
 from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.resume import SealCheckpoints, checkpoint_of
 from pat.settings import PretrainSettings
+from pat.storage import writing
 
 PRETRAINING_RECORD = "pretraining.json"
 CHECKPOINTS_KEPT = 2
@@ -48,7 +50,7 @@ logger = logging.getLogger(__name__)
 def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path) -> dict[str, Any]:
     """Write a stock checkpoint with its tokenizer to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 
-    Raises UserError on a broken or too small corpus and on a vocabulary too small.
+    Raises UserError on a broken or too small corpus, on a vocabulary too small, and where the training diverged.
     """
     started = time.monotonic()
     torch.set_num_threads(settings.threads)
@@ -65,18 +67,20 @@ def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path)
         args=training_arguments(settings, run_dir, device),
         train_dataset=blocks,
         data_collator=stack,
-        callbacks=[ShowProgress(settings.steps), SealCheckpoints()],
+        callbacks=[ShowProgress(settings.steps), StopWhenDiverged(), SealCheckpoints()],
     )
     trainer.remove_callback(PrinterCallback)
     identity = {"settings": settings.model_dump(mode="json"), "corpus": artefacts.sha256(corpus)}
     checkpoint_folder = checkpoint_of(run_dir, identity)
     if checkpoint_folder is not None:
         say(f"pretrain: resuming from {checkpoint_folder}")
-    trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
+    with writing(run_dir):
+        trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
+    check_finite(model, trainer.state.global_step, "pretrain.learning_rate")
     heldout_blocks = Blocks(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
     record = pretraining_record(trainer, model, settings, blocks, heldout_blocks)
     record["wall_s"] = time.monotonic() - started
-    record["provenance"] = provenance(settings.model_dump(mode="json"), settings.seed, str(model.device))
+    record["provenance"] = provenance(settings.model_dump(mode="json"), settings.seed, str(model.device), {"corpus": corpus})
     with artefacts.new_folder(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(str(folder))

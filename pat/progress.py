@@ -14,6 +14,7 @@ logger = logging.getLogger("pat")
 def log_to(log: Path | None) -> None:
     """Send all log records to `log` (all but progress lines leave the terminal then), or to the terminal where it is None."""
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # where even the log cannot be written, the job's own message says why
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     handler: logging.Handler = logging.StreamHandler(sys.stderr)

@@ -51,8 +51,9 @@ def prune(
         except ValueError as error:
             raise UserError(str(error)) from None
         settings = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration), **own.model_dump(mode="json")}
+        inputs = {"base": base, "calibration": calibration.path if calibration else None}
         seed, device = (calibration.seed, calibration.device) if calibration else (0, None)
-        record["provenance"] = provenance(settings, seed, device)
+        record["provenance"] = provenance(settings, seed, device, inputs)
         artefacts.write_json(folder / PRUNE_RECORD, record)
         artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})", checkpoint.load_config(folder)))
     say(summary(record))

@@ -59,7 +59,8 @@ def refit_readers(
         record["error"] = {norm: {"plain": fit.error_plain, "least-squares": fit.error} for norm, fit in fits.items()}
         settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
         settings |= {name: artefacts.sha256(path) for name, path in (("calibration", calibration.path), ("data", data)) if path}
-        record["provenance"] = provenance(settings, calibration.seed, calibration.device)
+        inputs = {"base": base, "calibration": calibration.path, "data": data}
+        record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)
         artefacts.write_json(folder / READERS_RECORD, record)
     say(f"readers refitted to {int(kept_D.sum())} of {len(kept_D)} channels; {summary(record)}")
     return record

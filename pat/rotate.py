@@ -56,7 +56,8 @@ def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads:
         captured = {f"{share:g}": found.captured(round(share * len(found.importance_D))) for share in QUARTERS}
         record = record_of(base, folder, 0.0) | gap | {"basis": basis, "captured": captured, "tokens": int(text.mask_NT.sum())}
         settings = {"basis": basis, "calibration": artefacts.sha256(calibration.path), "tokens": calibration.tokens}
-        record["provenance"] = provenance(settings, calibration.seed, calibration.device)
+        inputs = {"base": base, "calibration": calibration.path}
+        record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)
         artefacts.write_json(folder / ROTATION_RECORD, record)
     say(f"{basis} basis; {summary(record)}")
     return record

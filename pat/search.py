@@ -58,7 +58,8 @@ def search_rate(
         artefacts.write_json(run_dir / LOSSES, losses)
         shutil.rmtree(candidate_dir, ignore_errors=True)
     record = _record(search, [losses[str(rate)] for rate in search.learning_rates], len(training), len(held_out))
-    record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed)
+    settings, inputs = job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, {"base": base, "data": data, "teacher": teacher}
+    record["provenance"] = provenance(settings, seed, inputs=inputs)
     artefacts.write_json(out, record)
     shutil.rmtree(run_dir, ignore_errors=True)
     return record

@@ -16,8 +16,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
+from pat.artefacts import parse_json
 from pat.config import Basis, Mask, Readers
 from pat.errors import UserError
+from pat.storage import refusal
 
 
 def _number(value: object) -> object:
@@ -265,32 +267,25 @@ def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
     """
     is_text = isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{")
     source = "settings" if is_text else str(text_or_path)
-    data = _parse_json(str(text_or_path), source) if is_text else read_yaml(Path(text_or_path))
+    data = parse_json(str(text_or_path), source) if is_text else read_yaml(Path(text_or_path))
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise UserError("\n".join(f"{source}: {problem}" for problem in problems(model, error))) from None
 
 
-def _parse_json(text: str, source: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{source}: is not valid JSON ({error})") from None
-
-
 def read_yaml(path: Path) -> Any:
     """Return the parsed YAML (or JSON) file. Raises UserError where it is missing, is not YAML, or gives a key twice."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _OneOfEachKey)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise refusal(error, path) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise UserError(f"{path}: is not valid YAML (nested too deeply)") from None
 
 
 class _OneOfEachKey(yaml.SafeLoader):

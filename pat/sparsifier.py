@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pat.config import PatConfig
@@ -18,6 +18,7 @@ from pat.errors import UserError
 from pat.hsm import HybridSparsificationModule, IdentityOperator, LowRankOperator, make_operator
 from pat.mask import UnifiedMask
 from pat.orthogonality import summed_distance
+from pat.tensors import read_tensors
 
 HSM_WEIGHTS_NAME = "hsm.safetensors"
 
@@ -116,7 +117,7 @@ class Sparsifier(nn.Module):
         path = folder / HSM_WEIGHTS_NAME
         if not path.is_file():
             raise UserError(f"{path}: no such file; is {folder} the adapter of a PAT run?")
-        self.load_named_state(load_file(path), str(path))
+        self.load_named_state(read_tensors(path), str(path))
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

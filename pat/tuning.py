@@ -24,16 +24,19 @@ from pat.calibration import Blocks, Calibration, blocks_for
 from pat.config import MEASURED_MASKS, PatConfig
 from pat.device import peak_memory_gib, resolve_device
 from pat.distillation import Distillation, kullback_leibler, load_distillation
+from pat.divergence import StopWhenDiverged, check_finite
 from pat.errors import UserError
 from pat.families import family_of
 from pat.health import HealthRecord, health_of
 from pat.instructions import Instructions, PadToLongest
+from pat.lora import sort_targets
 from pat.model import PatCallback, PatModel, attach
 from pat.progress import say
 from pat.provenance import provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
+from pat.storage import writing
 
 TUNERS = ("lora", "dora", "pat", "pat-dora")
 TUNING_RECORD = "tuning.json"
@@ -46,15 +49,18 @@ def tune(
 ) -> dict[str, Any]:
     """Write the trained adapter to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 
-    `teacher` is the stock model to distil from, where the settings say so. Raises UserError as `train` does.
+    `teacher` is the stock model to distil from, where the settings say so. Raises UserError as `train` does, and where it diverged.
     """
     started = time.monotonic()
     trainer, model = train(base, data, tuner, ratio, seed, job, run_dir, teacher)
+    check_finite(model, trainer.state.global_step, "tuning.learning_rate")
     record = tuning_record(trainer, model, ratio, time.monotonic() - started)
-    record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed, str(model.device))
+    settings, inputs = job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, {"base": base, "data": data, "teacher": teacher}
+    record["provenance"] = provenance(settings, seed, str(model.device), inputs)
     with artefacts.new_folder(out) as folder:
         model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
+        sort_targets(folder)
         artefacts.write_json(folder / TUNING_RECORD, record)
     shutil.rmtree(run_dir, ignore_errors=True)
     return record
@@ -96,6 +102,7 @@ def train(
         callbacks=[
             *([PatCallback(compact=compacted)] if isinstance(model, PatModel) else []),
             HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),
+            StopWhenDiverged(),
             SealCheckpoints(),
         ],
     )
@@ -104,7 +111,8 @@ def train(
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
+        with writing(run_dir):
+            trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
     except ValueError as error:
         if "PatConfig" in str(error):
             raise UserError(str(error)) from None

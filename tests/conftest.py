@@ -51,6 +51,17 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the workflow in which the smoke experiment has run to its end."""
+    from smoke_run import run
+
+    folder = copy_workflow(tmp_path_factory.mktemp("pipeline") / "finished")
+    first = run(folder)
+    assert first.returncode == 0, first.stdout + first.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
 def workflow_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the workflow that tests share for plans; it holds no results."""
     yield copy_workflow(tmp_path_factory.mktemp("workflow") / "copy")

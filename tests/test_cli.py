@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             "--align 'seven'",
         ),
         (("validate", "missing.yaml"), "missing.yaml: no such file\n"),
-        (("validate", "."), ".: cannot be read (Is a directory)\n"),
+        (("validate", "."), ".: is a folder, where a file is needed\n"),
         (("import-model", "--out", "x"), "exactly one of --path and --hub"),
         ((*TUNE, "--tuner", "pat", "--settings", "{}"), "tuning"),
         (
@@ -53,5 +53,5 @@ def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str
 
 def test_help_lists_every_verb() -> None:
     shown = run("--help").stdout
-    for verb in ("validate", "import-model", "pretrain", "tune", "search-rate", "merge", "prune", "evaluate", "benchmark"):
+    for verb in ("validate", "import-model", "pretrain", "tune", "search-rate", "merge", "prune", "evaluate", "explain", "benchmark"):
         assert verb in shown

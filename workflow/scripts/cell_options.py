@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pat.errors import UserError
+from pat.settings import shown
 
 CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.json; give the option once a file.")]
 MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files.")]
@@ -24,10 +26,15 @@ def listed(cells: Sequence[Path] | None, more: Sequence[Path] | None, cells_from
     if cells_from is None:
         return paths
     try:
-        lines = cells_from.read_text(encoding="utf-8").splitlines()
+        named = [line.strip() for line in cells_from.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--cells-from {cells_from}: cannot be read ({error})") from None
-    return [*paths, *(Path(line.strip()) for line in lines if line.strip())]
+    if not named:
+        raise UserError(f"--cells-from {cells_from}: names no file; one cell.json a line is needed")
+    for line in named:
+        if not os.path.isfile(line):  # noqa: PTH113 - a line too long to be a path is no file here; pathlib would raise
+            raise UserError(f"--cells-from {cells_from}: names {shown(line)}, which is no file")
+    return [*paths, *map(Path, named)]
 
 
 def behind_tables(results: Path) -> list[Path]:
@@ -38,7 +45,12 @@ def behind_tables(results: Path) -> list[Path]:
     table = results / "tables" / "cells.csv"
     if not table.is_file():
         raise UserError(f"--results {results}: holds no tables/cells.csv; run the experiment first")
-    with table.open(encoding="utf-8", newline="") as stream:
-        named = dict.fromkeys(Path(line["json"]) for line in csv.DictReader(stream))
+    try:
+        with table.open(encoding="utf-8", newline="") as stream:
+            named = dict.fromkeys(Path(line["json"]) for line in csv.DictReader(stream))
+    except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: is not the table of cells that tables.py writes ({error!r}); make the tables again") from None
+    if not named or any(".." in path.parts for path in named):
+        raise UserError(f"{table}: names no cell, or one outside the results; make the tables again")
     # A path starts where the tables were written from; where a cell lies below the results is in its last five steps.
     return sorted(results.joinpath(*path.parts[-CELL_STEPS:]) for path in named)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pat.artefacts import read_json
 from pat.errors import UserError
+from pat.experiment_checks import SAFE_NAME
 from pat.methods import METHODS
 from pat.settings import Factor
 
@@ -28,6 +29,10 @@ METRIC_LABELS = {
     "acc_norm": "log-likelihood normalised by length, acc_norm",
 }
 _REGISTRY_ORDER = {name: position for position, name in enumerate(METHODS)}
+
+
+Name = Annotated[str, Field(pattern=rf"^{SAFE_NAME.pattern}$")]
+"""Of a model or a row: it becomes part of the tables' file names."""
 
 
 class _Part(BaseModel):
@@ -106,8 +111,8 @@ class Cell(_Part):
     """The result of one (model, method, ratio, seed); `method` is the row's name, `base_method` its entry in the registry."""
 
     experiment: str
-    model: str
-    method: str
+    model: Name
+    method: Name
     base_method: str
     label: str
     mode: str

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pat.artefacts import read_json, read_jsonl, write_json
+from pat.artefacts import parse_json, read_jsonl, read_record, write_json
 from pat.errors import UserError
 from script_errors import run_reporting_errors
 
@@ -24,8 +24,9 @@ SAMPLE_FIELDS = ("task", "id", "gold", "correct")
 
 def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Path, samples: Path) -> dict[str, Any]:
     """Return the cell's result. Raises UserError where a file lacks a field, naming both, and where answers are not those scored."""
-    tuned, scored = read_json(tuning), read_json(evaluation)
-    records = [read_json(step) for step in steps]
+    tuned, scored = read_record(tuning), read_record(evaluation)
+    records = [read_record(step) for step in steps]
+    named = ", ".join(map(str, (tuning, *steps, evaluation)))
     try:
         widths = {"before": records[0]["hidden_size"]["before"], "after": records[-1]["hidden_size"]["after"]}
         sizes = {"before": records[0]["parameters"]["before"], "after": records[-1]["parameters"]["after"]}
@@ -45,7 +46,9 @@ def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Pa
             "provenance": {"tune": tuned["provenance"], **origin, "evaluate": scored["provenance"]},
         }
     except KeyError as error:
-        raise UserError(f"{', '.join(map(str, (tuning, *steps, evaluation)))}: one of them lacks the field {error}") from None
+        raise UserError(f"{named}: one of them lacks the field {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{named}: one of them has a field of the wrong kind: {error}") from None
 
 
 def with_answers(tasks: dict[str, Any], samples: Path) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def main(
     """Join a cell's JSONs into cell.json."""
 
     def action() -> str:
-        write_json(out, joined(json.loads(cell), tuning, step, evaluation, samples))
+        write_json(out, joined(parse_json(cell, "--cell"), tuning, step, evaluation, samples))
         return str(out)
 
     run_reporting_errors(action)

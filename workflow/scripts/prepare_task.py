@@ -71,7 +71,7 @@ def prepare(task: str, source: str, out: Path) -> str:
     assert isinstance(block, HubTask | JsonFile | Release)
     items = list(task_items(task, block))
     if not items:
-        raise UserError(f"task {task!r}: its source holds no items")
+        raise UserError(f"task {task!r}: its source {block.model_dump_json(exclude_none=True)} holds no items")
     write_items(out, items)
     groups = len({item.group for item in items if item.group})
     return f"{out}: {len(items)} items" + (f" in {groups} groups" if groups else "")

@@ -17,8 +17,7 @@ import yaml
 from cell_options import behind_tables
 from pat.artefacts import new_folder, read_json, write_json, write_text
 from pat.errors import UserError
-from pat.extends import resolved
-from pat.settings import read_yaml
+from pat.extends import read_resolved
 from script_errors import run_reporting_errors
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
@@ -31,7 +30,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
     Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
     """
     cells = behind_tables(results)
-    whole_experiment = resolved(read_yaml(experiment), experiment)
+    whole_experiment = read_resolved(experiment)
     record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), **_common_origin(cells)}
     with new_folder(out) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns("manifest.json"))

@@ -5,12 +5,12 @@ A file maps numbers to {"origin_prompt", "gold", …}; a prompt is the item's te
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
+from pat.artefacts import parse_json
 from pat.errors import UserError
 from pat.items import Item
 from source_records import Record, opened
@@ -33,10 +33,7 @@ def release_items(path: Path, task: str) -> Iterator[Item]:
 
 def _file_items(path: Path, task: str, group: str) -> Iterator[Item]:
     with opened(path) as stream:
-        try:
-            entries = json.load(stream)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: is not valid JSON ({error})") from None
+        entries = parse_json(stream.read(), str(path))
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{path}: must map item numbers to items")
     for key, entry in entries.items():

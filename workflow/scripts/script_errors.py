@@ -1,18 +1,28 @@
-"""How every script of the workflow ends: one line on success, a user's mistake as one message and exit status 1."""
+"""How every script of the workflow ends: one line on success; a user's mistake, or a file that the system refuses, as one message."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 
 from pat.errors import UserError
+from pat.storage import refusal
 
 
 def run_reporting_errors(action: Callable[[], str]) -> None:
-    """Run `action` and show the line it returns; show a UserError's message in place of a traceback."""
-    try:
+    """Run `action` and show the line it returns, or the message of its error."""
+    with errors_reported():
         typer.echo(action())
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Turn a user's mistake, or a file that the system refuses, into its message alone and exit status 1."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        shown = refusal(error) if isinstance(error, OSError) else error
+        typer.echo(f"error: {shown}", err=True)
         raise typer.Exit(1) from None

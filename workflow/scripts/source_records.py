@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from pat.artefacts import parse_json
 from pat.errors import UserError
 from pat.settings import Settings, load, shown
 
@@ -44,10 +45,7 @@ class Record:
 
 def parse_source(text: str, kinds: Mapping[str, type[Settings]]) -> Settings:
     """Return the checked source block. Raises UserError where its kind is not among `kinds` or a field is wrong."""
-    try:
-        block = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--source: is not valid JSON ({error})") from None
+    block = parse_json(text, "--source")
     kind = block.get("source") if isinstance(block, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"--source: source is {shown(kind)}; allowed: {', '.join(sorted(kinds))}")
@@ -62,7 +60,7 @@ def json_records(path: Path) -> Iterator[Record]:
         if ".jsonl" in path.name:
             yield from _line_records(path, stream)
             return
-        values = _parsed(str(path), stream.read())
+        values = parse_json(stream.read(), str(path))
     if not isinstance(values, list):
         raise UserError(f"{path}: must hold a JSON list of objects, holds {shown(values)}")
     yield from (_record(f"{path}: record {number}", value) for number, value in enumerate(values, start=1))
@@ -71,14 +69,7 @@ def json_records(path: Path) -> Iterator[Record]:
 def _line_records(path: Path, stream: IO[str]) -> Iterator[Record]:
     for number, line in enumerate(stream, start=1):
         if line.strip():
-            yield _record(f"{path}:{number}", _parsed(f"{path}:{number}", line))
-
-
-def _parsed(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: is not valid JSON ({error})") from None
+            yield _record(f"{path}:{number}", parse_json(line, f"{path}:{number}"))
 
 
 def _record(place: str, value: object) -> Record:

@@ -18,8 +18,8 @@ from cells import METRIC_LABELS, METRICS, metrics_of, read_cells
 from comparisons import facts, health_lines, merge_line
 from grid import Grid
 from layouts import Layout
-from pat.errors import UserError
 from published import PRINTED, Printed
+from script_errors import errors_reported
 
 SUMMARISED = (METRICS[0], "acc")
 """Of the scorings, the paper's and the log-likelihood one are summed up; the tables hold all."""
@@ -78,11 +78,8 @@ def places(results: Path) -> list[str]:
 
 def main(results: Annotated[Path, typer.Option(help="An experiment's results, for example results/demo.")]) -> None:
     """Print an experiment's table 1, what it says of PAT in plain sentences, and where the rest lies."""
-    try:
+    with errors_reported():
         show(results, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pat.artefacts import write_jsonl
 from pat.prompts import ANSWER_JOINT, alpaca_prompt, lettered_question, letters
 from pat.settings import load
 from pat.sources import WorldSettings
+from script_errors import run_reporting_errors
 from world_facts import RELATIONS, Relation
 
 CHOICES = 4
@@ -195,7 +196,12 @@ def main(
     settings: Annotated[str, typer.Option(help="The experiment's data.world block: JSON text or a file.")] = "{}",
 ) -> None:
     """Write the embedded world's data."""
-    write_world(load(WorldSettings, settings), out)
+
+    def action() -> str:
+        write_world(load(WorldSettings, settings), out)
+        return f"{out}: the embedded world"
+
+    run_reporting_errors(action)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""`pat explain`: from a number in a table to the files and commands that made it, as the steps themselves have recorded them.
+
+Reads records alone: each names its inputs, and the folder of an input holds the record of the step before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pat.artefacts import read_record, sha256
+from pat.errors import UserError
+
+RESULT, EVALUATION = "cell.json", "evaluation.json"
+FOLDER_RECORDS = {
+    "pretraining.json": "pretrain",
+    "rotation.json": "rotate",
+    "readers.json": "refit-readers",
+    "prune.json": "prune",
+    "tuning.json": "tune",
+    "merge.json": "merge",
+}
+"""What each step writes into the folder that it makes, and the verb that makes it."""
+PHASES = ("rotation", "readers", "prune", "tune", "merge", "evaluate")
+"""Keys of a cell's provenance, for cells that recorded no inputs by which to follow their steps."""
+SHOWN_DIGITS = 12
+NOT_RECORDED = "not recorded"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the chain: its verb, the record it has left, and the provenance in that."""
+
+    verb: str
+    record: Path
+    provenance: Mapping[str, Any]
+
+
+def explain(results: Path, wanted: Mapping[str, object], task: str | None) -> list[str]:
+    """Return the lines that lead from a cell's numbers to all that made them.
+
+    `wanted` says which cell: model, method, ratio_requested, seed; None stands for any. Raises UserError unless exactly one cell
+    below `results` fits, and where it has no such task.
+    """
+    path, cell = _one_cell(results, wanted)
+    lines = [_name(cell), *_numbers(cell, task), f"cell: {path} (sha256 {sha256(path)[:SHOWN_DIGITS]})"]
+    for number, step in enumerate(_steps(path, cell), start=1):
+        lines += ["", f"{number}. {step.verb}: {step.record}", *_origin(step.provenance)]
+    return lines
+
+
+def _one_cell(results: Path, wanted: Mapping[str, object]) -> tuple[Path, Mapping[str, Any]]:
+    cells = {path: read_record(path) for path in sorted(results.rglob(RESULT))}
+    if not cells:
+        raise UserError(f"{results}: holds no {RESULT}; is it the results folder of an experiment that has run?")
+    fitting = {path: cell for path, cell in cells.items() if all(it is None or cell.get(key) == it for key, it in wanted.items())}
+    if len(fitting) == 1:
+        return next(iter(fitting.items()))
+    listed = "\n".join(f"  {_options(cell)}" for cell in (fitting or cells).values())
+    problem = f"{len(fitting)} cells fit; say which" if fitting else "no cell fits; there are"
+    raise UserError(f"{results}: {problem}:\n{listed}")
+
+
+def _options(cell: Mapping[str, Any]) -> str:
+    model, row, ratio, seed = (cell.get(key) for key in ("model", "method", "ratio_requested", "seed"))
+    return f"--model {model} --row {row} --ratio {ratio} --seed {seed}"
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return (
+        f"{cell.get('experiment')}: {cell.get('model')}, {cell.get('label')}, ratio {cell.get('ratio_requested')}, seed {cell.get('seed')}"
+    )
+
+
+def _numbers(cell: Mapping[str, Any], task: str | None) -> Iterator[str]:
+    """Yield the cell's numbers: of one task, or of all with the perplexities."""
+    tasks = cell.get("tasks") or {}
+    if task is not None and task not in tasks:
+        raise UserError(f"--task {task}: the cell was not scored on it; its tasks are {', '.join(sorted(tasks)) or 'none'}")
+    for name in sorted(tasks) if task is None else [task]:
+        scores = ", ".join(f"{metric} {score['value']:.2%}" for metric, score in sorted(tasks[name]["scores"].items()))
+        yield f"  {name}: {scores} ({tasks[name]['items']} items)"
+    for name, value in sorted(cell.get("perplexity", {}).items()) if task is None else ():
+        yield f"  {name}: perplexity {value['token_perplexity']} a token, {value['byte_perplexity']} a byte"
+
+
+def _steps(path: Path, cell: Mapping[str, Any]) -> list[Step]:
+    """Return the steps from the first to the evaluation; as the cell alone knows them where they recorded no inputs."""
+    known = cell.get("provenance") or {}
+    last = Step("evaluate", path.with_name(EVALUATION), known.get("evaluate") or {})
+    if last.provenance.get("inputs"):
+        return list(_chain(last, set()))
+    return [Step(phase, path, known[phase]) for phase in PHASES if known.get(phase)]
+
+
+def _chain(step: Step, seen: set[Path]) -> Iterator[Step]:
+    """Yield what made the inputs of a step, each once, and then the step."""
+    for given in (step.provenance.get("inputs") or {}).values():
+        made = _maker(Path(given["path"]))
+        if made is not None and made.record not in seen:
+            seen.add(made.record)
+            yield from _chain(made, seen)
+    yield step
+
+
+def _maker(folder: Path) -> Step | None:
+    """Return the step that made a folder; None for a file, or a folder that was made elsewhere."""
+    there = [name for name in FOLDER_RECORDS if (folder / name).is_file()]
+    if not there:
+        return None
+    record = folder / there[-1]
+    return Step(FOLDER_RECORDS[there[-1]], record, read_record(record).get("provenance") or {})
+
+
+def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a step's provenance says, a line a fact."""
+    dirty = {True: "with uncommitted changes", False: "unchanged", None: "outside a checkout"}[provenance.get("git_dirty")]
+    yield f"   config hash {provenance.get('config_hash')}, seed {provenance.get('seed')}, device {provenance.get('device')}"
+    yield f"   commit {provenance.get('git_commit')}, {dirty}"
+    versions = ", ".join(f"{name} {version}" for name, version in sorted((provenance.get("versions") or {}).items()))
+    yield f"   Python {provenance.get('python')}, {versions}"
+    for name, given in (provenance.get("inputs") or {}).items():
+        yield f"   {name}: {given['path']} ({_sums(given['sha256'])})"
+    yield f"   command: {provenance.get('command') or NOT_RECORDED}"
+
+
+def _sums(sums: str | Mapping[str, str]) -> str:
+    if isinstance(sums, str):
+        return f"sha256 {sums[:SHOWN_DIGITS]}"
+    return ", ".join(f"{name} {each[:SHOWN_DIGITS]}" for name, each in sorted(sums.items()))

@@ -1,0 +1,30 @@
+"""The verbs of pat and the scripts of the workflow, called in this process through the same doors as on the command line."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import pytest
+import typer
+
+from pat import cli
+from preparation import command_line
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a verb of pat, or a file of workflow/scripts, as its command line does; ends in SystemExit."""
+    if not arguments[0].endswith(".py"):
+        cli.main(arguments)
+    module = importlib.import_module(arguments[0].removesuffix(".py"))
+    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    script.command()(module.main if hasattr(module, "main") else command_line(module.prepare))
+    script(list(arguments[1:]))
+
+
+def outcome(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Run a command; return its exit status and what it said. Any other exception than SystemExit would be a traceback."""
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    code = ended.value.code
+    return (1, code) if isinstance(code, str) else (code, capsys.readouterr().err)

@@ -1,0 +1,50 @@
+"""The smoke experiment as a user runs it, what it leaves, and how to wait for a moment of it. What the tests of whole runs share."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pat.artefacts import MANIFEST, sha256
+
+CONFIG = "config/smoke.yaml"
+RESULTS = Path("results/smoke")
+FINISHED_WITHIN_S = 900
+TIMED = (MANIFEST, "tuning.json", "merge.json", "prune.json", "rotation.json", "pretraining.json")
+"""Files of a checkpoint that hold how long it took, or a checksum of one that does."""
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the experiment as `make` does."""
+    command = ["tools/run", CONFIG, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FINISHED_WITHIN_S, check=False)
+
+
+def started(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the same as the head of a process group of its own, which can be killed as a whole; what it says goes to run.log."""
+    with (folder / "run.log").open("wb") as log:
+        return subprocess.Popen(["tools/run", CONFIG], cwd=folder, start_new_session=True, stdout=log, stderr=log)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Wait until the condition holds while the process runs."""
+    deadline = time.monotonic() + FINISHED_WITHIN_S
+    while not condition():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Return the tables' contents by name."""
+    return {path.name: path.read_bytes() for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name != MANIFEST}
+
+
+def checkpoints(folder: Path) -> dict[str, str]:
+    """Return the checksum of every file of every checkpoint that holds no time: weights, configs, tokenizers, adapters."""
+    results = folder / RESULTS
+    folders = [path.parent for path in sorted(results.rglob(MANIFEST)) if path.parent.name != "tables"]
+    files = [path for each in folders for path in sorted(each.rglob("*")) if path.is_file() and path.name not in TIMED]
+    return {path.relative_to(results).as_posix(): sha256(path) for path in files}
