@@ -23,6 +23,7 @@ import pat.reshaped  # noqa: F401 - registers the class of reshaped models
 from pat.artefacts import new_folder, read_record, write_json
 from pat.errors import UserError
 from pat.families import Family, Role, family_of
+from pat.out_of_memory import lacks_memory
 from pat.tensors import opened
 
 WEIGHTS_NAME = "model.safetensors"
@@ -62,6 +63,8 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedMode
             use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        if lacks_memory(error):
+            raise
         raise UserError(f"{folder}: cannot be loaded as a model: {error}") from None
     model: PreTrainedModel
     model, report = loaded

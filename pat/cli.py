@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from pat import processes
 from pat.errors import UserError
-from pat.progress import log_to
+from pat.out_of_memory import memory_advice
+from pat.progress import fail, log_to
 from pat.storage import refusal
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -69,6 +71,17 @@ def import_model(
     else:
         assert hub is not None
         checkpoint.fetch_model(hub, revision, out)
+
+
+@app.command("fetch-tasks")
+def fetch_tasks(
+    task: Annotated[list[str], typer.Option(help="one of lm-eval's own tasks; may be repeated")], out: Out, log: Log = None
+) -> None:
+    """Bring the data of lm-eval's own tasks (evaluation.harness_tasks) into the hub's cache; needs a network."""
+    log_to(log)
+    from pat.harness import fetch_variants
+
+    fetch_variants(task, out)
 
 
 @app.command()
@@ -336,12 +349,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    if verb != "tune" or not processes.launched():
+        processes.stand_alone()
     try:
         app(arguments)
     except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {refusal(error)}")
+        if not processes.is_main():  # a mistake is every process's, and told once
+            sys.exit(1)
+        fail(str(error))
+    except (RuntimeError, MemoryError, OSError) as error:
+        message = memory_advice(error, verb)
+        if message is None and isinstance(error, OSError):
+            message = str(refusal(error))
+        if message is None:
+            raise
+        fail(message)
 
 
 if __name__ == "__main__":

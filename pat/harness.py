@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -19,8 +20,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pat.artefacts import write_json
 from pat.errors import UserError
 from pat.items import Item
+from pat.out_of_memory import lacks_memory
 from pat.progress import Progress
 from pat.prompts import ANSWER_JOINT, first_capital_prompt, log_likelihood_prompt
 from pat.scoring import GENERATED_READINGS, Outcome, most_likely
@@ -129,25 +132,48 @@ def harness_variants(lm: LM, names: Sequence[str], limit: int | None, seed: int)
 
     Raises UserError on a name it does not know, or where a task's data is neither cached nor reachable.
     """
-    manager = TaskManager()
-    for name in names:
-        if name not in manager.all_tasks:
-            close = ", ".join(get_close_matches(name, manager.all_tasks, n=3))
-            raise UserError(f"evaluation.harness_tasks: {name!r} is no task of lm-eval" + (f"; near it: {close}" if close else ""))
+    manager = _manager_of(names)
     try:
         results = simple_evaluate(
             model=lm, tasks=list(names), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=1000,
             random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"evaluation.harness_tasks: {', '.join(names)} cannot be run ({error}); lm-eval's own tasks read data sets from the hub: "
-            "run once where there is a network, or set HF_HOME to a cache that holds them"
-        ) from None
+        if lacks_memory(error):
+            raise
+        raise _unreachable(names, error) from None
     return {
         name: {"items": figures.get("sample_len"), "version": results["versions"].get(name), "scores": _numbers(figures)}
         for name, figures in results["results"].items()
     }
+
+
+def fetch_variants(names: Sequence[str], out: Path) -> None:
+    """Bring the data of lm-eval's own tasks into the cache of the hub's libraries, and note in `out` which they are.
+
+    Raises UserError as `harness_variants` does.
+    """
+    try:
+        _manager_of(names).load(list(names))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreachable(names, error) from None
+    write_json(out, {"tasks": sorted(names)})
+
+
+def _manager_of(names: Sequence[str]) -> TaskManager:
+    manager = TaskManager()
+    for name in names:
+        if name not in manager.all_tasks:
+            close = ", ".join(get_close_matches(name, manager.all_tasks, n=3))
+            raise UserError(f"evaluation.harness_tasks: {name!r} is no task of lm-eval" + (f"; near it: {close}" if close else ""))
+    return manager
+
+
+def _unreachable(names: Sequence[str], error: Exception) -> UserError:
+    return UserError(
+        f"evaluation.harness_tasks: {', '.join(names)} cannot be run ({error}); lm-eval's own tasks read data sets from the hub: "
+        "call `snakemake fetch` or `pat fetch-tasks` where there is a network, or set HF_HOME to a cache that holds them"
+    )
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate.utils import reduce
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -67,7 +68,8 @@ class HealthRecord(TrainerCallback):
             return
         entry["instruct_loss"] = entry["loss"]
         entry.update(dict.fromkeys(MASK_FIELDS))
-        entry.update({name: float(summed) / max(self._steps, 1) for name, summed in self._sums.items()})
+        sums = {name: reduce(summed, reduction="sum") for name, summed in self._sums.items()}  # each process has seen its rows
+        entry.update({name: float(summed) / max(self._steps, 1) for name, summed in sums.items()})
         if isinstance(model, PatModel):
             entry.update(mask_figures(model, state.global_step))
         self._sums, self._steps = {}, 0

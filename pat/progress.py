@@ -6,19 +6,25 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
+
+from pat.processes import is_main
 
 LINE_INTERVAL_S = 10.0
 logger = logging.getLogger("pat")
 
 
 def log_to(log: Path | None) -> None:
-    """Send all log records to `log` (all but progress lines leave the terminal then), or to the terminal where it is None."""
+    """Send all log records to `log` (all but progress lines leave the terminal then), or to the terminal where it is None.
+
+    Of several processes of a job the main one speaks; the others only of errors, on the terminal.
+    """
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # where even the log cannot be written, the job's own message says why
     root = logging.getLogger()
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.INFO if is_main() else logging.ERROR)
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if log is not None:
+    if log is not None and is_main():
         log.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(log, mode="w", encoding="utf-8")
         terminal = logging.StreamHandler(sys.stderr)
@@ -32,6 +38,13 @@ def log_to(log: Path | None) -> None:
 def say(message: str) -> None:
     """Show one line on the terminal and keep it in the log."""
     logger.info(message, extra={"for_terminal": True})
+
+
+def fail(message: str) -> NoReturn:
+    """End the process with status 1 and a message on the terminal, and in the log file where there is one: others look there for it."""
+    if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
+        logger.error(message)
+    sys.exit(f"error: {message}")
 
 
 class Progress:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pat import artefacts
@@ -18,9 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class SealCheckpoints(TrainerCallback):
-    """Writes a manifest into every checkpoint after the trainer has finished writing it."""
+    """Writes a manifest into every checkpoint after the trainer, in all of its processes, has finished writing it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             assert args.output_dir is not None
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -1,6 +1,7 @@
 """`pat tune`: instruction-tune a base model with LoRA, DoRA or PAT through Hugging Face's Trainer; resumable after a kill.
 
-Owns the training job and its record, `tuning.json`. The method is model.py's, LoRA is PEFT's, the loop is the Trainer's.
+Owns the training job and its record, `tuning.json`. The method is model.py's, LoRA is PEFT's, the loop is the Trainer's. Under torchrun
+the processes share the rows of every batch; all of them hold the whole model and take the mask's steps, and the main one writes.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
 
-from pat import artefacts, checkpoint
+from pat import artefacts, checkpoint, processes
 from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.config import MEASURED_MASKS, PatConfig
@@ -57,12 +59,16 @@ def tune(
     record = tuning_record(trainer, model, ratio, time.monotonic() - started)
     settings, inputs = job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, {"base": base, "data": data, "teacher": teacher}
     record["provenance"] = provenance(settings, seed, str(model.device), inputs)
-    with artefacts.new_folder(out) as folder:
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        sort_targets(folder)
-        artefacts.write_json(folder / TUNING_RECORD, record)
-    shutil.rmtree(run_dir, ignore_errors=True)
+    state = PartialState()
+    if state.is_main_process:
+        with artefacts.new_folder(out) as folder:
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+            (folder / "README.md").unlink(missing_ok=True)
+            sort_targets(folder)
+            artefacts.write_json(folder / TUNING_RECORD, record)
+        shutil.rmtree(run_dir, ignore_errors=True)
+    state.wait_for_everyone()
+    state.destroy_process_group()
     return record
 
 
@@ -80,8 +86,9 @@ def train(
     if tuner.startswith("pat"):
         check_basis(base, job.pat.basis)
         check_readers(base, job.pat.readers, job.pat.mask, ratio)
-    torch.set_num_threads(job.tuning.threads)
     device = resolve_device(job.tuning.device)
+    processes.join(device)
+    torch.set_num_threads(job.tuning.threads)
     set_seed(seed)
     tokenizer = checkpoint.load_tokenizer(base)
     rows = Instructions(data, tokenizer, job.tuning.max_length)
@@ -107,7 +114,8 @@ def train(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint_folder = checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
+    with PartialState().main_process_first():  # it removes what other jobs have left
+        checkpoint_folder = checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
     try:
@@ -237,8 +245,13 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
     """Return the Trainer's arguments for a recipe; `batch_size` is global, so accumulation follows from the processes."""
     if settings.learning_rate is None:
         raise UserError("tuning.learning_rate: is not known before the search that tuning.search asks for")
-    micro = settings.micro_batch_size or settings.batch_size
-    arguments = TrainingArguments(
+    rows_of_each, left = divmod(settings.batch_size, processes.count())
+    micro = settings.micro_batch_size or rows_of_each
+    if left or rows_of_each % micro:
+        raise UserError(
+            f"tuning.batch_size={settings.batch_size}: must be a multiple of micro_batch_size × processes = {micro} × {processes.count()}"
+        )
+    return TrainingArguments(
         output_dir=str(run_dir),
         num_train_epochs=settings.epochs or 1.0,
         max_steps=settings.max_steps or -1,
@@ -248,6 +261,7 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         per_device_train_batch_size=micro,
+        gradient_accumulation_steps=rows_of_each // micro,
         bf16=settings.precision == "bf16",
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
@@ -266,14 +280,6 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
         label_names=["labels"],
         remove_unused_columns=False,
     )
-    rows_at_once = micro * arguments.world_size
-    if settings.batch_size % rows_at_once:
-        raise UserError(
-            f"tuning.batch_size={settings.batch_size}: must be a multiple of "
-            f"micro_batch_size × processes = {micro} × {arguments.world_size}"
-        )
-    arguments.gradient_accumulation_steps = settings.batch_size // rows_at_once
-    return arguments
 
 
 class PatTrainer(Trainer):
@@ -300,13 +306,12 @@ class PatTrainer(Trainer):
         weight, temperature = distillation.settings.weight, distillation.settings.temperature
         teacher_BTV = distillation.teacher_logits(inputs["input_ids"], inputs["attention_mask"])
         divergence = kullback_leibler(student_BTV, teacher_BTV, inputs["labels"], temperature, items)
-        if items is not None:  # the items of all processes, whose gradients are averaged
-            divergence = divergence * self.accelerator.num_processes
+        averaged = self.accelerator.num_processes if items is not None else 1  # items are of all processes, whose gradients are averaged
         stock = self.accelerator.unwrap_model(self.model)
-        instruct_loss = stock.loss_terms["instruct_loss"] if isinstance(stock, PatModel) else loss.detach()
+        instruct_loss = stock.loss_terms["instruct_loss"] if isinstance(stock, PatModel) else loss.detach() / averaged
         distillation.terms = {"instruct_loss": instruct_loss, "distillation_loss": divergence.detach()}
         rest = loss if isinstance(stock, PatModel) else (1.0 - weight) * loss
-        return rest + weight * divergence
+        return rest + weight * averaged * divergence
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         if not isinstance(self.model, PatModel):
@@ -354,6 +359,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "compacted": isinstance(model, PatModel) and model.compacted,
         "train_loss": history[-1]["instruct_loss"] if history else None,
         **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
+        "processes": processes.count(),
         "wall_s": wall_s,
         "peak_memory_gib": peak_memory_gib(),
         "history": history,

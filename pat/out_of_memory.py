@@ -1,0 +1,52 @@
+"""What a user can change when memory runs out, of the GPU or of the machine, by the verb that ran out of it."""
+
+from __future__ import annotations
+
+import errno
+
+ON_GPU = {
+    "tune": "set tuning.micro_batch_size lower (fewer rows at once; the batch, and with it the result, stays), "
+    "tuning.gradient_checkpointing: true, tuning.precision: bf16, or tuning.max_length lower",
+    "pretrain": "set pretrain.batch_size or pretrain.context_length lower, or pretrain.precision: bf16",
+    "prune": "tune and prune that model on a larger GPU, or set tuning.device: cpu",
+    "evaluate": "set evaluation.batch_size lower, evaluation.precision: bf16, or evaluation.perplexity_context lower",
+    "benchmark": "set the benchmark's batch_sizes or batch_size lower",
+}
+PHASES = {"search-rate": "tune", "rotate": "prune", "refit-readers": "prune", "import-model": "prepare"}
+"""Verbs that are not named after the block of `resources` that they run under."""
+REFUSED_BY_CPU = ("can't allocate memory", "not enough memory")
+"""Torch has no exception of its own for this, on the CPU."""
+
+
+def memory_advice(error: BaseException, verb: str) -> str | None:
+    """Return one message that says what ran out and what to change; None where the error is no lack of memory."""
+    phase = PHASES.get(verb, verb)
+    if _is_of_gpu(error):
+        change = ON_GPU.get(phase, "use a larger GPU")
+        return f"the GPU's memory is too small for this job: {_first_sentences(error)}\nWhat helps: {change}; or a GPU with more memory."
+    if _is_of_machine(error):
+        on_cpu = f", or {ON_GPU[phase]}" if phase in ("tune", "evaluate") else ""
+        return f"the machine's memory is too small for this job: {error}\nWhat helps: resources.{phase}.mem_mb higher{on_cpu}."
+    return None
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error is a lack of memory, so that nobody takes it for a broken file."""
+    return _is_of_gpu(error) or _is_of_machine(error)
+
+
+def _is_of_gpu(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
+
+
+def _is_of_machine(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in REFUSED_BY_CPU)
+
+
+def _first_sentences(error: BaseException) -> str:
+    """Return torch's words without its advice on the allocator, which seldom helps."""
+    return str(error).partition(" Of the allocated memory")[0].strip()

@@ -1,0 +1,74 @@
+"""What a user can change when jobs were cut off from outside, by SLURM or by the kernel: read from Snakemake's log at the end of a run.
+
+What a job says of itself before it ends (a mistake in the settings, no memory left on the GPU) is in its own log; this is about jobs that
+could not say anything.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PHASES = {
+    "search_rate": "tune",
+    "rotate": "prune",
+    "refit_readers": "prune",
+    "prune_base": "prune",
+    "prune_tuned": "prune",
+    "benchmark_inference": "benchmark",
+    "benchmark_tuning": "benchmark",
+}
+"""Rules that are not named after the block of `resources` they run under; all others but these and their namesakes run under `prepare`."""
+OWN_PHASES = ("pretrain", "tune", "merge", "evaluate")
+NO_MEMORY = "ran out of the machine's memory: set resources.{phase}.mem_mb higher"
+ADVICE = {
+    "TIMEOUT": "ran out of time: set resources.{phase}.runtime (minutes) higher",
+    "DEADLINE": "ran out of time: set resources.{phase}.runtime (minutes) higher",
+    "OUT_OF_MEMORY": NO_MEMORY,
+    "NODE_FAIL": "lost its node",
+    "PREEMPTED": "had to give way to other jobs",
+    "CANCELLED": "was cancelled",
+    "SIGKILL": "was killed, which the kernel does to the largest process when memory runs out; if nobody else did it: "
+    "set resources.{phase}.mem_mb higher, or run fewer jobs at a time (--jobs, --cores)",
+}
+SMALLER = "or let it need less: tuning.micro_batch_size lower, tuning.gradient_checkpointing: true, tuning.precision: bf16"
+AGAIN = "Then call the same command again: finished jobs are kept, and a tuning goes on from its last checkpoint."
+SLURM_ERROR = re.compile(
+    r"^Error in rule (?P<rule>\w+):\n    message: SLURM-job .*SLURM status is: '(?P<state>\w+)'(?P<rest>.*(?:\n    .*)*)", re.MULTILINE
+)
+SLURM_LOG = re.compile(r"\S+/slurm_logs/\S+\.log")
+OVER_MEMORY = re.compile(r"exceeded (?:job |step )?memory limit|oom[-_ ]kill|out-of-memory", re.IGNORECASE)
+"""What slurmd writes of a step that it, or the kernel for it, has killed; the job's state may say no more than FAILED."""
+KILLED = re.compile(r"(?:died with <Signals\.SIGKILL: 9>|returned non-zero exit status 137)\.\n+(?:\[.*\]\n)?Error in rule (?P<rule>\w+):")
+
+
+def advice(log: Path) -> str:
+    """Return what to change after a failed run, a line for each rule and cause; nothing where jobs have ended by themselves."""
+    text = _read(log)
+    ended = [(found["rule"], _cause(found["state"], found["rest"])) for found in SLURM_ERROR.finditer(text)]
+    ended += [(found["rule"], "SIGKILL") for found in KILLED.finditer(text)]
+    lines = [_line(rule, cause) for rule, cause in dict.fromkeys(ended) if cause in ADVICE]
+    return "\n".join([*lines, AGAIN]) if lines else ""
+
+
+def _cause(state: str, rest: str) -> str:
+    """Return the cause of a job's end by its state and by what its own log from SLURM says."""
+    log = SLURM_LOG.search(rest)
+    if state == "FAILED" and log and Path(log[0]).is_file() and OVER_MEMORY.search(_read(Path(log[0]))):
+        return "OUT_OF_MEMORY"
+    return state
+
+
+def _read(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
+def phase_of(rule: str) -> str:
+    """Return the block of `resources` that a rule's jobs run under."""
+    return PHASES.get(rule, rule if rule in OWN_PHASES else "prepare")
+
+
+def _line(rule: str, cause: str) -> str:
+    phase = phase_of(rule)
+    less = f", {SMALLER}" if phase == "tune" and ADVICE[cause] == NO_MEMORY else ""
+    return f"A job of the rule {rule} {ADVICE[cause].format(phase=phase)}{less}."
