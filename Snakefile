@@ -26,6 +26,10 @@ include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/report.smk"
 
 
+onerror:
+    tell_what_helps(log)
+
+
 rule all:
     default_target: True
     input:

@@ -59,11 +59,11 @@ Ratios = Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(stric
 
 
 class PhaseResources(Settings):
-    """What the scheduler sets aside for one job of a phase. Never changes a number in a table."""
+    """What the scheduler sets aside for one job of a phase; None: by the model's size. Never changes a number in a table."""
 
-    gpu: CountOrZero = 0
-    mem_mb: Annotated[int, Field(ge=100)] = 4000
-    runtime: Annotated[int, Field(gt=0, description="minutes")] = 60
+    gpu: CountOrZero | None = None
+    mem_mb: Annotated[int, Field(ge=100)] | None = None
+    runtime: Annotated[int, Field(gt=0, description="minutes")] | None = None
 
 
 class Resources(Settings):

@@ -26,7 +26,7 @@ from pat.experiment import (
     overridden,
 )
 from pat.methods import MASKED_TUNERS, METHODS, Method
-from pat.settings import EvaluationSettings, PruneSettings, TuneJob, nearest, problems, shown
+from pat.settings import EvaluationSettings, PruneSettings, TuneJob, TuningSettings, nearest, problems, shown
 from pat.sizes import Kept, kept_of_llama
 from pat.sources import WORLD_TASKS, WORLD_TEXTS
 from pat.width import target_width
@@ -246,8 +246,19 @@ def _tune_problems(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str
     job = merged_job([_part(raw, *place) for place in places])
     found = list(_blamed(TuneJob, job, layers))
     yield from found
-    if not found and _methods(raw)[row].tuner in MASKED_TUNERS:
+    if found:
+        return
+    yield from _shared_batch(raw, model, TuneJob.model_validate(job).tuning)
+    if _methods(raw)[row].tuner in MASKED_TUNERS:
         yield from _milestone(TuneJob.model_validate(job), row)
+
+
+def _shared_batch(raw: Mapping[str, Any], model: str, tuning: TuningSettings) -> Iterator[str]:
+    """Check that the GPUs of a tuning can have equal shares of its batch."""
+    asked = {**_part(raw, "resources", "tune"), **_part(raw, "models", model, "resources", "tune")}.get("gpu")
+    if isinstance(asked, int) and asked > 1 and tuning.batch_size % (asked * (tuning.micro_batch_size or 1)):
+        shares = f"{asked} GPUs" + (f" × micro_batch_size {tuning.micro_batch_size}" if tuning.micro_batch_size else "")
+        yield f"resources.tune.gpu: {asked} is not allowed: models.{model}'s batch_size {tuning.batch_size} cannot be shared by {shares}"
 
 
 def _searches(raw: Mapping[str, Any]) -> Iterator[str]:

@@ -152,6 +152,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
         changed("methods", "lora", value={"pat": {"mask": "leading", "readers": "least-squares"}}),
         "methods.lora.pat.readers: has no effect: the method 'lora' trains no mask",
     ),
+    (
+        changed("resources", "tune", "gpu", value=3),
+        "resources.tune.gpu: 3 is not allowed: models.tiny's batch_size 4 cannot be shared by 3",
+    ),
+    (changed("models", "tiny", "resources", "tune", "gpu", value=8), "resources.tune.gpu: 8 is not allowed"),
     (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
     (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),
     (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),

@@ -10,13 +10,14 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT, snakemake
-from smoke_run import CONFIG, RESULTS, checkpoints, run, started, tables, wait_for
+from smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
 
 from pat.artefacts import check_folder
 from pat.experiment import load_experiment
@@ -67,11 +68,19 @@ def test_every_number_leads_to_the_commands_that_made_it(finished: Path) -> None
     """What the steps have recorded is what Snakemake would run."""
     listed = snakemake(finished, "--dry-run", "--forceall", "--printshellcmds", "--configfile", CONFIG)
     commands = [shlex.split(line.partition(": ")[2]) for line in listed.stdout.splitlines() if line.startswith("Shell command: ")]
-    command = ["pat", "explain", str(RESULTS), "--model", "tiny", "--row", "pat-gradient", "--ratio", "0.5", "--task", "capitals"]
+    command = ["pat", "explain", str(RESULTS), "--model", "tiny", "--row", "pat-g", "--ratio", "0.5", "--task", "capitals"]
     said = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
     recorded = [shlex.split(line.partition(": ")[2]) for line in said.splitlines() if line.startswith("   command: ")]
-    assert [words[1] for words in recorded] == ["pretrain", "rotate", "tune", "merge", "evaluate"]
+    assert [words[1] for words in recorded] == ["pretrain", "rotate", "refit-readers", "tune", "merge", "evaluate"]
     assert all(words in commands for words in recorded)
+
+
+@pytest.mark.skipif(not NAMESPACES, reason="this system gives no network namespaces")
+def test_no_phase_needs_a_network(finished: Path) -> None:
+    """The run of the fixture had none; this makes sure of that."""
+    connect = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    assert "unreachable" in subprocess.run([*NO_NETWORK, *connect], capture_output=True, text=True, check=False).stderr
+    assert (finished / RESULTS / "tables/manifest.json").exists()
 
 
 def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:

@@ -18,6 +18,7 @@ from collect_cell import joined
 from pat.artefacts import write_json, write_jsonl
 from pat.errors import UserError
 from pat.experiment import Experiment, load_experiment
+from pat.footprint import shape_in
 from plan import Plan, as_json, existing, one_of
 
 names = st.text(alphabet="ab.-_|+()", min_size=1, max_size=6)
@@ -268,3 +269,47 @@ def test_a_known_shape_needs_no_sizes() -> None:
     assert plan.benchmark_files() == [f"results/smoke/benchmark/{kind}/llama-2-7b.json" for kind in ("inference", "tuning")]
     assert json.loads(plan.benchmark_shape(SimpleNamespace(shape="llama-2-7b")))["hidden_size"] == 4096
     assert json.loads(plan.benchmark_settings("inference"))["widths"] == [3072]
+
+
+def test_what_the_experiment_leaves_open_is_asked_for_by_the_models_size(tmp_path: Path) -> None:
+    llama = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008}
+    write_json(tmp_path / "large" / "config.json", llama)
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"root": str(tmp_path)}
+    raw["models"]["large"] = {"path": "large", "resources": {"evaluate": {"gpu": 2, "mem_mb": 99_000}}}
+    raw["models"]["unfetched"] = {"hub": {"id": "a/b"}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    large: Any = SimpleNamespace(model="large", row="lora", ratio="0", seed="0")
+    unfetched: Any = SimpleNamespace(model="unfetched", row="lora", ratio="0", seed="0")
+    assert (plan.gpu("tune")(large), plan.gpu("merge")(large), plan.gpu("tune")(job()), plan.gpu("tune")(unfetched)) == (1, 0, 0, 0)
+    assert plan.memory("tune")(large, 1) == 3000 + 40431  # one and a half copies in fp32
+    assert (plan.memory("tune")(job(), 1), plan.memory("tune")(unfetched, 1)) == (4000, 4000)
+    assert plan.time("merge")(large, 1) == 60 + 26 and plan.time("merge")(large, 3) == 172
+    assert (plan.gpu("evaluate")(large), plan.memory("evaluate")(large, 1)) == (2, 99_000)
+    assert plan.time("merge")(unfetched, 1) == 60
+
+
+def test_a_model_of_the_hub_has_a_size_once_it_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"models": {"tiny": {"hub": {"id": "a/b"}}}}
+    assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 0
+    config = {"vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "intermediate_size": 1536}
+    write_json(tmp_path / "results/smoke/models/tiny/config.json", config)
+    monkeypatch.setattr("demands._shape_in", shape_in)  # a plan looks once
+    assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 1
+
+
+def test_a_tuning_on_several_gpus_is_started_as_several_processes_and_its_search_as_one() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"resources": {"tune": {"gpu": 4}}}
+    raw["tuning"]["threads"] = 3
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    assert plan.tune_cores(job()) == 12 and plan.one_gpu(job()) == 1
+    assert plan.launcher(job(), SimpleNamespace(gpu=4)).startswith("torchrun --standalone --nproc-per-node 4 ")
+    assert plan.launcher(job(), SimpleNamespace(gpu=1)) == plan.launcher(job(), SimpleNamespace(gpu=0)) == ""
+    assert Plan(smoke()).tune_cores(job()) == 1 and Plan(smoke()).one_gpu(job()) == 0
+
+
+def test_lm_evals_own_tasks_are_fetched_with_all_else() -> None:
+    plan = Plan(smoke(evaluation={"harness_tasks": ["winogrande", "arc_easy"]}))
+    assert plan.fetched_files() == plan.harness_file() == ["results/smoke/data/harness.json"]
+    assert plan.harness_tasks() == ["arc_easy", "winogrande"]
+    assert Plan(smoke()).harness_file() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, snakemake
+
+from demands import ON_GPU
+from failures import phase_of
 
 SHIPPED = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 EXPECTED_LINT = "Specify a conda environment or container for each rule"
@@ -48,6 +52,26 @@ def test_a_missing_experiment_file_is_one_line_before_anything_is_made(command: 
     assert finished.returncode != 0 and "missing.yaml: no such file" in said
     assert all(line.startswith("make: ***") for line in others)
     assert not (workflow_copy / ".venv").exists() and not (workflow_copy / "results").exists()
+
+
+def rules() -> dict[str, str]:
+    """Return the text of every rule by its name."""
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    return dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def test_the_slurm_profile_and_the_advice_know_every_rule() -> None:
+    """Rules that may use a GPU have its partition; a rule's advice names the block of `resources` it runs under."""
+    phases = {name: found[1] for name, body in rules().items() if (found := re.search(r'mem_mb=plan\.memory\("(\w+)"\)', body))}
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    assert set(profile["set-resources"]) == {name for name, phase in phases.items() if phase in ON_GPU}
+    assert {name: phase_of(name) for name in phases} == phases
+
+
+def test_only_what_fetches_may_look_for_a_network() -> None:
+    """All other jobs run with HF_HUB_OFFLINE=1: on a compute node without a network they would wait for it."""
+    online = [name for name, body in rules().items() if "online=plan.online" in body and "{params.online}" in body]
+    assert set(online) == {"instruct", "task", "text", "fetch_model", "fetch_tasks"}
 
 
 def test_lint_finds_nothing_but_the_missing_environments(workflow_copy: Path) -> None:

@@ -11,7 +11,8 @@ from pat.artefacts import MANIFEST
 from pat.errors import UserError
 from pat.experiment import load_experiment
 from pat.settings import read_yaml
-from plan import Plan, as_json, one_of, repeated
+from failures import advice
+from plan import OFFLINE, Plan, as_json, one_of, repeated
 
 
 def checked_experiment():
@@ -27,8 +28,16 @@ def checked_experiment():
         sys.exit(f"The experiment cannot be run as it is written:\n{error}")  # an exception would add lines of Snakemake's
 
 
-# The commands of the environment that runs Snakemake come first, whether or not it is activated.
-shell.prefix(f'set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
+def tell_what_helps(logs):
+    """Say at the end of a failed run what to change where SLURM or the kernel has ended jobs."""
+    for log in logs:
+        if said := advice(Path(log)):
+            print(said, file=sys.stderr)
+
+
+# The commands of the environment that runs Snakemake come first, whether or not it is activated. No job but those that fetch may look
+# for a network: on a compute node without one it would wait for it.
+shell.prefix(f'set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; {OFFLINE} ')
 
 plan = Plan(checked_experiment())
 RESULTS, DATA, CELL = plan.results, plan.data, plan.cell

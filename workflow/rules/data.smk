@@ -36,12 +36,13 @@ rule instruct:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        online=plan.online,
         script=f"{SCRIPTS}/prepare_instruct.py",
         source=plan.set_source("instruct"),
     message:
         "prepare the instruction set"
     shell:
-        "python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule task:
@@ -60,12 +61,13 @@ rule task:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        online=plan.online,
         script=f"{SCRIPTS}/prepare_task.py",
         source=plan.set_source("tasks"),
     message:
         "prepare the task {wildcards.name}"
     shell:
-        "python {params.script:q} --task {wildcards.name:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python {params.script:q} --task {wildcards.name:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule text:
@@ -84,12 +86,33 @@ rule text:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        online=plan.online,
         script=f"{SCRIPTS}/prepare_text.py",
         source=plan.set_source("text"),
     message:
         "prepare the text {wildcards.name}"
     shell:
-        "python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule fetch_tasks:
+    output:
+        f"{DATA}/harness.json",
+    log:
+        f"{RESULTS}/logs/data/harness.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/data/harness.tsv"
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        online=plan.online,
+        tasks=repeated("--task", plan.harness_tasks()),
+    message:
+        "fetch the data of lm-eval's own tasks"
+    shell:
+        "{params.online} pat fetch-tasks {params.tasks} --out {output:q} --log {log:q}"
 
 
 rule data:

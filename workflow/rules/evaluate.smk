@@ -6,6 +6,7 @@ rule evaluate:
         model=f"{CELL}/merged/{MANIFEST}",
         tasks=plan.data_files("tasks/"),
         texts=plan.text_files(),
+        harness=plan.harness_file(),
     output:
         result=f"{CELL}/evaluation.json",
         samples=f"{CELL}/evaluation_samples.jsonl",

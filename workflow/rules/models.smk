@@ -65,13 +65,14 @@ rule fetch_model:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        online=plan.online,
         out=subpath(output[0], parent=True),
         id=plan.hub_id,
         revision=plan.hub_revision,
     message:
         "fetch the base model {wildcards.model}"
     shell:
-        "pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out:q} --log {log:q}"
+        "{params.online} pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out:q} --log {log:q}"
 
 
 rule rotate:

@@ -16,7 +16,7 @@ rule search_rate:
         row=one_of(plan.rows_of("tune", "prune-tune")),
     threads: plan.tune_threads
     resources:
-        gpu=plan.gpu("tune"),
+        gpu=plan.one_gpu,
         mem_mb=plan.memory("tune"),
         runtime=plan.search_time,
     params:

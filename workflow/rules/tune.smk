@@ -15,7 +15,7 @@ rule tune:
         f"{RESULTS}/benchmarks/tune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
         row=one_of(plan.rows_of("tune", "prune-tune")),
-    threads: plan.tune_threads
+    threads: plan.tune_cores
     resources:
         gpu=plan.gpu("tune"),
         mem_mb=plan.memory("tune"),
@@ -29,8 +29,9 @@ rule tune:
         settings=plan.tune_settings,
         teacher=plan.teacher_option,
         rate=plan.rate_option,
+        launcher=plan.launcher,
     message:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat tune --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q} --seed {wildcards.seed:q}"
-        " {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}"
+        "{params.launcher} pat tune --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q}"
+        " --seed {wildcards.seed:q} {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}"

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from demands import Demands
 from pat.artefacts import MANIFEST
 from pat.config import MEASURED_MASKS
-from pat.experiment import FIGURES, FIGURES_OF_TASKS, TUNED_ROW, Experiment, Figure, PhaseResources
+from pat.experiment import FIGURES, FIGURES_OF_TASKS, TUNED_ROW, Experiment, Figure
 from pat.methods import MASKED_TUNERS
 from pat.settings import Settings
 from pat.sources import InstructSource, TaskSource, TextSource, parts
@@ -35,6 +36,10 @@ class Wildcards(Protocol):
 
 
 Source = InstructSource | TaskSource | TextSource
+OFFLINE = 'AS_THE_USER_HAS_IT="${{HF_HUB_OFFLINE:-0}}"; export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1;'
+"""Before every job: the hub's libraries look for no network. Braces are doubled, as Snakemake wants them."""
+ONLINE = "HF_HUB_OFFLINE=$AS_THE_USER_HAS_IT HF_DATASETS_OFFLINE=$AS_THE_USER_HAS_IT TRANSFORMERS_OFFLINE=$AS_THE_USER_HAS_IT"
+"""Before the command of a job that fetches: they do, unless the user has forbidden it."""
 
 
 def one_of(names: Iterable[object]) -> str:
@@ -79,6 +84,8 @@ class Plan:
         self.cell = f"{self.results}/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
         self.arm = f"{self.results}/{{model}}/{{row}}/{{ratio}}"
         self.tuned_cell = f"{self.results}/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
+        tasks = [Path(name) for name in self.data_files("tasks/")]
+        self.demands = Demands(experiment, Path(self.base).parent.parent, Path(self.instruct_file()), tasks)
 
     # the grid
 
@@ -179,7 +186,19 @@ class Plan:
         """Return what only a machine with a network can make."""
         online = [name for name, source in self._sets().items() if any(_is_online(part) for part in parts(source))]
         sets = [f"{self.data}/{name}.jsonl" for name in online]
-        return sets + [self.base.format(model=model) for model in self.models_from("hub")]
+        return [*sets, *(self.base.format(model=model) for model in self.models_from("hub")), *self.harness_file()]
+
+    def online(self, wildcards: Wildcards, output: Any) -> str:
+        """Return what a job that fetches begins with. Derived from its output, so Snakemake keeps no record of it."""
+        return ONLINE
+
+    def harness_tasks(self) -> list[str]:
+        """Return lm-eval's own tasks that any model is scored on."""
+        return sorted({task for model in self.experiment.models for task in self.experiment.evaluation_of(model).harness_tasks})
+
+    def harness_file(self) -> list[str]:
+        """Return the note that lm-eval's own tasks are in the cache; none where there are no such tasks."""
+        return [f"{self.data}/harness.json"] if self.harness_tasks() else []
 
     def set_files(self, kind: str) -> Callable[[Wildcards], list[str]]:
         """Return the input function of a set's job: the local files it is prepared from."""
@@ -288,9 +307,10 @@ class Plan:
         return self.arm.format(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio) + "/search"
 
     def search_time(self, wildcards: Wildcards, attempt: int) -> int:
-        """Return the minutes of a search: a tuning's for each candidate."""
+        """Return the minutes of a search: a tuning's for each candidate, in one process however many the tuning has."""
         search = self.experiment.search_of(wildcards.model, wildcards.row)
-        return self.time("tune")(wildcards, attempt) * (len(search.learning_rates) if search else 1)
+        processes = max(1, self.gpu("tune")(wildcards))
+        return self.time("tune")(wildcards, attempt) * (len(search.learning_rates) if search else 1) * processes
 
     def run_folder(self, wildcards: Wildcards) -> str:
         """Return where a tuning keeps its checkpoints while it runs; not an output, for the same reason."""
@@ -375,8 +395,23 @@ class Plan:
         return settings.threads if settings else 1
 
     def tune_threads(self, wildcards: Wildcards) -> int:
-        """Return the threads of a tuning, and of the pruning before or after it."""
+        """Return the threads of a process of a tuning, and of the pruning before or after it."""
         return self.experiment.tune_job(wildcards.model, wildcards.row).tuning.threads
+
+    def tune_cores(self, wildcards: Wildcards) -> int:
+        """Return the cores of a tuning with all its processes."""
+        return self.tune_threads(wildcards) * max(1, self.gpu("tune")(wildcards))
+
+    def launcher(self, wildcards: Wildcards, resources: Any) -> str:
+        """Return what starts a tuning's processes, one for each GPU of its allocation; nothing where there is one GPU or none.
+
+        Derived from its resources, so Snakemake keeps no record of it. The two dashes keep torchrun from reading the options behind it.
+        """
+        return f"torchrun --standalone --nproc-per-node {resources.gpu} --no-python --" if resources.gpu > 1 else ""
+
+    def one_gpu(self, wildcards: Wildcards) -> int:
+        """Return the GPU of a job that tunes in one process, as a search does."""
+        return min(1, self.gpu("tune")(wildcards))
 
     def evaluation_threads(self, wildcards: Wildcards) -> int:
         """Return the threads of an evaluation."""
@@ -386,7 +421,7 @@ class Plan:
         """Return the resource function for a phase's GPUs."""
 
         def gpu(wildcards: Any) -> int:
-            return self._asks(phase, wildcards).gpu
+            return self.demands.of(phase, wildcards).gpu
 
         return gpu
 
@@ -394,7 +429,7 @@ class Plan:
         """Return the resource function for a phase's memory in MB; each further attempt gets half as much again."""
 
         def mem_mb(wildcards: Any, attempt: int) -> int:
-            return self._asks(phase, wildcards).mem_mb * (attempt + 1) // 2
+            return self.demands.of(phase, wildcards).mem_mb * (attempt + 1) // 2
 
         return mem_mb
 
@@ -402,12 +437,6 @@ class Plan:
         """Return the resource function for a phase's time in minutes; each further attempt gets half as much again."""
 
         def runtime(wildcards: Any, attempt: int) -> int:
-            return self._asks(phase, wildcards).runtime * (attempt + 1) // 2
+            return self.demands.of(phase, wildcards).runtime * (attempt + 1) // 2
 
         return runtime
-
-    def _asks(self, phase: str, wildcards: Any) -> PhaseResources:
-        model = getattr(wildcards, "model", None)
-        resources = self.experiment.resources_of(model) if model else self.experiment.resources
-        found: PhaseResources = getattr(resources, phase)
-        return found

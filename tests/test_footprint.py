@@ -1,0 +1,106 @@
+"""Estimates of memory and time: counts that are published, activations that torch really keeps, and bounds that must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pat import footprint
+from pat.benchmark.settings import KNOWN_SHAPES, ModelShape
+from pat.settings import Precision, TuningSettings
+
+LLAMA = KNOWN_SHAPES["llama-2-7b"]
+GIB = 2**30
+
+
+def recipe(**changes: object) -> TuningSettings:
+    return TuningSettings.model_validate({"max_steps": 100, "learning_rate": 1e-4, "batch_size": 8, "precision": "bf16"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "published"), [("llama-2-7b", 6_738_415_616), ("yi-1.5-34b", 34_388_917_248), ("gemma-2b", 2_506_172_416)]
+)
+def test_parameters_are_those_published(shape: str, published: int) -> None:
+    assert footprint.parameters_of(KNOWN_SHAPES[shape]) == published
+
+
+def test_lora_on_every_linear_layer_of_llama_has_the_papers_trainable_parameters() -> None:
+    assert footprint.lora_parameters(LLAMA, rank=64) == 159_907_840
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_activations_are_no_more_than_estimated_and_not_far_less(precision: Precision) -> None:
+    """What autograd keeps of a forward pass of LoRA with dropout, the parameters left out."""
+    shape = ModelShape(vocab_size=1000, hidden_size=128, layers=4, heads=4, intermediate_size=344)
+    config = LlamaConfig(vocab_size=1000, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=344)
+    stock = LlamaForCausalLM(config)
+    stock.to(torch.float32 if precision == "fp32" else torch.bfloat16)  # type: ignore[arg-type]  # transformers wraps nn.Module.to wrongly
+    model = get_peft_model(stock, LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.05)).train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []  # an address is given out again once its tensor is gone
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    tokens = torch.randint(0, 1000, (4, 64))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(input_ids=tokens, labels=tokens)
+    estimate = footprint.activation_bytes(shape, tokens.numel(), precision, checkpointed=False)
+    assert 0.7 * estimate < sum(kept.values()) <= estimate
+
+
+def test_llama_7b_in_numbers() -> None:
+    """13.5 GB in bf16; 4·N·tokens = 5.5e15 operations for a hundred steps of 8 × 256 tokens are a minute of 1e14 a second."""
+    parameters = footprint.parameters_of(LLAMA)
+    assert footprint.tuning_mb(LLAMA, recipe(), on_gpu=True) == 3000 + 20216
+    assert footprint.tuning_mb(LLAMA, recipe(distillation={}), on_gpu=True) == 3000 + 2 * 20216
+    minutes = footprint.tuning_minutes(parameters, recipe(), 0, on_gpu=True, processes=1)
+    assert minutes == 60 + 26 + 2
+    longer = footprint.tuning_minutes(parameters, recipe(max_steps=10_000), 0, on_gpu=True, processes=1)
+    shared = footprint.tuning_minutes(parameters, recipe(max_steps=10_000), 0, on_gpu=True, processes=4)
+    assert longer == 60 + 26 + 185 and shared == 60 + 26 + 47
+    epochs = recipe(max_steps=None, epochs=2)
+    assert footprint.tuning_minutes(parameters, epochs, 40_000, on_gpu=True, processes=1) == longer
+
+
+@given(st.integers(1, 64), st.integers(1, 4096), st.sampled_from(["fp32", "bf16"]), st.booleans())
+def test_a_cpu_needs_more_than_a_gpu_and_less_the_more_is_recomputed(rows: int, length: int, precision: Precision, distilled: bool) -> None:
+    asked: dict[str, object] = {"batch_size": rows, "max_length": max(8, length), "precision": precision} | (
+        {"distillation": {}} if distilled else {}
+    )
+    plain, recomputed = recipe(**asked), recipe(**asked, gradient_checkpointing=True)
+    on_cpu = footprint.tuning_mb(LLAMA, plain, on_gpu=False)
+    assert footprint.tuning_mb(LLAMA, recomputed, on_gpu=False) < on_cpu
+    assert footprint.tuning_mb(LLAMA, plain, on_gpu=True) < on_cpu
+
+
+def test_small_models_ask_for_no_gpu_and_large_ones_for_one() -> None:
+    assert footprint.gpus(32_000_000, "auto") == footprint.gpus(7 * 10**9, "cpu") == 0
+    assert footprint.gpus(135_000_000, "auto") == footprint.gpus(34 * 10**9, "cuda") == 1
+
+
+def test_a_folders_shape_is_its_configs_and_none_where_it_cannot_be_told(tmp_path: Path) -> None:
+    LlamaConfig(
+        vocab_size=320, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
+        tie_word_embeddings=True,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    shape = footprint.shape_in(tmp_path)
+    assert shape is not None
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig.from_pretrained(tmp_path))
+    assert footprint.parameters_of(shape) == sum(parameter.numel() for parameter in model.parameters())
+    assert footprint.shape_in(tmp_path / "nowhere") is None
+    (tmp_path / "config.json").write_text('{"n_embd": 64}')
+    assert footprint.shape_in(tmp_path) is None
