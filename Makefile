@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run experiment-file reference test test-slow lint lock clean clean-results
+.PHONY: help demo run experiment-file reference test test-slow test-slurm lint lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,10 @@ test: $(VENV)/.dev  ## make the environment, run the tests, the smoke run of the
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	@python -m pytest -m slow
+
+test-slurm: $(VENV)/.dev  ## the tests on a SLURM cluster that they start on this machine; needs root, slurm-wlm and munge
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'
+	@python -m pytest -m slurm -rs
 
 lint: $(VENV)/.dev  ## ruff, mypy and snakefmt
 	ruff check .
