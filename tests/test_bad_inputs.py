@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cell_maker import cell, write_cell
@@ -23,7 +24,9 @@ from pat.items import write_items
 from pat.settings import TuneJob
 from pat.tuning import tune
 
-TUNING = {"tuning": {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}}
+TUNING: dict[str, dict[str, Any]] = {
+    "tuning": {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}
+}
 PAT = TUNING | {"pat": {"hio_rank": 2, "milestone_fraction": 1.0}}
 SEARCH = {"tuning": {"max_steps": 4, "batch_size": 4, "search": {"learning_rates": [1e-3, 1e-2], "dev_rows": 8}}}
 SHAPE = '{"vocab_size": 64, "hidden_size": 8, "layers": 1, "heads": 2, "intermediate_size": 16}'
@@ -122,6 +125,26 @@ OPTIONAL = (MANIFEST, INDEX)
 """Files that a folder need not have."""
 UNSEEN = {("reference.py", "an infinite number"), ("reference.py", "an unknown field")}
 """What a command copies without looking at it: the experiment has run, so it was checked."""
+RECIPES: list[dict[str, Any]] = [
+    {"max_steps": -1},
+    {"max_steps": 0},
+    {"max_steps": 1e9},
+    {"max_steps": "4"},
+    {"learning_rate": -1},
+    {"learning_rate": "fast"},
+    {"batch_size": 0},
+    {"batch_size": None},
+    {"max_length": 1},
+    {"threads": 0},
+    {"device": "tpu"},
+    {"lora": {"rank": 0}},
+    {"lora": 3},
+    {"no_such_key": 1},
+    {"schedule": ["cosine"]},
+    {"epochs": 1.0},
+    {"precision": "fp8"},
+    {"micro_batch_size": 3},
+]
 ARGUMENTS = [
     *[("tune", *BASE, *DATA, *LORA, *RUN, *wrong) for wrong in [
         ("--ratio", "1.5"), ("--ratio", "-1"), ("--ratio", "nan"), ("--ratio", "0.5"), ("--ratio", "half"), ("--seed", "-1"),
@@ -130,11 +153,7 @@ ARGUMENTS = [
         ("--settings", "[]"), ("--settings", "{"), ("--settings", ""), ("--settings", "no-such-file"), ("--out", "<w>/text.jsonl/out"),
         ("--run-dir", "<w>/text.jsonl/run"), ("--out", "/proc/out"), ("--log", "<w>/text.jsonl/log"), ("--no-such-option",),
     ]],
-    *[("tune", *BASE, *DATA, *LORA[:2], *RUN, "--settings", json.dumps({"tuning": TUNING["tuning"] | wrong})) for wrong in [
-        {"max_steps": -1}, {"max_steps": 0}, {"max_steps": 1e9}, {"max_steps": "4"}, {"learning_rate": -1}, {"learning_rate": "fast"},
-        {"batch_size": 0}, {"batch_size": None}, {"max_length": 1}, {"threads": 0}, {"device": "tpu"}, {"lora": {"rank": 0}}, {"lora": 3},
-        {"no_such_key": 1}, {"schedule": ["cosine"]}, {"epochs": 1.0}, {"precision": "fp8"}, {"micro_batch_size": 3},
-    ]],
+    *[("tune", *BASE, *DATA, *LORA[:2], *RUN, "--settings", json.dumps({"tuning": TUNING["tuning"] | wrong})) for wrong in RECIPES],
     *[("prune", *BASE, "--pruner", "channel-magnitude", *FOLDER_OUT, *wrong) for wrong in [
         ("--ratio", "0"), ("--ratio", "1"), ("--ratio", "-0.5"), ("--ratio", "nan"), ("--ratio", "inf"),
         (*HALF, "--align", "0"), (*HALF, "--align", "-8"), (*HALF, "--align", "1000"), (*HALF, "--threads", "0"),

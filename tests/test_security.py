@@ -24,8 +24,9 @@ from plan import Plan, repeated
 SMOKE = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 SOURCES = [*sorted((ROOT / "pat").rglob("*.py")), *sorted((ROOT / "workflow").rglob("*.py"))]
 RULES = [ROOT / "Snakefile", *sorted((ROOT / "workflow" / "rules").glob("*.smk"))]
-READY = {"params.tasks", "params.texts", "params.steps", "params.benchmarks", "params.teacher", "params.rate", "params.data"}
-"""Options that the plan has put together and quoted by itself."""
+OPTIONS = {"params.tasks", "params.texts", "params.steps", "params.benchmarks", "params.teacher", "params.rate", "params.data"}
+READY = OPTIONS | {"params.online", "params.launcher"}
+"""What the plan has put together and quoted by itself: options, and what stands before a command."""
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 CALLS_CODE = {"eval", "exec", "os.system", "os.popen", "torch.hub.load", "yaml.unsafe_load", "yaml.full_load"}
 PIECES = (
@@ -60,7 +61,7 @@ NAMES: tuple[tuple[str, ...], ...] = (
 
 def renamed(place: tuple[str, ...], name: str) -> dict[str, Any]:
     """Return the smoke experiment with a name of the user's own at a place."""
-    raw = deepcopy(SMOKE)
+    raw: dict[str, Any] = deepcopy(SMOKE)
     block = raw
     for key in place[:-1]:
         block = block[key]
