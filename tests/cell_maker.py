@@ -60,7 +60,8 @@ def cell(
 
 def write_cell(folder: Path, content: Mapping[str, Any]) -> Path:
     """Write the result where the workflow would and return its path."""
-    place = folder / str(content["model"]) / str(content["method"]) / f"{content['ratio_requested']:g}" / f"seed{content['seed']}"
+    row = folder / "evaluation" / str(content["model"]) / str(content["method"])
+    place = row / f"{content['ratio_requested']:g}" / f"seed{content['seed']}"
     place.mkdir(parents=True, exist_ok=True)
     path = place / "cell.json"
     path.write_text(json.dumps(content), encoding="utf-8")

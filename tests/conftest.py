@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOW_PARTS = ("Snakefile", "Makefile", "config", "tools", "workflow")
@@ -50,9 +53,21 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
 
 
+def planned(folder: Path, raw: dict[str, Any]) -> set[str]:
+    """Return the jobs that Snakemake would run for a changed experiment, as the rules' messages put them."""
+    (folder / "config" / "changed.yaml").write_text(yaml.safe_dump(raw))
+    plan = snakemake(folder, "--dry-run", "--configfile", "config/changed.yaml")
+    said = plan.stdout + plan.stderr
+    assert plan.returncode == 0, said
+    return {found.group(1) for line in said.splitlines() if (found := re.fullmatch(r"Job \d+: (.*)", line))}
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the workflow in which the smoke experiment has run to its end, without a network where the system can take it away."""
+    """A copy of the workflow in which the smoke experiment has run to its end, without a network where the system can take it away.
+
+    It is made once for all tests: copy it before changing anything.
+    """
     from smoke_run import NAMESPACES, NO_NETWORK, run
 
     folder = copy_workflow(tmp_path_factory.mktemp("pipeline") / "finished")

@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, snakemake
+from conftest import ROOT, planned, snakemake
 from smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
 
 from pat.artefacts import check_folder
@@ -26,22 +24,13 @@ from pat.methods import MASKED_TUNERS
 EXPERIMENT = load_experiment(ROOT / CONFIG, CONFIG)
 
 
-def planned(folder: Path, raw: dict[str, Any]) -> set[str]:
-    """Return the jobs that Snakemake would run for a changed experiment, as the rules' messages put them."""
-    (folder / "config" / "changed.yaml").write_text(yaml.safe_dump(raw))
-    plan = snakemake(folder, "--dry-run", "--configfile", "config/changed.yaml")
-    said = plan.stdout + plan.stderr
-    assert plan.returncode == 0, said
-    return {found.group(1) for line in said.splitlines() if (found := re.fullmatch(r"Job \d+: (.*)", line))}
-
-
 def test_every_cell_ends_in_a_stock_checkpoint_and_one_result(finished: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     for cell in EXPERIMENT.cells():
-        folder = finished / RESULTS / cell.path
+        folder = finished / RESULTS / "checkpoints" / cell.path
         check_folder(folder / "merged")
-        result = json.loads((folder / "cell.json").read_text())
+        result = json.loads((finished / RESULTS / "evaluation" / cell.path / "cell.json").read_text())
         model = AutoModelForCausalLM.from_pretrained(folder / "merged")
         assert result["method"] == cell.row
         assert result["hidden_size"] == {"before": 32, "after": round(32 * (1 - cell.ratio))}
@@ -117,7 +106,7 @@ def test_a_changed_row_runs_its_own_cells_again(finished: Path) -> None:
 def test_a_cell_that_is_deleted_is_made_again(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "deleted"
     shutil.copytree(finished, folder, symlinks=True)
-    shutil.rmtree(folder / RESULTS / "tiny/pat")
+    shutil.rmtree(folder / RESULTS / "checkpoints/tiny/pat")
     jobs = planned(folder, yaml.safe_load((ROOT / CONFIG).read_text()))
     assert {"tune tiny by pat, ratio 0.5, seed 0", "evaluate tiny, pat, ratio 0.5, seed 0", "write the tables"} <= jobs
     assert not any("lora" in job for job in jobs)
@@ -126,7 +115,7 @@ def test_a_cell_that_is_deleted_is_made_again(finished: Path, tmp_path: Path) ->
 def test_a_run_that_is_killed_in_the_middle_of_tuning_ends_in_the_same_table(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     shutil.copytree(finished, folder, symlinks=True)
-    cell = folder / RESULTS / "tiny/pat/0.5/seed0"
+    cell = folder / RESULTS / "checkpoints/tiny/pat/0.5/seed0"
     shutil.rmtree(cell)
     process = started(folder)
     wait_for(lambda: any(cell.glob("run/checkpoint-*/manifest.json")), process)

@@ -72,7 +72,7 @@ def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> No
         ("pat", "models/{model}", "0.5", ["pat/0.5/seed0/merged/merge.json"]),
         (
             "channel-magnitude-pft",
-            "{model}/{row}/{ratio}/seed{seed}/pruned",
+            "checkpoints/{model}/{row}/{ratio}/seed{seed}/pruned",
             "0",
             ["channel-magnitude-pft/0.5/seed0/pruned/prune.json", "channel-magnitude-pft/0.5/seed0/merged/merge.json"],
         ),
@@ -88,7 +88,7 @@ def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio
     plan = Plan(smoke())
     assert plan.tuning_base(job(row)) == f"results/smoke/{base}/manifest.json"
     assert plan.tuning_ratio(job(row)) == ratio
-    assert plan.step_records(job(row)) == " ".join(f"--step results/smoke/tiny/{step}" for step in steps)
+    assert plan.step_records(job(row)) == " ".join(f"--step results/smoke/checkpoints/tiny/{step}" for step in steps)
 
 
 def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
@@ -98,7 +98,7 @@ def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
     rotated = "rotated/{model}/pca/seed{seed}"
     assert plan.tuning_base(job("turned")) == f"results/smoke/{rotated}/manifest.json"
     assert plan.tuning_base(job("pat")) == "results/smoke/models/{model}/manifest.json"
-    steps = ["rotated/tiny/pca/seed0/rotation.json", "tiny/turned/0.5/seed0/merged/merge.json"]
+    steps = ["rotated/tiny/pca/seed0/rotation.json", "checkpoints/tiny/turned/0.5/seed0/merged/merge.json"]
     assert plan.step_records(job("turned")) == " ".join(f"--step results/smoke/{step}" for step in steps)
     turning: Any = SimpleNamespace(model="tiny", basis="pca", seed="0")
     assert (plan.bases.rotating_threads(turning), plan.bases.rotating_device(turning)) == (2, "cpu")
@@ -114,7 +114,7 @@ def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation
     assert plan.tuning_base(job("pat-g")) == f"results/smoke/refitted/{{model}}/{leading}/{{ratio}}/seed{{seed}}/manifest.json"
     assert plan.tuning_base(job("native")) == plan.tuning_base(job("other")) == plan.tuning_base(job("other")).replace(leading, variance)
     steps = ["rotated/tiny/gradient/seed0/rotation.json", f"refitted/tiny/{leading}/0.5/seed0/readers.json"]
-    merged = "tiny/pat-g/0.5/seed0/merged/merge.json"
+    merged = "checkpoints/tiny/pat-g/0.5/seed0/merged/merge.json"
     assert plan.step_records(job("pat-g")) == " ".join(f"--step results/smoke/{step}" for step in [*steps, merged])
     turned, plain = (
         SimpleNamespace(model="tiny", ratio="0.5", seed="0", **named)
@@ -134,7 +134,7 @@ def test_a_distilled_row_waits_for_the_tuned_model_and_others_for_nobody() -> No
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     raw["tuning"]["distillation"] = {}
     plan, plain = Plan(load_experiment(raw, "x.yaml")), Plan(smoke())
-    teacher = "results/smoke/tiny/lora/0/seed0/merged"
+    teacher = "results/smoke/checkpoints/tiny/lora/0/seed0/merged"
     for row in ("pat", "channel-magnitude-pft"):
         assert plan.teacher(job(row)) == [f"{teacher}/manifest.json"]
         assert plan.teacher_option(job(row), SimpleNamespace(teacher=plan.teacher(job(row)))) == f"--teacher {teacher}"
@@ -148,11 +148,13 @@ def test_a_searched_arm_waits_for_its_search_on_the_first_seed() -> None:
     raw["tuning"] |= {"search": {"learning_rates": [1e-3, 1e-2, 1e-1]}, "distillation": {}}
     raw["methods"]["dora"] = {"tuning": {"learning_rate": 1e-3}}
     plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="channel-magnitude-pft", ratio="0.5")
-    rate = "results/smoke/tiny/channel-magnitude-pft/0.5/rate.json"
+    rate = "results/smoke/checkpoints/tiny/channel-magnitude-pft/0.5/rate.json"
     assert plan.rate(job("channel-magnitude-pft")) == [rate]
     assert plan.rate_option(job("channel-magnitude-pft"), SimpleNamespace(rate=[rate])) == f"--rate-from {rate}"
-    assert plan.on_first_seed(plan.tuning_base)(arm) == "results/smoke/tiny/channel-magnitude-pft/0.5/seed3/pruned/manifest.json"
-    assert plan.on_first_seed(plan.teacher)(arm) == ["results/smoke/tiny/lora/0/seed3/merged/manifest.json"]
+    assert (
+        plan.on_first_seed(plan.tuning_base)(arm) == "results/smoke/checkpoints/tiny/channel-magnitude-pft/0.5/seed3/pruned/manifest.json"
+    )
+    assert plan.on_first_seed(plan.teacher)(arm) == ["results/smoke/checkpoints/tiny/lora/0/seed3/merged/manifest.json"]
     assert plan.first_seed(arm) == 3
     assert plan.search_time(arm, 1) == 3 * plan.time("tune")(arm, 1)
     assert plan.rate(job("dora", "0")) == plan.rate(job("channel-magnitude-ftp")) == Plan(smoke()).rate(job()) == []
@@ -165,8 +167,8 @@ def test_a_row_of_fewer_seeds_searches_on_its_own_first_and_has_no_file_of_the_o
     raw["methods"]["pat"] = {"seeds": [1, 0]}
     plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="pat", ratio="0.5")
     assert (plan.first_seed(arm), plan.on_first_seed(lambda cell: [cell.seed])(arm)) == (1, ["1"])
-    assert [path for path in plan.cell_files("cell.json") if "/pat/" in path] == [
-        f"results/smoke/tiny/pat/0.5/seed{n}/cell.json" for n in (1, 0)
+    assert [path for path in plan.cell_results() if "/pat/" in path] == [
+        f"results/smoke/evaluation/tiny/pat/0.5/seed{n}/cell.json" for n in (1, 0)
     ]
     assert [path for path in plan.figure_files() if "/pat/" in path] == [
         f"results/smoke/figures/health/tiny/pat/0.5/seed{n}/health.png" for n in (1, 0)

@@ -20,9 +20,11 @@ ORIGIN = {
 
 def finished(folder: Path, **changes: object) -> Path:
     results = folder / "results" / "toy"
-    write_json(results / "m" / "pat" / "0.25" / "seed0" / "cell.json", {"provenance": {"tune": ORIGIN | changes, "prune": None}})
+    write_json(
+        results / "evaluation" / "m" / "pat" / "0.25" / "seed0" / "cell.json", {"provenance": {"tune": ORIGIN | changes, "prune": None}}
+    )
     write_text(results / "tables" / "table1.md", "| a |\n| --- |\n| 1 |\n")
-    write_text(results / "tables" / "cells.csv", "method,json\npat,results/toy/m/pat/0.25/seed0/cell.json\n")
+    write_text(results / "tables" / "cells.csv", "method,json\npat,results/toy/evaluation/m/pat/0.25/seed0/cell.json\n")
     write_json(results / "tables" / "manifest.json", {"files": {}})
     write_json(results / "models" / "m" / "pretraining.json", {"tokens": 1})
     write_json(results / "benchmark" / "inference" / "tiny.json", {"speedups": []})

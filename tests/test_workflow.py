@@ -87,15 +87,6 @@ def test_rules_are_formatted() -> None:
     assert finished.returncode == 0, finished.stderr
 
 
-def test_dvc_names_the_phases_of_the_dag(workflow_copy: Path) -> None:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert list(stages) == ["data", "checkpoints", "evaluation", "tables"]
-    for name, stage in stages.items():
-        assert stage["cmd"] == f"snakemake {name} --cores all --configfile config/demo.yaml"
-        plan = snakemake(workflow_copy, name, "--dry-run", "--configfile", "config/demo.yaml")
-        assert plan.returncode == 0, plan.stderr
-
-
 def test_sources_that_are_there_are_inputs_and_others_are_not(workflow_copy: Path, tmp_path: Path) -> None:
     """So that editing a data file runs its cells again, and a plan needs no data."""
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"root": str(tmp_path)}
@@ -120,7 +111,7 @@ def test_distilled_tunings_wait_for_the_tuned_model(workflow_copy: Path, tmp_pat
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
     plan = snakemake(workflow_copy, "--dry-run", "--printshellcmds", "--configfile", str(tmp_path / "own.yaml"))
     assert plan.returncode == 0, plan.stderr
-    teacher = "results/smoke/tiny/lora/0/seed0/merged"
+    teacher = "results/smoke/checkpoints/tiny/lora/0/seed0/merged"
     (taught,) = (job for job in jobs_of(plan) if "--teacher" in job)
     assert "tune tiny by pat, ratio 0.5" in taught
     assert f"--teacher {teacher} " in taught
@@ -145,5 +136,5 @@ def test_searched_tunings_wait_for_one_search_an_arm(workflow_copy: Path, tmp_pa
     assert len(tunings) == 6
     for job in tunings:
         arm = next((arm for arm in ("lora/0", "pat/0.5") if f"/{arm}/" in job), None)
-        assert (f"--rate-from results/smoke/tiny/{arm}/rate.json " in job) if arm else "--rate-from" not in job
+        assert (f"--rate-from results/smoke/checkpoints/tiny/{arm}/rate.json " in job) if arm else "--rate-from" not in job
         assert arm is None or min(jobs_of(plan).index(one) for one in searches if f"/{arm}/" in one) < jobs_of(plan).index(job)

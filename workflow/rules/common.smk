@@ -40,7 +40,7 @@ def tell_what_helps(logs):
 shell.prefix(f'set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; {OFFLINE} ')
 
 plan = Plan(checked_experiment())
-RESULTS, DATA, CELL = plan.results, plan.data, plan.cell
+RESULTS, DATA, CELL, SCORES = plan.results, plan.data, plan.cell, plan.scores
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 
 

@@ -8,8 +8,8 @@ rule evaluate:
         texts=plan.text_files(),
         harness=plan.harness_file(),
     output:
-        result=f"{CELL}/evaluation.json",
-        samples=f"{CELL}/evaluation_samples.jsonl",
+        result=f"{SCORES}/evaluation.json",
+        samples=f"{SCORES}/evaluation_samples.jsonl",
     log:
         f"{RESULTS}/logs/evaluate/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
@@ -34,10 +34,10 @@ rule evaluate:
 rule collect_cell:
     input:
         model=f"{CELL}/merged/{MANIFEST}",
-        evaluation=f"{CELL}/evaluation.json",
-        samples=f"{CELL}/evaluation_samples.jsonl",
+        evaluation=f"{SCORES}/evaluation.json",
+        samples=f"{SCORES}/evaluation_samples.jsonl",
     output:
-        f"{CELL}/cell.json",
+        f"{SCORES}/cell.json",
     log:
         f"{RESULTS}/logs/collect/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
@@ -60,4 +60,4 @@ rule collect_cell:
 
 rule evaluation:
     input:
-        plan.cell_files("cell.json"),
+        plan.cell_results(),

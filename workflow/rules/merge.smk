@@ -29,4 +29,4 @@ rule merge:
 
 rule checkpoints:
     input:
-        plan.cell_files(f"merged/{MANIFEST}"),
+        plan.merged_models(),

@@ -5,7 +5,7 @@ FIGURES = f"{RESULTS}/figures"
 
 rule write_tables:
     input:
-        plan.cell_files("cell.json"),
+        plan.cell_results(),
     output:
         f"{RESULTS}/tables/{MANIFEST}",
     log:
@@ -26,9 +26,33 @@ rule write_tables:
         "python {params.script:q} --settings {params.settings:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
+rule write_metrics:
+    input:
+        plan.cell_results(),
+    output:
+        metrics=f"{RESULTS}/metrics.json",
+        accuracy=f"{RESULTS}/plots/accuracy.csv",
+        perplexity=f"{RESULTS}/plots/perplexity.csv",
+    log:
+        f"{RESULTS}/logs/report/metrics.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/metrics.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/metrics.py",
+    message:
+        "write the numbers that version control compares"
+    shell:
+        "python {params.script} --out {output.metrics} --accuracy {output.accuracy} --perplexity {output.perplexity}"
+        " {input} > {log} 2>&1"
+
+
 rule draw_accuracy:
     input:
-        plan.cell_files("cell.json"),
+        plan.cell_results(),
     output:
         multiext(f"{FIGURES}/accuracy", ".png", ".pdf", ".csv"),
     log:
@@ -50,7 +74,7 @@ rule draw_accuracy:
 
 rule draw_methods:
     input:
-        plan.cell_files("cell.json"),
+        plan.cell_results(),
     output:
         multiext(f"{FIGURES}/methods", ".png", ".pdf", ".csv"),
     log:
@@ -72,7 +96,7 @@ rule draw_methods:
 
 rule draw_trainable:
     input:
-        plan.cell_files("cell.json"),
+        plan.cell_results(),
     output:
         multiext(f"{FIGURES}/trainable", ".png", ".pdf", ".csv"),
     log:
@@ -94,7 +118,7 @@ rule draw_trainable:
 
 rule draw_memory:
     input:
-        cells=plan.cell_files("cell.json"),
+        cells=plan.cell_results(),
         benchmarks=plan.benchmark_files("inference"),
     output:
         multiext(f"{FIGURES}/memory", ".png", ".pdf", ".csv"),
@@ -186,6 +210,7 @@ rule draw_health:
 rule tables:
     input:
         f"{RESULTS}/tables/{MANIFEST}",
+        rules.write_metrics.output,
 
 
 rule figures:

@@ -17,7 +17,7 @@ CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.
 MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files.")]
 ListOption = Annotated[Path | None, typer.Option("--cells-from", help="A text file that names one cell.json a line.")]
 
-CELL_STEPS = len(Path("model/row/ratio/seed/cell.json").parts)
+CELL_STEPS = len(Path("evaluation/model/row/ratio/seed/cell.json").parts)
 
 
 def listed(cells: Sequence[Path] | None, more: Sequence[Path] | None, cells_from: Path | None) -> list[Path]:
@@ -52,5 +52,5 @@ def behind_tables(results: Path) -> list[Path]:
         raise UserError(f"{table}: is not the table of cells that tables.py writes ({error!r}); make the tables again") from None
     if not named or any(".." in path.parts for path in named):
         raise UserError(f"{table}: names no cell, or one outside the results; make the tables again")
-    # A path starts where the tables were written from; where a cell lies below the results is in its last five steps.
+    # A path starts where the tables were written from; where a cell lies below the results is in its last six steps.
     return sorted(results.joinpath(*path.parts[-CELL_STEPS:]) for path in named)

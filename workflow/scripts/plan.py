@@ -81,17 +81,22 @@ class Plan:
         self.world = f"{self.data}/world"
         self.bases = PreparedBases(experiment, self.results)
         self.base = self.bases.base
-        self.cell = f"{self.results}/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
-        self.arm = f"{self.results}/{{model}}/{{row}}/{{ratio}}"
-        self.tuned_cell = f"{self.results}/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
+        self.arm = f"{self.results}/checkpoints/{{model}}/{{row}}/{{ratio}}"
+        self.cell = f"{self.arm}/seed{{seed}}"
+        self.tuned_cell = f"{self.results}/checkpoints/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
+        self.scores = f"{self.results}/evaluation/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
         tasks = [Path(name) for name in self.data_files("tasks/")]
         self.demands = Demands(experiment, Path(self.base).parent.parent, Path(self.instruct_file()), tasks)
 
     # the grid
 
-    def cell_files(self, name: str) -> list[str]:
-        """Return a file of every cell."""
-        return [f"{self.results}/{cell.path}/{name}" for cell in self.experiment.cells()]
+    def merged_models(self) -> list[str]:
+        """Return the manifest of every cell's merged checkpoint."""
+        return [f"{self.results}/checkpoints/{cell.path}/merged/{MANIFEST}" for cell in self.experiment.cells()]
+
+    def cell_results(self) -> list[str]:
+        """Return the file of every cell that holds all its numbers."""
+        return [f"{self.results}/evaluation/{cell.path}/cell.json" for cell in self.experiment.cells()]
 
     def figure_files(self) -> list[str]:
         """Return the figures that the experiment asks for, all there is data for where it does not say."""

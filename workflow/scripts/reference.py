@@ -21,7 +21,7 @@ from pat.extends import read_resolved
 from script_errors import run_reporting_errors
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
-FROM_EACH_CELL = ("cell.json", "adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
+FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 
 def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
@@ -37,9 +37,11 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
         for figure in sorted((results / "figures").rglob("*.png")):
             _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
         for cell in cells:
-            for name in FROM_EACH_CELL:
-                if (cell.parent / name).is_file():
-                    _copy(cell.parent / name, folder / "cells" / cell.parent.relative_to(results) / name)
+            place = cell.parent.relative_to(results / "evaluation")
+            _copy(cell, folder / "cells" / place / cell.name)
+            for name in FROM_EACH_CHECKPOINT:
+                if (results / "checkpoints" / place / name).is_file():
+                    _copy(results / "checkpoints" / place / name, folder / "cells" / place / name)
         for measured in sorted(results.glob("benchmark/*/*.json")):
             _copy(measured, folder / measured.relative_to(results))
         for base in sorted(results.glob("models/*/pretraining.json")):
