@@ -13,6 +13,7 @@ from pat.experiment import load_experiment
 from pat.settings import read_yaml
 from failures import advice
 from plan import OFFLINE, Plan, as_json, one_of, repeated
+from seals import RESTORING, foreign, refusal, seal
 
 
 def checked_experiment():
@@ -42,6 +43,14 @@ shell.prefix(f'set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).par
 plan = Plan(checked_experiment())
 RESULTS, DATA, CELL, SCORES = plan.results, plan.data, plan.cell, plan.scores
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
+
+if RESTORING not in os.environ and (replaced := foreign(Path(RESULTS))):
+    sys.exit(refusal(replaced))
+
+
+# Also for a run that was not started by tools/run, which seals by itself: where there is nothing to do, no hook is called.
+onsuccess:
+    seal(Path(RESULTS))
 
 
 wildcard_constraints:
