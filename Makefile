@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run experiment-file reference test test-slow test-slurm lint lock clean clean-results
+.PHONY: help demo run experiment-file versioning restore reference test test-slow test-slurm lint lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,11 @@ run: experiment-file $(VENV)/.base  ## the same for another experiment: make run
 # Before the environment, which takes minutes to make.
 experiment-file:
 	@test -f '$(CONFIG)' || { echo "CONFIG=$(CONFIG): no such file; give an experiment file: make run CONFIG=config/<experiment>.yaml" >&2; exit 1; }
+
+versioning: $(VENV)/.versioning  ## DVC for the environment, see "Versioning with DVC" in README.md
+
+restore: experiment-file $(VENV)/.versioning  ## fetch an experiment's results by dvc.lock, check them, and let Snakemake know them: make restore CONFIG=…
+	@python workflow/scripts/restore.py $(CONFIG)
 
 reference: run  ## run an experiment and keep it under results/reference: make reference CONFIG=… MACHINE="what it ran on"
 	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG)); python workflow/scripts/reference.py --results results/$$name \
@@ -65,6 +70,10 @@ $(VENV)/bin/python:
 $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing the environment into $(VENV) (once; some 150 packages, a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.versioning: $(VENV)/.base
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[versioning]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
