@@ -44,7 +44,7 @@ rule write_metrics:
     params:
         script=f"{SCRIPTS}/metrics.py",
     message:
-        "write the numbers that version control compares"
+        "write the tables' means, which version control compares"
     shell:
         "python {params.script} --out {output.metrics} --accuracy {output.accuracy} --perplexity {output.perplexity}"
         " {input} > {log} 2>&1"
