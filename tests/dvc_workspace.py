@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import FINISHED_WITHIN_S, ROOT, SMOKE
+from conftest import ROOT
+from smoke_run import CONFIG, FINISHED_WITHIN_S
 
 VERSIONED = ("pat", "dvc.yaml", ".dvcignore", ".gitignore")
-RESULTS = Path("results/smoke")
 
 
 def call(folder: Path, *command: str, expect: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def dvc(folder: Path, *arguments: str, expect: int | None = 0, **more: str) -> s
 
 def restore(folder: Path, expect: int = 0, **more: str) -> str:
     """Restore the smoke experiment in `folder` and return what was said."""
-    finished = call(folder, sys.executable, "workflow/scripts/restore.py", SMOKE, expect=expect, **more)
+    finished = call(folder, sys.executable, "workflow/scripts/restore.py", CONFIG, expect=expect, **more)
     return finished.stdout + finished.stderr
 
 

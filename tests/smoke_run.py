@@ -47,7 +47,9 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 def tables(folder: Path) -> dict[str, bytes]:
     """Return the tables' contents by name."""
-    return {path.name: path.read_bytes() for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name != MANIFEST}
+    return {
+        path.name: path.read_bytes() for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name not in (MANIFEST, ".seal")
+    }
 
 
 def checkpoints(folder: Path) -> dict[str, str]:

@@ -200,7 +200,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(write_cell(folder / "results", cell()), folder / "cell.json")
     (folder / "README.md").write_text("")
     (folder / "results/tables").mkdir()
-    (folder / "results/tables/cells.csv").write_text("json\nresults/demo/tiny/pat/0.25/seed0/cell.json\n")
+    (folder / "results/tables/cells.csv").write_text("json\nresults/demo/evaluation/tiny/pat/0.25/seed0/cell.json\n")
     step = {"hidden_size": {"before": 8, "after": 4}, "parameters": {"before": {}, "after": {}}, "logit_gap": None, "ratio_effective": 0.5}
     (folder / "merge.json").write_text(json.dumps(step | {"provenance": {}}))
     scored = {"tasks": {"toy": {"items": 1, "scores": {}}}, "mean": {}, "perplexity": {}, "harness": {}, "provenance": {}}

@@ -174,7 +174,7 @@ def told(number: int, loss: Loss) -> str:
 def test_a_cell_killed_in_three_ways_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cell"
     shutil.copytree(finished, folder, symlinks=True)
-    shutil.rmtree(folder / RESULTS / "tiny/pat")
+    shutil.rmtree(folder / RESULTS / "checkpoints/tiny/pat")
     for target in TARGETS:
         process = started(folder)
         while not victims(process, "job"):

@@ -89,7 +89,7 @@ def test_a_name_is_refused_or_stays_inside_the_results(place: tuple[str, ...], n
         assert "own.yaml: " in str(error)
         return
     plan = Plan(experiment)
-    for path in [*plan.cell_files("cell.json"), *plan.data_files(), *plan.figure_files(), *plan.benchmark_files()]:
+    for path in [*plan.merged_models(), *plan.cell_results(), *plan.data_files(), *plan.figure_files(), *plan.benchmark_files()]:
         assert path.startswith("results/") and ".." not in Path(path).parts
         assert shlex.quote(path) == path
 

@@ -23,7 +23,7 @@ from slurm_cluster import Cluster, missing_programs, running_cluster, wait_until
 pytestmark = pytest.mark.slurm
 SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 RESULTS = Path("results/smoke")
-CELL = RESULTS / "tiny/pat/0.5/seed0"
+CELL = RESULTS / "checkpoints/tiny/pat/0.5/seed0"
 LOG = RESULTS / "logs/tune/tiny/pat/0.5/seed0.log"
 # As on this cluster; jobs are looked after more often than a real one would like.
 OPTIONS = (

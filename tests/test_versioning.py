@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import FINISHED_WITHIN_S, ROOT, SMOKE, planned, snakemake
-from dvc_workspace import RESULTS, call, clone, commit, dvc, objects, restore, versioned
+from conftest import ROOT, planned, snakemake
+from dvc_workspace import call, clone, commit, dvc, objects, restore, versioned
+from smoke_run import CONFIG, FINISHED_WITHIN_S, RESULTS
 
 from pat.artefacts import sha256
 from pat.experiment import load_experiment
@@ -25,7 +26,7 @@ from seals import SEAL
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 UNVERSIONED = ("logs", "benchmarks")
-CELLS = len(load_experiment(ROOT / SMOKE, SMOKE).cells())
+CELLS = len(load_experiment(ROOT / CONFIG, CONFIG).cells())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -89,9 +90,9 @@ def test_every_result_but_logs_lies_in_one_phase(finished: Path) -> None:
 
 def test_every_phases_targets_are_the_dags(workspace: Path) -> None:
     targets = [target for phase in PHASES.values() for target in phase.targets]
-    listed = snakemake(workspace, "--list-target-rules", "--configfile", SMOKE).stdout.split()
+    listed = snakemake(workspace, "--list-target-rules", "--configfile", CONFIG).stdout.split()
     assert set(targets) <= set(listed)
-    plan = snakemake(workspace, *targets, "--dry-run", "--configfile", SMOKE)
+    plan = snakemake(workspace, *targets, "--dry-run", "--configfile", CONFIG)
     assert "Nothing to be done" in plan.stdout + plan.stderr
 
 
@@ -105,7 +106,7 @@ def test_a_locked_run_is_up_to_date_and_its_numbers_can_be_compared(workspace: P
 
 def test_after_clone_and_restore_all_is_there_byte_by_byte_and_nothing_is_to_be_done(workspace: Path, restored: Path) -> None:
     assert contents(restored) == contents(workspace)
-    again = call(restored, "tools/run", SMOKE, "--dry-run")
+    again = call(restored, "tools/run", CONFIG, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
     assert "up to date" in dvc(restored, "status").stdout
 
@@ -120,7 +121,7 @@ def test_after_clone_and_restore_all_is_there_byte_by_byte_and_nothing_is_to_be_
 def test_after_a_restore_a_changed_setting_reruns_what_it_touches_alone(
     restored: Path, keys: tuple[str, str], value: object, jobs: dict[str, int]
 ) -> None:
-    raw = yaml.safe_load((ROOT / SMOKE).read_text())
+    raw = yaml.safe_load((ROOT / CONFIG).read_text())
     raw[keys[0]][keys[1]] = value
     words = [job.split(" ", 1)[0] for job in planned(restored, raw)]
     (restored / "config/changed.yaml").unlink()
@@ -130,13 +131,13 @@ def test_after_a_restore_a_changed_setting_reruns_what_it_touches_alone(
 def test_pulled_results_without_a_restore_are_refused(workspace: Path, tmp_path: Path) -> None:
     folder = clone(workspace, tmp_path / "clone")
     dvc(folder, "pull")
-    refused = call(folder, "tools/run", SMOKE, expect=1)
+    refused = call(folder, "tools/run", CONFIG, expect=1)
     assert "make restore" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
 def test_a_temporary_experiment_is_refused_and_leaves_no_result(workspace: Path) -> None:
-    refused = dvc(workspace, "exp", "run", "--temp", "-S", f"{SMOKE}:+evaluation.limit=2", expect=None)
+    refused = dvc(workspace, "exp", "run", "--temp", "-S", f"{CONFIG}:+evaluation.limit=2", expect=None)
     assert refused.returncode != 0
     assert "in the workspace, without them" in refused.stdout + refused.stderr
     assert dvc(workspace, "exp", "list").stdout.strip() == ""
@@ -148,14 +149,14 @@ def test_another_commits_results_are_noticed_before_they_are_taken_for_these(wor
     shutil.copytree(workspace, folder, symlinks=True)
     cell = folder / RESULTS / "evaluation/tiny/pat/0.5/seed0/cell.json"
     cell.write_text(cell.read_text() + "\n")
-    call(folder, sys.executable, "workflow/scripts/seals.py", SMOKE)
+    call(folder, sys.executable, "workflow/scripts/seals.py", CONFIG)
     dvc(folder, "commit", "--force")
     commit(folder, "other results")
     call(folder, "git", "checkout", "--quiet", "HEAD~1")
     dvc(folder, "checkout")
-    assert "results/smoke/evaluation" in call(folder, "tools/run", SMOKE, expect=1).stderr
+    assert "results/smoke/evaluation" in call(folder, "tools/run", CONFIG, expect=1).stderr
     restore(folder)
-    again = call(folder, "tools/run", SMOKE, "--dry-run")
+    again = call(folder, "tools/run", CONFIG, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
@@ -324,7 +325,7 @@ def test_an_object_store_serves_as_well(workspace: Path, tmp_path: Path, monkeyp
 def test_an_experiment_in_the_workspace_reruns_what_it_touches_and_shows_the_difference(restored: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(restored, folder, symlinks=True)
-    ran = dvc(folder, "exp", "run", "--name", "fewer", "-S", f"{SMOKE}:+evaluation.limit=2").stdout
+    ran = dvc(folder, "exp", "run", "--name", "fewer", "-S", f"{CONFIG}:+evaluation.limit=2").stdout
     jobs = {line.split(": ", 1)[1].split(" ", 1)[0] for line in ran.splitlines() if line.startswith("Job ")}
     assert jobs == {"evaluate", "collect", "write", "draw"}
     assert (folder / RESULTS / "evaluation" / SEAL).read_text() != (restored / RESULTS / "evaluation" / SEAL).read_text()
