@@ -97,13 +97,13 @@ def _shown_path(reference: Path) -> str:
     return "/".join(reference.parts[-3:])
 
 
-def with_block(readme: str, name: str, block: str) -> str:
-    """Return the README's text with the marked block replaced. Raises UserError where its marks are missing."""
+def with_block(readme: str, name: str, block: str, document: str = "README.md") -> str:
+    """Return a document's text with the marked block replaced. Raises UserError where its marks are missing."""
     start, end = marks(name)
     before, found_start, rest = readme.partition(start)
     _, found_end, after = rest.partition(end)
     if not (found_start and found_end):
-        raise UserError(f"README.md: lacks the lines {start} and {end}, between which the tables of {name} belong")
+        raise UserError(f"{document}: lacks the lines {start} and {end}, between which the tables of {name} belong")
     return f"{before}{start}\n{block}\n{end}{after}"
 
 
