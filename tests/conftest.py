@@ -55,8 +55,10 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def planned(folder: Path, raw: dict[str, Any]) -> set[str]:
     """Return the jobs that Snakemake would run for a changed experiment, as the rules' messages put them."""
-    (folder / "config" / "changed.yaml").write_text(yaml.safe_dump(raw))
+    changed = folder / "config" / "changed.yaml"
+    changed.write_text(yaml.safe_dump(raw))
     plan = snakemake(folder, "--dry-run", "--configfile", "config/changed.yaml")
+    changed.unlink()  # the folder may be shared with tests of what is committed
     said = plan.stdout + plan.stderr
     assert plan.returncode == 0, said
     return {found.group(1) for line in said.splitlines() if (found := re.fullmatch(r"Job \d+: (.*)", line))}

@@ -24,13 +24,13 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = Path("results/demo")
     base, data = folder / "models/tiny", folder / "data.jsonl"
-    own = folder / "tiny/pat/0.25/seed0"
+    own, scores = (folder / phase / "tiny/pat/0.25/seed0" for phase in ("checkpoints", "evaluation"))
     write_jsonl(data, [{"instruction": "i", "output": "o"}])
     steps: list[tuple[str, Path, dict[str, Path | None]]] = [
         ("pretrain", base / "pretraining.json", {"corpus": data}),
         ("tune", own / "adapter/tuning.json", {"base": base, "data": data, "teacher": None}),
         ("merge", own / "merged/merge.json", {"base": base, "adapter": own / "adapter"}),
-        ("evaluate", own / "evaluation.json", {"model": own / "merged", "task capitals": data}),
+        ("evaluate", scores / "evaluation.json", {"model": own / "merged", "task capitals": data}),
     ]
     origins = {}
     for verb, record, inputs in steps:
@@ -44,12 +44,12 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_chain_leads_from_the_base_to_the_number(results: Path) -> None:
     lines = explain(results, WANTED, "capitals")
-    own = "results/demo/tiny/pat/0.25/seed0"
+    own, scores = (f"results/demo/{phase}/tiny/pat/0.25/seed0" for phase in ("checkpoints", "evaluation"))
     assert [line for line in lines if line[:1].isdigit()] == [
         "1. pretrain: results/demo/models/tiny/pretraining.json",
         f"2. tune: {own}/adapter/tuning.json",
         f"3. merge: {own}/merged/merge.json",
-        f"4. evaluate: {own}/evaluation.json",
+        f"4. evaluate: {scores}/evaluation.json",
     ]
     assert lines[0] == "demo: tiny, PAT, ratio 0.25, seed 0"
     assert lines[1] == "  capitals: acc 70.00%, first_capital 60.00% (100 items)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -325,8 +326,9 @@ def test_an_object_store_serves_as_well(workspace: Path, tmp_path: Path, monkeyp
 def test_an_experiment_in_the_workspace_reruns_what_it_touches_and_shows_the_difference(restored: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(restored, folder, symlinks=True)
-    ran = dvc(folder, "exp", "run", "--name", "fewer", "-S", f"{CONFIG}:+evaluation.limit=2").stdout
-    jobs = {line.split(": ", 1)[1].split(" ", 1)[0] for line in ran.splitlines() if line.startswith("Job ")}
+    ran = dvc(folder, "exp", "run", "--name", "fewer", "-S", f"{CONFIG}:+evaluation.limit=2")
+    said = (ran.stdout + ran.stderr).splitlines()
+    jobs = {found.group(1) for line in said if (found := re.match(r"Job \d+: (\w+)", line))}
     assert jobs == {"evaluate", "collect", "write", "draw"}
     assert (folder / RESULTS / "evaluation" / SEAL).read_text() != (restored / RESULTS / "evaluation" / SEAL).read_text()
     assert "first_capital" in dvc(folder, "metrics", "diff", "--all").stdout
