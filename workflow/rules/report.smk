@@ -46,8 +46,8 @@ rule write_metrics:
     message:
         "write the tables' means, which version control compares"
     shell:
-        "python {params.script} --out {output.metrics} --accuracy {output.accuracy} --perplexity {output.perplexity}"
-        " {input} > {log} 2>&1"
+        "python {params.script:q} --out {output.metrics:q} --accuracy {output.accuracy:q} --perplexity {output.perplexity:q}"
+        " {input:q} > {log:q} 2>&1"
 
 
 rule draw_accuracy:

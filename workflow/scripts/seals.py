@@ -81,7 +81,9 @@ def _record_of(results: Path) -> Path:
 
 
 def _record(results: Path, known: dict[str, list[str]]) -> None:
-    write_json(_record_of(results), known)
+    record = _record_of(results)
+    if not record.is_file() or read_json(record) != known:
+        write_json(record, known)
 
 
 def _short(text: str) -> str:
