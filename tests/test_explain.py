@@ -14,7 +14,7 @@ from pat.errors import UserError
 from pat.explain import explain
 from pat.provenance import provenance
 
-REFERENCE = Path(__file__).resolve().parent.parent / "results/reference/demo-seeds"
+REFERENCE = Path(__file__).resolve().parent.parent / "results/reference/real-small"
 WANTED = {"model": "tiny", "method": "pat", "ratio_requested": 0.25, "seed": 0}
 
 
@@ -66,10 +66,10 @@ def test_inputs_are_named_with_their_checksums(results: Path) -> None:
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="a checkout without the kept references")
 def test_cells_that_recorded_no_inputs_are_explained_as_far_as_they_know() -> None:
-    lines = explain(REFERENCE, WANTED, "capitals")
+    lines = explain(REFERENCE, WANTED | {"model": "llama-32m"}, "COPA")
     assert [line.partition(":")[0] for line in lines if line[:1].isdigit()] == ["1. tune", "2. merge", "3. evaluate"]
     assert sum("command: not recorded" in line for line in lines) == 3
-    assert any("commit 020d9e9b1f" in line and "unchanged" in line for line in lines)
+    assert any("commit 81cb19b5da" in line and "unchanged" in line for line in lines)
 
 
 @pytest.mark.parametrize(
