@@ -87,11 +87,11 @@ def _numbers(cell: Mapping[str, Any], task: str | None) -> Iterator[str]:
 
 
 def _steps(path: Path, cell: Mapping[str, Any]) -> list[Step]:
-    """Return the steps from the first to the evaluation; as the cell alone knows them where they recorded no inputs."""
+    """Return the steps from the first to the evaluation; as the cell alone knows them where their folders are not here."""
     known = cell.get("provenance") or {}
-    last = Step("evaluate", path.with_name(EVALUATION), known.get("evaluate") or {})
-    if last.provenance.get("inputs"):
-        return list(_chain(last, set()))
+    followed = list(_chain(Step("evaluate", path.with_name(EVALUATION), known.get("evaluate") or {}), set()))
+    if len(followed) > 1:
+        return followed
     return [Step(phase, path, known[phase]) for phase in PHASES if known.get(phase)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def test_inputs_are_named_with_their_checksums(results: Path) -> None:
     assert f"data: results/demo/data.jsonl (sha256 {sha256(results / 'data.jsonl')[:12]})" in said
     assert f"base: results/demo/models/tiny (model.safetensors {sha256(results / 'models/tiny/model.safetensors')[:12]})" in said
     assert "teacher" not in said
+
+
+def test_a_cell_whose_checkpoints_are_elsewhere_is_explained_by_itself(results: Path) -> None:
+    shutil.rmtree(results / "checkpoints")
+    lines = explain(results, WANTED, "capitals")
+    assert [line.partition(":")[0] for line in lines if line[:1].isdigit()] == ["1. tune", "2. merge", "3. evaluate"]
+    assert sum("command: pat " in line for line in lines) == 3
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="a checkout without the kept references")
