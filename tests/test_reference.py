@@ -26,6 +26,7 @@ def finished(folder: Path, **changes: object) -> Path:
     write_text(results / "tables" / "table1.md", "| a |\n| --- |\n| 1 |\n")
     write_text(results / "tables" / "cells.csv", "method,json\npat,results/toy/evaluation/m/pat/0.25/seed0/cell.json\n")
     write_json(results / "tables" / "manifest.json", {"files": {}})
+    write_text(results / "tables" / ".seal", "")
     write_json(results / "models" / "m" / "pretraining.json", {"tokens": 1})
     write_json(results / "benchmark" / "inference" / "tiny.json", {"speedups": []})
     write_text(folder / "toy.yaml", "name: toy\n")
@@ -41,6 +42,7 @@ def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
     assert (out / "cells/m/pat/0.25/seed0/cell.json").is_file() and (out / "bases/m/pretraining.json").is_file()
     assert (out / "benchmark/inference/tiny.json").is_file()
+    assert not (out / "tables/.seal").exists() and not (out / "tables/manifest.json").exists()
     assert (out / "experiment.yaml").read_text() == "name: toy\n"
     assert with_block(shown, "toy", readme_block(out)) == shown
 

@@ -15,10 +15,11 @@ import typer
 import yaml
 
 from cell_options import behind_tables
-from pat.artefacts import new_folder, read_json, write_json, write_text
+from pat.artefacts import MANIFEST, new_folder, read_json, write_json, write_text
 from pat.errors import UserError
 from pat.extends import read_resolved
 from script_errors import run_reporting_errors
+from seals import SEAL
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
@@ -33,7 +34,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
     whole_experiment = read_resolved(experiment)
     record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), **_common_origin(cells)}
     with new_folder(out) as folder:
-        shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns("manifest.json"))
+        shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL))
         for figure in sorted((results / "figures").rglob("*.png")):
             _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
         for cell in cells:
