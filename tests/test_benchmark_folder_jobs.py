@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from pat import artefacts, checkpoint, cli
 from pat.benchmark import folder_jobs
+from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.folder_jobs import benchmark_merge, benchmark_prune, summary
 from pat.benchmark.random_adapter import write_random_adapter
-from pat.benchmark.random_checkpoint import parameter_shapes, word_tokenizer, write_random_checkpoint, write_random_text
+from pat.benchmark.random_checkpoint import word_tokenizer, write_random_checkpoint, write_random_text
 from pat.benchmark.settings import MergeBenchmark, ModelShape, PruneBenchmark
 from pat.calibration import Calibration, blocks
 from pat.config import PatConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +39,17 @@ class Candidate:
         }
 
 
-def parameter_count(config: Any) -> int:
-    """Return a model's parameters, tied ones once."""
+def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Return every parameter's shape by its stock name, tied ones once, without making the model."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     model.tie_weights()
-    return sum(parameter.numel() for parameter in model.parameters())
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def parameter_count(config: Any) -> int:
+    """Return how many parameters a model has, tied ones once."""
+    return sum(map(math.prod, parameter_shapes(config).values()))
 
 
 def stock_config(shape: ModelShape) -> Any:

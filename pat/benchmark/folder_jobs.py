@@ -16,14 +16,16 @@ import torch
 
 from pat import artefacts, checkpoint
 from pat.benchmark import machine
+from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.random_adapter import write_random_adapter
-from pat.benchmark.random_checkpoint import DTYPE, parameter_shapes, write_random_checkpoint, write_random_text
+from pat.benchmark.random_checkpoint import DTYPE, write_random_checkpoint, write_random_text
 from pat.benchmark.settings import MergeBenchmark, ModelShape, PruneBenchmark
 from pat.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
 from pat.config import PatConfig
 from pat.device import resolve_device
 from pat.errors import UserError
 from pat.merge import merge
+from pat.out_of_memory import lacks_memory
 from pat.progress import say
 from pat.provenance import provenance
 from pat.pruning import prune
@@ -94,7 +96,7 @@ def _measured(job: Callable[[], dict[str, Any]], device: str) -> tuple[dict[str,
     try:
         wall_s = machine.seconds(lambda: found.append(job()), device)
     except RuntimeError as error:
-        if not machine.is_out_of_memory(error):
+        if not lacks_memory(error):
             raise
         raise UserError(f"the job does not fit the memory of this machine: {error}") from None
     gpu = machine.peak_bytes(device) - held_gpu if device == "cuda" else None

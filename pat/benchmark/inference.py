@@ -21,6 +21,7 @@ from pat.benchmark.spread import speedup, spread
 from pat.device import resolve_device
 from pat.errors import UserError
 from pat.families import head_size
+from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
 
@@ -108,7 +109,7 @@ class Measurement:
                 self._generation = Generation(self.model, self.batch_size, self.settings, self.device, self.seed)
             return self._generation.run()
         except RuntimeError as error:
-            if not machine.is_out_of_memory(error):
+            if not lacks_memory(error):
                 raise
             self.fits = False
         self.close()  # outside the handler: the error holds the tensors alive
@@ -162,7 +163,7 @@ class Comparison:
         try:
             model = candidate.load(self.device)
         except RuntimeError as error:
-            if not machine.is_out_of_memory(error):
+            if not lacks_memory(error):
                 raise
         machine.release(self.device)
         held = {"status": OUT_OF_MEMORY} if model is None else {"status": "measured", "weight_bytes": weight_bytes(model)}

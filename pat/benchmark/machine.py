@@ -16,7 +16,6 @@ import torch
 
 CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
 SDPA_KERNELS = ("cudnn", "flash", "mem_efficient", "math")
-CPU_OUT_OF_MEMORY = "can't allocate memory"
 PROCESS = Path("/proc/self")
 HOST_MEASURE = "resident memory of the process beyond what was held before, mapped pages of files included; on the GPU torch's allocator"
 
@@ -121,8 +120,3 @@ def release(device: str) -> None:
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a tensor did not fit."""
-    return isinstance(error, torch.OutOfMemoryError) or CPU_OUT_OF_MEMORY in str(error)

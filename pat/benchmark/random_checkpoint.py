@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from pat import artefacts, checkpoint
-from pat.benchmark.candidates import stock_config
+from pat.benchmark.candidates import parameter_shapes, stock_config
 from pat.benchmark.settings import ModelShape
 from pat.corpus import BOS, EOS, PAD
 from pat.families import Family, family_of
@@ -38,14 +38,6 @@ def write_random_checkpoint(shape: ModelShape, out: Path, seed: int, device: str
         config.save_pretrained(folder)
         word_tokenizer(shape.vocab_size).save_pretrained(folder)
     return config
-
-
-def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Return every parameter's shape by its stock name, tied ones once, without making the model."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def random_tensors(shapes: Mapping[str, tuple[int, ...]], family: Family, seed: int, device: str) -> Iterator[tuple[str, Tensor]]:

@@ -26,6 +26,7 @@ from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.device import resolve_device
 from pat.model import PatCallback, PatModel
+from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.settings import LoraSettings, PatSettings, TuneJob, TuningSettings
@@ -152,7 +153,7 @@ def _run_if_it_fits(arm: Sequence[Phase], shape: ModelShape, settings: TuningBen
     try:
         _run(arm, shape, settings, seed, device)
     except RuntimeError as error:
-        if not machine.is_out_of_memory(error):
+        if not lacks_memory(error):
             raise
         for phase in arm:
             phase.fits = False
