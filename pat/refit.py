@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat import artefacts, checkpoint
 from pat.basis_record import basis_of
@@ -50,8 +51,9 @@ def refit_readers(
     if readers_of(base) != "plain":
         raise UserError(f"{base}: its readers are refitted already; give the model that it was made from")
     torch.set_num_threads(threads)
-    kept_D = kept_by(base, config, data, calibration.device)
-    fits = _fits(base, calibration, kept_D)
+    model, tokenizer = checkpoint.load_to_measure(base, calibration.device), checkpoint.load_tokenizer(base)
+    kept_D = kept_by(model, tokenizer, config, data)
+    fits = fit_readers(model, blocks_for(model.config, calibration, tokenizer).batches(), kept_D)
     with artefacts.new_folder(out) as folder:
         write_refitted(base, folder, fits, kept_D)
         record = record_of(base, folder, 0.0) | _gap_to_mapped(base, folder, fits, kept_D)
@@ -76,24 +78,17 @@ def _checked(mask: str, ratio: float, align: int | Literal["auto"], seed: int, d
     return config
 
 
-def kept_by(base: Path, config: PatConfig, data: Path | None, device: str) -> Tensor:
-    """Return the channels that `attach` keeps of `base`, (D,) boolean. Raises UserError on a width that cannot be."""
-    model = checkpoint.load_to_measure(base, device)
+def kept_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PatConfig, data: Path | None) -> Tensor:
+    """Return the channels that `attach` keeps of a base, (D,) boolean. Raises UserError on a width that cannot be."""
     text = None
     if config.measured and data is not None:
-        text = blocks_for(model.config, Calibration(data, seed=config.seed), checkpoint.load_tokenizer(base))
+        text = blocks_for(model.config, Calibration(data, seed=config.seed), tokenizer)
     importance_D = channel_importance(model, config, text)
     assert importance_D is not None  # a fixed mask has an order
     try:
         return largest(importance_D.cpu(), planned_width(model.config, config))
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-def _fits(base: Path, calibration: Calibration, kept_D: Tensor) -> dict[str, Fit]:
-    model = checkpoint.load_to_measure(base, calibration.device)
-    text = blocks_for(model.config, calibration, checkpoint.load_tokenizer(base))
-    return fit_readers(model, text.batches(), kept_D)
 
 
 def _gap_to_mapped(base: Path, refitted: Path, fits: dict[str, Fit], kept_D: Tensor) -> dict[str, Any]:
