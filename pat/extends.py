@@ -17,12 +17,15 @@ SOURCE = "source"
 """The key of a block that says where data comes from: such a block, too, is replaced, since each kind has keys of its own."""
 
 
-def read_resolved(file: Path) -> dict[str, Any]:
-    """Return an experiment file's contents laid over those of the files it extends. Raises UserError as `resolved` does."""
+def read_resolved(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return an experiment file's contents laid over those of the files it extends; `below` are those that extend it.
+
+    Raises UserError as `resolved` does.
+    """
     raw = read_yaml(file)
     if not isinstance(raw, Mapping):
         raise UserError(f"{file}: must hold a mapping of keys, holds {shown(raw)}")
-    return resolved(raw, file)
+    return resolved(raw, file, below)
 
 
 def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -40,10 +43,7 @@ def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -
     chain = (*below, file.resolve())
     if start in chain:
         raise UserError(f"{file}: {KEY}: {raw[KEY]} leads back to this file; an experiment cannot start from itself")
-    parent = read_yaml(start)
-    if not isinstance(parent, Mapping):
-        raise UserError(f"{start}: must hold a mapping of keys, holds {shown(parent)}")
-    base = resolved(parent, start, chain)
+    base = read_resolved(start, chain)
     return _joined({key: value for key, value in base.items() if not (key in WHOLE and key in own)}, own)
 
 

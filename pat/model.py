@@ -56,7 +56,8 @@ def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None
     importance_D = _order(model, config, text, kept)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return PatModel(model, lora_config(family, config), pat_config=config, importance_D=importance_D)
+        lora = lora_config(family, config.lora_rank, config.lora_alpha, config.lora_dropout, use_dora=config.use_dora)
+        return PatModel(model, lora, pat_config=config, importance_D=importance_D)
 
 
 def _order(model: PreTrainedModel, config: PatConfig, text: Blocks | None, kept: Sequence[int] | None) -> Tensor | None:
@@ -75,13 +76,13 @@ def _order(model: PreTrainedModel, config: PatConfig, text: Blocks | None, kept:
     return order_D
 
 
-def lora_config(family: Family, config: PatConfig) -> LoraConfig:
+def lora_config(family: Family, rank: int, alpha: float, dropout: float, *, use_dora: bool) -> LoraConfig:
     """Return PEFT's configuration of LoRA or DoRA on every linear layer but the head."""
     return LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT's own default is an int, any number works
-        lora_dropout=config.lora_dropout,
-        use_dora=config.use_dora,
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT's own default is an int, any number works
+        lora_dropout=dropout,
+        use_dora=use_dora,
         target_modules=list(family.linears),
         task_type="CAUSAL_LM",
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
@@ -32,7 +32,7 @@ from pat.families import family_of
 from pat.health import HealthRecord, health_of
 from pat.instructions import Instructions, PadToLongest
 from pat.lora import sort_targets
-from pat.model import PatCallback, PatModel, attach
+from pat.model import PatCallback, PatModel, attach, lora_config
 from pat.progress import say
 from pat.provenance import provenance
 from pat.readers_record import check_readers, kept_channels
@@ -191,14 +191,7 @@ def adapted(
         except ValueError as error:
             raise UserError(str(error)) from None
     lora = job.tuning.lora
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT's own default is an int, any number works
-        lora_dropout=lora.dropout,
-        use_dora=tuner == "dora",
-        target_modules=list(family_of(stock.config).linears),
-        task_type="CAUSAL_LM",
-    )
+    config = lora_config(family_of(stock.config), lora.rank, lora.alpha, lora.dropout, use_dora=tuner == "dora")
     with_lora = get_peft_model(stock, config)
     assert isinstance(with_lora, PeftModel)
     return with_lora

@@ -27,7 +27,8 @@ def write_random_adapter(model_config: Any, shapes: Mapping[str, tuple[int, ...]
     family = family_of(model_config)
     torch.manual_seed(config.seed)
     with artefacts.new_folder(out) as folder:
-        lora_config(family, config).save_pretrained(str(folder))
+        lora = lora_config(family, config.lora_rank, config.lora_alpha, config.lora_dropout, use_dora=config.use_dora)
+        lora.save_pretrained(str(folder))
         save_file(dict(random_updates(shapes, family, config.lora_rank)), folder / ADAPTER_WEIGHTS_NAME, metadata={"format": "pt"})
         closed_sparsifier(model_config, family, config).save(folder)
 
