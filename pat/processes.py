@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from pat import gpus
 from pat.errors import UserError
 
 LAUNCHER_MARK = "TORCHELASTIC_RUN_ID"
@@ -34,14 +35,14 @@ def is_main() -> bool:
 
 
 def stand_alone() -> None:
-    """Make this a job of one process: forget what the environment says of others, and see one GPU at most.
+    """Make this a job of one process: forget what the environment says of others, and see one GPU at most, the least taken.
 
     With several GPUs in sight a Trainer would spread its model over them by threads, which hooks do not survive.
     """
     for name in list(os.environ):
         if name in (LAUNCHER_MARK, *RANKS, *SIZES, *ADDRESS) or name.startswith(OF_MPI):
             del os.environ[name]
-    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus.take_one(gpus.visible())
 
 
 def join(device: str) -> None:

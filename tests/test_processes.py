@@ -71,7 +71,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("given", "seen"), [("2,3", "2"), ("0", "0"), ("", ""), (None, "0")])
-def test_a_lone_process_forgets_all_others_and_sees_one_gpu(given: str | None, seen: str, environment: dict[str, str]) -> None:
+def test_a_lone_process_forgets_all_others_and_sees_one_gpu(
+    given: str | None, seen: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pat.gpus.DEVICE_FILES", tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     environment |= LEAKED | {processes.LAUNCHER_MARK: "x"} | ({} if given is None else {"CUDA_VISIBLE_DEVICES": given})
     if given is None:
         environment.pop("CUDA_VISIBLE_DEVICES", None)
