@@ -49,6 +49,7 @@ def provenance(
         "command": _command(),
         "seed": seed,
         "device": device or "cpu",
+        **({"gpu": _gpu_name()} if device and device.startswith("cuda") else {}),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "versions": {name: found for name in RECORDED_PACKAGES if (found := _version(name))},
@@ -69,6 +70,12 @@ def checksums(path: Path) -> str | dict[str, str]:
 def _command() -> str | None:
     """Return the command line that this process runs, as a shell takes it; None where it is not one of the package's verbs."""
     return shlex.join(["pat", *sys.argv[1:]]) if Path(sys.argv[0]).name in PROGRAM_NAMES else None
+
+
+def _gpu_name() -> str:
+    from torch.cuda import get_device_name
+
+    return get_device_name()
 
 
 def _version(package: str) -> str | None:

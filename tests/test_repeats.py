@@ -1,0 +1,82 @@
+"""The spread of repeated cells: worked by hand for a `pat` that is known to differ from run to run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pat.artefacts import write_json
+from pat.errors import UserError
+from repeats import commands_of, spread, spreads
+
+FAKE_PAT = f"""#!{sys.executable}
+import json, sys
+from pathlib import Path
+import numpy
+from safetensors.numpy import save_file
+
+verb, options = sys.argv[1], dict(zip(sys.argv[2::2], sys.argv[3::2]))
+out = Path(options["--out"])
+counter = Path(options.get("--base", "base")) / "count"
+if verb == "tune":
+    turn = int(counter.read_text())
+    counter.write_text(str(turn + 1))
+    out.mkdir(parents=True)
+    save_file({{"a": numpy.array([1.0, 2.0 + turn], dtype="float32")}}, out / "adapter_model.safetensors")
+    (out / "tuning.json").write_text(json.dumps({{"train_loss": 2.0 + turn}}))
+elif verb == "merge":
+    out.mkdir()
+    (out / "loss").write_text(str(json.loads((Path(options["--adapter"]) / "tuning.json").read_text())["train_loss"]))
+else:
+    loss = float((Path(options["--model"]) / "loss").read_text())
+    out.write_text(json.dumps({{"perplexity": {{"heldout": {{"token_perplexity": 10 * loss}}}}, "mean": {{"acc": 0.5}}}}))
+"""
+
+
+def make_cell(folder: Path, evaluated: str = "merged") -> Path:
+    commands = {
+        "tune": f"pat tune --base {folder} --run-dir run --out adapter --log x",
+        "merge": f"pat merge --base {folder} --adapter adapter --out merged",
+        "evaluate": f"pat evaluate --model {evaluated} --out evaluation.json",
+    }
+    cell: dict[str, Any] = {key: key for key in ("experiment", "model", "method", "label")}
+    cell |= {"ratio_requested": 0.25, "seed": 0, "provenance": {step: {"command": command} for step, command in commands.items()}}
+    write_json(folder / "cell.json", cell)
+    return folder / "cell.json"
+
+
+def test_spread_of_three_by_hand() -> None:
+    assert spread([1.0, 2.0, 3.0]) == {"mean": 2.0, "sd": 1.0, "range": 2.0, "values": [1.0, 2.0, 3.0]}
+
+
+def test_a_cell_is_made_again_by_its_own_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "pat"
+    program.parent.mkdir()
+    program.write_text(FAKE_PAT)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    (tmp_path / "count").write_text("0")
+    spreads([make_cell(tmp_path)], tmp_path / "repeats.json", times=3, jobs=1)
+    record = json.loads((tmp_path / "repeats.json").read_text())
+    [found] = record["cells"]
+    assert found["same_bytes"] is False
+    assert found["largest_weight_difference"] == 2.0
+    assert found["figures"]["train_loss"]["values"] == [2.0, 3.0, 4.0]
+    assert found["figures"]["perplexity of heldout"]["sd"] == pytest.approx(10.0)
+    assert found["figures"]["mean acc"]["range"] == 0.0
+    assert not (tmp_path / "adapter").exists(), "the cell's own folders are left alone"
+
+
+def test_a_cell_pruned_after_its_merge_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="pruned before it is evaluated"):
+        commands_of(make_cell(tmp_path, evaluated="pruned"))
+
+
+def test_a_cell_without_commands_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "cell.json", {"provenance": {"tune": {"command": "pat tune"}}})
+    with pytest.raises(UserError, match="the command of merge, evaluate is not recorded"):
+        commands_of(tmp_path / "cell.json")
