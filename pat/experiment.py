@@ -38,7 +38,7 @@ from pat.sources import Data, ModelSource
 TUNED_ROW = "lora"
 """The row whose merged model FT→P prunes, and distillation learns from."""
 
-Figure = Literal["accuracy", "methods", "trainable", "memory", "speedup", "gate", "health"]
+Figure = Literal["accuracy", "methods", "perplexity", "trainable", "memory", "speedup", "gate", "health"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
 FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")

@@ -452,6 +452,7 @@ def _figures(raw: Mapping[str, Any]) -> Iterator[str]:
     needs: dict[object, tuple[str, bool]] = {
         **dict.fromkeys(FIGURES_OF_TASKS, ("a task in data.tasks", bool(_part(raw, "data", "tasks")))),
         **dict.fromkeys(FIGURES_OF_MASKS, ("a method that trains a mask", masked)),
+        "perplexity": ("a text in data.text", bool(_part(raw, "data", "text"))),
         "speedup": ("benchmark.inference", bool(_part(raw, "benchmark", "inference"))),
     }
     for name in asked if isinstance(asked, list) else ():

@@ -92,6 +92,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("name", value="a b"), 'name: the name "a b" is not allowed'),
     (changed("name", value="reference"), 'name: the name "reference" is reserved'),
     (changed("figures", value=["acuracy"]), 'figures.0: "acuracy" is not allowed: must be'),
+    (
+        changed("figures", value=["perplexity"]) | {"data": {"instruct": {"source": "world"}}},
+        'figures: "perplexity" needs a text in data.text',
+    ),
     (changed("figures", value=["speedup"]) | {"benchmark": None}, 'figures: "speedup" needs benchmark.inference'),
     (changed("benchmark", value={"shapes": {"llama-2-7b": None}}), "benchmark: measures nothing: give inference, tuning or both"),
     (changed("benchmark", "shapes", value={"llama-7b": None}), 'benchmark.shapes.llama-7b: "llama-7b" is not a known shape; did you mean'),

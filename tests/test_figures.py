@@ -15,6 +15,7 @@ import figures
 import gate_figure
 import memory_figure
 import methods_figure
+import perplexity_figure
 import speedup_figure
 import trainable_figure
 from figure_style import look_of
@@ -81,6 +82,26 @@ def test_methods_figure_has_the_unpruned_row_in_every_panel_and_the_papers_numbe
     ]  # fmt: skip
     assert [it["paper"] for it in lines[:4]] == [0.5876, 0.525, 0.6002, 0.5876]
     assert pd.isna(lines[4]["paper"])
+
+
+def test_perplexity_figure_has_the_unpruned_row_in_every_panel_and_bars_over_seeds_alone(tmp_path: Path) -> None:
+    values = {("lora", 0.0, 0): 10.0, ("pat", 0.25, 0): 11.0, ("pat", 0.25, 1): 13.0, ("pat", 0.5, 0): 100.0, ("shortgpt-pft", 0.5, 0): 9.0}
+    paths = [
+        write_cell(tmp_path, cell(*key, perplexity={"heldout": {"token_perplexity": value, "byte_perplexity": 2.0, "tokens": 9}}))
+        for key, value in values.items()
+    ]
+    assert perplexity_figure.write_perplexity(paths, tmp_path / "out") == 5
+    lines = drawn(tmp_path / "out", "perplexity")
+    assert [(it["panel"], it["method"], it["perplexity"]) for it in lines] == [
+        (0.25, "lora", 10.0), (0.25, "pat", 12.0), (0.5, "lora", 10.0), (0.5, "shortgpt-pft", 9.0), (0.5, "pat", 100.0),
+    ]  # fmt: skip
+    assert lines[1]["ci95"] == pytest.approx(12.7062, rel=1e-4), "Student's quantile of one degree of freedom, times the standard error, 1"
+    assert all(pd.isna(lines[place]["ci95"]) for place in (0, 2, 3, 4))
+
+
+def test_perplexity_figure_without_texts_is_a_message(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no cell has the perplexity of a text"):
+        perplexity_figure.write_perplexity([write_cell(tmp_path, cell("lora", 0.0, perplexity={}))], tmp_path / "out")
 
 
 def test_trainable_figure_divides_by_the_unpruned_model(tmp_path: Path) -> None:

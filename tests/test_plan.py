@@ -258,7 +258,7 @@ def test_answers_that_are_not_those_scored_are_a_message(tmp_path: Path) -> None
 def test_an_experiment_draws_the_figures_it_names_or_all_it_has_data_for() -> None:
     everything = [Path(path).relative_to("results/smoke/figures").with_suffix("").as_posix() for path in Plan(smoke()).figure_files()]
     assert everything == [
-        "accuracy", "methods", "trainable", "memory", "speedup", "gate",
+        "accuracy", "methods", "perplexity", "trainable", "memory", "speedup", "gate",
         "health/tiny/pat/0.5/seed0/health", "health/tiny/pat-dora/0.5/seed0/health",
         "health/tiny/pat-g/0.5/seed0/health",
     ]  # fmt: skip

@@ -27,6 +27,7 @@ def finished(folder: Path, **changes: object) -> Path:
     write_text(results / "tables" / "cells.csv", "method,json\npat,results/toy/evaluation/m/pat/0.25/seed0/cell.json\n")
     write_json(results / "tables" / "manifest.json", {"files": {}})
     write_text(results / "tables" / ".seal", "")
+    write_json(results / "checkpoints" / "m" / "pat" / "0.25" / "rate.json", {"learning_rate": 0.001})
     write_json(results / "models" / "m" / "pretraining.json", {"tokens": 1})
     write_json(results / "benchmark" / "inference" / "tiny.json", {"speedups": []})
     write_text(folder / "toy.yaml", "name: toy\n")
@@ -41,9 +42,18 @@ def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     assert shown.startswith("before\n") and shown.endswith("after\n") and "old" not in shown
     assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
     assert (out / "cells/m/pat/0.25/seed0/cell.json").is_file() and (out / "bases/m/pretraining.json").is_file()
-    assert (out / "benchmark/inference/tiny.json").is_file()
+    assert (out / "cells/m/pat/0.25/rate.json").is_file() and (out / "benchmark/inference/tiny.json").is_file()
     assert not (out / "tables/.seal").exists() and not (out / "tables/manifest.json").exists()
     assert (out / "experiment.yaml").read_text() == "name: toy\n"
+    assert with_block(shown, "toy", readme_block(out)) == shown
+
+
+def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
+    results, out = finished(tmp_path), tmp_path / "out" / "toy"
+    write_text(results / "tables" / "perplexity.md", "| perplexity |")
+    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "none.md"])
+    shown = (tmp_path / "README.md").read_text()
+    assert "| perplexity |" in shown and "| 1 |" not in shown
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 

@@ -94,6 +94,28 @@ rule draw_methods:
         "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
+rule draw_perplexity:
+    input:
+        plan.cell_results(),
+    output:
+        multiext(f"{FIGURES}/perplexity", ".png", ".pdf", ".csv"),
+    log:
+        f"{RESULTS}/logs/report/perplexity.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/perplexity.tsv"
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/perplexity_figure.py",
+        out=subpath(output[0], parent=True),
+    message:
+        "draw perplexity by method"
+    shell:
+        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
+
+
 rule draw_trainable:
     input:
         plan.cell_results(),

@@ -63,6 +63,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
             axes.set_title(f"{model}, {percent(ratio)} removed")
         line[0].set_yticks(range(len(order)), [names[method] for method in order])
     panels[0, 0].set_ylim(len(order) - 0.5, -0.5)
+    panels[0, 0].set_xlim(left=0)  # a bar over few seeds can reach below
     for axes in panels[-1]:
         axes.set_xlabel("mean accuracy (%)")
     below(drawing, panels.flat)

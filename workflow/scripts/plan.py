@@ -103,6 +103,7 @@ class Plan:
         masked = [cell for cell in self.experiment.cells() if cell.method.tuner in MASKED_TUNERS]
         there: dict[Figure, list[str]] = {
             **{name: [name] if self.experiment.data.tasks else [] for name in FIGURES_OF_TASKS},
+            "perplexity": ["perplexity"] if self.text_files() else [],
             "speedup": ["speedup"] if self.benchmark_files("inference") else [],
             "gate": ["gate"] if masked else [],
             "health": [f"health/{cell.path}/health" for cell in masked],

@@ -25,14 +25,15 @@ SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "per
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 
-def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
+def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES) -> None:
     """Copy tables, figures, benchmarks, the JSONs behind them and the experiment's file into `out`, with a record of what made them.
 
+    `shown` are the tables that the README is to show, those of them that there are.
     Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
     """
     cells = behind_tables(results)
     whole_experiment = read_resolved(experiment)
-    record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), **_common_origin(cells)}
+    record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells)}
     with new_folder(out) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL))
         for figure in sorted((results / "figures").rglob("*.png")):
@@ -43,6 +44,8 @@ def keep(results: Path, out: Path, machine: str, experiment: Path) -> None:
             for name in FROM_EACH_CHECKPOINT:
                 if (results / "checkpoints" / place / name).is_file():
                     _copy(results / "checkpoints" / place / name, folder / "cells" / place / name)
+        for rate in sorted(results.glob("checkpoints/*/*/*/rate.json")):
+            _copy(rate, folder / "cells" / rate.relative_to(results / "checkpoints"))
         for measured in sorted(results.glob("benchmark/*/*.json")):
             _copy(measured, folder / measured.relative_to(results))
         for base in sorted(results.glob("models/*/pretraining.json")):
@@ -83,7 +86,7 @@ def readme_block(reference: Path) -> str:
     commits = ", ".join(f"`{commit[:10]}`" for commit in origin["git_commits"])
     shown = [
         (reference / "tables" / name).read_text(encoding="utf-8").strip()
-        for name in SHOWN_TABLES
+        for name in origin.get("shown", SHOWN_TABLES)
         if (reference / "tables" / name).is_file()
     ]
     made_by = (
@@ -108,9 +111,11 @@ def with_block(readme: str, name: str, block: str, document: str = "README.md") 
     return f"{before}{start}\n{block}\n{end}{after}"
 
 
-def update(results: Path, out: Path, readme: Path, machine: str, experiment: Path) -> Mapping[str, object]:
+def update(
+    results: Path, out: Path, readme: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES
+) -> Mapping[str, object]:
     """Keep the reference, then bring the README's block up to date; return the reference's record."""
-    keep(results, out, machine, experiment)
+    keep(results, out, machine, experiment, shown)
     write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out)))
     record: Mapping[str, object] = read_json(out / "origin.json")
     return record
@@ -122,9 +127,10 @@ def main(
     machine: Annotated[str, typer.Option(help="what it ran on, in words")],
     experiment: Annotated[Path, typer.Option(help="the experiment's file")],
     readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
+    show: Annotated[str, typer.Option(help="the tables that the README shows, where there are such")] = " ".join(SHOWN_TABLES),
 ) -> None:
     """Keep a finished experiment as a reference and show it in the README."""
-    run_reporting_errors(lambda: f"{out}: {update(results, out, readme, machine, experiment)['cells']} cells kept")
+    run_reporting_errors(lambda: f"{out}: {update(results, out, readme, machine, experiment, show.split())['cells']} cells kept")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""Draws every method's perplexity of held-out text from the cells' JSONs: a line of panels a model and text, a column a ratio.
+
+Models too small for the tasks answer them at the level of guessing; it is on text that their methods differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from accuracy_tables import percent
+from cell_options import CellsOption, ListOption, MoreArgument, listed
+from cells import models_of, read_cells, rows_of
+from figure_style import BLACK, BLUE, GREY, below, figure, save
+from grid import Grid, texts_of
+from layouts import csv_text
+from pat.artefacts import write_text
+from pat.errors import UserError
+from script_errors import run_reporting_errors
+
+LINE_IN = 0.2
+"""Height of a method's line in inches."""
+FARTHEST = 4.0
+"""A panel ends at so many times its best pruned model's perplexity; what lies beyond is an arrow at its edge with its number."""
+TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+
+
+def points(grid: Grid) -> pd.DataFrame:
+    """Return the figure's data: one row a model, text, panel and method; the unpruned methods stand in every panel."""
+    rows = rows_of(grid.cells)
+    panels = sorted({row.ratio for row in rows if row.ratio}) or [0.0]
+    records = [
+        {
+            "model": model, "text": text, "panel": panel, "method": row.method, "name": row.name, "mode": row.mode, "ratio": row.ratio,
+            "perplexity": value.mean, "ci95": value.over_seeds, "seeds": value.seeds,
+        }
+        for model in models_of(grid.cells)
+        for text in texts_of(grid.cells)
+        for panel in panels
+        for row in rows
+        if row.ratio in (0.0, panel) and (value := grid.perplexity(model, row, text, "token")) is not None
+    ]  # fmt: skip
+    return pd.DataFrame(records)
+
+
+def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
+    """Fill `drawing` with a line of panels a model and text; a line across marks what was not pruned."""
+    lines = sorted(set(zip(data["model"], data["text"], strict=True)))
+    ratios = sorted(data["panel"].unique())
+    order = list(dict.fromkeys(data.sort_values("ratio", kind="stable")["method"]))
+    names = {method: str(name) for method, name in zip(data["method"], data["name"], strict=True)}
+    panels = drawing.subplots(len(lines), len(ratios), sharey=True, squeeze=False)
+    for line, (model, text) in zip(panels, lines, strict=True):
+        for axes, ratio in zip(line, ratios, strict=True):
+            _panel(axes, data[(data["model"] == model) & (data["text"] == text) & (data["panel"] == ratio)], order)
+            axes.set_title(f"{text}, {percent(ratio)} removed")
+        line[0].set_ylabel(model)
+        line[0].set_yticks(range(len(order)), [names[method] for method in order])
+    panels[0, 0].set_ylim(len(order) - 0.5, -0.5)
+    for axes in panels[-1]:
+        axes.set_xlabel("perplexity a token, lower is better")
+    below(drawing, panels.flat)
+    drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+
+
+def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str]) -> None:
+    whole, pruned = data[data["ratio"] == 0], data[data["ratio"] != 0]
+    if not whole.empty:
+        axes.axvline(float(whole["perplexity"].min()), color=GREY, linewidth=0.8, label="nothing removed")
+    shown = pruned if not pruned.empty else data
+    edge = FARTHEST * float(shown["perplexity"].min())
+    near = data[data["perplexity"] <= edge]
+    for label, mine, color, marker in (
+        ("PAT", near[near["mode"] == "PAT"], BLUE, "o"),
+        ("other methods", near[near["mode"] != "PAT"], BLACK, "s"),
+    ):
+        places = [order.index(method) for method in mine["method"]]
+        errors = mine["ci95"].astype(float).fillna(0.0)
+        style: dict[str, Any] = {"color": color, "markersize": 4.5, "capsize": 2.5, "elinewidth": 1, "label": label}
+        axes.errorbar(mine["perplexity"], places, xerr=errors, fmt=marker, **style)
+    for method, value in data.loc[data["perplexity"] > edge, ["method", "perplexity"]].itertuples(index=False):
+        at = (0.98, order.index(method))
+        axes.annotate(f"{value:.4g} →", at, xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=7)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=TICKS))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", bottom=False)
+    axes.grid(axis="both", color="#DDDDDD", linewidth=0.6)
+
+
+def write_perplexity(paths: Sequence[Path], out: Path) -> int:
+    """Write perplexity.png, .pdf and .csv into `out`; returns the number of points. Raises UserError on broken cells, or without texts."""
+    cells = read_cells(paths)
+    if not texts_of(cells):
+        raise UserError("no cell has the perplexity of a text; name texts under data.text, or leave the figure `perplexity` out")
+    data = points(Grid(cells, ""))
+    write_text(out / "perplexity.csv", csv_text(data, digits=6))
+    lines = data.groupby(["model", "text"]).ngroups
+    width = 2.0 + 2.4 * data["panel"].nunique()
+    height = 1.0 + lines * (0.6 + LINE_IN * data["method"].nunique())
+    with figure(max(width, 4.6), height) as drawing:
+        draw(data, drawing, f"{cells[0].experiment}: perplexity of held-out text\nbars: 95 % interval over seeds, where there are several")
+        save(drawing, out, "perplexity")
+    return len(data)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for perplexity.png, .pdf and .csv; other files in it stay.")],
+    cells: CellsOption = None,
+    cells_from: ListOption = None,
+    more: MoreArgument = None,
+) -> None:
+    """Draw the perplexity of every method at each ratio."""
+    run_reporting_errors(lambda: f"{out}: perplexity ({write_perplexity(listed(cells, more, cells_from), out)} points)")
+
+
+if __name__ == "__main__":
+    typer.run(main)
