@@ -28,6 +28,8 @@ FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prun
 def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES) -> None:
     """Copy tables, figures, benchmarks, the JSONs behind them and the experiment's file into `out`, with a record of what made them.
 
+    The runs' health plots stay behind: many pictures, and `tuning.json` holds their data.
+
     `shown` are the tables that the README is to show, those of them that there are.
     Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
     """
@@ -36,7 +38,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
     record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells)}
     with new_folder(out) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL))
-        for figure in sorted((results / "figures").rglob("*.png")):
+        for figure in sorted((results / "figures").glob("*.png")):
             _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
         for cell in cells:
             place = cell.parent.relative_to(results / "evaluation")
