@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,12 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#000000", "#E69F00", "#56B
 GREY = "#767676"
 SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LEGEND_COLUMN_IN = 1.9
+HANDLE_IN, CHARACTER_IN, LEGEND_LINE_IN = 0.55, 0.058, 0.155
+"""What a legend's entry takes beside its words, a character of those, and a line of entries."""
+LEGEND_LINES = 3
+"""So many lines of a legend are counted in a figure's height; for more of them it grows."""
+DODGED = 0.4
+"""The share of the gap between two places on an axis over which the methods at one place are spread, so that none hides another."""
 STYLES: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -54,14 +61,28 @@ def grid_lines(axes: Axes) -> None:
 
 
 def below(drawing: Figure, panels: Iterable[Axes], last: str = "guessing") -> None:
-    """Put one legend for all panels below them, each entry once; `last` names the entry that ends it."""
+    """Put one legend for all panels below them, each entry once, and make room for it; `last` names the entry that ends it."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     labels = sorted(entries, key=lambda label: label == last)
-    columns = min(len(labels), 3, int(drawing.get_figwidth() / LEGEND_COLUMN_IN))
+    column_in = HANDLE_IN + CHARACTER_IN * max(map(len, labels))
+    columns = max(1, min(len(labels), 3, int(drawing.get_figwidth() / column_in)))
+    drawing.set_figheight(drawing.get_figheight() + LEGEND_LINE_IN * max(0, math.ceil(len(labels) / columns) - LEGEND_LINES))
     drawing.legend([entries[label] for label in labels], labels, loc="outside lower center", ncols=columns)
+
+
+def shifts(places: Iterable[float], count: int, apart: float | None = None) -> list[float]:
+    """Return how far each of `count` methods stands from a place on the axis: spread over a part of the least gap between places.
+
+    `apart` is the most that two of them are set apart.
+    """
+    ordered = sorted(set(places))
+    gap = min((right - left for left, right in pairwise(ordered)), default=0.0)
+    step = DODGED * gap / max(count, 1)
+    step = step if apart is None else min(step, apart)
+    return [step * (position - (count - 1) / 2) for position in range(count)]
 
 
 def save(drawing: Figure, out: Path, name: str) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import GREY, below, figure, grid_lines, look_of, save
+from figure_style import GREY, below, figure, grid_lines, look_of, save, shifts
 from grid import Grid, headline_grid
 from intervals import Estimate
 from layouts import csv_text
@@ -25,7 +25,7 @@ from script_errors import run_reporting_errors
 PANELS_A_LINE = 3
 GUESSING = "guessing"
 DODGE = 0.012
-"""Methods stand this far apart at one ratio, so that their error bars do not cover each other."""
+"""Methods stand at most this far apart at one ratio, so that their error bars do not cover each other."""
 
 
 def points(grid: Grid) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def _methods(data: pd.DataFrame) -> list[_Series]:
     series = []
     for position, (method, name) in enumerate(zip(once["method"], once["name"], strict=True)):
         peers = [other for other in once["method"] if (other in whole) == (method in whole)]
-        shift = DODGE * (peers.index(method) - (len(peers) - 1) / 2)
+        shift = shifts(data["ratio"], len(peers), DODGE)[peers.index(method)]
         colour, marker = look_of(position)
         series.append(_Series(method, name, colour, marker, shift, method not in whole))
     return series

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks import Inference, read_inference
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, models_of, rows_of
-from figure_style import BLACK, below, figure, grid_lines, look_of, save
+from figure_style import BLACK, below, figure, grid_lines, look_of, save, shifts
 from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
@@ -25,8 +25,6 @@ BYTES_A_PARAMETER = 2
 """bf16, in which the paper loads its models."""
 GIB = 2**30
 MIB_IN_GIB = 1024
-APART = 0.4
-"""The share of the gap between two ratios over which the methods at one ratio are spread, so that none hides another."""
 MEASURED = "measured"
 
 
@@ -68,7 +66,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     """Fill `drawing` with a column a model: memory above, accuracy below."""
     models = sorted(data["model"].unique())
     methods = list(dict.fromkeys(data[data["method"] != MEASURED].sort_values("ratio", kind="stable")["method"]))
-    gap = APART * float(data["ratio"].drop_duplicates().sort_values().diff().min() or 0.0)
+    spread = shifts(data["ratio"], len(methods))
     panels = drawing.subplots(2, len(models), sharex=True, squeeze=False)
     unit, factor = ("GiB", 1) if data["weights_gib"].max() >= 1 else ("MiB", MIB_IN_GIB)
     data = data.assign(weights=factor * data["weights_gib"])
@@ -76,7 +74,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         mine = data[data["model"] == model]
         upper, lower = panels[0, column], panels[1, column]
         for position, method in enumerate(methods):
-            _series(upper, lower, mine[mine["method"] == method], position, gap * (position - (len(methods) - 1) / 2) / len(methods))
+            _series(upper, lower, mine[mine["method"] == method], position, spread[position])
         measured = mine[mine["method"] == MEASURED].sort_values("ratio")
         if not measured.empty:
             upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=measured["name"].iloc[0])

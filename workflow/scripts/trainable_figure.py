@@ -58,11 +58,11 @@ def _point(grid: Grid, model: str, panel: float, row: Row) -> dict[str, object]:
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a line of panels a model and a column a ratio; rows of one method are joined by a line."""
+    """Fill `drawing` with a line of panels a model and a column a ratio; a method's rows of several sizes are joined by a line."""
     models, ratios = sorted(data["model"].unique()), sorted(data["panel"].unique())
     panels = drawing.subplots(len(models), len(ratios), sharex=True, sharey=True, squeeze=False)
-    ours = data[data["name"] != PAPER]
-    series = list(dict.fromkeys(zip(ours["name"], ours["mode"].fillna(""), strict=True)))
+    data = data.assign(series=_series_of(data))
+    series = list(dict.fromkeys(data.loc[data["name"] != PAPER, "series"]))
     for line, model in zip(panels, models, strict=True):
         for axes, ratio in zip(line, ratios, strict=True):
             _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], series)
@@ -80,19 +80,32 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
-def _panel(axes: Axes, data: pd.DataFrame, series: Sequence[tuple[str, str]]) -> None:
-    for position, (name, mode) in enumerate(series):
-        mine = data[(data["name"] == name) & (data["mode"].fillna("") == mode)].sort_values("trainable_share")
+def _series_of(data: pd.DataFrame) -> pd.Series:
+    """Return each row's series: its method where that has rows of several sizes, which make a curve; else the row is one by itself."""
+    modes = data["mode"].fillna("")
+    method = data["name"].where(modes.isin(["", "PAT"]), data["name"] + " " + modes)
+    row = data["label"].where(modes.isin(["", "PAT"]), data["label"] + " " + modes)
+    steps = data.assign(method=method).groupby(["model", "panel", "method"])["trainable_share"].agg(_smallest_step)
+    curves = steps.groupby("method").min() > SAME
+    return method.where(method.map(curves), row)
+
+
+def _smallest_step(shares: pd.Series) -> float:
+    """Return the least relative step between shares in their order; that of one alone is 0, it makes no curve."""
+    return float(shares.sort_values().pct_change().min()) if len(shares) > 1 else 0.0
+
+
+def _panel(axes: Axes, data: pd.DataFrame, series: Sequence[str]) -> None:
+    for position, name in enumerate(series):
+        mine = data[(data["series"] == name) & (data["name"] != PAPER)].sort_values("trainable_share")
         if mine.empty:
             continue
         color, marker = look_of(position)
-        shown = name if mode in ("", "PAT") else f"{name} {mode}"
         whole = bool((mine["ratio"] == 0).all())
         errors = 100 * mine["ci95"].astype(float).fillna(0.0)
-        is_curve = bool(mine["trainable_share"].pct_change().min() > SAME)
         axes.errorbar(
             100 * mine["trainable_share"], 100 * mine["accuracy"], yerr=errors, color=color, marker=marker, capsize=2.5, elinewidth=1,
-            linewidth=0.9 if is_curve else 0, label=f"{shown}, nothing removed" if whole else shown,
+            linewidth=0.9 if len(mine) > 1 else 0, label=f"{name}, nothing removed" if whole else name,
         )  # fmt: skip
         if len(mine) > 1:
             _name_rows(axes, mine, color, above=not whole)
