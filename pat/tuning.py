@@ -18,7 +18,7 @@ from accelerate import PartialState
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from pat import artefacts, checkpoint, processes
 from pat.basis_record import check_basis
@@ -306,18 +306,25 @@ class PatTrainer(Trainer):
         rest = loss if isinstance(stock, PatModel) else (1.0 - weight) * loss
         return rest + weight * averaged * divergence
 
-    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return AdamW over the groups of `parameter_groups` where a mask is trained, else the stock optimizer."""
         if not isinstance(self.model, PatModel):
-            super().create_optimizer_and_scheduler(num_training_steps)
-            return
-        self.model.plan(num_training_steps)
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+            return optimizer
+        self.model.plan(self.state.max_steps)
         args = self.args
         groups = parameter_groups(self.model, args.learning_rate, args.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
-        warmup_steps = args.get_warmup_steps(num_training_steps)
-        recipe = get_scheduler(args.lr_scheduler_type, self.optimizer, warmup_steps, num_training_steps)
-        factors = [recipe.lr_lambdas[0], *[_constant] * (len(groups) - 1)]
-        self.lr_scheduler = LambdaLR(self.optimizer, factors)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Return the recipe's schedule, which leaves out all groups but the first: the proxy's rate stays as it is."""
+        recipe: Any = super().create_scheduler(num_training_steps, optimizer)
+        if isinstance(self.model, PatModel):
+            assert self.optimizer is not None
+            rest = len(self.optimizer.param_groups) - 1
+            self.lr_scheduler = LambdaLR(self.optimizer, [recipe.lr_lambdas[0], *[_constant] * rest])
+        return self.lr_scheduler
 
 
 def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
