@@ -24,6 +24,7 @@ from pat.artefacts import new_folder, read_record, write_json
 from pat.errors import UserError
 from pat.families import Family, Role, family_of
 from pat.out_of_memory import lacks_memory
+from pat.sharding import sharding_of
 from pat.tensors import opened
 
 WEIGHTS_NAME = "model.safetensors"
@@ -50,17 +51,19 @@ def load_config(folder: Path) -> Any:
         raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {error}") from None
 
 
-def load_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool = False) -> PreTrainedModel:
     """Return the stock model of a folder, in the checkpoint's dtype unless another is given.
 
-    Raises UserError where a tensor is missing, left over or misshapen: transformers would fill gaps with random values.
+    With `sharded` each process of the job gets its shard of every tensor, on its device. Raises UserError where a tensor is missing,
+    left over or misshapen: transformers would fill gaps with random values.
     """
     config = load_config(folder)
+    sharding = {"distributed_config": sharding_of(config)} if sharded else {}
     shard_files(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype or "auto", local_files_only=True, trust_remote_code=False,
-            use_safetensors=True, output_loading_info=True,
+            use_safetensors=True, output_loading_info=True, **sharding,
         )  # fmt: skip
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         if lacks_memory(error):

@@ -36,21 +36,22 @@ class Distillation:
 
 
 def load_distillation(
-    folder: Path, settings: DistillationSettings, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    folder: Path, settings: DistillationSettings, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, sharded: bool = False
 ) -> Distillation:
-    """Return the distillation from the model of a folder, in the student's dtype and on its device.
+    """Return the distillation from the model of a folder, in the student's dtype and on its device, or in shards as the student is.
 
     Raises UserError where the folder is broken, or its tokens are not the student's.
     """
     artefacts.check_if_listed(folder)
-    teacher = checkpoint.load_model(folder, student.dtype)
+    teacher = checkpoint.load_model(folder, student.dtype, sharded=sharded)
     sizes = teacher.config.vocab_size, student.config.vocab_size
     if sizes[0] != sizes[1] or checkpoint.load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
         raise UserError(
             f"--teacher {folder}: its vocabulary ({sizes[0]} tokens) is not the base model's ({sizes[1]}): "
             "distillation compares the two token by token; give a teacher tuned from the same base"
         )
-    teacher.to(student.device)  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    if not sharded:
+        teacher.to(student.device)  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     return Distillation(teacher, settings)
 
 

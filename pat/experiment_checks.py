@@ -249,16 +249,32 @@ def _tune_problems(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str
     if found:
         return
     yield from _shared_batch(raw, model, TuneJob.model_validate(job).tuning)
+    if job["tuning"].get("shard") and _methods(raw)[row].order != "tune-prune":
+        yield from _shards(raw, model, row)
     if _methods(raw)[row].tuner in MASKED_TUNERS:
         yield from _milestone(TuneJob.model_validate(job), row)
 
 
 def _shared_batch(raw: Mapping[str, Any], model: str, tuning: TuningSettings) -> Iterator[str]:
     """Check that the GPUs of a tuning can have equal shares of its batch."""
-    asked = {**_part(raw, "resources", "tune"), **_part(raw, "models", model, "resources", "tune")}.get("gpu")
-    if isinstance(asked, int) and asked > 1 and tuning.batch_size % (asked * (tuning.micro_batch_size or 1)):
+    asked = _gpus(raw, model)
+    if asked > 1 and tuning.batch_size % (asked * (tuning.micro_batch_size or 1)):
         shares = f"{asked} GPUs" + (f" × micro_batch_size {tuning.micro_batch_size}" if tuning.micro_batch_size else "")
         yield f"resources.tune.gpu: {asked} is not allowed: models.{model}'s batch_size {tuning.batch_size} cannot be shared by {shares}"
+
+
+def _shards(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str]:
+    """Check that a base that is to be sharded has GPUs to lie on, and a method that does not need it whole."""
+    if _gpus(raw, model) < 2:
+        yield f"tuning.shard: has no effect on models.{model}, which is tuned on one GPU: set its resources.tune.gpu, or remove it"
+    if _methods(raw)[row].tuner.endswith("dora"):
+        yield f"methods.{row}: is not possible with tuning.shard on models.{model}: DoRA takes norms of whole weights; give another method"
+
+
+def _gpus(raw: Mapping[str, Any], model: str) -> int:
+    """Return for how many GPUs a model's tunings ask by name; 0 where the experiment does not say, or says no number."""
+    asked = {**_part(raw, "resources", "tune"), **_part(raw, "models", model, "resources", "tune")}.get("gpu")
+    return asked if isinstance(asked, int) else 0
 
 
 def _searches(raw: Mapping[str, Any]) -> Iterator[str]:

@@ -79,7 +79,7 @@ def _shape_of(config: Mapping[str, Any]) -> ModelShape:
 
 
 def gpus(parameters: int, device: str) -> int:
-    """Return how many GPUs a job asks for: one, or none for small models and on a CPU. More share the batch, never the model."""
+    """Return how many GPUs a job asks for: one, or none for small models and on a CPU. More are the experiment's to ask for."""
     return int(device != "cpu" and parameters >= PARAMETERS_FOR_A_GPU)
 
 
@@ -89,18 +89,19 @@ def loading_mb(parameters: int, precision: Precision | None = None) -> int:
     return LIBRARIES_MB + _mb(COPIES * parameters * BYTES[precision or own])
 
 
-def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, on_gpu: bool) -> int:
-    """Return the memory of a tuning: libraries + 1.5 copies, and on a CPU the activations and LoRA's optimizer too.
+def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, on_gpu: bool, processes: int = 1) -> int:
+    """Return the memory of a tuning: libraries + 1.5 copies, and on a CPU the activations and LoRA's optimizer too, for each process.
 
-    Distillation holds a second model.
+    Distillation holds a second model. A sharded base is there once for all processes.
     """
     models = 1 if recipe.distillation is None else 2
-    weights = LIBRARIES_MB + models * (loading_mb(parameters_of(shape), recipe.precision) - LIBRARIES_MB)
+    copies = 1 if recipe.shard else processes
+    weights = processes * LIBRARIES_MB + copies * models * (loading_mb(parameters_of(shape), recipe.precision) - LIBRARIES_MB)
     if on_gpu:
         return weights
-    rows = recipe.micro_batch_size or recipe.batch_size
+    rows = recipe.micro_batch_size or math.ceil(recipe.batch_size / processes)
     activations = activation_bytes(shape, rows * recipe.max_length, recipe.precision, checkpointed=recipe.gradient_checkpointing)
-    return weights + _mb(activations + OPTIMIZER_BYTES * lora_parameters(shape, recipe.lora.rank))
+    return weights + processes * _mb(activations + OPTIMIZER_BYTES * lora_parameters(shape, recipe.lora.rank))
 
 
 def pretraining_mb(settings: PretrainSettings, *, on_gpu: bool) -> int:

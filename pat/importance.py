@@ -18,6 +18,7 @@ from pat.bases import second_moment
 from pat.calibration import Blocks
 from pat.config import PatConfig
 from pat.families import Family, Role, family_of
+from pat.sharding import whole
 
 GRADIENT_TOKENS_AT_ONCE = 2048
 """A backward pass holds every activation of its tokens."""
@@ -116,11 +117,12 @@ def weight_norms(
 def model_weight_norms(model: PreTrainedModel) -> Tensor:
     """As `weight_norms`, of a model in memory."""
     family, tied = family_of(model.config), bool(model.config.tie_word_embeddings)
-    return weight_norms(model.state_dict().items(), gains_of(model), family, model.config.hidden_size, tied=tied)
+    named = ((name, whole(tensor)) for name, tensor in model.state_dict().items())
+    return weight_norms(named, gains_of(model), family, model.config.hidden_size, tied=tied)
 
 
 def gains_of(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return what each norm on the stream multiplies the channels by, (D,) in fp64, by the norm's name."""
     family = family_of(model.config)
     norms = family.stream_norms(model.config.num_hidden_layers)
-    return {norm: model.get_parameter(f"{norm}.weight").detach().double() + family.gain_offset for norm in norms}
+    return {norm: whole(model.get_parameter(f"{norm}.weight").detach()).double() + family.gain_offset for norm in norms}

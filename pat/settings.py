@@ -114,6 +114,7 @@ class TuningSettings(Settings):
     gradient_checkpointing: bool = False
     compact: Literal["auto"] | bool = Field(default="auto", exclude_if=_is("auto"), description="auto: on a GPU, where the method can")
     compile: bool = Field(default=False, exclude_if=_is(False), description="the decoder layers")
+    shard: bool = Field(default=False, exclude_if=_is(False), description="the frozen base over the processes")
     checkpoint_steps: Count = 100
     log_steps: Count = 10
     threads: Count = 1
@@ -134,6 +135,17 @@ class TuningSettings(Settings):
         if "search" in info.data and (rate is None) == (info.data["search"] is None):
             raise ValueError("give exactly one of learning_rate and search")
         return rate
+
+    @field_validator("shard")
+    @classmethod
+    def _shards_whole_layers(cls, shard: bool, info: ValidationInfo) -> bool:
+        if shard and info.data.get("compact") is True:
+            raise ValueError("must be false with compact: true, which cuts weights that are whole; leave compact at auto")
+        if shard and info.data.get("compile"):
+            raise ValueError("must be false with compile: true, which compiles layers that hold their weights")
+        if shard and info.data.get("search") is not None:
+            raise ValueError("must be false with search, which is one process: a model that fits it needs no shards; give a learning_rate")
+        return shard
 
     @field_validator("micro_batch_size")
     @classmethod

@@ -1,7 +1,8 @@
 """`pat tune`: instruction-tune a base model with LoRA, DoRA or PAT through Hugging Face's Trainer; resumable after a kill.
 
 Owns the training job and its record, `tuning.json`. The method is model.py's, LoRA is PEFT's, the loop is the Trainer's. Under torchrun
-the processes share the rows of every batch; all of them hold the whole model and take the mask's steps, and the main one writes.
+the processes share the rows of every batch; all of them hold the model, whole or its base in shards (sharding.py), and take the mask's
+steps, and the main one writes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from accelerate import PartialState
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, get_scheduler, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from pat import artefacts, checkpoint, processes
 from pat.basis_record import check_basis
@@ -38,6 +39,7 @@ from pat.provenance import provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
+from pat.sharding import AskForCheckpoints, check_sharding, leave_out_shards, shards
 from pat.storage import writing
 
 TUNERS = ("lora", "dora", "pat", "pat-dora")
@@ -87,6 +89,7 @@ def train(
         check_basis(base, job.pat.basis)
         check_readers(base, job.pat.readers, job.pat.mask, ratio)
     device = resolve_device(job.tuning.device)
+    check_sharding(job.tuning, tuner, device)
     processes.join(device)
     torch.set_num_threads(job.tuning.threads)
     set_seed(seed)
@@ -95,11 +98,12 @@ def train(
     calibration = Calibration(data, seed=seed, device=device)
     model = build_model(base, tuner, ratio, seed, job, calibration)
     stock: Any = model.get_base_model()
-    compacted = compacts(job.tuning.compact, model, device)
+    sharded = shards(job.tuning)
+    compacted = compacts(job.tuning.compact, model, device, sharded=sharded)
     if job.tuning.compile:
         compile_layers(model)
     settings = job.tuning.distillation
-    distillation = load_distillation(teacher, settings, stock, tokenizer) if teacher and settings else None
+    distillation = load_distillation(teacher, settings, stock, tokenizer, sharded=sharded) if teacher and settings else None
     trainer = PatTrainer(
         distillation,
         model=model,
@@ -110,6 +114,7 @@ def train(
             *([PatCallback(compact=compacted)] if isinstance(model, PatModel) else []),
             HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),
             StopWhenDiverged(),
+            *([AskForCheckpoints(job.tuning.checkpoint_steps)] if sharded else []),
             SealCheckpoints(),
         ],
     )
@@ -163,13 +168,18 @@ def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, c
     `calibration` is the text that the PatConfig's options measure on, and where.
     """
     dtype = torch.bfloat16 if job.tuning.precision == "bf16" else torch.float32
-    stock = checkpoint.load_model(base, dtype)
-    stock.to(torch.device(calibration.device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    sharded = shards(job.tuning)
+    stock = checkpoint.load_model(base, dtype, sharded=sharded)
+    if not sharded:
+        stock.to(torch.device(calibration.device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     stock.config.use_cache = False
     kept = kept_channels(base) if tuner.startswith("pat") else None
     measured = tuner.startswith("pat") and job.pat.mask in MEASURED_MASKS and kept is None
     text = blocks_for(stock.config, calibration, checkpoint.load_tokenizer(base)) if measured else None
-    return adapted(stock, tuner, ratio, seed, job, text, kept)
+    model = adapted(stock, tuner, ratio, seed, job, text, kept)
+    if sharded:
+        leave_out_shards(model)
+    return model
 
 
 def adapted(
@@ -197,7 +207,7 @@ def adapted(
     return with_lora
 
 
-def compacts(choice: Literal["auto"] | bool, model: PeftModel, device: str) -> bool:
+def compacts(choice: Literal["auto"] | bool, model: PeftModel, device: str, *, sharded: bool = False) -> bool:
     """Return whether a run compacts its model once the mask is closed, and say why where it was not forbidden and does not.
 
     Raises UserError where it is asked for and cannot be.
@@ -207,7 +217,8 @@ def compacts(choice: Literal["auto"] | bool, model: PeftModel, device: str) -> b
     obstacle = model.compaction_obstacle
     if obstacle and choice is True and model.pat_config.use_dora:
         raise UserError(f"tuning.compact: true is not possible: {obstacle}; leave it at auto")
-    reason = obstacle or ("on a CPU it gains little" if choice == "auto" and device == "cpu" else None)
+    gainless = "on a CPU it gains little" if choice == "auto" and device == "cpu" else None
+    reason = obstacle or ("the base is in shards" if sharded else gainless)
     if reason:
         say(f"tune: the model is not compacted: {reason}")
     return reason is None
@@ -259,7 +270,7 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         logging_steps=settings.log_steps,
-        save_strategy="steps",
+        save_strategy="no" if shards(settings) else "steps",  # sharded: AskForCheckpoints has them written
         save_steps=settings.checkpoint_steps,
         save_total_limit=CHECKPOINTS_KEPT,
         seed=seed,
@@ -306,18 +317,25 @@ class PatTrainer(Trainer):
         rest = loss if isinstance(stock, PatModel) else (1.0 - weight) * loss
         return rest + weight * averaged * divergence
 
-    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return AdamW over the groups of `parameter_groups` where a mask is trained, else the stock optimizer."""
         if not isinstance(self.model, PatModel):
-            super().create_optimizer_and_scheduler(num_training_steps)
-            return
-        self.model.plan(num_training_steps)
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+            return optimizer
+        self.model.plan(self.state.max_steps)
         args = self.args
         groups = parameter_groups(self.model, args.learning_rate, args.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
-        warmup_steps = args.get_warmup_steps(num_training_steps)
-        recipe = get_scheduler(args.lr_scheduler_type, self.optimizer, warmup_steps, num_training_steps)
-        factors = [recipe.lr_lambdas[0], *[_constant] * (len(groups) - 1)]
-        self.lr_scheduler = LambdaLR(self.optimizer, factors)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Return the recipe's schedule, which leaves out all groups but the first: the proxy's rate stays as it is."""
+        recipe: Any = super().create_scheduler(num_training_steps, optimizer)
+        if isinstance(self.model, PatModel):
+            assert self.optimizer is not None
+            rest = len(self.optimizer.param_groups) - 1
+            self.lr_scheduler = LambdaLR(self.optimizer, [recipe.lr_lambdas[0], *[_constant] * rest])
+        return self.lr_scheduler
 
 
 def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
@@ -350,6 +368,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "ratio_requested": ratio,
         "ratio_effective": 1.0 - width / hidden_size,
         "compacted": isinstance(model, PatModel) and model.compacted,
+        "sharded": stock.is_distributed_loading_by_transformers,
         "train_loss": history[-1]["instruct_loss"] if history else None,
         **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
         "processes": processes.count(),

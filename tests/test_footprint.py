@@ -66,6 +66,9 @@ def test_llama_7b_in_numbers() -> None:
     parameters = footprint.parameters_of(LLAMA)
     assert footprint.tuning_mb(LLAMA, recipe(), on_gpu=True) == 3000 + 20216
     assert footprint.tuning_mb(LLAMA, recipe(distillation={}), on_gpu=True) == 3000 + 2 * 20216
+    assert footprint.tuning_mb(LLAMA, recipe(), on_gpu=True, processes=4) == 4 * (3000 + 20216)
+    assert footprint.tuning_mb(LLAMA, recipe(shard=True), on_gpu=True, processes=4) == 4 * 3000 + 20216
+    assert footprint.tuning_mb(LLAMA, recipe(shard=True, distillation={}), on_gpu=True, processes=4) == 4 * 3000 + 2 * 20216
     minutes = footprint.tuning_minutes(parameters, recipe(), 0, on_gpu=True, processes=1)
     assert minutes == 60 + 26 + 2
     longer = footprint.tuning_minutes(parameters, recipe(max_steps=10_000), 0, on_gpu=True, processes=1)
@@ -73,6 +76,17 @@ def test_llama_7b_in_numbers() -> None:
     assert longer == 60 + 26 + 185 and shared == 60 + 26 + 47
     epochs = recipe(max_steps=None, epochs=2)
     assert footprint.tuning_minutes(parameters, epochs, 40_000, on_gpu=True, processes=1) == longer
+
+
+@given(st.integers(1, 8), st.sampled_from(["fp32", "bf16"]), st.booleans())
+def test_processes_with_the_same_rows_each_need_as_much_each_and_less_in_shards(processes: int, precision: Precision, on_gpu: bool) -> None:
+    asked: dict[str, object] = {"batch_size": 8 * processes, "micro_batch_size": 2, "precision": precision}
+    alone = footprint.tuning_mb(LLAMA, recipe(**asked), on_gpu=on_gpu)
+    together = footprint.tuning_mb(LLAMA, recipe(**asked), on_gpu=on_gpu, processes=processes)
+    sharded = footprint.tuning_mb(LLAMA, recipe(**asked, shard=True), on_gpu=on_gpu, processes=processes)
+    assert together == processes * alone
+    weights = footprint.loading_mb(footprint.parameters_of(LLAMA), precision) - footprint.LIBRARIES_MB
+    assert together - sharded == (processes - 1) * weights
 
 
 @given(st.integers(1, 64), st.integers(1, 4096), st.sampled_from(["fp32", "bf16"]), st.booleans())

@@ -28,10 +28,10 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
-def write_world(folder: Path, hidden_size: int = 32) -> tuple[Path, Path]:
+def write_world(folder: Path, hidden_size: int = 32, seed: int = 0) -> tuple[Path, Path]:
     """Write a base model with tokenizer and an instruction set; return both paths."""
     tokenizer = tiny_tokenizer()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     shape: dict[str, Any] = {"hidden_size": hidden_size, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0, **shape)
     LlamaForCausalLM(config).save_pretrained(folder / "base")

@@ -74,7 +74,7 @@ class Demands:
                 recipe = self.experiment.tune_job(wildcards.model, wildcards.row).tuning
                 processes = max(1, self._said(phase, wildcards).gpu or 1)
                 rows = _lines(self.instructions) or self._rows()
-                needs_mb = footprint.tuning_mb(shape, recipe, on_gpu=on_gpu)
+                needs_mb = footprint.tuning_mb(shape, recipe, on_gpu=on_gpu, processes=processes)
                 return Demand(gpu, needs_mb, footprint.tuning_minutes(parameters, recipe, rows, on_gpu=on_gpu, processes=processes))
             case "pretrain" if isinstance(shape, PretrainSettings):
                 return Demand(gpu, footprint.pretraining_mb(shape, on_gpu=on_gpu), footprint.pretraining_minutes(shape, on_gpu=on_gpu))

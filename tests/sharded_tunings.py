@@ -1,0 +1,93 @@
+"""Tunings whose base is in shards, as a program for torchrun: what they end in, to be compared with those of one process."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from accelerate import PartialState
+from torch.distributed.tensor import DTensor
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+import pat.tuning
+from pat import artefacts
+from pat.processes import is_main
+from pat.progress import log_to
+from pat.resume import SealCheckpoints
+from pat.settings import TuneJob
+
+RECIPE: dict[str, Any] = {
+    "max_steps": 12, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 2, "checkpoint_steps": 2, "log_steps": 1, "device": "cpu",
+    "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.0},
+}  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "lora": ("lora", {}, {}),
+    "pat": ("pat", {"hio_rank": 3}, {}),
+    "at-once": ("pat", {"mask": "magnitude", "closing": "at-once", "hio_rank": 0}, {"gradient_checkpointing": True}),
+    "distilled": ("pat", {"mask": "fisher", "hio_rank": 3}, {"distillation": {}}),
+}
+"""Name → tuner, what its `pat` and its `tuning` say. They pass the milestone at step 4."""
+INTERRUPTED_AT = 2
+"""With a checkpoint, and while the mask is open."""
+
+
+def job(name: str, *, shard: bool) -> TuneJob:
+    _, pat_settings, changes = CASES[name]
+    return TuneJob.model_validate({"tuning": RECIPE | changes | {"shard": shard}, "pat": pat_settings})
+
+
+def arguments(folder: Path, name: str, run: str, *, shard: bool) -> dict[str, Any]:
+    """Return what `train` and `tune` are given for a case, `run` being the folder of its checkpoints."""
+    settings = job(name, shard=shard)
+    tuner = CASES[name][0]
+    return {
+        "base": folder / "base", "data": folder / "instruct.jsonl", "tuner": tuner, "ratio": 0.0 if tuner == "lora" else 0.25, "seed": 7,
+        "job": settings, "run_dir": folder / run, "teacher": folder / "teacher" if settings.tuning.distillation else None,
+    }  # fmt: skip
+
+
+def train(folder: Path, name: str, out: str, *, shard: bool) -> None:
+    """Train a case and write its adapter and `course.json` to `out`: history, and how much of the base this process holds."""
+    trainer, model = pat.tuning.train(**arguments(folder, name, f"run-{out}", shard=shard))
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in frozen)
+    trained_whole = not any(isinstance(parameter, DTensor) for parameter in model.parameters() if parameter.requires_grad)
+    if is_main():
+        model.save_pretrained(str(folder / out), save_embedding_layers=False)
+        share = held / sum(weight.numel() for weight in frozen)
+        artefacts.write_json(
+            folder / out / "course.json", {"history": trainer.state.log_history, "held": share, "trained_whole": trained_whole}
+        )
+
+
+class Interrupt(SealCheckpoints):
+    """Ends a training in all of its processes once a checkpoint is there."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_save(args, state, control, **kwargs)
+        if state.global_step == INTERRUPTED_AT:
+            raise KeyboardInterrupt
+
+
+def interrupt(folder: Path, name: str, out: str) -> None:
+    """Begin a sharded case and leave its checkpoint behind."""
+    with patch("pat.tuning.SealCheckpoints", Interrupt), suppress(KeyboardInterrupt):
+        train(folder, name, out, shard=True)
+    PartialState().wait_for_everyone()  # the main process seals a checkpoint while the others go on
+
+
+def main(folder: Path) -> None:
+    """Train all cases, one of them with an interruption and one as the verb does; on the terminal is what they say."""
+    log_to(None)
+    for name in CASES:
+        train(folder, name, f"two-{name}", shard=True)
+    interrupt(folder, "pat", "resumed")
+    train(folder, "pat", "resumed", shard=True)
+    pat.tuning.tune(**arguments(folder, "pat", "run-adapter", shard=True), out=folder / "adapter")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

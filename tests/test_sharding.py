@@ -1,0 +1,125 @@
+"""A tuning whose frozen base is in shards over two processes takes the course of one process with the whole of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sharded_tunings import CASES, INTERRUPTED_AT, job, train
+from tiny_world import write_world
+
+from pat import processes, sharding
+from pat.artefacts import check_folder, read_json
+from pat.errors import UserError
+from pat.merge import merge
+from pat.settings import TuningSettings
+
+PROGRAM = Path(__file__).parent / "sharded_tunings.py"
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(PROGRAM))
+FIGURES = {"loss", "instruct_loss", "distillation_loss", "identity_loss", "grad_norm", "mask_mean", "proxy_std"}
+WITHIN_S = 600
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every case was trained by one process and, in shards, by two, which import torch once for all of them."""
+    folder = tmp_path_factory.mktemp("sharded")
+    write_world(folder / "other", seed=1)
+    (folder / "other" / "base").rename(folder / "teacher")
+    write_world(folder)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    finished = subprocess.run([*TWO, str(folder)], env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    said = finished.stdout + finished.stderr
+    assert finished.returncode == 0, said
+    assert f"resuming from {folder}/run-resumed/checkpoint-{INTERRUPTED_AT}" in said
+    assert "the model is not compacted: the base is in shards" in said
+    for name in CASES:
+        train(folder, name, f"one-{name}", shard=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_with_shards_tune_as_one_does(tuned: Path, name: str) -> None:
+    """Losses, gradients' norms and mask at every step, and what is trained at the end, but for the order of sums."""
+    one, two = (read_json(tuned / f"{count}-{name}" / "course.json") for count in ("one", "two"))
+    assert [entry["step"] for entry in two["history"]] == [entry["step"] for entry in one["history"]]
+    for expected, found in zip(one["history"], two["history"], strict=True):
+        assert expected.keys() == found.keys()
+        for field in FIGURES & {name for name, figure in expected.items() if figure is not None}:
+            assert found[field] == pytest.approx(expected[field], rel=1e-5, abs=1e-6), field
+        assert found.get("kept") == expected.get("kept")
+    for path in (tuned / f"one-{name}").glob("*.safetensors"):
+        expected, found = load_file(path), load_file(tuned / f"two-{name}" / path.name)
+        assert expected.keys() == found.keys()
+        for tensor in expected:
+            distance = torch.linalg.vector_norm(found[tensor].double() - expected[tensor].double())
+            assert distance <= 1e-5 * torch.linalg.vector_norm(expected[tensor].double()), tensor
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_process_holds_half_of_what_is_frozen_and_all_that_is_trained(tuned: Path, name: str) -> None:
+    course = read_json(tuned / f"two-{name}" / "course.json")
+    assert course["held"] == pytest.approx(0.5, abs=0.01) and course["trained_whole"]
+    assert read_json(tuned / f"one-{name}" / "course.json")["held"] == 1.0
+
+
+def test_a_sharded_job_resumes_to_the_same_bytes(tuned: Path) -> None:
+    """It was interrupted while the mask was open; a checkpoint holds nothing of the base."""
+    for path in sorted((tuned / "two-pat").glob("*.safetensors")):
+        assert (tuned / "resumed" / path.name).read_bytes() == path.read_bytes()
+    straight, resumed = (read_json(tuned / name / "course.json")["history"] for name in ("two-pat", "resumed"))
+    assert straight[:-1] == resumed[:-1], "the last entry says how long it took"
+    checkpoints = {folder.name for folder in (tuned / "run-resumed").glob("checkpoint-*")}
+    assert checkpoints == {"checkpoint-10", "checkpoint-12"}
+    saved = load_file(tuned / "run-resumed" / "checkpoint-12" / "adapter_model.safetensors")
+    assert saved and all(".lora_" in name for name in saved)
+
+
+def test_the_adapter_of_a_sharded_job_merges(tuned: Path) -> None:
+    check_folder(tuned / "adapter")
+    record = read_json(tuned / "adapter" / "tuning.json")
+    assert record["sharded"] and not record["compacted"] and record["processes"] == 2
+    assert not (tuned / "run-adapter").exists()
+    assert (tuned / "adapter" / "hsm.safetensors").read_bytes() == (tuned / "two-pat" / "hsm.safetensors").read_bytes()
+    merged = merge(tuned / "base", tuned / "adapter", tuned / "merged")
+    assert merged["logit_gap"] <= 1e-4 and merged["hidden_size"]["after"] == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compact": True}, "must be false with compact: true"),
+        ({"compile": True}, "must be false with compile: true"),
+        ({"learning_rate": None, "search": {"learning_rates": [1e-4, 1e-3]}}, "must be false with search"),
+    ],
+)
+def test_what_needs_the_base_whole_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TuningSettings.model_validate(job("pat", shard=True).tuning.model_dump() | changes)
+
+
+@pytest.mark.parametrize(("tuner", "plain"), [("dora", "lora"), ("pat-dora", "pat")])
+def test_dora_is_refused_and_told_what_to_use(tuner: str, plain: str) -> None:
+    with pytest.raises(UserError, match=f"--tuner {tuner}: is not possible.*use {plain}$"):
+        sharding.check_sharding(job("pat", shard=True).tuning, tuner, "cpu")
+
+
+def test_shards_lie_on_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("pat.processes.count", lambda: 2)
+    with pytest.raises(UserError, match="device: cpu"):
+        sharding.check_sharding(job("pat", shard=True).tuning, "pat", "cpu")
+
+
+def test_one_process_tunes_as_without_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    settings = job("pat", shard=True).tuning
+    assert processes.count() == 1 and not sharding.shards(settings)
+    with caplog.at_level("INFO"):
+        sharding.check_sharding(settings, "pat", "cpu")
+    assert "tuning.shard has no effect: the job is one process" in caplog.text
