@@ -60,6 +60,12 @@ def grid_lines(axes: Axes) -> None:
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
 
 
+def from_zero(axes: Axes) -> None:
+    """Let a panel of accuracies end at zero below, where a wide interval reaches further."""
+    if axes.get_ylim()[0] < 0:
+        axes.set_ylim(bottom=0)
+
+
 def below(drawing: Figure, panels: Iterable[Axes], last: str = "guessing") -> None:
     """Put one legend for all panels below them, each entry once, and make room for it; `last` names the entry that ends it."""
     entries: dict[str, Artist] = {}

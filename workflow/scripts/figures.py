@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import GREY, below, figure, grid_lines, look_of, save, shifts
+from figure_style import GREY, below, figure, from_zero, grid_lines, look_of, save, shifts
 from grid import Grid, headline_grid
 from intervals import Estimate
 from layouts import csv_text
@@ -106,6 +106,7 @@ def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series], model: st
     axes.axhline(chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=GUESSING)
     axes.set(title=model, xlabel="hidden width asked to be removed (%)", xticks=sorted(100 * data["ratio"].unique()))
     grid_lines(axes)
+    from_zero(axes)
 
 
 def write_figures(paths: Sequence[Path], out: Path) -> str:

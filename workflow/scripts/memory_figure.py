@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks import Inference, read_inference
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, models_of, rows_of
-from figure_style import BLACK, below, figure, grid_lines, look_of, save, shifts
+from figure_style import BLACK, below, figure, from_zero, grid_lines, look_of, save, shifts
 from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
@@ -74,7 +74,8 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         mine = data[data["model"] == model]
         upper, lower = panels[0, column], panels[1, column]
         for position, method in enumerate(methods):
-            _series(upper, lower, mine[mine["method"] == method], position, spread[position])
+            rows = mine[mine["method"] == method]
+            _series(upper, lower, rows, position, spread[position] if rows["ratio"].any() else 0.0)
         measured = mine[mine["method"] == MEASURED].sort_values("ratio")
         if not measured.empty:
             upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=measured["name"].iloc[0])
@@ -85,6 +86,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         (upper if mine["accuracy"].isna().all() else lower).set_xlabel("removed (%)")
         for axes in (upper, lower):
             grid_lines(axes)
+            from_zero(axes)
     panels[0, 0].set_ylabel(f"weights ({unit})")
     panels[1, 0].set_ylabel("mean accuracy (%)")
     below(drawing, panels.flat)
@@ -119,7 +121,7 @@ def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -
     bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     heading = f"{grid.cells[0].experiment}: weights in bf16; {scoring}\nbars: 95 % interval over {bars or 'nothing'}"
-    with figure(max(1.4 + 2.4 * data["model"].nunique(), 4.6), 5.2) as drawing:
+    with figure(max(1.4 + 2.4 * data["model"].nunique(), 6.0), 5.2) as drawing:
         draw(data, drawing, heading)
         save(drawing, out, "memory")
     return grid.metric

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from accuracy_tables import percent
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import VERMILION, below, figure, grid_lines, look_of, save
+from figure_style import VERMILION, below, figure, from_zero, grid_lines, look_of, save
 from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
@@ -114,6 +114,7 @@ def _panel(axes: Axes, data: pd.DataFrame, series: Sequence[str]) -> None:
         axes.plot(100 * printed["trainable_share"], 100 * printed["accuracy"], "D", color=VERMILION, markerfacecolor="none", label=PAPER)
         _name_rows(axes, printed[~printed["label"].isin(set(data.loc[data["name"] != PAPER, "label"]))], VERMILION, above=True)
     grid_lines(axes)
+    from_zero(axes)
 
 
 def _name_rows(axes: Axes, rows: pd.DataFrame, color: str, *, above: bool) -> None:
