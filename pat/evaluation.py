@@ -51,12 +51,13 @@ def _examine(
 ) -> tuple[dict[str, Any], dict[str, list[Outcome]], str]:
     """Return the record's figures, every item's outcome, and the device they were had on."""
     from pat import harness
+    from pat.batched_lm import BatchedLM
     from pat.examinee import count_cut_items, load_examinee
 
     model, tokenizer = load_examinee(folder, settings, seed)
     truncated = {name: count_cut_items(model, tokenizer, ones, settings) for name, ones in items.items()}
     perplexities = _perplexities(model, tokenizer, documents, settings)
-    lm = harness.WatchedLM(model, tokenizer, settings.batch_size)
+    lm = BatchedLM(model, tokenizer, settings.batch_size)
     outcomes = harness.answers(
         lm, items, generate=settings.generate, log_likelihood=settings.log_likelihood, max_new_tokens=settings.max_new_tokens
     )
