@@ -40,11 +40,13 @@ def continuations(
     real_BT = pad_sequence([torch.ones_like(rest) for rest in rests], batch_first=True, padding_side="left")
     opening_BT = torch.tensor(opening.tokens, dtype=torch.long).expand(len(prompts), -1)
     tokens_BT = torch.cat([opening_BT, rest_BT], dim=1)
+    real_BT = torch.cat([torch.ones_like(opening_BT), real_BT], dim=1).to(model.device)
     generator: Any = model
     with torch.no_grad():
         made_BT = generator.generate(
             input_ids=tokens_BT.to(model.device),
-            attention_mask=torch.cat([torch.ones_like(opening_BT), real_BT], dim=1).to(model.device),
+            attention_mask=real_BT,
+            position_ids=real_BT.cumsum(dim=1) - 1,  # padding behind the opening takes no place; not every class would be told so
             past_key_values=opening.cache(len(prompts)),
             max_length=tokens_BT.shape[1] + new_tokens,
             do_sample=False,
