@@ -17,6 +17,7 @@ from pat import batched_lm, harness
 from pat.batched_lm import BatchedLM
 from pat.opening import Opening, common_length
 from pat.packed_choices import Question, read_endings
+from pat.reshaped import ReshapedConfig
 
 CONTEXT = 160
 SHAPE: dict[str, Any] = {
@@ -27,6 +28,7 @@ CONFIGS: dict[str, Any] = {
     "llama": LlamaConfig(**SHAPE, num_key_value_heads=2),
     "gemma": GemmaConfig(**SHAPE, num_key_value_heads=1, head_dim=8),
     "mistral-window": MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=48),
+    "reshaped": ReshapedConfig.of(LlamaConfig(**SHAPE), groups=[2, 3], neurons=[48, 31]),
 }
 OPENING = "All of them begin so. "
 PAIRS = [
