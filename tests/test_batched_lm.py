@@ -35,7 +35,7 @@ PAIRS = [
     *[(f"{OPENING}Which is {'right, ' * count}then:", ending) for count in range(7) for ending in (" a", " an end", " an", " é", " ends")],
     *[(f"{OPENING}one letter:", ending) for ending in "abc"],
     *[(OPENING + "long " * 40 + ":", ending) for ending in (" x", " longer than x", " y")],
-    (OPENING + "with blanks  ", "after"), (OPENING + "with blanks  ", "behind"), ("", " nothing before it"), ("Other:", " a"),
+    (OPENING + "with blanks  ", "after"), (OPENING + "with blanks  ", "behind"), ("", " nothing before it"),
     (f"{OPENING}one letter:", "a"), (OPENING + "long " * 20 + ":", " b" * 70), (OPENING + "long " * 20 + ":", " c" * 70),
 ]  # fmt: skip
 """Choices that begin one another, of one token, cut contexts, no context, blanks at the joint, a repeated request, rows beyond the context."""
@@ -62,6 +62,8 @@ def merging_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
+ALSO_OTHER = {"shared opening": [], "no opening": [("Other:", " a")]}
+"""What is asked besides PAIRS, all of which but the cut contexts and the empty one begin with OPENING."""
 TOKENIZERS = {"bytes": byte_tokenizer, "merging": merging_tokenizer}
 
 
@@ -73,22 +75,25 @@ def requests(kind: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Instance]:
     return [Instance(kind, {}, one, place) for place, one in enumerate(arguments)]
 
 
+@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 @pytest.mark.parametrize("tokenizer", sorted(TOKENIZERS))
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_log_likelihoods_are_those_of_lm_eval_one_by_one(name: str, tokenizer: str, batch_size: int) -> None:
+def test_log_likelihoods_are_those_of_lm_eval_one_by_one(name: str, tokenizer: str, batch_size: int, others: str) -> None:
     model, words = model_of(name), TOKENIZERS[tokenizer]()
-    expected = stock(model, words).loglikelihood(requests("loglikelihood", PAIRS), disable_tqdm=True)
-    found = BatchedLM(model, words, batch_size).loglikelihood(requests("loglikelihood", PAIRS))
+    pairs = PAIRS + ALSO_OTHER[others]
+    expected = stock(model, words).loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
+    found = BatchedLM(model, words, batch_size).loglikelihood(requests("loglikelihood", pairs))
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4, rel=1e-6)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
 
 
+@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_generated_texts_are_those_of_lm_eval_one_by_one(name: str, batch_size: int) -> None:
+def test_generated_texts_are_those_of_lm_eval_one_by_one(name: str, batch_size: int, others: str) -> None:
     model, words = model_of(name), merging_tokenizer()
-    contexts = sorted({text for text, _ in PAIRS if text})
+    contexts = sorted({text for text, _ in PAIRS + ALSO_OTHER[others] if text})
 
     def asked() -> list[Instance]:
         return requests("generate_until", [(text, {"until": [], "do_sample": False, "max_gen_toks": 9}) for text in contexts])
