@@ -297,6 +297,28 @@ def benchmark_tune(
     run(shape_of(shape), checked.model_copy(update={"compile": checked.compile or compile_}), seed, out)
 
 
+@benchmark.command("evaluation")
+def benchmark_evaluation(
+    out: Out,
+    shape: Shape = None,
+    model: Annotated[Path | None, typer.Option(help="folder of a stock model, to be asked the items of --task")] = None,
+    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated")] = None,
+    settings: SettingsText = "{}",
+    seed: Seed = 0,
+    log: Log = None,
+) -> None:
+    """Items a second of an evaluation in batches, and whether its answers are those of lm-eval's `hf` one by one; writes a JSON."""
+    log_to(log)
+    from pat.evaluation import prepare_process
+
+    prepare_process(offline=True)
+    from pat.benchmark.evaluation import benchmark_evaluation as run
+    from pat.benchmark.settings import EvaluationBenchmark, shape_of
+    from pat.settings import load
+
+    run(shape_of(shape) if shape else None, model, task or [], load(EvaluationBenchmark, settings), seed, out)
+
+
 @benchmark.command("prune")
 def benchmark_prune(
     shape: MeasuredShape,

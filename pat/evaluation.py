@@ -29,9 +29,9 @@ def evaluate(model: Path, tasks: list[Path], texts: list[Path], settings: Evalua
     Raises UserError on broken inputs, or settings that do not fit the model's context.
     """
     started = time.monotonic()
-    items = _read_tasks(tasks, settings.limit)
+    items = read_tasks(tasks, settings.limit)
     documents = {path.stem: [str(row["text"]) for row in artefacts.read_jsonl(path, ["text"])] for path in texts}
-    _prepare_process(settings)
+    prepare_process(offline=not settings.harness_tasks)
     record, outcomes, device = _examine(model, items, documents, settings, seed)
     inputs = {"model": model} | {f"task {path.stem}": path for path in tasks} | {f"text {path.stem}": path for path in texts}
     record["provenance"] = provenance(settings.model_dump(mode="json"), seed, device, inputs)
@@ -51,12 +51,13 @@ def _examine(
 ) -> tuple[dict[str, Any], dict[str, list[Outcome]], str]:
     """Return the record's figures, every item's outcome, and the device they were had on."""
     from pat import harness
+    from pat.batched_lm import BatchedLM
     from pat.examinee import count_cut_items, load_examinee
 
     model, tokenizer = load_examinee(folder, settings, seed)
     truncated = {name: count_cut_items(model, tokenizer, ones, settings) for name, ones in items.items()}
     perplexities = _perplexities(model, tokenizer, documents, settings)
-    lm = harness.WatchedLM(model, tokenizer, settings.batch_size)
+    lm = BatchedLM(model, tokenizer, settings.batch_size)
     outcomes = harness.answers(
         lm, items, generate=settings.generate, log_likelihood=settings.log_likelihood, max_new_tokens=settings.max_new_tokens
     )
@@ -85,7 +86,8 @@ def _perplexities(
     }
 
 
-def _read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item]]:
+def read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item]]:
+    """Return the items of task files by task, the first `limit` of each group. Raises UserError on a broken file or a repeated task."""
     tasks: dict[str, list[Item]] = {}
     for path in paths:
         items = read_items(path)
@@ -96,11 +98,11 @@ def _read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item
     return tasks
 
 
-def _prepare_process(settings: EvaluationSettings) -> None:
+def prepare_process(*, offline: bool) -> None:
     """Set what the libraries read while they are imported: no bars, and no network unless lm-eval's variants need it."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not settings.harness_tasks:
+    if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 

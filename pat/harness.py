@@ -1,11 +1,11 @@
-"""lm-eval as this project uses it: our own task definitions over local items, a model that reports progress, and no network.
+"""lm-eval as this project uses it: our own task definitions over local items, and no network.
 
-Owns everything that imports lm_eval, through its public interface alone. Scores are read from answers in `pat.scoring`.
+This and `pat.batched_lm`, the model that it asks, own everything that imports lm_eval, through its public interface alone. Scores are
+read from answers in `pat.scoring`.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -16,50 +16,17 @@ from typing import Any
 from datasets import Dataset
 from lm_eval import evaluate, simple_evaluate
 from lm_eval.api.model import LM
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.artefacts import write_json
 from pat.errors import UserError
 from pat.items import Item
 from pat.out_of_memory import lacks_memory
-from pat.progress import Progress
 from pat.prompts import ANSWER_JOINT, first_capital_prompt, log_likelihood_prompt
 from pat.scoring import GENERATED_READINGS, Outcome, most_likely
 
-BATCHES_PER_CALL = 8
-"""Requests are handed to lm-eval in portions, between which progress is shown; within one it sorts them by length."""
 GENERATED = "generated"
 LIKELIHOOD = "log_likelihood"
-
-
-class WatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
-    """lm-eval's model around a loaded checkpoint, with our progress lines in place of its bars."""
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
-        # The probabilities of a bf16 model are taken in fp32: bf16 has three digits, choices differ in the fourth.
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings concern options that are not in use here
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """Return (log-likelihood, is greedy) of each request's continuation."""
-        return self._in_portions("log-likelihoods", super().loglikelihood, requests)
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """Return the text generated for each request."""
-        return self._in_portions("generated answers", super().generate_until, requests)
-
-    def _in_portions(self, label: str, call: Any, requests: list[Any]) -> list[Any]:
-        progress = Progress(label, len(requests))
-        progress.update(0)
-        answers: list[Any] = []
-        size = int(self.batch_size) * BATCHES_PER_CALL
-        for start in range(0, len(requests), size):
-            answers += call(requests[start : start + size], disable_tqdm=True)
-            progress.update(len(answers))
-        progress.finish(f"{len(answers)} done")
-        return answers
 
 
 def answers(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from pat import harness
 from pat.artefacts import read_json, read_jsonl, write_jsonl
+from pat.batched_lm import BatchedLM
 from pat.errors import UserError
 from pat.evaluation import evaluate, samples_path
 from pat.examinee import load_examinee
@@ -206,7 +207,7 @@ def test_lm_evals_own_variants_stand_beside_ours(checkpoint: Path, tmp_path: Pat
         HARNESS_TASK.format(rows=tmp_path / "rows.jsonl", cache=tmp_path / "cache"), encoding="utf-8"
     )
     monkeypatch.setattr(harness, "TaskManager", lambda **_: TaskManager(include_path=tmp_path / "tasks", include_defaults=False))
-    lm = harness.WatchedLM(*load_examinee(checkpoint, CPU, 0), batch_size=2)
+    lm = BatchedLM(*load_examinee(checkpoint, CPU, 0), batch_size=2)
     figures = harness.harness_variants(lm, ["local_variant"], limit=5, seed=0)["local_variant"]
     assert (figures["items"], figures["version"], set(figures["scores"])) == (5, 1.0, {"acc,none", "acc_stderr,none"})
     with pytest.raises(UserError, match="near it: local_variant"):

@@ -102,6 +102,19 @@ class TuningBenchmark(Settings):
     threads: Count = 1
 
 
+class EvaluationBenchmark(Settings):
+    """How evaluation is measured: `items` of each task, in `rounds` rounds, one by one with lm-eval's `hf` and in batches with ours."""
+
+    items: Count = 11
+    batch_sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (16, 64)
+    max_new_tokens: Count = 8
+    rounds: Count = 2
+    precision: Precision = "bf16"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    device: Device = "auto"
+    threads: Count = 1
+
+
 class PruneBenchmark(Settings):
     """How a pruner is measured; `prune` is how it comes to its sizes."""
 
