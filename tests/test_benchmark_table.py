@@ -33,7 +33,37 @@ def test_a_record_becomes_a_line(tmp_path: Path) -> None:
     assert "a GPU, 4 CPU cores; torch 2.13.0; commit 0123456789" in shown
 
 
-@pytest.mark.parametrize(("content", "message"), [({"kind": "tuning"}, "is not a record"), (None, "holds no records")])
+def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None:
+    """A LoRA of 0.2 s eager and 0.1 s compiled; PAT 0.15 s compiled, 0.12 s over the schedule."""
+    own = {"machine": RECORD["machine"], "provenance": RECORD["provenance"]}
+
+    def spread(median: float) -> dict[str, float]:
+        return {"median": median, "low": median, "high": median + 1}
+
+    phases = [
+        {"name": "lora", "compiled": False, "step_s": spread(0.2), "peak_bytes": 4 * 2**30},
+        {"name": "lora", "compiled": True, "step_s": spread(0.1), "peak_bytes": 2**31},
+        {"name": "pat, before the milestone", "compiled": False, "status": "out of memory"},
+        {"name": "pat, before the milestone", "compiled": True, "step_s": spread(0.15), "peak_bytes": 3 * 2**30},
+    ]
+    schedule = {"compiled": True, "compacted": True, "step_s": 0.12, "peak_bytes": 2**31, "of_lora": {"eager": 0.6, "compiled": 1.2},
+                "peak_of_lora": {"compiled": 1.0}}  # fmt: skip
+    write_json(tmp_path / "mine/benchmark/tiny-tuning.json", {**own, "kind": "tuning", "phases": phases, "schedules": [schedule]})
+    models = [{"name": "unpruned", "weight_bytes": 400}, {"name": "width 3", "weight_bytes": 300}]
+    speedups = [{"model": "width 3", "batch_size": 32, "first_token": spread(1.25), "decode": spread(1.0)}]
+    inference = {**own, "kind": "inference", "compiled": True, "context": 128, "models": models, "speedups": speedups}
+    write_json(tmp_path / "mine/benchmark/tiny-inference.json", inference)
+    write_text(tmp_path / "doc.md", "<!-- mine:start -->\n<!-- mine:end -->")
+    write(tmp_path / "mine", tmp_path / "doc.md")
+    lines = (tmp_path / "doc.md").read_text().splitlines()
+    assert "| tiny | eager | lora | 200.0 | 1.000 | 2.000 | 4.0 | 1.000 |" in lines
+    assert "| tiny | eager | pat, before the milestone | out of memory | – | – | – | – |" in lines
+    assert "| tiny | compiled | pat, before the milestone | 150.0 | 1.500 | 1.500 | 3.0 | 1.500 |" in lines
+    assert "| tiny | compiled | pat, whole schedule, compacted | 120.0 | 1.200 | 1.200 | 2.0 | 1.000 |" in lines
+    assert "| tiny | width 3 | 0.750 | compiled | 128 | 32 | 1.25 (1.25 to 2.25) | 1.00 (1.00 to 2.00) |" in lines
+
+
+@pytest.mark.parametrize(("content", "message"), [({"kind": "repeats"}, "is not a record"), (None, "holds no records")])
 def test_what_is_no_record_is_refused(tmp_path: Path, content: object, message: str) -> None:
     if content is not None:
         write_json(tmp_path / "mine/benchmark/x.json", content)

@@ -1,0 +1,216 @@
+"""Lays out benchmark records as tables: what pruning and merging take, a step of tuning, and inference. No number is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmarks import Spread
+from layouts import HOLE, Layout
+from pat.artefacts import read_json
+from pat.errors import UserError
+
+GIB = 2**30
+RecordT = TypeVar("RecordT", bound="Record")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class _Machine(_Part):
+    name: str
+    cores: int
+
+
+class _Provenance(_Part):
+    git_commit: str
+    versions: dict[str, str]
+
+
+class Record(_Part):
+    """What every benchmark says of itself; `file` is the record's name, which begins with the shape's."""
+
+    file: str
+    machine: _Machine
+    provenance: _Provenance
+
+    @property
+    def shape(self) -> str:
+        """The shape that was measured."""
+        return self.file.rpartition("-")[0]
+
+
+class FolderJob(Record):
+    """A record of `pat benchmark prune` or `pat benchmark merge`."""
+
+    kind: Literal["prune", "merge"]
+    pruner: str | None = None
+    wall_s: float
+    copy_bytes: int
+    peak_host_of_copy: float
+    peak_gpu_bytes: int | None
+    share_removed: float
+
+    @property
+    def shape(self) -> str:
+        return self.file.removesuffix(f"-{self.pruner or self.kind}")
+
+
+class _Phase(_Part):
+    name: str
+    compiled: bool
+    step_s: Spread | None = None
+    peak_bytes: int | None = None
+
+
+class _Schedule(_Part):
+    compiled: bool
+    compacted: bool
+    step_s: float
+    peak_bytes: int
+    of_lora: dict[str, float]
+    peak_of_lora: dict[str, float]
+
+
+class Tuning(Record):
+    """A record of `pat benchmark tune`."""
+
+    kind: Literal["tuning"]
+    phases: list[_Phase]
+    schedules: list[_Schedule]
+
+
+class _Speedup(_Part):
+    model: str
+    batch_size: int
+    first_token: Spread
+    decode: Spread
+
+
+class _Model(_Part):
+    name: str
+    weight_bytes: int | None = None
+
+
+class Inference(Record):
+    """A record of `pat benchmark inference`."""
+
+    kind: Literal["inference"]
+    compiled: bool
+    context: int
+    models: list[_Model]
+    speedups: list[_Speedup]
+
+
+KINDS: Mapping[str, type[Record]] = {"prune": FolderJob, "merge": FolderJob, "tuning": Tuning, "inference": Inference}
+
+
+def read_record(path: Path) -> Record:
+    """Return a record. Raises UserError where the file is none."""
+    content: Any = read_json(path)
+    kind = str(content.get("kind")) if isinstance(content, dict) else ""
+    if kind not in KINDS:
+        raise UserError(f"{path}: is not a record of `pat benchmark` that has a table; its kind is {kind!r}, not one of {', '.join(KINDS)}")
+    try:
+        return KINDS[kind].model_validate({"file": path.stem, **content})
+    except ValidationError as error:
+        raise UserError(f"{path}: is not a record of `pat benchmark` ({error})") from None
+
+
+def layouts_of(records: Sequence[Record]) -> list[Layout]:
+    """Return a table for each kind of benchmark that there is."""
+    jobs, steps, generations = _of(FolderJob, records), _of(Tuning, records), _of(Inference, records)
+    made = [folder_jobs(jobs) if jobs else None, tuning(steps) if steps else None, inference(generations) if generations else None]
+    return [layout for layout in made if layout]
+
+
+def _of(kind: type[RecordT], records: Iterable[Record]) -> list[RecordT]:
+    return [it for it in records if isinstance(it, kind)]
+
+
+def _caption(what: str, records: Sequence[Record]) -> str:
+    made_by = sorted({f"{it.machine.name}, {it.machine.cores} CPU cores" for it in records})
+    commits = sorted({it.provenance.git_commit[:10] for it in records})
+    torch = sorted({it.provenance.versions["torch"] for it in records})
+    return f"{what}, random weights. {'; '.join(made_by)}; torch {', '.join(torch)}; commit {', '.join(commits)}."
+
+
+def folder_jobs(records: Sequence[FolderJob]) -> Layout:
+    """Return a line a pruning or merge."""
+    header = ["What", "Shape", "Removed", "Seconds", "Peak memory, copies of the model", "Peak on the GPU, GiB"]
+    rows = [
+        [
+            "merge" if it.kind == "merge" else f"prune: {it.pruner}",
+            it.shape,
+            f"{it.share_removed:.1%}",
+            f"{it.wall_s:.0f}",
+            f"{it.peak_host_of_copy:.2f}",
+            "" if it.peak_gpu_bytes is None else f"{it.peak_gpu_bytes / GIB:.1f}",
+        ]
+        for it in records
+    ]
+    return Layout(_caption("Pruning and merging", records), header, rows, text_columns=2)
+
+
+def tuning(records: Sequence[Tuning]) -> Layout:
+    """Return a line a phase of a schedule, eager and compiled, and one for the mean over the whole schedule."""
+    header = ["Shape", "Layers", "What", "Step, ms", "Of LoRA's, same layers", "Of compiled LoRA's", "Peak, GiB", "Of LoRA's, same layers"]
+    rows = [line for record in records for line in (*_phase_lines(record), *_schedule_lines(record))]
+    return Layout(_caption("A step of tuning", records), header, rows, text_columns=3)
+
+
+def _manner(compiled: bool) -> str:
+    return "compiled" if compiled else "eager"
+
+
+def _phase_lines(record: Tuning) -> Iterable[list[str]]:
+    steps_s = {phase.compiled: phase.step_s.median for phase in record.phases if phase.name == "lora" and phase.step_s}
+    peaks = {phase.compiled: phase.peak_bytes for phase in record.phases if phase.name == "lora"}
+    for phase in record.phases:
+        identity = [record.shape, _manner(phase.compiled), phase.name]
+        if phase.step_s is None or phase.peak_bytes is None:
+            yield [*identity, "out of memory", HOLE, HOLE, HOLE, HOLE]
+            continue
+        middle_s = phase.step_s.median
+        yield [
+            *identity, f"{1e3 * middle_s:.1f}", _ratio(middle_s, steps_s.get(phase.compiled)), _ratio(middle_s, steps_s.get(True)),
+            f"{phase.peak_bytes / GIB:.1f}", _ratio(phase.peak_bytes, peaks.get(phase.compiled)),
+        ]  # fmt: skip
+
+
+def _schedule_lines(record: Tuning) -> Iterable[list[str]]:
+    for schedule in record.schedules:
+        manner = _manner(schedule.compiled)
+        yield [
+            record.shape, manner, f"pat, whole schedule{', compacted' if schedule.compacted else ''}", f"{1e3 * schedule.step_s:.1f}",
+            *(f"{schedule.of_lora[of]:.3f}" if of in schedule.of_lora else HOLE for of in (manner, "compiled")),
+            f"{schedule.peak_bytes / GIB:.1f}", f"{schedule.peak_of_lora[manner]:.3f}" if manner in schedule.peak_of_lora else HOLE,
+        ]  # fmt: skip
+
+
+def _ratio(value: float, of: float | None) -> str:
+    return f"{value / of:.3f}" if of else HOLE
+
+
+def inference(records: Sequence[Inference]) -> Layout:
+    """Return a line a narrower model and batch size: how many times faster than the unpruned one, with the range of the rounds."""
+    header = ["Shape", "Model", "Weights, of the unpruned", "Runtime", "Prompt", "Batch", "First token, times as fast", "Decoding"]
+    rows = [line for record in records for line in _speedup_lines(record)]
+    return Layout(_caption("Inference", records), header, rows, text_columns=2)
+
+
+def _speedup_lines(record: Inference) -> Iterable[list[str]]:
+    sizes = {model.name: model.weight_bytes for model in record.models}
+    for it in record.speedups:
+        yield [
+            record.shape, it.model, _ratio(sizes[it.model] or 0, record.models[0].weight_bytes), _manner(record.compiled),
+            str(record.context), str(it.batch_size), _with_range(it.first_token), _with_range(it.decode),
+        ]  # fmt: skip
+
+
+def _with_range(value: Spread) -> str:
+    return f"{value.median:.2f} ({value.low:.2f} to {value.high:.2f})"
