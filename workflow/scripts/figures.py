@@ -24,6 +24,7 @@ from script_errors import run_reporting_errors
 
 PANELS_A_LINE = 3
 GUESSING = "guessing"
+FEW = 8
 DODGE = 0.012
 """Methods stand at most this far apart at one ratio, so that their error bars do not cover each other."""
 
@@ -118,7 +119,8 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
     width, height = 1.2 + 2.6 * min(models, PANELS_A_LINE), 1.0 + 2.6 * math.ceil(models / PANELS_A_LINE)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
-    with figure(max(width, 4.6), height) as drawing:
+    least = 4.6 if data["method"].nunique() <= FEW else 7.0  # for the legend's columns
+    with figure(max(width, least), height) as drawing:
         draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
         save(drawing, out, "accuracy")
     return grid.metric

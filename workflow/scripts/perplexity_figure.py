@@ -13,7 +13,7 @@ import pandas as pd
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from accuracy_tables import percent
 from cell_options import CellsOption, ListOption, MoreArgument, listed
@@ -29,6 +29,7 @@ LINE_IN = 0.2
 """Height of a method's line in inches."""
 FARTHEST = 4.0
 """A panel ends at so many times its best pruned model's perplexity; what lies beyond is an arrow at its edge with its number."""
+MARGIN = 0.93
 TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 
 
@@ -89,8 +90,9 @@ def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str]) -> None:
         at = (0.98, order.index(method))
         axes.annotate(f"{value:.4g} →", at, xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=7)
     axes.set_xscale("log")
+    axes.set_xlim(MARGIN * float(data["perplexity"].min()), float(near["perplexity"].max()) / MARGIN)  # a bar may reach further
     axes.xaxis.set_major_locator(LogLocator(subs=TICKS))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", bottom=False)
     axes.grid(axis="both", color="#DDDDDD", linewidth=0.6)

@@ -73,7 +73,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         axes.margins(x=0.15, y=0.12)
         if data["trainable_share"].max() > WIDE * data["trainable_share"].min():
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter("{x:g}")
     below(drawing, panels.flat)
