@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pat.config import PatConfig
     from pat.model import PatCallback, PatModel, attach
+    from pat.trainer import PatTrainer
 
 __version__ = "0.1.0"
-__all__ = ["PatCallback", "PatConfig", "PatModel", "__version__", "attach"]
+__all__ = ["PatCallback", "PatConfig", "PatModel", "PatTrainer", "__version__", "attach"]
 
-_HOMES = {"PatConfig": "pat.config", "PatModel": "pat.model", "PatCallback": "pat.model", "attach": "pat.model"}
+_HOMES = {
+    "PatConfig": "pat.config",
+    "PatModel": "pat.model",
+    "PatCallback": "pat.model",
+    "PatTrainer": "pat.trainer",
+    "attach": "pat.model",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,6 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from pat import artefacts, checkpoint, processes
@@ -26,7 +24,7 @@ from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.config import MEASURED_MASKS, PatConfig
 from pat.device import peak_memory_gib, resolve_device
-from pat.distillation import Distillation, kullback_leibler, load_distillation
+from pat.distillation import load_distillation
 from pat.divergence import StopWhenDiverged, check_finite
 from pat.errors import UserError
 from pat.families import family_of
@@ -41,6 +39,7 @@ from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
 from pat.sharding import AskForCheckpoints, check_sharding, leave_out_shards, shards
 from pat.storage import writing
+from pat.trainer import PatTrainer
 
 TUNERS = ("lora", "dora", "pat", "pat-dora")
 TUNING_RECORD = "tuning.json"
@@ -105,7 +104,7 @@ def train(
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer, sharded=sharded) if teacher and settings else None
     trainer = PatTrainer(
-        distillation,
+        distillation=distillation,
         model=model,
         args=training_arguments(job.tuning, seed, run_dir, device),
         train_dataset=rows,
@@ -284,73 +283,6 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
         label_names=["labels"],
         remove_unused_columns=False,
     )
-
-
-class PatTrainer(Trainer):
-    """The stock Trainer, with a constant rate of its own for the mask's proxy (method section 11.4), and distillation where given."""
-
-    def __init__(self, distillation: Distillation | None, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.distillation = distillation
-        if distillation is not None and isinstance(self.model, PatModel):
-            self.model.instruct_weight = 1.0 - distillation.settings.weight
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
-    ) -> Any:
-        """Return the stock loss; with distillation, (1 - w) · L_instruct + w · KL(teacher ‖ student) and the mask's own terms."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        if self.distillation is not None:
-            loss = self._distilled(loss, outputs.logits, inputs, num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
-
-    def _distilled(self, loss: Tensor, student_BTV: Tensor, inputs: dict[str, Any], items: Tensor | int | None) -> Tensor:
-        distillation = self.distillation
-        assert distillation is not None
-        weight, temperature = distillation.settings.weight, distillation.settings.temperature
-        teacher_BTV = distillation.teacher_logits(inputs["input_ids"], inputs["attention_mask"])
-        divergence = kullback_leibler(student_BTV, teacher_BTV, inputs["labels"], temperature, items)
-        averaged = self.accelerator.num_processes if items is not None else 1  # items are of all processes, whose gradients are averaged
-        stock = self.accelerator.unwrap_model(self.model)
-        instruct_loss = stock.loss_terms["instruct_loss"] if isinstance(stock, PatModel) else loss.detach() / averaged
-        distillation.terms = {"instruct_loss": instruct_loss, "distillation_loss": divergence.detach()}
-        rest = loss if isinstance(stock, PatModel) else (1.0 - weight) * loss
-        return rest + weight * averaged * divergence
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Return AdamW over the groups of `parameter_groups` where a mask is trained, else the stock optimizer."""
-        if not isinstance(self.model, PatModel):
-            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-            return optimizer
-        self.model.plan(self.state.max_steps)
-        args = self.args
-        groups = parameter_groups(self.model, args.learning_rate, args.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Return the recipe's schedule, which leaves out all groups but the first: the proxy's rate stays as it is."""
-        recipe: Any = super().create_scheduler(num_training_steps, optimizer)
-        if isinstance(self.model, PatModel):
-            assert self.optimizer is not None
-            rest = len(self.optimizer.param_groups) - 1
-            self.lr_scheduler = LambdaLR(self.optimizer, [recipe.lr_lambdas[0], *[_constant] * rest])
-        return self.lr_scheduler
-
-
-def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-    """Return optimizer groups: LoRA and operators at the recipe's rate, then the proxy at its own, without decay."""
-    proxy = model.sparsifier.mask.proxy
-    others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter is not proxy]
-    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate, "weight_decay": weight_decay}]
-    if proxy.requires_grad:
-        rate = model.pat_config.mask_learning_rate or 0.5 / model.pat_config.milestone_step
-        groups.append({"params": [proxy], "lr": rate, "weight_decay": 0.0})
-    return groups
-
-
-def _constant(_step: int) -> float:
-    return 1.0
 
 
 def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: float) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from training import random_text
 
 from pat import PatConfig, PatModel, attach
 from pat.errors import UserError
-from pat.tuning import compacts, compile_layers, parameter_groups
+from pat.trainer import parameter_groups
+from pat.tuning import compacts, compile_layers
 
 STEPS = 10
 CHOICES: dict[str, Any] = {

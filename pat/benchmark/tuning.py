@@ -30,7 +30,8 @@ from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.settings import LoraSettings, PatSettings, TuneJob, TuningSettings
-from pat.tuning import PatTrainer, adapted, compile_layers, training_arguments
+from pat.trainer import PatTrainer
+from pat.tuning import adapted, compile_layers, training_arguments
 
 SCHEMA = 2
 FLOPS_PER_PARAMETER = 4
@@ -180,7 +181,6 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
         arguments = training_arguments(job.tuning, seed, Path(run_dir), device)
         arguments.save_strategy = "no"
         trainer = PatTrainer(
-            None,
             model=model,
             args=arguments,
             train_dataset=RandomTokens(settings.batch_size * total, settings.length, shape.vocab_size, seed),
