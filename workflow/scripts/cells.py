@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pat.artefacts import read_json
 from pat.errors import UserError
-from pat.experiment_checks import SAFE_NAME
+from pat.experiment_checks.names import SAFE_NAME
 from pat.methods import METHODS
 from pat.settings import Factor
 

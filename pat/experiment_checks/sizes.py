@@ -1,0 +1,122 @@
+"""Sizes that the ratios lead to, of models whose shape the file gives; those of other models are checked when they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from pat.depth import layers_to_drop
+from pat.experiment_checks.raw_file import is_count, methods_of, overlaid, part, places_of, usable_ratios
+from pat.settings import PruneSettings
+from pat.sizes import Kept, kept_of_llama
+from pat.width import target_width
+
+SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
+
+
+def width_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check the widths of the rows that narrow the stream, and that their operators' ranks fit it."""
+    usable = usable_ratios(raw)
+    for model in part(raw, "models"):
+        shape = part(raw, "models", model, "pretrain")
+        hidden, heads = shape.get("hidden_size"), shape.get("heads")
+        if not (is_count(hidden) and is_count(heads) and hidden % heads == 0):
+            continue
+        aligns: dict[Any, str] = {}
+        for row in (row for row, method in methods_of(raw).items() if method.narrows):
+            pat = overlaid(raw, places_of(model, row), "pat")
+            align = pat.get("align", "auto")
+            if align == "auto" or is_count(align):
+                aligns.setdefault(align, row)
+            if is_count(pat.get("hio_rank")) and pat["hio_rank"] > hidden:
+                yield f"methods.{row}, models.{model}: pat.hio_rank {pat['hio_rank']} is not allowed: must be at most {hidden}"
+        for align, row in aligns.items():
+            yield from _widths_at(f"methods.{row}, models.{model}", hidden, heads, align, usable)
+
+
+def _widths_at(where: str, hidden: int, heads: int, align: Any, ratios: Sequence[float]) -> Iterator[str]:
+    by_width: dict[int, float] = {}
+    for ratio in ratios:
+        try:
+            width = target_width(hidden, heads, ratio, align)
+        except ValueError as error:
+            yield f"{where}: ratio {ratio:g} is not allowed: {error}"
+            return
+        if width in by_width:
+            pair = f"{by_width[width]:g} and {ratio:g}"
+            yield f"{where}: the ratios {pair} both give width {width} of {hidden}: must differ; keep one, or lower pat.align"
+        by_width[width] = ratio
+
+
+def depth_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check the numbers of layers that the row which drops layers leaves."""
+    rows = [row for row, method in methods_of(raw).items() if method.pruner == "shortgpt"]
+    for model, (sizes, tied) in _shapes(raw).items() if rows else ():
+        share = _share_of_a_layer(**sizes, tied=tied)
+        yield from _depths_at(f"methods.{rows[0]}, models.{model}", sizes["layers"], share, usable_ratios(raw))
+
+
+def _share_of_a_layer(
+    vocab_size: int, hidden_size: int, layers: int, heads: int, kv_heads: int, intermediate_size: int, *, tied: bool
+) -> float:
+    """Return which part of a Llama's parameters one layer has."""
+    attention = 2 * hidden_size * hidden_size * (heads + kv_heads) // heads
+    layer = attention + 3 * hidden_size * intermediate_size + 2 * hidden_size
+    return layer / ((1 if tied else 2) * vocab_size * hidden_size + layers * layer + hidden_size)
+
+
+def _depths_at(where: str, layers: int, share: float, ratios: Sequence[float]) -> Iterator[str]:
+    by_number: dict[int, float] = {}
+    for ratio in ratios:
+        try:
+            dropped = layers_to_drop(layers, share, ratio)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        if dropped in by_number:
+            yield f"{where}: the ratios {by_number[dropped]:g} and {ratio:g} both drop {dropped} of {layers} layers: must differ; keep one"
+        by_number[dropped] = ratio
+
+
+def size_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Check the sizes that pruners of heads, neurons or blocks' widths come to."""
+    pruners = {row: method.pruner for row, method in methods_of(raw).items() if method.pruner is not None}
+    for row, pruner in pruners.items():
+        for model, (sizes, tied) in _shapes(raw).items():
+            masked, own = (overlaid(raw, places_of(model, row), key) for key in ("pat", "prune"))
+            try:
+                settings = PruneSettings.model_validate(own)
+            except ValidationError:
+                continue
+            step: int | Literal["auto"] = found if is_count(found := masked.get("align")) else "auto"
+            kept_at = partial(kept_of_llama, pruner, sizes, own=settings, align=step, tied=tied)
+            yield from _sizes_at(f"methods.{row}, models.{model}", kept_at, usable_ratios(raw))
+
+
+def _sizes_at(where: str, kept_at: Callable[..., Kept | int | None], ratios: Sequence[float]) -> Iterator[str]:
+    by_size: dict[Kept | int, float] = {}
+    for ratio in ratios:
+        try:
+            kept = kept_at(ratio=ratio)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        if kept in by_size:
+            yield f"{where}: the ratios {by_size[kept]:g} and {ratio:g} both give the same sizes: must differ; keep one, or lower pat.align"
+        if kept is not None:
+            by_size[kept] = ratio
+
+
+def _shapes(raw: Mapping[str, Any]) -> dict[str, tuple[dict[str, int], bool]]:
+    """Return the sizes of the models whose shape the file gives in full, and whether embedding and head are one."""
+    found = {}
+    for model in part(raw, "models"):
+        shape = part(raw, "models", model, "pretrain")
+        written = {"kv_heads": shape.get("heads")} | {key: value for key, value in shape.items() if value is not None}
+        sizes = {key: value for key in SHAPE_KEYS if is_count(value := written.get(key))}
+        if len(sizes) == len(SHAPE_KEYS) and sizes["hidden_size"] % sizes["heads"] == 0:
+            found[model] = (sizes, bool(shape.get("tie_embeddings")))
+    return found
