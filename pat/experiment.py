@@ -6,7 +6,6 @@ Stands between the YAML file and the rules: a rule asks here and never reads the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +18,7 @@ from pat.config import Basis, Readers
 from pat.errors import UserError
 from pat.extends import resolved
 from pat.methods import MASKED_TUNERS, METHODS, Method
+from pat.overrides import overridden
 from pat.settings import (
     CountOrZero,
     EvaluationSettings,
@@ -222,15 +222,6 @@ def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
 def _mapping(value: object) -> Mapping[str, Any]:
     """Return the value if it is a mapping; the schema refuses anything else where it stands."""
     return value if isinstance(value, Mapping) else {}
-
-
-def overridden(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` laid over it, mappings inside mappings being joined key by key."""
-    result = deepcopy(dict(base))
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = overridden(result[key], value) if both else deepcopy(value)
-    return result
 
 
 def with_presets(raw: Mapping[str, Any]) -> dict[str, Any]:

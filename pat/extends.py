@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from pat.errors import UserError
+from pat.overrides import overridden
 from pat.settings import read_yaml, shown
 
 KEY = "extends"
@@ -44,13 +44,5 @@ def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -
     if start in chain:
         raise UserError(f"{file}: {KEY}: {raw[KEY]} leads back to this file; an experiment cannot start from itself")
     base = read_resolved(start, chain)
-    return _joined({key: value for key, value in base.items() if not (key in WHOLE and key in own)}, own)
-
-
-def _joined(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `own` laid over `base`, mappings inside mappings being joined key by key."""
-    result = deepcopy(dict(base))
-    for key, value in own.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _joined(result[key], value) if both and SOURCE not in value else deepcopy(value)
-    return result
+    kept = {key: value for key, value in base.items() if not (key in WHOLE and key in own)}
+    return overridden(kept, own, whole_with=(SOURCE,))

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pat.experiment import Resources, merged_job, overridden
+from pat.experiment import Resources, merged_job
 from pat.experiment_checks.raw_file import methods_of, overlaid, part, places_of
+from pat.overrides import overridden
 from pat.settings import EvaluationSettings, PruneSettings, TuneJob, problems
 
 
