@@ -19,7 +19,8 @@ from pat.artefacts import write_json, write_jsonl
 from pat.errors import UserError
 from pat.experiment import Experiment, load_experiment
 from pat.footprint import shape_in
-from plan import Plan, as_json, existing, one_of
+from plan import Plan
+from rule_values import as_json, existing, one_of
 
 names = st.text(alphabet="ab.-_|+()", min_size=1, max_size=6)
 
@@ -51,10 +52,10 @@ def test_sources_that_are_away_are_no_inputs(tmp_path: Path) -> None:
 
 def test_pruners_measure_on_the_instructions_or_on_the_corpus() -> None:
     data = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["data"]
-    assert Plan(smoke()).calibration_file() == Plan(smoke()).instruct_file()
+    assert Plan(smoke()).data.calibration_file() == Plan(smoke()).data.instruct_file()
     plan = Plan(smoke(models={"here": {"path": "x"}}, data=data | {"calibration": "pretrain"}))
-    assert plan.calibration_file() == plan.corpus_files()[0] != plan.instruct_file()
-    assert plan.calibration_file() not in plan.text_files()
+    assert plan.data.calibration_file() == plan.data.corpus_files()[0] != plan.data.instruct_file()
+    assert plan.data.calibration_file() not in plan.data.text_files()
 
 
 def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> None:
@@ -125,8 +126,8 @@ def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation
     )
     assert plan.bases.refitting_base(turned) == "results/smoke/rotated/{model}/gradient/seed{seed}/manifest.json"
     assert plan.bases.refitting_base(plain) == "results/smoke/models/{model}/manifest.json"
-    assert (plan.mask_data(turned), plan.mask_data(plain)) == ([], [plan.instruct_file()])
-    assert plan.mask_data_option(plain, SimpleNamespace(data=plan.mask_data(plain))) == f"--data {plan.instruct_file()}"
+    assert (plan.mask_data(turned), plan.mask_data(plain)) == ([], [plan.data.instruct_file()])
+    assert plan.mask_data_option(plain, SimpleNamespace(data=plan.mask_data(plain))) == f"--data {plan.data.instruct_file()}"
     assert (plan.bases.refitting_threads(plain), plan.bases.refitting_device(plain)) == (2, "cpu")
 
 
@@ -177,15 +178,15 @@ def test_a_row_of_fewer_seeds_searches_on_its_own_first_and_has_no_file_of_the_o
 
 def test_the_corpus_is_no_held_out_text() -> None:
     plan = Plan(smoke())
-    assert plan.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]
-    assert plan.text_files() == ["results/smoke/data/world/text/heldout.jsonl"]
+    assert plan.data.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]
+    assert plan.data.text_files() == ["results/smoke/data/world/text/heldout.jsonl"]
 
 
 def test_only_hub_sources_are_fetched() -> None:
     plan = Plan(load_experiment(ROOT / "config" / "smollm2.yaml", "x.yaml"))
     fetched = plan.fetched_files()
     assert "results/smollm2/models/smollm2-135m/manifest.json" in fetched
-    assert set(plan.data_files()) < set(fetched)
+    assert set(plan.data.files()) < set(fetched)
     assert Plan(smoke()).fetched_files() == []
 
 
@@ -197,9 +198,9 @@ def test_a_set_made_of_tasks_names_every_file_it_reads(tmp_path: Path) -> None:
     raw["data"]["instruct"] = {"source": "tasks", "of": {"a": local, "b": hub}}
     plan = Plan(load_experiment(raw, "x.yaml"))
     anything: Any = SimpleNamespace()
-    assert plan.set_files("instruct")(anything) == [str(tmp_path / "here.jsonl")]
-    assert json.loads(plan.set_source("instruct")(anything))["of"] == {"a": local | {"path": str(tmp_path / "here.jsonl")}, "b": hub}
-    assert plan.fetched_files() == [plan.instruct_file()]
+    assert plan.data.source_files("instruct")(anything) == [str(tmp_path / "here.jsonl")]
+    assert json.loads(plan.data.source("instruct")(anything))["of"] == {"a": local | {"path": str(tmp_path / "here.jsonl")}, "b": hub}
+    assert plan.fetched_files() == [plan.data.instruct_file()]
     raw["data"]["instruct"] = {"source": "tasks", "of": {"a": local}}
     assert Plan(load_experiment(raw, "x.yaml")).fetched_files() == []
 
@@ -312,6 +313,6 @@ def test_a_tuning_on_several_gpus_is_started_as_several_processes_and_its_search
 
 def test_lm_evals_own_tasks_are_fetched_with_all_else() -> None:
     plan = Plan(smoke(evaluation={"harness_tasks": ["winogrande", "arc_easy"]}))
-    assert plan.fetched_files() == plan.harness_file() == ["results/smoke/data/harness.json"]
-    assert plan.harness_tasks() == ["arc_easy", "winogrande"]
-    assert Plan(smoke()).harness_file() == []
+    assert plan.fetched_files() == plan.data.harness_file() == ["results/smoke/data/harness.json"]
+    assert plan.data.harness_tasks() == ["arc_easy", "winogrande"]
+    assert Plan(smoke()).data.harness_file() == []

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pat.artefacts import MANIFEST, check_folder, write_json
 from pat.errors import UserError
 from pat.experiment import load_experiment
-from plan import Plan, repeated
+from plan import Plan
+from rule_values import repeated
 
 SMOKE = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 SOURCES = [*sorted((ROOT / "pat").rglob("*.py")), *sorted((ROOT / "workflow").rglob("*.py"))]
@@ -89,7 +90,7 @@ def test_a_name_is_refused_or_stays_inside_the_results(place: tuple[str, ...], n
         assert "own.yaml: " in str(error)
         return
     plan = Plan(experiment)
-    for path in [*plan.merged_models(), *plan.cell_results(), *plan.data_files(), *plan.figure_files(), *plan.benchmark_files()]:
+    for path in [*plan.merged_models(), *plan.cell_results(), *plan.data.files(), *plan.figure_files(), *plan.benchmark_files()]:
         assert path.startswith("results/") and ".." not in Path(path).parts
         assert shlex.quote(path) == path
 
@@ -106,7 +107,7 @@ def test_a_path_reaches_a_job_as_one_argument(path: str) -> None:
         assert "own.yaml: " in str(error)
         return
     wildcards: Any = SimpleNamespace(model="own", name="own")
-    for argument in (plan.model_path(wildcards), plan.set_source("tasks")(wildcards)):
+    for argument in (plan.model_path(wildcards), plan.data.source("tasks")(wildcards)):
         assert shlex.split(shlex.quote(argument)) == [argument]
     assert plan.model_files(wildcards) == [] or Path(path).exists()
 

@@ -12,7 +12,8 @@ from pat.errors import UserError
 from pat.experiment import load_experiment
 from pat.settings import read_yaml
 from failures import advice
-from plan import OFFLINE, Plan, as_json, one_of, repeated
+from plan import OFFLINE, Plan
+from rule_values import as_json, one_of, repeated
 from seals import RESTORING, foreign, refusal, seal
 
 
@@ -41,7 +42,7 @@ def tell_what_helps(logs):
 shell.prefix(f'set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; {OFFLINE} ')
 
 plan = Plan(checked_experiment())
-RESULTS, DATA, CELL, SCORES = plan.results, plan.data, plan.cell, plan.scores
+RESULTS, DATA, CELL, SCORES = plan.results, plan.data.folder, plan.cell, plan.scores
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 
 if RESTORING not in os.environ and (replaced := foreign(Path(RESULTS))):

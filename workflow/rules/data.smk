@@ -3,7 +3,7 @@
 
 rule world:
     output:
-        plan.world_files(),
+        plan.data.world_files(),
     log:
         f"{RESULTS}/logs/world.log",
     benchmark:
@@ -15,7 +15,7 @@ rule world:
     params:
         script=f"{SCRIPTS}/world.py",
         settings=as_json(plan.experiment.data.world),
-        out=plan.world_folder,
+        out=plan.data.world_folder,
     message:
         "write the embedded world's data"
     shell:
@@ -24,7 +24,7 @@ rule world:
 
 rule instruct:
     input:
-        plan.set_files("instruct"),
+        plan.data.source_files("instruct"),
     output:
         f"{DATA}/instruct.jsonl",
     log:
@@ -38,7 +38,7 @@ rule instruct:
     params:
         online=plan.online,
         script=f"{SCRIPTS}/prepare_instruct.py",
-        source=plan.set_source("instruct"),
+        source=plan.data.source("instruct"),
     message:
         "prepare the instruction set"
     shell:
@@ -47,7 +47,7 @@ rule instruct:
 
 rule task:
     input:
-        plan.set_files("tasks"),
+        plan.data.source_files("tasks"),
     output:
         f"{DATA}/tasks/{{name}}.jsonl",
     log:
@@ -63,7 +63,7 @@ rule task:
     params:
         online=plan.online,
         script=f"{SCRIPTS}/prepare_task.py",
-        source=plan.set_source("tasks"),
+        source=plan.data.source("tasks"),
     message:
         "prepare the task {wildcards.name}"
     shell:
@@ -72,7 +72,7 @@ rule task:
 
 rule text:
     input:
-        plan.set_files("text"),
+        plan.data.source_files("text"),
     output:
         f"{DATA}/text/{{name}}.jsonl",
     log:
@@ -88,7 +88,7 @@ rule text:
     params:
         online=plan.online,
         script=f"{SCRIPTS}/prepare_text.py",
-        source=plan.set_source("text"),
+        source=plan.data.source("text"),
     message:
         "prepare the text {wildcards.name}"
     shell:
@@ -108,7 +108,7 @@ rule fetch_tasks:
         runtime=plan.time("prepare"),
     params:
         online=plan.online,
-        tasks=repeated("--task", plan.harness_tasks()),
+        tasks=repeated("--task", plan.data.harness_tasks()),
     message:
         "fetch the data of lm-eval's own tasks"
     shell:
@@ -117,4 +117,4 @@ rule fetch_tasks:
 
 rule data:
     input:
-        plan.data_files(),
+        plan.data.files(),

@@ -4,9 +4,9 @@
 rule evaluate:
     input:
         model=f"{CELL}/merged/{MANIFEST}",
-        tasks=plan.data_files("tasks/"),
-        texts=plan.text_files(),
-        harness=plan.harness_file(),
+        tasks=plan.data.files("tasks/"),
+        texts=plan.data.text_files(),
+        harness=plan.data.harness_file(),
     output:
         result=f"{SCORES}/evaluation.json",
         samples=f"{SCORES}/evaluation_samples.jsonl",
@@ -21,8 +21,8 @@ rule evaluate:
         runtime=plan.time("evaluate"),
     params:
         model=subpath(input.model, parent=True),
-        tasks=repeated("--task", plan.data_files("tasks/")),
-        texts=repeated("--text", plan.text_files()),
+        tasks=repeated("--task", plan.data.files("tasks/")),
+        texts=repeated("--text", plan.data.text_files()),
         settings=plan.evaluation_settings,
     message:
         "evaluate {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"

@@ -3,7 +3,7 @@
 
 rule pretrain:
     input:
-        corpus=plan.corpus_files(),
+        corpus=plan.data.corpus_files(),
     output:
         plan.base,
     log:
@@ -78,7 +78,7 @@ rule fetch_model:
 rule rotate:
     input:
         base=plan.base,
-        text=plan.calibration_file(),
+        text=plan.data.calibration_file(),
     output:
         f"{plan.bases.rotated}/{MANIFEST}",
     log:
@@ -107,7 +107,7 @@ rule rotate:
 rule refit_readers:
     input:
         base=plan.bases.refitting_base,
-        text=plan.calibration_file(),
+        text=plan.data.calibration_file(),
         data=plan.mask_data,
     output:
         f"{plan.bases.refitted}/{MANIFEST}",

@@ -7,7 +7,7 @@ Pruners that measure on text take the instruction set, or the corpus; the others
 rule prune_base:
     input:
         base=plan.base,
-        text=plan.calibration_file(),
+        text=plan.data.calibration_file(),
     output:
         f"{CELL}/pruned/{MANIFEST}",
     log:
@@ -41,7 +41,7 @@ rule prune_base:
 rule prune_tuned:
     input:
         base=f"{plan.tuned_cell}/merged/{MANIFEST}",
-        text=plan.calibration_file(),
+        text=plan.data.calibration_file(),
     output:
         f"{CELL}/merged/{MANIFEST}",
     log:

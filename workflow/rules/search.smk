@@ -4,7 +4,7 @@
 rule search_rate:
     input:
         base=plan.on_first_seed(plan.tuning_base),
-        data=plan.instruct_file(),
+        data=plan.data.instruct_file(),
         teacher=plan.on_first_seed(plan.teacher),
     output:
         f"{plan.arm}/rate.json",

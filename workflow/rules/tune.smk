@@ -4,7 +4,7 @@
 rule tune:
     input:
         base=plan.tuning_base,
-        data=plan.instruct_file(),
+        data=plan.data.instruct_file(),
         teacher=plan.teacher,
         rate=plan.rate,
     output:

@@ -5,10 +5,7 @@ The rules take these methods as they are, so that the logic can be tested withou
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -18,9 +15,9 @@ from pat.artefacts import MANIFEST
 from pat.config import MEASURED_MASKS
 from pat.experiment import FIGURES, FIGURES_OF_TASKS, TUNED_ROW, Experiment, Figure
 from pat.methods import MASKED_TUNERS
-from pat.settings import Settings
-from pat.sources import InstructSource, TaskSource, TextSource, parts
 from prepared_bases import PreparedBases
+from prepared_data import PreparedData
+from rule_values import as_json, existing, repeated
 
 
 class Wildcards(Protocol):
@@ -30,45 +27,14 @@ class Wildcards(Protocol):
     row: str
     ratio: str
     seed: str
-    name: str
     shape: str
     mask: str
 
 
-Source = InstructSource | TaskSource | TextSource
 OFFLINE = 'AS_THE_USER_HAS_IT="${{HF_HUB_OFFLINE:-0}}"; export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1;'
 """Before every job: the hub's libraries look for no network. Braces are doubled, as Snakemake wants them."""
 ONLINE = "HF_HUB_OFFLINE=$AS_THE_USER_HAS_IT HF_DATASETS_OFFLINE=$AS_THE_USER_HAS_IT TRANSFORMERS_OFFLINE=$AS_THE_USER_HAS_IT"
 """Before the command of a job that fetches: they do, unless the user has forbidden it."""
-
-
-def one_of(names: Iterable[object]) -> str:
-    """Return a wildcard constraint that matches these names alone, and nothing where there are none."""
-    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
-
-
-def as_json(value: object) -> str:
-    """Return a value as the compact JSON argument that the verbs take; equal settings give equal text."""
-    return json.dumps(value.model_dump(mode="json") if isinstance(value, Settings) else value, sort_keys=True, separators=(",", ":"))
-
-
-def repeated(option: str, values: Iterable[str]) -> str:
-    """Return an option once a value, quoted as a shell needs it: the rules put it into their commands as it is."""
-    return " ".join(f"{option} {shlex.quote(value)}" for value in values)
-
-
-def existing(path: Path) -> list[str]:
-    """Return a source file, or a source folder's own files, as inputs; nothing where they are not on this machine.
-
-    A plan can then be made anywhere; the job that reads the source says what is missing.
-    """
-    if path.is_dir():
-        return sorted(str(file) for file in path.iterdir() if file.is_file())
-    return [str(path)] if path.is_file() else []
-
-
-def _is_online(source: Settings) -> bool:
-    return getattr(source, "source", None) == "hub" and not getattr(source, "path", None)
 
 
 class Plan:
@@ -77,16 +43,15 @@ class Plan:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.results = f"results/{experiment.name}"
-        self.data = f"{self.results}/data"
-        self.world = f"{self.data}/world"
+        self.data = PreparedData(experiment, self.results)
         self.bases = PreparedBases(experiment, self.results)
         self.base = self.bases.base
         self.arm = f"{self.results}/checkpoints/{{model}}/{{row}}/{{ratio}}"
         self.cell = f"{self.arm}/seed{{seed}}"
         self.tuned_cell = f"{self.results}/checkpoints/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
         self.scores = f"{self.results}/evaluation/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
-        tasks = [Path(name) for name in self.data_files("tasks/")]
-        self.demands = Demands(experiment, Path(self.base).parent.parent, Path(self.instruct_file()), tasks)
+        tasks = [Path(name) for name in self.data.files("tasks/")]
+        self.demands = Demands(experiment, Path(self.base).parent.parent, Path(self.data.instruct_file()), tasks)
 
     # the grid
 
@@ -103,13 +68,21 @@ class Plan:
         masked = [cell for cell in self.experiment.cells() if cell.method.tuner in MASKED_TUNERS]
         there: dict[Figure, list[str]] = {
             **{name: [name] if self.experiment.data.tasks else [] for name in FIGURES_OF_TASKS},
-            "perplexity": ["perplexity"] if self.text_files() else [],
+            "perplexity": ["perplexity"] if self.data.text_files() else [],
             "speedup": ["speedup"] if self.benchmark_files("inference") else [],
             "gate": ["gate"] if masked else [],
             "health": [f"health/{cell.path}/health" for cell in masked],
         }
         asked = FIGURES if self.experiment.figures is None else self.experiment.figures
         return [f"{self.results}/figures/{figure}.png" for name in asked for figure in there[name]]
+
+    def rows_of(self, *orders: str) -> list[str]:
+        """Return the rows whose method takes its steps in one of these orders."""
+        return [row for row in self.experiment.methods if self.experiment.method(row).order in orders]
+
+    def models_from(self, place: str) -> list[str]:
+        """Return the models whose weights come from one of pretrain, path and hub."""
+        return [model for model, source in self.experiment.models.items() if getattr(source, place) is not None]
 
     # benchmarks
 
@@ -137,99 +110,16 @@ class Plan:
         settings = getattr(self.experiment.benchmark, kind, None)
         return settings.threads if settings else 1
 
-    def rows_of(self, *orders: str) -> list[str]:
-        """Return the rows whose method takes its steps in one of these orders."""
-        return [row for row in self.experiment.methods if self.experiment.method(row).order in orders]
-
-    def models_from(self, place: str) -> list[str]:
-        """Return the models whose weights come from one of pretrain, path and hub."""
-        return [model for model, source in self.experiment.models.items() if getattr(source, place) is not None]
-
-    # data
-
-    def _sets(self) -> dict[str, Source]:
-        """Return every prepared set's source; the key is its file's name below the data folder."""
-        data = self.experiment.data
-        read = self.models_from("pretrain") or data.calibration == "pretrain"
-        corpus: dict[str, Source] = {"text/pretrain": data.pretrain} if data.pretrain and read else {}
-        tasks: dict[str, Source] = {f"tasks/{name}": source for name, source in data.tasks.items()}
-        texts: dict[str, Source] = {f"text/{name}": source for name, source in data.text.items()}
-        return {"instruct": data.instruct, **corpus, **tasks, **texts}
-
-    def data_files(self, prefix: str = "") -> list[str]:
-        """Return the prepared sets whose names start with `prefix`, in the file's order; the world's lie in its own folder."""
-        return [
-            f"{self.world if source.source == 'world' else self.data}/{name}.jsonl"
-            for name, source in self._sets().items()
-            if name.startswith(prefix)
-        ]
-
-    def instruct_file(self) -> str:
-        """Return the instruction set that every tuning reads."""
-        return self.data_files("instruct")[0]
-
-    def calibration_file(self) -> str:
-        """Return the set that pruners measure on."""
-        return self.data_files("text/pretrain")[0] if self.experiment.data.calibration == "pretrain" else self.instruct_file()
-
-    def corpus_files(self) -> list[str]:
-        """Return the corpus of the models pretrained here or of the pruners, as a list that is empty where neither reads one."""
-        return self.data_files("text/pretrain")
-
-    def text_files(self) -> list[str]:
-        """Return the held-out texts."""
-        return [path for path in self.data_files("text/") if path not in self.corpus_files()]
-
-    def world_files(self) -> list[str]:
-        """Return those of the embedded world's files that the experiment uses."""
-        return [path for path in self.data_files() if path.startswith(f"{self.world}/")]
-
-    def world_folder(self, wildcards: Wildcards) -> str:
-        """Return where the embedded world's job writes; it knows which files of which names."""
-        return self.world
+    # what needs a network
 
     def fetched_files(self) -> list[str]:
         """Return what only a machine with a network can make."""
-        online = [name for name, source in self._sets().items() if any(_is_online(part) for part in parts(source))]
-        sets = [f"{self.data}/{name}.jsonl" for name in online]
-        return [*sets, *(self.base.format(model=model) for model in self.models_from("hub")), *self.harness_file()]
+        models = [self.base.format(model=model) for model in self.models_from("hub")]
+        return [*self.data.fetched_files(), *models, *self.data.harness_file()]
 
     def online(self, wildcards: Wildcards, output: Any) -> str:
         """Return what a job that fetches begins with. Derived from its output, so Snakemake keeps no record of it."""
         return ONLINE
-
-    def harness_tasks(self) -> list[str]:
-        """Return lm-eval's own tasks that any model is scored on."""
-        return sorted({task for model in self.experiment.models for task in self.experiment.evaluation_of(model).harness_tasks})
-
-    def harness_file(self) -> list[str]:
-        """Return the note that lm-eval's own tasks are in the cache; none where there are no such tasks."""
-        return [f"{self.data}/harness.json"] if self.harness_tasks() else []
-
-    def set_files(self, kind: str) -> Callable[[Wildcards], list[str]]:
-        """Return the input function of a set's job: the local files it is prepared from."""
-
-        def files(wildcards: Wildcards) -> list[str]:
-            paths = [getattr(part, "path", None) for part in parts(self._set(kind, wildcards))]
-            return [file for path in paths if path for file in existing(Path(self.experiment.path(path)))]
-
-        return files
-
-    def set_source(self, kind: str) -> Callable[[Wildcards], str]:
-        """Return the parameter function of a set's job: its source block, the path as seen from the working folder."""
-
-        def argument(wildcards: Wildcards) -> str:
-            return as_json(self._rooted(self._set(kind, wildcards).model_dump(mode="json", exclude_none=True)))
-
-        return argument
-
-    def _rooted(self, block: dict[str, Any]) -> dict[str, Any]:
-        """Return a source block with its paths, and those of the blocks inside it, as seen from the working folder."""
-        inner = {key: self._rooted(value) if isinstance(value, dict) else value for key, value in block.items()}
-        return inner | ({"path": self.experiment.path(block["path"])} if isinstance(block.get("path"), str) else {})
-
-    def _set(self, kind: str, wildcards: Wildcards) -> Source:
-        return self._sets()[f"{kind}/{wildcards.name}" if kind != "instruct" else kind]
 
     # base models
 
@@ -269,7 +159,7 @@ class Plan:
 
     def mask_data(self, wildcards: Wildcards) -> list[str]:
         """Return the instruction set where a mask is measured on it, as it is when tuning."""
-        return [self.instruct_file()] if wildcards.mask in MEASURED_MASKS else []
+        return [self.data.instruct_file()] if wildcards.mask in MEASURED_MASKS else []
 
     def mask_data_option(self, wildcards: Wildcards, input: Any) -> str:
         """Return the option that names it; derived as the teacher's."""
