@@ -174,4 +174,4 @@ def test_a_job_with_two_gpus_is_one_job_of_two_processes(cluster: Cluster, base:
     status, said = workflow.run("evaluation")
     assert status == 0, said
     assert json.loads((workflow.folder / CELL / "adapter/tuning.json").read_text())["processes"] == 2
-    assert (workflow.folder / CELL / "cell.json").exists(), "evaluation waits for nobody"
+    assert (workflow.folder / RESULTS / "evaluation/tiny/pat/0.5/seed0/cell.json").exists(), "evaluation waits for nobody"
