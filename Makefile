@@ -32,7 +32,7 @@ restore: experiment-file $(VENV)/.versioning  ## fetch an experiment's results b
 
 reference: run  ## run an experiment and keep it under results/reference: make reference CONFIG=… MACHINE="what it ran on"
 	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG)); python workflow/scripts/reference.py --results results/$$name \
-	  --out results/reference/$$name --machine "$(MACHINE)" --experiment $(CONFIG) $(if $(SHOW),--show "$(SHOW)")
+	  --out results/reference/$$name --machine "$(MACHINE)" --experiment $(CONFIG) $(if $(filter undefined,$(origin SHOW)),,--show "$(SHOW)")
 
 test: $(VENV)/.dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
 	@python -m pytest

@@ -53,7 +53,7 @@ def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
     write_text(results / "tables" / "perplexity.md", "| perplexity |")
     update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "none.md"])
     shown = (tmp_path / "README.md").read_text()
-    assert "| perplexity |" in shown and "| 1 |" not in shown
+    assert "| perplexity |" in shown and "| 1 |" not in shown and '.yaml SHOW="perplexity.md none.md"`' in shown
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 

@@ -86,17 +86,18 @@ def readme_block(reference: Path) -> str:
     """Return what README.md shows of a reference: where and by what it was made, then its tables."""
     origin = read_json(reference / "origin.json")
     commits = ", ".join(f"`{commit[:10]}`" for commit in origin["git_commits"])
-    shown = [
-        (reference / "tables" / name).read_text(encoding="utf-8").strip()
-        for name in origin.get("shown", SHOWN_TABLES)
-        if (reference / "tables" / name).is_file()
-    ]
+    names = origin.get("shown", SHOWN_TABLES)
+    shown = [(reference / "tables" / name).read_text(encoding="utf-8").strip() for name in names if (reference / "tables" / name).is_file()]
     made_by = (
         f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
         f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
-        f"Made anew by `make reference CONFIG={origin['experiment']}`."
+        f"Made anew by `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
     )
     return "\n\n".join([made_by, *shown])
+
+
+def _show_option(names: Sequence[str]) -> str:
+    return "" if tuple(names) == SHOWN_TABLES else f' SHOW="{" ".join(names)}"'
 
 
 def _shown_path(reference: Path) -> str:
