@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from pat import cli, harness
 from pat.artefacts import read_json
 from pat.batched_lm import BatchedLM
-from pat.benchmark.evaluation import OUT_OF_MEMORY, agreement, benchmark_evaluation, summary
+from pat.benchmark.evaluation import agreement, benchmark_evaluation, summary
+from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.random_items import TASK_LENGTHS, capital_tokenizer, random_tasks, word
 from pat.benchmark.settings import EvaluationBenchmark, ModelShape
 from pat.errors import UserError

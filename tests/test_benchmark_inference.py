@@ -13,7 +13,8 @@ from test_cli import run
 
 from pat.benchmark import inference
 from pat.benchmark.candidates import parameter_count, random_model, stock_config
-from pat.benchmark.inference import OUT_OF_MEMORY, benchmark_inference, summary, weight_bytes
+from pat.benchmark.inference import benchmark_inference, summary, weight_bytes
+from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, shape_of, widths_of
 from pat.benchmark.spread import speedup, spread
 from pat.errors import UserError

@@ -49,7 +49,11 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
     schedule = {"compiled": True, "compacted": True, "step_s": 0.12, "peak_bytes": 2**31, "of_lora": {"eager": 0.6, "compiled": 1.2},
                 "peak_of_lora": {"compiled": 1.0}}  # fmt: skip
     write_json(tmp_path / "mine/benchmark/tiny-tuning.json", {**own, "kind": "tuning", "phases": phases, "schedules": [schedule]})
-    models = [{"name": "unpruned", "weight_bytes": 400}, {"name": "width 3", "weight_bytes": 300}]
+    sizes = {"unpruned": (4, 400), "width 3": (3, 300)}
+    models = [
+        {"name": name, "hidden_size": width, "parameters": size, "ratio_effective": 0.0, "share_removed": 0.0, "weight_bytes": size}
+        for name, (width, size) in sizes.items()
+    ]
     speedups = [{"model": "width 3", "batch_size": 32, "first_token": spread(1.25), "decode": spread(1.0)}]
     inference = {**own, "kind": "inference", "compiled": True, "context": 128, "models": models, "speedups": speedups}
     write_json(tmp_path / "mine/benchmark/tiny-inference.json", inference)

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from pat.benchmark import tuning
+from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning import arms_of, benchmark_tuning
-from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, OUT_OF_MEMORY, Phase, phase_record, schedule_records, summary
+from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.settings import PatSettings, load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=32, layers=2, heads=4, intermediate_size=48)

@@ -35,7 +35,6 @@ from pat.settings import EvaluationSettings
 SCHEMA = 1
 STOCK, OURS = "lm-eval hf", "pat"
 SCORINGS = (harness.GENERATED, harness.LIKELIHOOD)
-OUT_OF_MEMORY = "out of memory"
 
 
 class StockLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
@@ -109,7 +108,7 @@ class Arm:
         """Return the JSON's entry, with how much of it agrees with the stock model's answers."""
         entry = {"name": self.name, "scoring": self.scoring, "batch_size": int(self.lm.batch_size)}
         if not self.fits:
-            return entry | {"status": OUT_OF_MEMORY}
+            return entry | {"status": machine.OUT_OF_MEMORY}
         entry |= {
             "status": "measured",
             "seconds": spread(self.seconds),
@@ -172,9 +171,7 @@ def benchmark_evaluation(
         "dtype": settings.precision,
         "softmax_dtype": "fp32",
         "attention": settings.attention,
-        "memory_measure": machine.memory_measure(device),
-        "machine": machine.description(device),
-        "clocks": {"before": clocks_before, "after": machine.clocks(device)},
+        **machine.measured_on(device, clocks_before),
         "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
     }
     artefacts.write_json(out, record)
@@ -226,8 +223,8 @@ def summary(record: dict[str, Any]) -> list[str]:
     lines = []
     for entry in record["measurements"]:
         label = f"{entry['scoring']}, {entry['name']}, batch {entry['batch_size']}"
-        if entry["status"] == OUT_OF_MEMORY:
-            lines.append(f"{label}: {OUT_OF_MEMORY}")
+        if entry["status"] == machine.OUT_OF_MEMORY:
+            lines.append(f"{label}: {machine.OUT_OF_MEMORY}")
             continue
         line = f"{label}: {entry['items_per_s']['median']:.1f} items a second, peak {entry['peak_bytes'] / 2**30:.2f} GiB"
         if "speedup" in entry:

@@ -26,7 +26,6 @@ from pat.progress import Progress, say
 from pat.provenance import provenance
 
 SCHEMA = 1
-OUT_OF_MEMORY = "out of memory"
 
 
 class Generation:
@@ -124,7 +123,7 @@ class Measurement:
         """Return the JSON's entry; times in seconds, rates over the whole batch."""
         entry: dict[str, object] = {"model": self.name, "against": self.against, "batch_size": self.batch_size}
         if not self.fits:
-            return entry | {"status": OUT_OF_MEMORY}
+            return entry | {"status": machine.OUT_OF_MEMORY}
         rates = [self.batch_size * self.settings.new_tokens / time_s for time_s in self.decode_s]
         return entry | {
             "status": "measured",
@@ -166,7 +165,7 @@ class Comparison:
             if not lacks_memory(error):
                 raise
         machine.release(self.device)
-        held = {"status": OUT_OF_MEMORY} if model is None else {"status": "measured", "weight_bytes": weight_bytes(model)}
+        held = {"status": machine.OUT_OF_MEMORY} if model is None else {"status": "measured", "weight_bytes": weight_bytes(model)}
         self.models.append(candidate.record(self.unpruned) | held)
         return model
 
@@ -231,9 +230,7 @@ def benchmark_inference(
         "dtype": settings.precision,
         "attention": settings.attention,
         "compiled": settings.compile,
-        "memory_measure": machine.memory_measure(device),
-        "machine": machine.description(device),
-        "clocks": {"before": clocks_before, "after": machine.clocks(device)},
+        **machine.measured_on(device, clocks_before),
         "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
     }
     artefacts.write_json(out, record)
@@ -258,7 +255,7 @@ def summary(record: dict[str, Any]) -> list[str]:
         name = f"{entry['model']}, batch {entry['batch_size']}"
         speed = found.get((entry["model"], entry["batch_size"]))
         if speed is None:
-            lines.append(f"{name}: no comparison, {OUT_OF_MEMORY}")
+            lines.append(f"{name}: no comparison, {machine.OUT_OF_MEMORY}")
             continue
         first, decode = speed["first_token"]["median"], speed["decode"]["median"]
         lines.append(f"{name}: first token {1e3 * entry['first_token_s']['median']:.1f} ms, {first:.2f} x; decoding {decode:.2f} x")

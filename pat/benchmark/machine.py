@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+OUT_OF_MEMORY = "out of memory"
+"""What a record says of a model that did not fit."""
 CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
 SDPA_KERNELS = ("cudnn", "flash", "mem_efficient", "math")
 PROCESS = Path("/proc/self")
@@ -59,6 +61,15 @@ def clocks(device: str) -> dict[str, float] | None:
         return dict(zip(CLOCKS, map(float, answer.split(",")), strict=True))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
+
+
+def measured_on(device: str, clocks_before: dict[str, float] | None) -> dict[str, object]:
+    """Return the entries by which a record says where its figures were had; to be asked for when the measuring is over."""
+    return {
+        "memory_measure": memory_measure(device),
+        "machine": description(device),
+        "clocks": {"before": clocks_before, "after": clocks(device)},
+    }
 
 
 def seconds(action: Callable[[], object], device: str) -> float:

@@ -128,9 +128,7 @@ def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, ou
         "phases": entries,
         "schedules": schedule_records(entries, 0.0 if settings.pat.closing == "at-once" else settings.pat.milestone_fraction),
         "dtype": settings.precision,
-        "memory_measure": machine.memory_measure(device),
-        "machine": machine.description(device),
-        "clocks": {"before": clocks_before, "after": machine.clocks(device)},
+        **machine.measured_on(device, clocks_before),
         "provenance": provenance({"shape": shape.model_dump()} | settings.model_dump(mode="json"), seed, device),
     }
     artefacts.write_json(out, record)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.spread import spread
 
-OUT_OF_MEMORY = "out of memory"
 LORA, MASKED, CLOSED, COMPACTED = "lora", "pat, before the milestone", "pat, after the milestone", "pat, after the milestone, compacted"
 
 

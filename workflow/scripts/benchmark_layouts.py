@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from benchmarks import Spread
+from benchmarks import Model, Part, Speedup, Spread
 from layouts import HOLE, Layout
 from pat.artefacts import read_json
 from pat.errors import UserError
@@ -17,21 +17,17 @@ GIB = 2**30
 RecordT = TypeVar("RecordT", bound="Record")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class _Machine(_Part):
+class _Machine(Part):
     name: str
     cores: int
 
 
-class _Provenance(_Part):
+class _Provenance(Part):
     git_commit: str
     versions: dict[str, str]
 
 
-class Record(_Part):
+class Record(Part):
     """What every benchmark says of itself; `file` is the record's name, which begins with the shape's."""
 
     file: str
@@ -60,14 +56,14 @@ class FolderJob(Record):
         return self.file.removesuffix(f"-{self.pruner or self.kind}")
 
 
-class _Phase(_Part):
+class _Phase(Part):
     name: str
     compiled: bool
     step_s: Spread | None = None
     peak_bytes: int | None = None
 
 
-class _Schedule(_Part):
+class _Schedule(Part):
     compiled: bool
     compacted: bool
     step_s: float
@@ -84,26 +80,14 @@ class Tuning(Record):
     schedules: list[_Schedule]
 
 
-class _Speedup(_Part):
-    model: str
-    batch_size: int
-    first_token: Spread
-    decode: Spread
-
-
-class _Model(_Part):
-    name: str
-    weight_bytes: int | None = None
-
-
 class Inference(Record):
     """A record of `pat benchmark inference`."""
 
     kind: Literal["inference"]
     compiled: bool
     context: int
-    models: list[_Model]
-    speedups: list[_Speedup]
+    models: list[Model]
+    speedups: list[Speedup]
 
 
 KINDS: Mapping[str, type[Record]] = {"prune": FolderJob, "merge": FolderJob, "tuning": Tuning, "inference": Inference}

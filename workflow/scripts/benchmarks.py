@@ -11,11 +11,13 @@ from pat.artefacts import read_json
 from pat.errors import UserError
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a record; fields that no table or figure reads are stepped over."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class Spread(_Part):
+class Spread(Part):
     """A median and the smallest and largest of its samples."""
 
     median: float
@@ -23,7 +25,7 @@ class Spread(_Part):
     high: float
 
 
-class Model(_Part):
+class Model(Part):
     """One measured model; no bytes where it did not fit."""
 
     name: str
@@ -34,7 +36,7 @@ class Model(_Part):
     weight_bytes: int | None = None
 
 
-class Speedup(_Part):
+class Speedup(Part):
     """How many times faster than the unpruned model, at one batch size."""
 
     model: str
@@ -43,7 +45,7 @@ class Speedup(_Part):
     decode: Spread
 
 
-class Measurement(_Part):
+class Measurement(Part):
     """Whether one model fitted at one batch size, beside `against`."""
 
     model: str
@@ -52,7 +54,7 @@ class Measurement(_Part):
     status: str
 
 
-class Inference(_Part):
+class Inference(Part):
     """One run; `name` is the file's, which the workflow gives the shape's."""
 
     name: str

@@ -23,14 +23,16 @@ from pat.artefacts import read_record, sha256, write_json
 from pat.benchmark.machine import description
 from pat.device import resolve_device
 from pat.errors import UserError
+from pat.lora import ADAPTER_WEIGHTS_NAME
 from pat.progress import Progress
 from pat.provenance import provenance
+from pat.sparsifier import HSM_WEIGHTS_NAME
 from pat.tensors import read_tensors
 from script_errors import run_reporting_errors
 
 SCHEMA = 1
 STEPS = ("tune", "merge", "evaluate")
-ADAPTER_FILES = ("adapter_model.safetensors", "hsm.safetensors")
+ADAPTER_FILES = (ADAPTER_WEIGHTS_NAME, HSM_WEIGHTS_NAME)
 
 
 @dataclass(frozen=True)
