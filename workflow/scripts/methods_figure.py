@@ -14,15 +14,13 @@ from matplotlib.figure import Figure
 from accuracy_tables import percent
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import BLACK, BLUE, GREY, VERMILION, below, figure, save
+from figure_style import GREY, VERMILION, below, figure, save
 from grid import Grid, headline_grid
 from layouts import csv_text
+from method_lines import LINE_IN, draw_points, name_lines, names_in_order
 from pat.artefacts import write_text
 from published import Printed
 from script_errors import run_reporting_errors
-
-LINE_IN = 0.2
-"""Height of a method's line in inches."""
 
 
 def points(grid: Grid, printed: Printed) -> pd.DataFrame:
@@ -54,15 +52,13 @@ def _point(grid: Grid, printed: Printed, model: str, panel: float, row: Row) -> 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     """Fill `drawing` with a line of panels a model and a column a ratio; a line across marks what was not pruned."""
     models, ratios = sorted(data["model"].unique()), sorted(data["panel"].unique())
-    order = list(dict.fromkeys(data.sort_values("ratio", kind="stable")["method"]))
-    names = {method: str(name) for method, name in zip(data["method"], data["name"], strict=True)}
+    names = names_in_order(data)
     panels = drawing.subplots(len(models), len(ratios), sharex=True, sharey=True, squeeze=False)
     for line, model in zip(panels, models, strict=True):
         for axes, ratio in zip(line, ratios, strict=True):
-            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], order, names)
+            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], names)
             axes.set_title(f"{model}, {percent(ratio)} removed")
-        line[0].set_yticks(range(len(order)), [names[method] for method in order])
-    panels[0, 0].set_ylim(len(order) - 0.5, -0.5)
+        name_lines(line[0], names)
     panels[0, 0].set_xlim(left=0)  # a bar over few seeds can reach below
     for axes in panels[-1]:
         axes.set_xlabel("mean accuracy (%)")
@@ -70,18 +66,11 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
-def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str], names: Mapping[str, str]) -> None:
+def _panel(axes: Axes, data: pd.DataFrame, names: Mapping[str, str]) -> None:
+    order = list(names)
     for method, whole in data.loc[data["ratio"] == 0, ["method", "accuracy"]].head(1).itertuples(index=False):
         axes.axvline(100 * whole, color=GREY, linewidth=0.8, label=f"{names[method]}, nothing removed")
-    for label, mine, color, marker in (
-        ("PAT", data[data["mode"] == "PAT"], BLUE, "o"),
-        ("other methods", data[data["mode"] != "PAT"], BLACK, "s"),
-    ):
-        places = [order.index(method) for method in mine["method"]]
-        errors = 100 * mine["ci95"].astype(float).fillna(0.0)
-        axes.errorbar(
-            100 * mine["accuracy"], places, xerr=errors, fmt=marker, color=color, markersize=4.5, capsize=2.5, elinewidth=1, label=label
-        )
+    draw_points(axes, data, order, "accuracy", 100)
     known = data[data["paper"].notna()]
     if not known.empty:
         places = [order.index(method) for method in known["method"]]

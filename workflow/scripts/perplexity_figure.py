@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import typer
@@ -18,15 +18,14 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from accuracy_tables import percent
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import models_of, read_cells, rows_of
-from figure_style import BLACK, BLUE, GREY, below, figure, save
+from figure_style import GREY, below, figure, save
 from grid import Grid, texts_of
 from layouts import csv_text
+from method_lines import LINE_IN, draw_points, name_lines, names_in_order
 from pat.artefacts import write_text
 from pat.errors import UserError
 from script_errors import run_reporting_errors
 
-LINE_IN = 0.2
-"""Height of a method's line in inches."""
 FARTHEST = 4.0
 """A panel ends at so many times its best pruned model's perplexity; what lies beyond is an arrow at its edge with its number."""
 MARGIN = 0.93
@@ -55,16 +54,14 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     """Fill `drawing` with a line of panels a model and text; a line across marks what was not pruned."""
     lines = sorted(set(zip(data["model"], data["text"], strict=True)))
     ratios = sorted(data["panel"].unique())
-    order = list(dict.fromkeys(data.sort_values("ratio", kind="stable")["method"]))
-    names = {method: str(name) for method, name in zip(data["method"], data["name"], strict=True)}
+    names = names_in_order(data)
     panels = drawing.subplots(len(lines), len(ratios), sharey=True, squeeze=False)
     for line, (model, text) in zip(panels, lines, strict=True):
         for axes, ratio in zip(line, ratios, strict=True):
-            _panel(axes, data[(data["model"] == model) & (data["text"] == text) & (data["panel"] == ratio)], order)
+            _panel(axes, data[(data["model"] == model) & (data["text"] == text) & (data["panel"] == ratio)], list(names))
             axes.set_title(f"{text}, {percent(ratio)} removed")
         line[0].set_ylabel(model)
-        line[0].set_yticks(range(len(order)), [names[method] for method in order])
-    panels[0, 0].set_ylim(len(order) - 0.5, -0.5)
+        name_lines(line[0], names)
     for axes in panels[-1]:
         axes.set_xlabel("perplexity a token, lower is better")
     below(drawing, panels.flat)
@@ -78,14 +75,7 @@ def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str]) -> None:
     shown = pruned if not pruned.empty else data
     edge = FARTHEST * float(shown["perplexity"].min())
     near = data[data["perplexity"] <= edge]
-    for label, mine, color, marker in (
-        ("PAT", near[near["mode"] == "PAT"], BLUE, "o"),
-        ("other methods", near[near["mode"] != "PAT"], BLACK, "s"),
-    ):
-        places = [order.index(method) for method in mine["method"]]
-        errors = mine["ci95"].astype(float).fillna(0.0)
-        style: dict[str, Any] = {"color": color, "markersize": 4.5, "capsize": 2.5, "elinewidth": 1, "label": label}
-        axes.errorbar(mine["perplexity"], places, xerr=errors, fmt=marker, **style)
+    draw_points(axes, near, order, "perplexity")
     for method, value in data.loc[data["perplexity"] > edge, ["method", "perplexity"]].itertuples(index=False):
         at = (0.98, order.index(method))
         axes.annotate(f"{value:.4g} →", at, xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=7)
