@@ -108,13 +108,25 @@ def test_checkpoint_folders_are_measured_as_they_are(tmp_path: Path) -> None:
     assert [it["name"] for it in record["models"]] == [str(folder) for folder in folders]
 
 
-def test_a_generated_token_is_the_models_own_choice() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_last_generated_token_is_the_models_own_choice_in_every_round(compiled: bool) -> None:
     model = random_model(stock_config(SHAPE), "cpu", torch.float32, 0)
-    generation = inference.Generation(model, 2, QUICK, "cpu", 0)
-    first, cache = generation._next(generation.prompt_BT, None)
-    second, _ = generation._next(first, cache)
-    expected = model.generate(generation.prompt_BT, max_new_tokens=2, do_sample=False, eos_token_id=None, pad_token_id=0)  # type: ignore[operator]
-    assert torch.equal(torch.cat([first, second], dim=1), expected[:, -2:])
+    settings = QUICK.model_copy(update={"compile": compiled})
+    with torch.compiler.set_stance("force_eager"):  # the static cache is what differs here
+        generation = inference.Generation(model, 2, settings, "cpu", 0)
+        expected = model.generate(  # type: ignore[operator]
+            generation.prompt_BT, max_new_tokens=1 + settings.new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+        for _round in range(2):
+            generation.run()
+            assert torch.equal(generation.latest_B1, expected[:, -1:])
+
+
+def test_the_first_token_can_be_timed_alone(tmp_path: Path) -> None:
+    record = benchmark_inference(SHAPE, [], QUICK.model_copy(update={"new_tokens": 0}), 0, tmp_path / "inference.json")
+    assert all(it["decode_tokens_per_s"] is None for it in record["measurements"])
+    assert all(it["decode"] is None and it["first_token"]["median"] > 0 for it in record["speedups"])
+    assert "decoding" not in "".join(summary(record))
 
 
 @pytest.mark.parametrize(

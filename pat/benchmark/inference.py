@@ -26,12 +26,14 @@ from pat.progress import Progress, say
 from pat.provenance import provenance
 
 SCHEMA = 1
+PASSES_BEFORE_CAPTURE = 3
+Pass = Callable[[], None]
 
 
 class Generation:
     """Greedy generation for one model and batch size: a prompt of random tokens, then one token at a time.
 
-    Compiled, it uses a static cache and CUDA graphs, which is where a small batch stops being bound by kernel launches.
+    Compiled, it uses a static cache, and on a GPU each pass is one CUDA graph: so a small batch stops being bound by kernel launches.
     """
 
     def __init__(self, model: PreTrainedModel, batch_size: int, settings: InferenceBenchmark, device: str, seed: int) -> None:
@@ -41,35 +43,66 @@ class Generation:
         generator = torch.Generator().manual_seed(seed)
         shape = (batch_size, settings.context)
         self.prompt_BT = torch.randint(0, model.config.vocab_size, shape, generator=generator).to(device)
+        self.latest_B1 = torch.zeros_like(self.prompt_BT[:, :1])
         self.forward: Callable[..., Any] = self.model
-        self.cache: StaticCache | None = None
+        self.cache: Any = None
+        self._prefill: Pass = lambda: self._next(self.prompt_BT)
+        self._decode: Pass = lambda: self._next(self.latest_B1)
         if settings.compile:
-            self.forward = torch.compile(self.model, mode="reduce-overhead", dynamic=False)
-            self.cache = StaticCache(model.config, max_cache_len=settings.context + settings.new_tokens)
-            heads = model.config.num_key_value_heads
-            self.cache.early_initialization(batch_size, heads, head_size(model.config), model.dtype, torch.device(device))
+            self._compile(batch_size)
 
     @torch.no_grad()
     def run(self) -> tuple[float, float]:
         """Return the seconds to the first token, and those of the `new_tokens` after it."""
-        if self.cache is not None:
-            self.cache.reset()
-        state: dict[str, Any] = {"cache": self.cache, "tokens": self.prompt_BT}
+        self._begin()
+        return machine.seconds(self._prefill, self.device), machine.seconds(self._decode_all, self.device)
 
-        def step() -> None:
-            state["tokens"], state["cache"] = self._next(state["tokens"], state["cache"])
-
-        def decode() -> None:
-            for _ in range(self.settings.new_tokens):
-                step()
-
-        return machine.seconds(step, self.device), machine.seconds(decode, self.device)
-
-    def _next(self, tokens_BT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    def _begin(self) -> None:
         if self.settings.compile:
-            torch.compiler.cudagraph_mark_step_begin()
-        outputs = self.forward(input_ids=tokens_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return outputs.logits[:, -1:].argmax(dim=-1), outputs.past_key_values
+            self.cache.reset()
+        else:
+            self.cache = None
+
+    def _decode_all(self) -> None:
+        for _ in range(self.settings.new_tokens):
+            self._decode()
+
+    def _next(self, tokens_BT: Tensor) -> None:
+        outputs = self.forward(input_ids=tokens_BT, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.cache = outputs.past_key_values
+        self.latest_B1.copy_(outputs.logits[:, -1:].argmax(dim=-1))
+
+    @torch.no_grad()
+    def _compile(self, batch_size: int) -> None:
+        config = self.model.config
+        self.cache = StaticCache(config, max_cache_len=self.settings.context + self.settings.new_tokens)
+        device = torch.device(self.device)
+        self.cache.early_initialization(batch_size, config.num_key_value_heads, head_size(config), self.model.dtype, device)
+        self.forward = torch.compile(self.model, dynamic=False)
+        if self.device == "cuda":
+            self._capture()
+
+    def _capture(self) -> None:
+        """Make each pass one CUDA graph; before that it has to have run on a stream other than the default one."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(PASSES_BEFORE_CAPTURE):
+                self._begin()
+                self._prefill()
+                self._decode_all()
+        torch.cuda.current_stream().wait_stream(side)
+        self._prefill = _as_graph(self._prefill)
+        if self.settings.new_tokens:
+            self._decode = _as_graph(self._decode)
+
+
+def _as_graph(run: Pass) -> Pass:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    replay: Pass = graph.replay
+    return replay
 
 
 class Measurement:
@@ -124,11 +157,11 @@ class Measurement:
         entry: dict[str, object] = {"model": self.name, "against": self.against, "batch_size": self.batch_size}
         if not self.fits:
             return entry | {"status": machine.OUT_OF_MEMORY}
-        rates = [self.batch_size * self.settings.new_tokens / time_s for time_s in self.decode_s]
+        tokens = self.batch_size * self.settings.new_tokens
         return entry | {
             "status": "measured",
             "first_token_s": spread(self.first_token_s),
-            "decode_tokens_per_s": spread(rates),
+            "decode_tokens_per_s": spread([tokens / time_s for time_s in self.decode_s]) if tokens else None,
             "peak_bytes": self.peak_bytes,
         }
 
@@ -191,7 +224,7 @@ class Comparison:
                     "model": candidate.name,
                     "batch_size": batch_size,
                     "first_token": speedup(slow.first_token_s, fast.first_token_s),
-                    "decode": speedup(slow.decode_s, fast.decode_s),
+                    "decode": speedup(slow.decode_s, fast.decode_s) if self.settings.new_tokens else None,
                 }
             )
 
@@ -257,6 +290,6 @@ def summary(record: dict[str, Any]) -> list[str]:
         if speed is None:
             lines.append(f"{name}: no comparison, {machine.OUT_OF_MEMORY}")
             continue
-        first, decode = speed["first_token"]["median"], speed["decode"]["median"]
-        lines.append(f"{name}: first token {1e3 * entry['first_token_s']['median']:.1f} ms, {first:.2f} x; decoding {decode:.2f} x")
+        line = f"{name}: first token {1e3 * entry['first_token_s']['median']:.1f} ms, {speed['first_token']['median']:.2f} x"
+        lines.append(line + (f"; decoding {speed['decode']['median']:.2f} x" if speed["decode"] else ""))
     return lines

@@ -68,7 +68,7 @@ class InferenceBenchmark(Settings):
     align: Align = "auto"
     batch_sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (1, 32, 128)
     context: Count = 128
-    new_tokens: Count = 16
+    new_tokens: CountOrZero = Field(default=16, description="0: the first token alone is timed")
     repeats: Count = 5
     warmup: Count = 3
     precision: Precision = "bf16"
@@ -97,6 +97,7 @@ class TuningBenchmark(Settings):
     precision: Precision = "bf16"
     gradient_checkpointing: bool = False
     compile: Literal["both"] | bool = False
+    cuda_graphs: bool = Field(default=False, description="of the compiled layers")
     uncompacted: bool = Field(default=True, description="PAT after the milestone is measured without compaction too")
     device: Device = "auto"
     threads: Count = 1

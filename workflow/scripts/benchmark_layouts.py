@@ -196,5 +196,7 @@ def _speedup_lines(record: Inference) -> Iterable[list[str]]:
         ]  # fmt: skip
 
 
-def _with_range(value: Spread) -> str:
+def _with_range(value: Spread | None) -> str:
+    if value is None:
+        return HOLE
     return f"{value.median:.2f} ({value.low:.2f} to {value.high:.2f})"

@@ -37,12 +37,12 @@ class Model(Part):
 
 
 class Speedup(Part):
-    """How many times faster than the unpruned model, at one batch size."""
+    """How many times faster than the unpruned model, at one batch size; no `decode` where the first token alone was timed."""
 
     model: str
     batch_size: int
     first_token: Spread
-    decode: Spread
+    decode: Spread | None
 
 
 class Measurement(Part):
