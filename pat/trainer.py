@@ -58,7 +58,8 @@ class PatTrainer(Trainer):
         self.model.plan(self.state.max_steps)
         args = self.args
         groups = parameter_groups(self.model, args.learning_rate, args.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
+        fused = True if args.optim == "adamw_torch_fused" else None  # None: as torch sees fit
+        self.optimizer = torch.optim.AdamW(groups, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon, fused=fused)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:

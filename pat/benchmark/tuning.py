@@ -128,6 +128,7 @@ def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, ou
         "phases": entries,
         "schedules": schedule_records(entries, 0.0 if settings.pat.closing == "at-once" else settings.pat.milestone_fraction),
         "dtype": settings.precision,
+        "cuda_graphs": settings.cuda_graphs,
         **machine.measured_on(device, clocks_before),
         "provenance": provenance({"shape": shape.model_dump()} | settings.model_dump(mode="json"), seed, device),
     }
@@ -172,7 +173,7 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
     job = job_of(settings, total, milestone_step=length, prunes=prunes)
     model = adapted(stock, "pat" if prunes else "lora", settings.ratio if prunes else 0.0, seed, job)
     if arm[0].compiled:
-        compile_layers(model)
+        compile_layers(model, cuda_graphs=settings.cuda_graphs)
     for phase in arm:
         phase.trainable_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     with tempfile.TemporaryDirectory() as run_dir:
