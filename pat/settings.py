@@ -114,7 +114,6 @@ class TuningSettings(Settings):
     gradient_checkpointing: bool = False
     compact: Literal["auto"] | bool = Field(default="auto", exclude_if=_is("auto"), description="auto: on a GPU, where the method can")
     compile: bool = Field(default=False, exclude_if=_is(False), description="the decoder layers")
-    cuda_graphs: bool = Field(default=False, exclude_if=_is(False), description="of the compiled layers, one launch each")
     shard: bool = Field(default=False, exclude_if=_is(False), description="the frozen base over the processes")
     checkpoint_steps: Count = 100
     log_steps: Count = 10
@@ -136,17 +135,6 @@ class TuningSettings(Settings):
         if "search" in info.data and (rate is None) == (info.data["search"] is None):
             raise ValueError("give exactly one of learning_rate and search")
         return rate
-
-    @field_validator("cuda_graphs")
-    @classmethod
-    def _graphs_of_compiled_layers(cls, graphs: bool, info: ValidationInfo) -> bool:
-        if graphs and not info.data.get("compile"):
-            raise ValueError("needs compile: true, whose layers it launches")
-        if graphs and info.data.get("gradient_checkpointing"):
-            raise ValueError("must be false with gradient_checkpointing: true, which runs layers twice")
-        if graphs and info.data.get("micro_batch_size") not in (None, info.data.get("batch_size")):
-            raise ValueError("must be false with a micro_batch_size: a graph's gradients do not outlive its next launch")
-        return graphs
 
     @field_validator("shard")
     @classmethod

@@ -100,7 +100,7 @@ def train(
     sharded = shards(job.tuning)
     compacted = compacts(job.tuning.compact, model, device, sharded=sharded)
     if job.tuning.compile:
-        compile_layers(model, cuda_graphs=job.tuning.cuda_graphs)
+        compile_layers(model)
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer, sharded=sharded) if teacher and settings else None
     trainer = PatTrainer(
@@ -223,14 +223,11 @@ def compacts(choice: Literal["auto"] | bool, model: PeftModel, device: str, *, s
     return reason is None
 
 
-def compile_layers(model: PeftModel, *, cuda_graphs: bool = False) -> None:
-    """Compile each decoder layer in place: one graph serves all of them. It is built anew once, when the mask closes.
-
-    With `cuda_graphs` a GPU gets a layer's kernels as one launch.
-    """
+def compile_layers(model: PeftModel) -> None:
+    """Compile each decoder layer in place: one graph serves all of them. It is built anew once, when the mask closes."""
     stock: Any = model.get_base_model()
     for layer in stock.get_submodule(family_of(stock.config).layers):
-        layer.compile(mode="reduce-overhead" if cuda_graphs else None)
+        layer.compile()
 
 
 def pat_config(job: TuneJob, ratio: float, seed: int, *, use_dora: bool) -> PatConfig:
@@ -278,7 +275,10 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
         seed=seed,
         data_seed=seed,
         use_cpu=device == "cpu",
+        # A GPU is given the next step while it works on this one: nothing in the loop waits for it between two log entries.
         dataloader_pin_memory=device == "cuda",
+        accelerator_config={"non_blocking": device == "cuda"},
+        logging_nan_inf_filter=False,
         ddp_find_unused_parameters=True,  # the proxy gets no gradient from the milestone on
         optim="adamw_torch_fused" if device == "cuda" else "adamw_torch",
         report_to="none",

@@ -10,14 +10,19 @@ from conftest import ROOT
 
 from benchmark_table import write
 from pat.artefacts import write_json, write_text
+from pat.benchmark.settings import KNOWN_SHAPES
 from pat.errors import UserError
 
 REFERENCES = sorted({path.parent.parent for path in (ROOT / "results" / "reference").glob("*/benchmark/*.json")})
 RECORD: dict[str, Any] = {
     "kind": "prune", "pruner": "slicegpt", "wall_s": 61.4, "copy_bytes": 100, "peak_host_of_copy": 1.714, "peak_gpu_bytes": 3 * 2**29,
-    "share_removed": 0.2517, "machine": {"name": "a GPU", "cores": 4},
-    "provenance": {"git_commit": "0123456789abcdef", "versions": {"torch": "2.13.0"}},
+    "share_removed": 0.2517, "shape": {"hidden_size": 4}, "machine": {"name": "a GPU", "cores": 4},
+    "provenance": {"git_commit": "0123456789abcdef", "versions": {"torch": "2.13.0"}, "settings": {}},
 }  # fmt: skip
+
+
+def spread(median: float) -> dict[str, float]:
+    return {"median": median, "low": median, "high": median + 1}
 
 
 def test_a_record_becomes_a_line(tmp_path: Path) -> None:
@@ -35,10 +40,9 @@ def test_a_record_becomes_a_line(tmp_path: Path) -> None:
 
 def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None:
     """A LoRA of 0.2 s eager and 0.1 s compiled; PAT 0.15 s compiled, 0.12 s over the schedule."""
-    own = {"machine": RECORD["machine"], "provenance": RECORD["provenance"]}
-
-    def spread(median: float) -> dict[str, float]:
-        return {"median": median, "low": median, "high": median + 1}
+    own = {name: RECORD[name] for name in ("shape", "machine", "provenance")}
+    recipe = {"lora_rank": 64, "pat_lora_rank": 20, "pat": {"hio_rank": 200}}
+    tuned = {**own, "provenance": {**own["provenance"], "settings": recipe}}
 
     phases = [
         {"name": "lora", "compiled": False, "step_s": spread(0.2), "peak_bytes": 4 * 2**30},
@@ -48,7 +52,7 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
     ]
     schedule = {"compiled": True, "compacted": True, "step_s": 0.12, "peak_bytes": 2**31, "of_lora": {"eager": 0.6, "compiled": 1.2},
                 "peak_of_lora": {"compiled": 1.0}}  # fmt: skip
-    write_json(tmp_path / "mine/benchmark/tiny-tuning.json", {**own, "kind": "tuning", "phases": phases, "schedules": [schedule]})
+    write_json(tmp_path / "mine/benchmark/tiny-tuning.json", {**tuned, "kind": "tuning", "phases": phases, "schedules": [schedule]})
     sizes = {"unpruned": (4, 400), "width 3": (3, 300)}
     models = [
         {"name": name, "hidden_size": width, "parameters": size, "ratio_effective": 0.0, "share_removed": 0.0, "weight_bytes": size}
@@ -65,6 +69,24 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
     assert "| tiny | compiled | pat, before the milestone | 150.0 | 1.500 | 1.500 | 3.0 | 1.500 |" in lines
     assert "| tiny | compiled | pat, whole schedule, compacted | 120.0 | 1.200 | 1.200 | 2.0 | 1.000 |" in lines
     assert "| tiny | width 3 | 0.750 | compiled | 128 | 32 | 1.25 (1.25 to 2.25) | 1.00 (1.00 to 2.00) |" in lines
+    assert any(line.startswith("A step of tuning, LoRA-64 against PAT with HIO-200 and LoRA-20, random weights.") for line in lines)
+
+
+def test_evaluation_becomes_a_table_and_a_known_shape_has_its_name(tmp_path: Path) -> None:
+    own = {**{name: RECORD[name] for name in ("machine", "provenance")}, "shape": KNOWN_SHAPES["gemma-2b"].model_dump()}
+    ways = [
+        {"name": "lm-eval hf", "scoring": "generated", "batch_size": 1, "items_per_s": spread(2.0), "peak_bytes": 2**30},
+        {"name": "pat", "scoring": "generated", "batch_size": 16, "items_per_s": spread(9.0), "peak_bytes": 2**31,
+         "speedup": spread(4.5), "same_answers": 1.0, "same_texts": 0.995, "largest_log_likelihood_gap": None},
+        {"name": "pat", "scoring": "log-likelihood", "batch_size": 64, "status": "out of memory"},
+    ]  # fmt: skip
+    write_json(tmp_path / "mine/benchmark/mine.json", {**own, "kind": "evaluation", "dtype": "fp32", "measurements": ways})
+    write_text(tmp_path / "doc.md", "<!-- mine:start -->\n<!-- mine:end -->")
+    write(tmp_path / "mine", tmp_path / "doc.md")
+    lines = (tmp_path / "doc.md").read_text().splitlines()
+    assert "| gemma-2b | generated | lm-eval hf | 1 | fp32 | 2.0 | – | – | – | – | 1.0 |" in lines
+    assert "| gemma-2b | generated | pat | 16 | fp32 | 9.0 | 4.50 (4.50 to 5.50) | 100.0% | 99.5% | – | 2.0 |" in lines
+    assert "| gemma-2b | log-likelihood | pat | 64 | fp32 | out of memory | – | – | – | – | – |" in lines
 
 
 @pytest.mark.parametrize(("content", "message"), [({"kind": "repeats"}, "is not a record"), (None, "holds no records")])

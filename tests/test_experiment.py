@@ -163,11 +163,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("models", "tiny", "resources", "tune", "gpu", value=8), "resources.tune.gpu: 8 is not allowed"),
     (changed("tuning", "shard", value=True), "tuning.shard: has no effect on models.tiny, which is tuned on one GPU"),
     (changed("methods", "pat", value={"tuning": {"shard": True, "compile": True}}), "must be false with compile: true"),
-    (changed("methods", "pat", value={"tuning": {"cuda_graphs": True}}), "needs compile: true"),
-    (
-        changed("methods", "pat", value={"tuning": {"compile": True, "cuda_graphs": True, "micro_batch_size": 2}}),
-        "must be false with a micro_batch_size",
-    ),
     (changed("methods", "dora", value={"tuning": {"shard": True}}), "methods.dora: is not possible with tuning.shard on models.tiny"),
     (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
     (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),

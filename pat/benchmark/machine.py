@@ -10,7 +10,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -79,6 +81,30 @@ def seconds(action: Callable[[], object], device: str) -> float:
     action()
     wait_for(device)
     return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment: on the CPU by the clock, on a GPU when it has done what it was given before."""
+
+    event: Any
+    clock_s: float
+
+    def seconds_since(self, earlier: Mark) -> float:
+        """Return the time between two marks; on a GPU both have to be behind it."""
+        if self.event is None:
+            return self.clock_s - earlier.clock_s
+        milliseconds: float = earlier.event.elapsed_time(self.event)
+        return milliseconds / 1e3
+
+
+def mark(device: str) -> Mark:
+    """Return this moment, without waiting for the device."""
+    event = None
+    if device == "cuda":
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+    return Mark(event, time.perf_counter())
 
 
 def wait_for(device: str) -> None:

@@ -97,7 +97,6 @@ class TuningBenchmark(Settings):
     precision: Precision = "bf16"
     gradient_checkpointing: bool = False
     compile: Literal["both"] | bool = False
-    cuda_graphs: bool = Field(default=False, description="of the compiled layers")
     uncompacted: bool = Field(default=True, description="PAT after the milestone is measured without compaction too")
     device: Device = "auto"
     threads: Count = 1

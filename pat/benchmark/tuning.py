@@ -9,8 +9,8 @@ their own and a drift of the machine shows.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,14 +69,15 @@ class CompactAt(TrainerCallback):
 
 
 class StepClock(TrainerCallback):
-    """Times every optimizer step from its first forward pass to the mask's advance, and keeps each phase's peak memory.
+    """Times every optimizer step, from the end of the one before, and keeps each phase's peak memory.
 
-    A phase is `warmup` unmeasured steps and then `steps` measured ones; the milestone lies between two phases.
+    A phase is `warmup` unmeasured steps and then `steps` measured ones; the milestone lies between two phases. The device is waited for
+    at a phase's ends alone: a training does not wait between its steps, and so can launch one while the other is computed.
     """
 
     def __init__(self, phases: Sequence[Phase], warmup: int, steps: int, device: str) -> None:
         self.phases, self.warmup, self.steps, self.device = phases, warmup, steps, device
-        self._started = 0.0
+        self._marks: list[machine.Mark] = []
 
     def _place(self, state: TrainerState) -> tuple[Phase, int]:
         """Return the phase of the step that runs, and how many of its steps are done."""
@@ -87,15 +88,16 @@ class StepClock(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._phase, self._done = self._place(state)
         if self._done == self.warmup:
+            machine.wait_for(self.device)
             machine.reset_peak(self.device)
-        machine.wait_for(self.device)
-        self._started = time.perf_counter()
+            self._marks = [machine.mark(self.device)]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        machine.wait_for(self.device)
         if self._done >= self.warmup:
-            self._phase.step_s.append(time.perf_counter() - self._started)
+            self._marks.append(machine.mark(self.device))
         if self._done == self.warmup + self.steps - 1:
+            machine.wait_for(self.device)
+            self._phase.step_s += [later.seconds_since(earlier) for earlier, later in pairwise(self._marks)]
             self._phase.peak_bytes.append(machine.peak_bytes(self.device))
 
 
@@ -128,7 +130,6 @@ def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, ou
         "phases": entries,
         "schedules": schedule_records(entries, 0.0 if settings.pat.closing == "at-once" else settings.pat.milestone_fraction),
         "dtype": settings.precision,
-        "cuda_graphs": settings.cuda_graphs,
         **machine.measured_on(device, clocks_before),
         "provenance": provenance({"shape": shape.model_dump()} | settings.model_dump(mode="json"), seed, device),
     }
@@ -173,7 +174,7 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
     job = job_of(settings, total, milestone_step=length, prunes=prunes)
     model = adapted(stock, "pat" if prunes else "lora", settings.ratio if prunes else 0.0, seed, job)
     if arm[0].compiled:
-        compile_layers(model, cuda_graphs=settings.cuda_graphs)
+        compile_layers(model)
     for phase in arm:
         phase.trainable_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     with tempfile.TemporaryDirectory() as run_dir:

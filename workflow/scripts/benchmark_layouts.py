@@ -1,20 +1,25 @@
-"""Lays out benchmark records as tables: what pruning and merging take, a step of tuning, and inference. No number is typed by hand."""
+"""Lays out benchmark records as tables: pruning and merging, a step of tuning, inference, evaluation. No number is typed by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError, ValidationInfo
 
-from benchmarks import Model, Part, Speedup, Spread
+from benchmarks import Model, Part, Speedup, Spread, shape_name
 from layouts import HOLE, Layout
 from pat.artefacts import read_json
 from pat.errors import UserError
 
 GIB = 2**30
 RecordT = TypeVar("RecordT", bound="Record")
+
+
+def _name_of(shape: object, info: ValidationInfo) -> str:
+    file: str = info.data["file"]
+    return shape_name(shape, file.rpartition("-")[0])
 
 
 class _Machine(Part):
@@ -25,19 +30,16 @@ class _Machine(Part):
 class _Provenance(Part):
     git_commit: str
     versions: dict[str, str]
+    settings: dict[str, Any]
 
 
 class Record(Part):
-    """What every benchmark says of itself; `file` is the record's name, which begins with the shape's."""
+    """What every benchmark says of itself; `file` is the record's name, which begins with the shape's where that is not a known one."""
 
     file: str
+    shape: Annotated[str, BeforeValidator(_name_of)]
     machine: _Machine
     provenance: _Provenance
-
-    @property
-    def shape(self) -> str:
-        """The shape that was measured."""
-        return self.file.rpartition("-")[0]
 
 
 class FolderJob(Record):
@@ -50,10 +52,6 @@ class FolderJob(Record):
     peak_host_of_copy: float
     peak_gpu_bytes: int | None
     share_removed: float
-
-    @property
-    def shape(self) -> str:
-        return self.file.removesuffix(f"-{self.pruner or self.kind}")
 
 
 class _Phase(Part):
@@ -90,7 +88,31 @@ class Inference(Record):
     speedups: list[Speedup]
 
 
-KINDS: Mapping[str, type[Record]] = {"prune": FolderJob, "merge": FolderJob, "tuning": Tuning, "inference": Inference}
+class _Answers(Part):
+    """One way to ask; `speedup` and the shares are against the first way of the same scoring, which has none."""
+
+    name: str
+    scoring: str
+    batch_size: int
+    items_per_s: Spread | None = None
+    peak_bytes: int | None = None
+    speedup: Spread | None = None
+    same_answers: float | None = None
+    same_texts: float | None = None
+    largest_log_likelihood_gap: float | None = None
+
+
+class Evaluation(Record):
+    """A record of `pat benchmark evaluation`."""
+
+    kind: Literal["evaluation"]
+    dtype: str
+    measurements: list[_Answers]
+
+
+KINDS: Mapping[str, type[Record]] = {
+    "prune": FolderJob, "merge": FolderJob, "tuning": Tuning, "inference": Inference, "evaluation": Evaluation,
+}  # fmt: skip
 
 
 def read_record(path: Path) -> Record:
@@ -106,9 +128,14 @@ def read_record(path: Path) -> Record:
 
 
 def layouts_of(records: Sequence[Record]) -> list[Layout]:
-    """Return a table for each kind of benchmark that there is."""
-    jobs, steps, generations = _of(FolderJob, records), _of(Tuning, records), _of(Inference, records)
-    made = [folder_jobs(jobs) if jobs else None, tuning(steps) if steps else None, inference(generations) if generations else None]
+    """Return a table for each kind of benchmark that there is, and one for each tuning: PAT differs from one to the next."""
+    jobs, generations, answers = _of(FolderJob, records), _of(Inference, records), _of(Evaluation, records)
+    made = [
+        folder_jobs(jobs) if jobs else None,
+        *(tuning(step) for step in _of(Tuning, records)),
+        inference(generations) if generations else None,
+        evaluation(answers) if answers else None,
+    ]
     return [layout for layout in made if layout]
 
 
@@ -140,11 +167,19 @@ def folder_jobs(records: Sequence[FolderJob]) -> Layout:
     return Layout(_caption("Pruning and merging", records), header, rows, text_columns=2)
 
 
-def tuning(records: Sequence[Tuning]) -> Layout:
+def tuning(record: Tuning) -> Layout:
     """Return a line a phase of a schedule, eager and compiled, and one for the mean over the whole schedule."""
     header = ["Shape", "Layers", "What", "Step, ms", "Of LoRA's, same layers", "Of compiled LoRA's", "Peak, GiB", "Of LoRA's, same layers"]
-    rows = [line for record in records for line in (*_phase_lines(record), *_schedule_lines(record))]
-    return Layout(_caption("A step of tuning", records), header, rows, text_columns=3)
+    rows = [*_phase_lines(record), *_schedule_lines(record)]
+    return Layout(_caption(f"A step of tuning, {_compared(record)}", [record]), header, rows, text_columns=3)
+
+
+def _compared(record: Tuning) -> str:
+    settings = record.provenance.settings
+    pat: Mapping[str, Any] = settings["pat"]
+    operators = f"HIO-{pat['hio_rank']} and " if pat["hio_rank"] else ""
+    closing = ", closed from the first step" if pat.get("closing") == "at-once" else ""
+    return f"LoRA-{settings['lora_rank']} against PAT with {operators}LoRA-{settings['pat_lora_rank']}{closing}"
 
 
 def _manner(compiled: bool) -> str:
@@ -194,6 +229,33 @@ def _speedup_lines(record: Inference) -> Iterable[list[str]]:
             record.shape, it.model, _ratio(sizes[it.model] or 0, record.models[0].weight_bytes), _manner(record.compiled),
             str(record.context), str(it.batch_size), _with_range(it.first_token), _with_range(it.decode),
         ]  # fmt: skip
+
+
+def evaluation(records: Sequence[Evaluation]) -> Layout:
+    """Return a line a way to ask: items a second, how many times as fast as one by one, and how much of the answers is the same."""
+    header = [
+        "Shape", "Scoring", "How", "Batch", "dtype", "Items a second", "Times as fast", "Same answers", "Same texts",
+        "Log-likelihoods within", "Peak, GiB",
+    ]  # fmt: skip
+    rows = [line for record in records for line in _answer_lines(record)]
+    return Layout(_caption("Evaluation", records), header, rows, text_columns=3)
+
+
+def _answer_lines(record: Evaluation) -> Iterable[list[str]]:
+    for it in record.measurements:
+        identity = [record.shape, it.scoring, it.name, str(it.batch_size), record.dtype]
+        if it.items_per_s is None or it.peak_bytes is None:
+            yield [*identity, "out of memory", *[HOLE] * 5]
+            continue
+        gap = it.largest_log_likelihood_gap
+        yield [
+            *identity, f"{it.items_per_s.median:.1f}", _with_range(it.speedup), _share(it.same_answers), _share(it.same_texts),
+            HOLE if gap is None else f"{gap:.1g}", f"{it.peak_bytes / GIB:.1f}",
+        ]  # fmt: skip
+
+
+def _share(value: float | None) -> str:
+    return HOLE if value is None else f"{value:.1%}"
 
 
 def _with_range(value: Spread | None) -> str:

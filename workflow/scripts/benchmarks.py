@@ -8,7 +8,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pat.artefacts import read_json
+from pat.benchmark.settings import KNOWN_SHAPES
 from pat.errors import UserError
+
+
+def shape_name(shape: object, otherwise: str) -> str:
+    """Return the name of a known shape by its sizes, as a record holds them; `otherwise` where it is none."""
+    return next((name for name, known in KNOWN_SHAPES.items() if known.model_dump() == shape), otherwise)
 
 
 class Part(BaseModel):
@@ -55,7 +61,7 @@ class Measurement(Part):
 
 
 class Inference(Part):
-    """One run; `name` is the file's, which the workflow gives the shape's."""
+    """One run; `name` is the known shape's, else the file's, which the workflow gives the shape's."""
 
     name: str
     kind: Literal["inference"]
@@ -76,7 +82,7 @@ def read_inference(path: Path) -> Inference:
     if not isinstance(content, dict) or content.get("schema") != 1:
         raise UserError(f"{path}: is not a benchmark's record of schema 1; run the benchmark again")
     try:
-        return Inference.model_validate({**content, "name": path.stem})
+        return Inference.model_validate({**content, "name": shape_name(content.get("shape"), path.stem)})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors())
         raise UserError(f"{path}: is not a record of `pat benchmark inference`: {problems}") from None

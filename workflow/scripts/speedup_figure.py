@@ -33,6 +33,11 @@ def points(benchmarks: Sequence[Inference], printed: PrintedSpeedup) -> pd.DataF
     return pd.DataFrame([record for benchmark in benchmarks for record in _of_benchmark(benchmark, printed)])
 
 
+def runtime_of(benchmark: Inference) -> str:
+    """Return how the models were run."""
+    return "compiled" if benchmark.compiled else "eager"
+
+
 def _of_benchmark(benchmark: Inference, printed: PrintedSpeedup) -> list[dict[str, object]]:
     models = {model.name: model for model in benchmark.models}
     missing: dict[tuple[str, int], list[str]] = {}
@@ -47,13 +52,14 @@ def _of_benchmark(benchmark: Inference, printed: PrintedSpeedup) -> list[dict[st
             spread = getattr(speedup, phase) if speedup else None
             records.append(
                 {
-                    "shape": benchmark.name, "phase": phase, "model": name, "hidden_size": model.hidden_size,
+                    "shape": benchmark.name, "runtime": runtime_of(benchmark), "phase": phase,
+                    "model": name, "hidden_size": model.hidden_size,
                     "ratio_effective": model.ratio_effective, "batch_size": batch_size,
                     "speedup": spread and spread.median, "low": spread and spread.low, "high": spread and spread.high,
                     "limit": 1 / (1 - model.share_removed),
                     "paper": printed.lookup(benchmark.name, model.ratio_effective) if phase == "first_token" else None,
                     "missing": "; ".join(missing.get((name, batch_size), [])),
-                    "context": benchmark.context, "dtype": benchmark.dtype, "compiled": benchmark.compiled,
+                    "context": benchmark.context, "dtype": benchmark.dtype,
                     "device": benchmark.machine.get("name"),
                 }
             )  # fmt: skip
@@ -61,18 +67,23 @@ def _of_benchmark(benchmark: Inference, printed: PrintedSpeedup) -> list[dict[st
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a column a shape: the first token above, decoding below; faint lines are the arithmetic's limits."""
-    shapes = sorted(data["shape"].unique())
-    panels = drawing.subplots(len(PHASES), len(shapes), sharex="col", sharey=True, squeeze=False)
+    """Fill `drawing` with a column a shape and runtime: the first token above, decoding below; faint lines are the arithmetic's limits."""
+    columns = sorted(columns_of(data))
+    panels = drawing.subplots(len(PHASES), len(columns), sharex="col", sharey=True, squeeze=False)
     for line, (phase, name) in zip(panels, PHASES.items(), strict=True):
-        for axes, shape in zip(line, shapes, strict=True):
-            _panel(axes, data[(data["shape"] == shape) & (data["phase"] == phase)])
-            axes.set_title(f"{shape}, {name}")
+        for axes, (shape, runtime) in zip(line, columns, strict=True):
+            _panel(axes, data[(data["shape"] == shape) & (data["runtime"] == runtime) & (data["phase"] == phase)])
+            axes.set_title(f"{shape}, {runtime}, {name}", fontsize=8)
         line[0].set_ylabel("times faster than unpruned")
     for axes in panels[-1]:
         axes.set_xlabel("batch size")
     below(drawing, panels.flat, last="equally fast")
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+
+
+def columns_of(data: pd.DataFrame) -> set[tuple[str, str]]:
+    """Return the shapes and runtimes that there are."""
+    return set(zip(data["shape"], data["runtime"], strict=True))
 
 
 def _panel(axes: Axes, data: pd.DataFrame) -> None:
@@ -114,9 +125,9 @@ def write_speedup(paths: Sequence[Path], out: Path) -> int:
     data = points(benchmarks, PrintedSpeedup())
     write_text(out / "speedup.csv", csv_text(data, digits=6))
     devices = ", ".join(sorted({str(it.machine.get("name")) for it in benchmarks}))
-    details = ", ".join(sorted({f"context {it.context}, {it.dtype}{', compiled' if it.compiled else ''}" for it in benchmarks}))
+    details = ", ".join(sorted({f"context {it.context}, {it.dtype}" for it in benchmarks}))
     heading = f"{devices}; {details}\nbars: range of the rounds; dotted: limit by parameters"
-    with figure(max(1.2 + 2.6 * len(benchmarks), 4.6), 5.2) as drawing:
+    with figure(max(1.2 + 2.6 * len(columns_of(data)), 4.6), 5.2) as drawing:
         draw(data, drawing, heading)
         save(drawing, out, "speedup")
     return len(benchmarks)
