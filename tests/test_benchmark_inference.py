@@ -108,11 +108,14 @@ def test_checkpoint_folders_are_measured_as_they_are(tmp_path: Path) -> None:
     assert [it["name"] for it in record["models"]] == [str(folder) for folder in folders]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_last_generated_token_is_the_models_own_choice_in_every_round(compiled: bool) -> None:
+@pytest.mark.parametrize(
+    ("compiled", "new_tokens", "cache"), [(False, 2, "dynamic"), (False, 0, "none"), (True, 2, "static"), (True, 0, "none")]
+)
+def test_the_last_generated_token_is_the_models_own_choice_in_every_round(compiled: bool, new_tokens: int, cache: str) -> None:
     model = random_model(stock_config(SHAPE), "cpu", torch.float32, 0)
-    settings = QUICK.model_copy(update={"compile": compiled})
-    with torch.compiler.set_stance("force_eager"):  # the static cache is what differs here
+    settings = QUICK.model_copy(update={"compile": compiled, "new_tokens": new_tokens})
+    assert inference.cache_kind(settings) == cache
+    with torch.compiler.set_stance("force_eager"):  # the cache is what differs here
         generation = inference.Generation(model, 2, settings, "cpu", 0)
         expected = model.generate(  # type: ignore[operator]
             generation.prompt_BT, max_new_tokens=1 + settings.new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from pat.benchmark.settings import InferenceBenchmark, ModelShape
 from pat.benchmark.spread import speedup, spread
 from pat.device import resolve_device
 from pat.errors import UserError
-from pat.families import head_size
+from pat.families import family_of, head_size
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
@@ -33,7 +33,7 @@ Pass = Callable[[], None]
 class Generation:
     """Greedy generation for one model and batch size: a prompt of random tokens, then one token at a time.
 
-    Compiled, it uses a static cache, and on a GPU each pass is one CUDA graph: so a small batch stops being bound by kernel launches.
+    Compiled, on a GPU each pass is one CUDA graph: so a small batch stops being bound by kernel launches. The cache is `cache_kind`'s.
     """
 
     def __init__(self, model: PreTrainedModel, batch_size: int, settings: InferenceBenchmark, device: str, seed: int) -> None:
@@ -58,7 +58,7 @@ class Generation:
         return machine.seconds(self._prefill, self.device), machine.seconds(self._decode_all, self.device)
 
     def _begin(self) -> None:
-        if self.settings.compile:
+        if isinstance(self.cache, StaticCache):
             self.cache.reset()
         else:
             self.cache = None
@@ -68,17 +68,22 @@ class Generation:
             self._decode()
 
     def _next(self, tokens_BT: Tensor) -> None:
-        outputs = self.forward(input_ids=tokens_BT, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        keeps = self.settings.new_tokens > 0
+        outputs = self.forward(input_ids=tokens_BT, past_key_values=self.cache, use_cache=keeps, logits_to_keep=1)
         self.cache = outputs.past_key_values
         self.latest_B1.copy_(outputs.logits[:, -1:].argmax(dim=-1))
 
     @torch.no_grad()
     def _compile(self, batch_size: int) -> None:
         config = self.model.config
-        self.cache = StaticCache(config, max_cache_len=self.settings.context + self.settings.new_tokens)
-        device = torch.device(self.device)
-        self.cache.early_initialization(batch_size, config.num_key_value_heads, head_size(config), self.model.dtype, device)
-        self.forward = torch.compile(self.model, dynamic=False)
+        if cache_kind(self.settings) == "static":
+            self.cache = StaticCache(config, max_cache_len=self.settings.context + self.settings.new_tokens)
+            device = torch.device(self.device)
+            self.cache.early_initialization(batch_size, config.num_key_value_heads, head_size(config), self.model.dtype, device)
+            self.forward = torch.compile(self.model, dynamic=False)
+        else:
+            for layer in self.model.get_submodule(family_of(config).layers):
+                layer.compile(dynamic=False)
         if self.device == "cuda":
             self._capture()
 
@@ -95,6 +100,17 @@ class Generation:
         self._prefill = _as_graph(self._prefill)
         if self.settings.new_tokens:
             self._decode = _as_graph(self._decode)
+
+
+def cache_kind(settings: InferenceBenchmark) -> Literal["none", "dynamic", "static"]:
+    """Return what keeps keys and values: the stock cache; compiled, a static one; nothing where no token follows that would read it.
+
+    Without a cache all layers are the same to the compiler, which then makes one instead of all, and attention needs no mask: it may take
+    the kernel that is causal by itself.
+    """
+    if settings.new_tokens == 0:
+        return "none"
+    return "static" if settings.compile else "dynamic"
 
 
 def _as_graph(run: Pass) -> Pass:
@@ -263,6 +279,7 @@ def benchmark_inference(
         "dtype": settings.precision,
         "attention": settings.attention,
         "compiled": settings.compile,
+        "cache": cache_kind(settings),
         **machine.measured_on(device, clocks_before),
         "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
     }
