@@ -74,8 +74,15 @@ def test_unfinished_work_is_refused(tmp_path: Path) -> None:
         with_block("no marks", "toy", "block")
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/experiments.md"])
 @pytest.mark.parametrize("reference", sorted(REFERENCES.glob("*/origin.json")), ids=lambda path: path.parent.name)
-def test_the_projects_readme_agrees_with_its_references(reference: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    if marks(reference.parent.name)[0] in readme:
-        assert with_block(readme, reference.parent.name, readme_block(reference.parent)) == readme
+def test_what_the_documents_show_agrees_with_the_references(reference: Path, document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    if marks(reference.parent.name)[0] in text:
+        assert with_block(text, reference.parent.name, readme_block(reference.parent), document) == text
+
+
+def test_every_reference_of_an_experiment_is_shown() -> None:
+    shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/experiments.md"))
+    missing = [path.parent.name for path in REFERENCES.glob("*/origin.json") if marks(path.parent.name)[0] not in shown]
+    assert not missing
