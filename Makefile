@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run experiment-file versioning restore reference test test-slow test-slurm lint lock clean clean-results
+.PHONY: help demo run experiment-file versioning restore reference test test-slow test-gpu test-slurm lint lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ test: $(VENV)/.dev  ## make the environment, run the tests, the smoke run of the
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	@python -m pytest -m slow
+
+test-gpu: $(VENV)/.dev  ## the tests on a CUDA device; those of several processes need two
+	@python -m pytest -m gpu -rs
 
 test-slurm: $(VENV)/.dev  ## the tests on a SLURM cluster that they start on this machine; needs root, slurm-wlm and munge
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'

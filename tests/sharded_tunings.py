@@ -20,7 +20,7 @@ from pat.resume import SealCheckpoints
 from pat.settings import TuneJob
 
 RECIPE: dict[str, Any] = {
-    "max_steps": 12, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 2, "checkpoint_steps": 2, "log_steps": 1, "device": "cpu",
+    "max_steps": 12, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 2, "checkpoint_steps": 2, "log_steps": 1,
     "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.0},
 }  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -34,14 +34,14 @@ INTERRUPTED_AT = 2
 """With a checkpoint, and while the mask is open."""
 
 
-def job(name: str, *, shard: bool) -> TuneJob:
+def job(name: str, *, shard: bool, device: str) -> TuneJob:
     _, pat_settings, changes = CASES[name]
-    return TuneJob.model_validate({"tuning": RECIPE | changes | {"shard": shard}, "pat": pat_settings})
+    return TuneJob.model_validate({"tuning": RECIPE | changes | {"shard": shard, "device": device}, "pat": pat_settings})
 
 
-def arguments(folder: Path, name: str, run: str, *, shard: bool) -> dict[str, Any]:
+def arguments(folder: Path, name: str, run: str, *, shard: bool, device: str) -> dict[str, Any]:
     """Return what `train` and `tune` are given for a case, `run` being the folder of its checkpoints."""
-    settings = job(name, shard=shard)
+    settings = job(name, shard=shard, device=device)
     tuner = CASES[name][0]
     return {
         "base": folder / "base", "data": folder / "instruct.jsonl", "tuner": tuner, "ratio": 0.0 if tuner == "lora" else 0.25, "seed": 7,
@@ -49,9 +49,9 @@ def arguments(folder: Path, name: str, run: str, *, shard: bool) -> dict[str, An
     }  # fmt: skip
 
 
-def train(folder: Path, name: str, out: str, *, shard: bool) -> None:
+def train(folder: Path, name: str, out: str, *, shard: bool, device: str) -> None:
     """Train a case and write its adapter and `course.json` to `out`: history, and how much of the base this process holds."""
-    trainer, model = pat.tuning.train(**arguments(folder, name, f"run-{out}", shard=shard))
+    trainer, model = pat.tuning.train(**arguments(folder, name, f"run-{out}", shard=shard, device=device))
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in frozen)
     trained_whole = not any(isinstance(parameter, DTensor) for parameter in model.parameters() if parameter.requires_grad)
@@ -72,22 +72,22 @@ class Interrupt(SealCheckpoints):
             raise KeyboardInterrupt
 
 
-def interrupt(folder: Path, name: str, out: str) -> None:
+def interrupt(folder: Path, name: str, out: str, device: str) -> None:
     """Begin a sharded case and leave its checkpoint behind."""
     with patch("pat.tuning.SealCheckpoints", Interrupt), suppress(KeyboardInterrupt):
-        train(folder, name, out, shard=True)
+        train(folder, name, out, shard=True, device=device)
     PartialState().wait_for_everyone()  # the main process seals a checkpoint while the others go on
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, device: str) -> None:
     """Train all cases, one of them with an interruption and one as the verb does; on the terminal is what they say."""
     log_to(None)
     for name in CASES:
-        train(folder, name, f"two-{name}", shard=True)
-    interrupt(folder, "pat", "resumed")
-    train(folder, "pat", "resumed", shard=True)
-    pat.tuning.tune(**arguments(folder, "pat", "run-adapter", shard=True), out=folder / "adapter")
+        train(folder, name, f"two-{name}", shard=True, device=device)
+    interrupt(folder, "pat", "resumed", device)
+    train(folder, "pat", "resumed", shard=True, device=device)
+    pat.tuning.tune(**arguments(folder, "pat", "run-adapter", shard=True, device=device), out=folder / "adapter")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -34,32 +34,36 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "other" / "base").rename(folder / "teacher")
     write_world(folder)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run([*TWO, str(folder)], env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    finished = subprocess.run([*TWO, str(folder), "cpu"], env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     said = finished.stdout + finished.stderr
     assert finished.returncode == 0, said
     assert f"resuming from {folder}/run-resumed/checkpoint-{INTERRUPTED_AT}" in said
     assert "the model is not compacted: the base is in shards" in said
     for name in CASES:
-        train(folder, name, f"one-{name}", shard=False)
+        train(folder, name, f"one-{name}", shard=False, device="cpu")
     return folder
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_with_shards_tune_as_one_does(tuned: Path, name: str) -> None:
+    check_same_course(tuned, name, within=1e-5)
+
+
+def check_same_course(tuned: Path, name: str, *, within: float) -> None:
     """Losses, gradients' norms and mask at every step, and what is trained at the end, but for the order of sums."""
     one, two = (read_json(tuned / f"{count}-{name}" / "course.json") for count in ("one", "two"))
     assert [entry["step"] for entry in two["history"]] == [entry["step"] for entry in one["history"]]
     for expected, found in zip(one["history"], two["history"], strict=True):
         assert expected.keys() == found.keys()
         for field in FIGURES & {name for name, figure in expected.items() if figure is not None}:
-            assert found[field] == pytest.approx(expected[field], rel=1e-5, abs=1e-6), field
+            assert found[field] == pytest.approx(expected[field], rel=within, abs=within / 10), field
         assert found.get("kept") == expected.get("kept")
     for path in (tuned / f"one-{name}").glob("*.safetensors"):
         expected, found = load_file(path), load_file(tuned / f"two-{name}" / path.name)
         assert expected.keys() == found.keys()
         for tensor in expected:
             distance = torch.linalg.vector_norm(found[tensor].double() - expected[tensor].double())
-            assert distance <= 1e-5 * torch.linalg.vector_norm(expected[tensor].double()), tensor
+            assert distance <= within * torch.linalg.vector_norm(expected[tensor].double()), tensor
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -101,24 +105,24 @@ def test_the_adapter_of_a_sharded_job_merges(tuned: Path) -> None:
 )
 def test_what_needs_the_base_whole_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TuningSettings.model_validate(job("pat", shard=True).tuning.model_dump() | changes)
+        TuningSettings.model_validate(job("pat", shard=True, device="cpu").tuning.model_dump() | changes)
 
 
 @pytest.mark.parametrize(("tuner", "plain"), [("dora", "lora"), ("pat-dora", "pat")])
 def test_dora_is_refused_and_told_what_to_use(tuner: str, plain: str) -> None:
     with pytest.raises(UserError, match=f"--tuner {tuner}: is not possible.*use {plain}$"):
-        sharding.check_sharding(job("pat", shard=True).tuning, tuner, "cpu")
+        sharding.check_sharding(job("pat", shard=True, device="cpu").tuning, tuner, "cpu")
 
 
 def test_shards_lie_on_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("pat.processes.count", lambda: 2)
     with pytest.raises(UserError, match="device: cpu"):
-        sharding.check_sharding(job("pat", shard=True).tuning, "pat", "cpu")
+        sharding.check_sharding(job("pat", shard=True, device="cpu").tuning, "pat", "cpu")
 
 
 def test_one_process_tunes_as_without_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    settings = job("pat", shard=True).tuning
+    settings = job("pat", shard=True, device="cpu").tuning
     assert processes.count() == 1 and not sharding.shards(settings)
     with caplog.at_level("INFO"):
         sharding.check_sharding(settings, "pat", "cpu")
