@@ -29,7 +29,7 @@ class Distillation:
         self.terms: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def teacher_logits(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    def teacher_logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         """Return the teacher's logits (B, T, V)."""
         logits_BTV: Tensor = self.teacher(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
         return logits_BTV

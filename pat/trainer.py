@@ -41,7 +41,7 @@ class PatTrainer(Trainer):
         distillation = self.distillation
         assert distillation is not None
         weight, temperature = distillation.settings.weight, distillation.settings.temperature
-        teacher_BTV = distillation.teacher_logits(inputs["input_ids"], inputs["attention_mask"])
+        teacher_BTV = distillation.teacher_logits(inputs["input_ids"], inputs.get("attention_mask"))
         divergence = kullback_leibler(student_BTV, teacher_BTV, inputs["labels"], temperature, items)
         averaged = self.accelerator.num_processes if items is not None else 1  # items are of all processes, whose gradients are averaged
         stock = self.accelerator.unwrap_model(self.model)

@@ -108,7 +108,7 @@ def train(
         model=model,
         args=training_arguments(job.tuning, seed, run_dir, device),
         train_dataset=rows,
-        data_collator=PadToLongest(tokenizer),
+        data_collator=PadToLongest(tokenizer, masked=device != "cuda"),
         callbacks=[
             *([PatCallback(compact=compacted)] if isinstance(model, PatModel) else []),
             HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,31 @@ def test_batches_are_padded_without_labels(side: str, tmp_path: Path) -> None:
     assert batch["labels"][1].tolist() == (padding + mine if side == "left" else mine + padding)
     assert batch["input_ids"][1].tolist() == ([0, 0, 8] if side == "left" else [8, 0, 0])
     assert batch["attention_mask"].sum().item() == 4
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_has_a_mask_where_a_real_token_would_see_padding(side: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = side
+    row, short = ({"input_ids": tokens, "labels": tokens} for tokens in ([5, 6, 7], [8]))
+    padded: list[Mapping[str, list[int]]] = [row, short]
+    even: list[Mapping[str, list[int]]] = [row, row]
+    assert "attention_mask" not in PadToLongest(tokenizer)(even)
+    assert ("attention_mask" in PadToLongest(tokenizer, masked=False)(padded)) == (side == "left")
+
+
+def test_without_its_mask_a_batch_padded_on_the_right_has_the_same_loss_and_gradients(tmp_path: Path) -> None:
+    base, _ = write_world(tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = "right"
+    rows: list[Mapping[str, list[int]]] = [dict.fromkeys(("input_ids", "labels"), list(range(5, 5 + length))) for length in (9, 4, 1)]
+    figures = []
+    for masked in (True, False):
+        model = load_model(base, torch.float64)
+        loss = model(**PadToLongest(tokenizer, masked=masked)(rows)).loss
+        loss.backward()
+        figures.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    assert all(torch.allclose(one, other, rtol=1e-9, atol=1e-12) for one, other in zip(*figures, strict=True))
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class RandomTokens(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         tokens_T = self.tokens_NT[index]
-        return {"input_ids": tokens_T, "labels": tokens_T, "attention_mask": torch.ones_like(tokens_T)}
+        return {"input_ids": tokens_T, "labels": tokens_T}
 
 
 class CompactAt(TrainerCallback):
