@@ -291,7 +291,7 @@ def test_without_its_mask_a_batch_padded_on_the_right_has_the_same_loss_and_grad
     base, _ = write_world(tmp_path)
     tokenizer = tiny_tokenizer()
     tokenizer.padding_side = "right"
-    rows: list[Mapping[str, list[int]]] = [dict.fromkeys(("input_ids", "labels"), list(range(5, 5 + length))) for length in (9, 4, 1)]
+    rows: list[Mapping[str, list[int]]] = [{key: list(range(5, 5 + length)) for key in ("input_ids", "labels")} for length in (9, 4, 1)]
     figures = []
     for masked in (True, False):
         model = load_model(base, torch.float64)
