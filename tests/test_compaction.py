@@ -228,3 +228,22 @@ def test_compiled_layers_give_the_same_course_and_are_built_for_the_open_and_the
         found = course(compiled, compact=True)
     assert torch.allclose(torch.tensor(found), torch.tensor(course(plain, compact=True)), rtol=0, atol=1e-5)
     assert graphs == [(2, 10, 48), (2, 10, 36)]
+
+
+def test_a_second_length_has_the_layers_compiled_once_more_for_all_lengths() -> None:
+    torch.compiler.reset()
+    model = fresh("llama-grouped")
+    built: list[int] = []
+
+    def counting(graph: Any, inputs: list[Any]) -> Any:
+        built.append(len(inputs))
+        return graph.forward
+
+    base: Any = model.get_base_model()
+    base.config.use_cache = False
+    compile_layers(model)
+    with torch.compiler.set_stance("default", force_backend=counting):
+        for length, expected in ((10, 1), (12, 2), (7, 2), (11, 2), (10, 2)):
+            tokens = random_tokens()[:, :length] if length <= 10 else random_tokens().repeat(1, 2)[:, :length]
+            model(input_ids=tokens, labels=tokens).loss.backward()
+            assert len(built) == expected, length
