@@ -33,7 +33,7 @@ from pat.settings import LoraSettings, PatSettings, TuneJob, TuningSettings
 from pat.trainer import PatTrainer
 from pat.tuning import adapted, compile_layers, training_arguments
 
-SCHEMA = 2
+SCHEMA = 3
 FLOPS_PER_PARAMETER = 4
 """A token's multiplications and additions with frozen weights: forward, and backward to the inputs alone."""
 MATMUL_REPEATS, PRODUCTS = 5, 20
