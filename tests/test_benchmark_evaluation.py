@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from pat import cli, harness
 from pat.artefacts import read_json
 from pat.batched_lm import BatchedLM
+from pat.benchmark import so_far
 from pat.benchmark.evaluation import agreement, benchmark_evaluation, summary
 from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.random_items import TASK_LENGTHS, capital_tokenizer, random_tasks, word
@@ -83,6 +84,22 @@ def test_what_does_not_fit_is_said_and_the_others_are_measured(tmp_path: Path, m
     record = benchmark_evaluation(SHAPE, None, [], QUICK.model_copy(update={"rounds": 1}), 0, tmp_path / "evaluation.json")
     assert [it["status"] == OUT_OF_MEMORY for it in record["measurements"]] == [False, False, True] * 2
     assert [line for line in summary(record) if line.endswith("batch 5: out of memory")]
+
+
+def test_an_interrupted_run_leaves_its_whole_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, rounds = tmp_path / "evaluation.json", [0]
+    whole = so_far.keep
+
+    def interrupted(record: Any, place: Path) -> None:
+        whole(record, place)
+        rounds[0] += 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(so_far, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_evaluation(SHAPE, None, [], QUICK, 0, out)
+    assert rounds == [1] and not out.exists()
+    assert all(len(it["seconds"]["samples"]) == 1 for it in read_json(so_far.so_far(out))["measurements"])
 
 
 def test_a_checkpoint_is_asked_the_first_items_of_task_files(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from test_cli import run
 
-from pat.benchmark import inference
+from pat.artefacts import read_json
+from pat.benchmark import inference, so_far
 from pat.benchmark.candidates import parameter_count, random_model, stock_config
 from pat.benchmark.inference import benchmark_inference, summary, weight_bytes
 from pat.benchmark.machine import OUT_OF_MEMORY
@@ -123,6 +124,26 @@ def test_the_last_generated_token_is_the_models_own_choice_in_every_round(compil
         for _round in range(2):
             generation.run()
             assert torch.equal(generation.latest_B1, expected[:, -1:])
+
+
+def test_an_interrupted_run_leaves_what_it_has_measured_and_a_whole_one_nothing_but_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, settings = tmp_path / "inference.json", QUICK.model_copy(update={"widths": (48, 32), "batch_sizes": (1,)})
+    whole = inference.Comparison.add
+
+    def interrupted(self: inference.Comparison, candidate: Any) -> None:
+        if candidate.name == "width 32":
+            raise KeyboardInterrupt
+        whole(self, candidate)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(inference.Comparison, "add", interrupted)
+        benchmark_inference(SHAPE, [], settings, 0, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["inference.so-far.json"]
+    assert [it["model"] for it in read_json(so_far.so_far(out))["speedups"]] == ["width 48"]
+    benchmark_inference(SHAPE, [], settings, 0, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["inference.json"]
 
 
 def test_the_first_token_can_be_timed_alone(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ One model serves all; what is timed is the harness with its own overhead, loadin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pat import artefacts, harness
+from pat import harness
 from pat.batched_lm import BatchedLM
-from pat.benchmark import machine
+from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
 from pat.benchmark.random_items import capital_tokenizer, random_tasks
 from pat.benchmark.settings import EvaluationBenchmark, ModelShape
@@ -152,32 +152,35 @@ def benchmark_evaluation(
     model, tokenizer, items, cut = _examinee(shape, folder, tasks, settings, seed)
     device = model.device.type
     clocks_before = machine.clocks(device)
-    arms = _measured(model, tokenizer, items, settings, device)
     measured = {
         "shape": shape.model_dump() if shape else None,
         "folder": str(folder) if folder else None,
         "tasks": [str(path) for path in tasks],
     }
-    record = {
-        "schema": SCHEMA,
-        "kind": "evaluation",
-        "weights": "checkpoint" if shape is None else "random",
-        **measured,
-        "parameters": parameter_count(model.config),
-        "items": {name: len(ones) for name, ones in items.items()},
-        "truncated_items": cut,
-        "measurements": [arm.record(next(it for it in arms if it.scoring == arm.scoring)) for arm in arms],
-        "max_new_tokens": settings.max_new_tokens,
-        "dtype": settings.precision,
-        "softmax_dtype": "fp32",
-        "attention": settings.attention,
-        **machine.measured_on(device, clocks_before),
-        "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
-    }
-    artefacts.write_json(out, record)
-    for line in summary(record):
+
+    def record(arms: Sequence[Arm]) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "kind": "evaluation",
+            "weights": "checkpoint" if shape is None else "random",
+            **measured,
+            "parameters": parameter_count(model.config),
+            "items": {name: len(ones) for name, ones in items.items()},
+            "truncated_items": cut,
+            "measurements": [arm.record(next(it for it in arms if it.scoring == arm.scoring)) for arm in arms],
+            "max_new_tokens": settings.max_new_tokens,
+            "dtype": settings.precision,
+            "softmax_dtype": "fp32",
+            "attention": settings.attention,
+            **machine.measured_on(device, clocks_before),
+            "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
+        }
+
+    arms = _measured(model, tokenizer, items, settings, device, lambda arms: so_far.keep(record(arms), out))
+    so_far.finish(whole := record(arms), out)
+    for line in summary(whole):
         say(line)
-    return record
+    return whole
 
 
 Examinee = tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, list[Item]], dict[str, int]]
@@ -200,7 +203,12 @@ def _examinee(shape: ModelShape | None, folder: Path | None, tasks: Sequence[Pat
 
 
 def _measured(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, list[Item]], settings: EvaluationBenchmark, device: str
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: dict[str, list[Item]],
+    settings: EvaluationBenchmark,
+    device: str,
+    after_round: Callable[[Sequence[Arm]], None],
 ) -> list[Arm]:
     """Return every arm measured, all of a scoring in turn in each round, the stock one first."""
     ours = [BatchedLM(model, tokenizer, size) for size in sorted(settings.batch_sizes)]
@@ -214,6 +222,7 @@ def _measured(
         for number, arm in enumerate(arms, start=1):
             arm.measure(tasks)
             progress.update(done * len(arms) + number)
+        after_round(arms)
     progress.finish()
     return arms
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
-from pat import artefacts
-from pat.benchmark import machine
+from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
 from pat.benchmark.settings import InferenceBenchmark, ModelShape
 from pat.benchmark.spread import speedup, spread
@@ -261,15 +260,28 @@ def benchmark_inference(
     measured = {"shape": shape.model_dump() if shape else None, "folders": [str(folder) for folder in folders]}
     clocks_before = machine.clocks(device)
     comparison = Comparison(unpruned, settings, seed, device)
+
+    def record() -> dict[str, Any]:
+        return _record(comparison, measured, clocks_before)
+
     progress = Progress("benchmark inference", len(narrower))
     for done, candidate in enumerate(narrower, start=1):
         comparison.add(candidate)
+        so_far.keep(record(), out)
         progress.update(done)
     progress.finish()
-    record = {
+    so_far.finish(whole := record(), out)
+    for line in summary(whole):
+        say(line)
+    return whole
+
+
+def _record(comparison: Comparison, measured: dict[str, Any], clocks_before: dict[str, float] | None) -> dict[str, Any]:
+    settings, device = comparison.settings, comparison.device
+    return {
         "schema": SCHEMA,
         "kind": "inference",
-        "weights": "checkpoints" if shape is None else "random",
+        "weights": "random" if measured["shape"] else "checkpoints",
         **measured,
         "models": comparison.models,
         "measurements": comparison.measurements,
@@ -281,12 +293,8 @@ def benchmark_inference(
         "compiled": settings.compile,
         "cache": cache_kind(settings),
         **machine.measured_on(device, clocks_before),
-        "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
+        "provenance": provenance(measured | settings.model_dump(mode="json"), comparison.seed, device),
     }
-    artefacts.write_json(out, record)
-    for line in summary(record):
-        say(line)
-    return record
 
 
 def summary(record: dict[str, Any]) -> list[str]:

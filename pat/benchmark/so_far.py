@@ -1,0 +1,25 @@
+"""What a long benchmark has measured so far, beside its record, in case that it does not come to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pat import artefacts
+
+
+def so_far(out: Path) -> Path:
+    """Return where the figures lie until the record `out` is whole."""
+    return out.with_suffix(f".so-far{out.suffix}")
+
+
+def keep(record: Mapping[str, Any], out: Path) -> None:
+    """Write the record as far as it goes."""
+    artefacts.write_json(so_far(out), record)
+
+
+def finish(record: Mapping[str, Any], out: Path) -> None:
+    """Write the whole record and remove what stood in for it."""
+    artefacts.write_json(out, record)
+    so_far(out).unlink(missing_ok=True)
