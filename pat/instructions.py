@@ -76,13 +76,13 @@ def _shared_start(prompt_ids: list[int], ids: list[int]) -> int:
 class PadToLongest:
     """Collates rows into tensors, padded on the tokenizer's side to the longest row of the batch.
 
-    A batch without padding has no attention mask, for its values would be read back to find that out. With `masked` false neither has one
-    that is padded on the right: no real token of a causal model looks there, and on a GPU attention without a mask is the faster kernel.
+    A batch without padding has no attention mask, for its values would be read back to find that out. On a GPU neither has one
+    that is padded on the right: no real token of a causal model looks there, and attention without a mask is the faster kernel.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, masked: bool = True) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, device: str = "cpu") -> None:
         self.tokenizer = tokenizer
-        self.masked = masked or tokenizer.padding_side == "left"
+        self.masked = device != "cuda" or tokenizer.padding_side == "left"
 
     def __call__(self, rows: list[Mapping[str, list[int]]]) -> dict[str, Any]:
         batch = self.tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")

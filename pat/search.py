@@ -106,7 +106,7 @@ def dev_loss(model: PeftModel, base: Path, dev: Path, job: TuneJob) -> float | N
     """
     tokenizer = checkpoint.load_tokenizer(base)
     rows = Instructions(dev, tokenizer, job.tuning.max_length)
-    collate, size = PadToLongest(tokenizer, masked=model.device.type != "cuda"), job.tuning.micro_batch_size or job.tuning.batch_size
+    collate, size = PadToLongest(tokenizer, model.device.type), job.tuning.micro_batch_size or job.tuning.batch_size
     bf16 = job.tuning.precision == "bf16"
     total, tokens = 0.0, 0
     model.eval()

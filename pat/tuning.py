@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 from pat import artefacts, checkpoint, processes
 from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
+from pat.compiled import compile_layers
 from pat.config import MEASURED_MASKS, PatConfig
 from pat.device import peak_memory_gib, resolve_device
 from pat.distillation import load_distillation
@@ -100,7 +101,7 @@ def train(
     sharded = shards(job.tuning)
     compacted = compacts(job.tuning.compact, model, device, sharded=sharded)
     if job.tuning.compile:
-        compile_layers(model)
+        compile_layers(stock)
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer, sharded=sharded) if teacher and settings else None
     trainer = PatTrainer(
@@ -108,7 +109,7 @@ def train(
         model=model,
         args=training_arguments(job.tuning, seed, run_dir, device),
         train_dataset=rows,
-        data_collator=PadToLongest(tokenizer, masked=device != "cuda"),
+        data_collator=PadToLongest(tokenizer, device),
         callbacks=[
             *([PatCallback(compact=compacted)] if isinstance(model, PatModel) else []),
             HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),
@@ -221,13 +222,6 @@ def compacts(choice: Literal["auto"] | bool, model: PeftModel, device: str, *, s
     if reason:
         say(f"tune: the model is not compacted: {reason}")
     return reason is None
-
-
-def compile_layers(model: PeftModel) -> None:
-    """Compile each decoder layer in place: one graph serves all of them. It is built anew once, when the mask closes."""
-    stock: Any = model.get_base_model()
-    for layer in stock.get_submodule(family_of(stock.config).layers):
-        layer.compile()
 
 
 def pat_config(job: TuneJob, ratio: float, seed: int, *, use_dora: bool) -> PatConfig:

@@ -25,6 +25,15 @@ def spread(median: float) -> dict[str, float]:
     return {"median": median, "low": median, "high": median + 1}
 
 
+def lines_of(folder: Path, **records: Any) -> list[str]:
+    """Return the lines of a document that shows these records' tables, each record under its file's name."""
+    for name, record in records.items():
+        write_json(folder / "mine/benchmark" / f"{name}.json", record)
+    write_text(folder / "doc.md", "<!-- mine:start -->\n<!-- mine:end -->")
+    write(folder / "mine", folder / "doc.md")
+    return (folder / "doc.md").read_text().splitlines()
+
+
 def test_a_record_becomes_a_line(tmp_path: Path) -> None:
     write_json(tmp_path / "mine/benchmark/tiny-slicegpt.json", RECORD)
     write_json(tmp_path / "mine/benchmark/tiny-merge.json", {**RECORD, "kind": "merge", "pruner": None, "peak_gpu_bytes": None})
@@ -52,7 +61,7 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
     ]
     schedule = {"compiled": True, "compacted": True, "step_s": 0.12, "peak_bytes": 2**31, "of_lora": {"eager": 0.6, "compiled": 1.2},
                 "peak_of_lora": {"compiled": 1.0}}  # fmt: skip
-    write_json(tmp_path / "mine/benchmark/tiny-tuning.json", {**tuned, "kind": "tuning", "phases": phases, "schedules": [schedule]})
+    tuning = {**tuned, "kind": "tuning", "phases": phases, "schedules": [schedule]}
     sizes = {"unpruned": (4, 400), "width 3": (3, 300)}
     models = [
         {"name": name, "hidden_size": width, "parameters": size, "ratio_effective": 0.0, "share_removed": 0.0, "weight_bytes": size}
@@ -60,10 +69,7 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
     ]
     speedups = [{"model": "width 3", "batch_size": 32, "first_token": spread(1.25), "decode": spread(1.0)}]
     inference = {**own, "kind": "inference", "compiled": True, "context": 128, "models": models, "speedups": speedups}
-    write_json(tmp_path / "mine/benchmark/tiny-inference.json", inference)
-    write_text(tmp_path / "doc.md", "<!-- mine:start -->\n<!-- mine:end -->")
-    write(tmp_path / "mine", tmp_path / "doc.md")
-    lines = (tmp_path / "doc.md").read_text().splitlines()
+    lines = lines_of(tmp_path, **{"tiny-tuning": tuning, "tiny-inference": inference})
     assert "| tiny | eager | lora | 200.0 | 1.000 | 2.000 | 4.0 | 1.000 |" in lines
     assert "| tiny | eager | pat, before the milestone | out of memory | – | – | – | – |" in lines
     assert "| tiny | compiled | pat, before the milestone | 150.0 | 1.500 | 1.500 | 3.0 | 1.500 |" in lines
@@ -80,10 +86,7 @@ def test_evaluation_becomes_a_table_and_a_known_shape_has_its_name(tmp_path: Pat
          "speedup": spread(4.5), "same_answers": 1.0, "same_texts": 0.995, "largest_log_likelihood_gap": None},
         {"name": "pat", "scoring": "log-likelihood", "batch_size": 64, "status": "out of memory"},
     ]  # fmt: skip
-    write_json(tmp_path / "mine/benchmark/mine.json", {**own, "kind": "evaluation", "dtype": "fp32", "measurements": ways})
-    write_text(tmp_path / "doc.md", "<!-- mine:start -->\n<!-- mine:end -->")
-    write(tmp_path / "mine", tmp_path / "doc.md")
-    lines = (tmp_path / "doc.md").read_text().splitlines()
+    lines = lines_of(tmp_path, mine={**own, "kind": "evaluation", "dtype": "fp32", "measurements": ways})
     assert "| gemma-2b | generated | lm-eval hf | 1 | fp32 | 2.0 | – | – | – | – | 1.0 |" in lines
     assert "| gemma-2b | generated | pat | 16 | fp32 | 9.0 | 4.50 (4.50 to 5.50) | 100.0% | 99.5% | – | 2.0 |" in lines
     assert "| gemma-2b | log-likelihood | pat | 64 | fp32 | out of memory | – | – | – | – | – |" in lines

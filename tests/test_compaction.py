@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from training import random_text
 
 from pat import PatConfig, PatModel, attach
+from pat.compiled import compile_layers
 from pat.errors import UserError
 from pat.trainer import parameter_groups
-from pat.tuning import compacts, compile_layers
+from pat.tuning import compacts
 
 STEPS = 10
 CHOICES: dict[str, Any] = {
@@ -211,20 +212,30 @@ def test_the_choice_is_made_by_device_and_method(caplog: pytest.LogCaptureFixtur
         compacts(True, with_dora, "cuda")
 
 
-def test_compiled_layers_give_the_same_course_and_are_built_for_the_open_and_the_compacted_model_alone() -> None:
-    torch.compiler.reset()
-    plain, compiled = fresh("llama-grouped"), fresh("llama-grouped")
-    graphs: list[tuple[int, ...]] = []
+def recording(graphs: list[tuple[int, ...]]) -> Any:
+    """Return a compiler that compiles nothing and notes the shape of the stream that a graph was built for."""
 
-    def counting(graph: Any, inputs: list[Any]) -> Any:
+    def backend(graph: Any, inputs: list[Any]) -> Any:
         graphs.append(next(tuple(found.shape) for found in inputs if isinstance(found, Tensor) and found.dim() == 3))
         return graph.forward
 
-    for model in (plain, compiled):
-        base: Any = model.get_base_model()
-        base.config.use_cache = False
-    compile_layers(compiled)
-    with torch.compiler.set_stance("default", force_backend=counting):
+    return backend
+
+
+def compiled_layers(model: PatModel) -> PatModel:
+    base: Any = model.get_base_model()
+    base.config.use_cache = False
+    compile_layers(base)
+    return model
+
+
+def test_compiled_layers_give_the_same_course_and_are_built_for_the_open_and_the_compacted_model_alone() -> None:
+    torch.compiler.reset()
+    plain, compiled = fresh("llama-grouped"), compiled_layers(fresh("llama-grouped"))
+    base: Any = plain.get_base_model()
+    base.config.use_cache = False
+    graphs: list[tuple[int, ...]] = []
+    with torch.compiler.set_stance("default", force_backend=recording(graphs)):
         found = course(compiled, compact=True)
     assert torch.allclose(torch.tensor(found), torch.tensor(course(plain, compact=True)), rtol=0, atol=1e-5)
     assert graphs == [(2, 10, 48), (2, 10, 36)]
@@ -232,18 +243,10 @@ def test_compiled_layers_give_the_same_course_and_are_built_for_the_open_and_the
 
 def test_a_second_length_has_the_layers_compiled_once_more_for_all_lengths() -> None:
     torch.compiler.reset()
-    model = fresh("llama-grouped")
-    built: list[int] = []
-
-    def counting(graph: Any, inputs: list[Any]) -> Any:
-        built.append(len(inputs))
-        return graph.forward
-
-    base: Any = model.get_base_model()
-    base.config.use_cache = False
-    compile_layers(model)
-    with torch.compiler.set_stance("default", force_backend=counting):
+    model = compiled_layers(fresh("llama-grouped"))
+    graphs: list[tuple[int, ...]] = []
+    with torch.compiler.set_stance("default", force_backend=recording(graphs)):
         for length, expected in ((10, 1), (12, 2), (7, 2), (11, 2), (10, 2)):
             tokens = random_tokens()[:, :length] if length <= 10 else random_tokens().repeat(1, 2)[:, :length]
             model(input_ids=tokens, labels=tokens).loss.backward()
-            assert len(built) == expected, length
+            assert len(graphs) == expected, length

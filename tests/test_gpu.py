@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
-from sharded_tunings import CASES, train
-from test_sharding import TWO, WITHIN_S, check_same_course
+from sharded_tunings import CASES
+from test_sharding import check_same_course, tune_all
 from tiny_world import write_world
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -94,11 +93,6 @@ def test_batched_answers_are_those_of_lm_eval_one_by_one(tmp_path: Path) -> None
 @pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_with_shards_tune_as_one_does(tmp_path: Path) -> None:
     """By NCCL, in fp32, all the cases of the test on two CPU processes."""
-    write_world(tmp_path / "other", seed=1)
-    (tmp_path / "other" / "base").rename(tmp_path / "teacher")
-    write_world(tmp_path)
-    finished = subprocess.run([*TWO, str(tmp_path), DEVICE], capture_output=True, text=True, timeout=WITHIN_S, check=False)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    tune_all(tmp_path, DEVICE, {})
     for name in CASES:
-        train(tmp_path, name, f"one-{name}", shard=False, device=DEVICE)
         check_same_course(tmp_path, name, within=1e-3)

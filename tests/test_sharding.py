@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,24 @@ WITHIN_S = 600
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every case was trained by one process and, in shards, by two, which import torch once for all of them."""
     folder = tmp_path_factory.mktemp("sharded")
+    said = tune_all(folder, "cpu", {"CUDA_VISIBLE_DEVICES": ""})
+    assert f"resuming from {folder}/run-resumed/checkpoint-{INTERRUPTED_AT}" in said
+    assert "the model is not compacted: the base is in shards" in said
+    return folder
+
+
+def tune_all(folder: Path, device: str, environment: Mapping[str, str]) -> str:
+    """Train every case in `folder` by two processes, in shards, and by one; return what the two said."""
     write_world(folder / "other", seed=1)
     (folder / "other" / "base").rename(folder / "teacher")
     write_world(folder)
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run([*TWO, str(folder), "cpu"], env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    command = [*TWO, str(folder), device]
+    finished = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     said = finished.stdout + finished.stderr
     assert finished.returncode == 0, said
-    assert f"resuming from {folder}/run-resumed/checkpoint-{INTERRUPTED_AT}" in said
-    assert "the model is not compacted: the base is in shards" in said
     for name in CASES:
-        train(folder, name, f"one-{name}", shard=False, device="cpu")
-    return folder
+        train(folder, name, f"one-{name}", shard=False, device=device)
+    return said
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -284,7 +284,7 @@ def test_a_batch_has_a_mask_where_a_real_token_would_see_padding(side: str) -> N
     padded: list[Mapping[str, list[int]]] = [row, short]
     even: list[Mapping[str, list[int]]] = [row, row]
     assert "attention_mask" not in PadToLongest(tokenizer)(even)
-    assert ("attention_mask" in PadToLongest(tokenizer, masked=False)(padded)) == (side == "left")
+    assert ("attention_mask" in PadToLongest(tokenizer, "cuda")(padded)) == (side == "left")
 
 
 def test_without_its_mask_a_batch_padded_on_the_right_has_the_same_loss_and_gradients(tmp_path: Path) -> None:
@@ -293,9 +293,9 @@ def test_without_its_mask_a_batch_padded_on_the_right_has_the_same_loss_and_grad
     tokenizer.padding_side = "right"
     rows: list[Mapping[str, list[int]]] = [{key: list(range(5, 5 + length)) for key in ("input_ids", "labels")} for length in (9, 4, 1)]
     figures = []
-    for masked in (True, False):
+    for device in ("cpu", "cuda"):  # the collator alone is told so
         model = load_model(base, torch.float64)
-        loss = model(**PadToLongest(tokenizer, masked=masked)(rows)).loss
+        loss = model(**PadToLongest(tokenizer, device)(rows)).loss
         loss.backward()
         figures.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
     assert all(torch.allclose(one, other, rtol=1e-9, atol=1e-12) for one, other in zip(*figures, strict=True))

@@ -5,7 +5,7 @@ One model serves all; what is timed is the harness with its own overhead, loadin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,13 +158,14 @@ def benchmark_evaluation(
         "tasks": [str(path) for path in tasks],
     }
 
-    def record(arms: Sequence[Arm]) -> dict[str, Any]:
-        return {
+    parameters = parameter_count(model.config)
+    for arms in _rounds(model, tokenizer, items, settings, device):
+        record = {
             "schema": SCHEMA,
             "kind": "evaluation",
             "weights": "checkpoint" if shape is None else "random",
             **measured,
-            "parameters": parameter_count(model.config),
+            "parameters": parameters,
             "items": {name: len(ones) for name, ones in items.items()},
             "truncated_items": cut,
             "measurements": [arm.record(next(it for it in arms if it.scoring == arm.scoring)) for arm in arms],
@@ -175,12 +176,11 @@ def benchmark_evaluation(
             **machine.measured_on(device, clocks_before),
             "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
         }
-
-    arms = _measured(model, tokenizer, items, settings, device, lambda arms: so_far.keep(record(arms), out))
-    so_far.finish(whole := record(arms), out)
-    for line in summary(whole):
+        so_far.keep(record, out)
+    so_far.finish(out)
+    for line in summary(record):
         say(line)
-    return whole
+    return record
 
 
 Examinee = tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, list[Item]], dict[str, int]]
@@ -202,15 +202,10 @@ def _examinee(shape: ModelShape | None, folder: Path | None, tasks: Sequence[Pat
     return model, tokenizer, items, {name: count_cut_items(model, tokenizer, ones, asked) for name, ones in items.items()}
 
 
-def _measured(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tasks: dict[str, list[Item]],
-    settings: EvaluationBenchmark,
-    device: str,
-    after_round: Callable[[Sequence[Arm]], None],
-) -> list[Arm]:
-    """Return every arm measured, all of a scoring in turn in each round, the stock one first."""
+def _rounds(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, list[Item]], settings: EvaluationBenchmark, device: str
+) -> Iterator[list[Arm]]:
+    """Yield all arms after every round, in which those of a scoring took turns, the stock one first."""
     ours = [BatchedLM(model, tokenizer, size) for size in sorted(settings.batch_sizes)]
     models = [(STOCK, StockLM(model, tokenizer)), *((OURS, lm) for lm in ours)]
     arms = [Arm(name, scoring, lm, device, settings.max_new_tokens) for scoring in SCORINGS for name, lm in models]
@@ -222,9 +217,8 @@ def _measured(
         for number, arm in enumerate(arms, start=1):
             arm.measure(tasks)
             progress.update(done * len(arms) + number)
-        after_round(arms)
+        yield arms
     progress.finish()
-    return arms
 
 
 def summary(record: dict[str, Any]) -> list[str]:

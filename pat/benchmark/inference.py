@@ -17,9 +17,10 @@ from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
 from pat.benchmark.settings import InferenceBenchmark, ModelShape
 from pat.benchmark.spread import speedup, spread
+from pat.compiled import compile_layers
 from pat.device import resolve_device
 from pat.errors import UserError
-from pat.families import family_of, head_size
+from pat.families import head_size
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
@@ -81,8 +82,7 @@ class Generation:
             self.cache.early_initialization(batch_size, config.num_key_value_heads, head_size(config), self.model.dtype, device)
             self.forward = torch.compile(self.model, dynamic=False)
         else:
-            for layer in self.model.get_submodule(family_of(config).layers):
-                layer.compile(dynamic=False)
+            compile_layers(self.model, dynamic=False)
         if self.device == "cuda":
             self._capture()
 
@@ -260,23 +260,21 @@ def benchmark_inference(
     measured = {"shape": shape.model_dump() if shape else None, "folders": [str(folder) for folder in folders]}
     clocks_before = machine.clocks(device)
     comparison = Comparison(unpruned, settings, seed, device)
-
-    def record() -> dict[str, Any]:
-        return _record(comparison, measured, clocks_before)
-
     progress = Progress("benchmark inference", len(narrower))
     for done, candidate in enumerate(narrower, start=1):
         comparison.add(candidate)
-        so_far.keep(record(), out)
+        record = _record(comparison, measured, clocks_before)
+        so_far.keep(record, out)
         progress.update(done)
     progress.finish()
-    so_far.finish(whole := record(), out)
-    for line in summary(whole):
+    so_far.finish(out)
+    for line in summary(record):
         say(line)
-    return whole
+    return record
 
 
 def _record(comparison: Comparison, measured: dict[str, Any], clocks_before: dict[str, float] | None) -> dict[str, Any]:
+    """Return the record of what has been compared up to now."""
     settings, device = comparison.settings, comparison.device
     return {
         "schema": SCHEMA,

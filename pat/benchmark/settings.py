@@ -148,6 +148,11 @@ class BenchmarkSettings(Settings):
         return self.shapes[name] or KNOWN_SHAPES[name]
 
 
+def runtime_of(*, compiled: bool) -> str:
+    """Return how a benchmark's models run, in a word."""
+    return "compiled" if compiled else "eager"
+
+
 def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
     """Return the narrower widths that ratios and widths ask for, widest first, each once."""
     for width in settings.widths:

@@ -19,7 +19,6 @@ def keep(record: Mapping[str, Any], out: Path) -> None:
     artefacts.write_json(so_far(out), record)
 
 
-def finish(record: Mapping[str, Any], out: Path) -> None:
-    """Write the whole record and remove what stood in for it."""
-    artefacts.write_json(out, record)
-    so_far(out).unlink(missing_ok=True)
+def finish(out: Path) -> None:
+    """Make what was kept last the record: it is whole."""
+    so_far(out).replace(out)

@@ -24,6 +24,7 @@ from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
+from pat.compiled import compile_layers
 from pat.device import resolve_device
 from pat.model import PatCallback, PatModel
 from pat.out_of_memory import lacks_memory
@@ -31,7 +32,7 @@ from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.settings import LoraSettings, PatSettings, TuneJob, TuningSettings
 from pat.trainer import PatTrainer
-from pat.tuning import adapted, compile_layers, training_arguments
+from pat.tuning import adapted, training_arguments
 
 SCHEMA = 3
 FLOPS_PER_PARAMETER = 4
@@ -174,7 +175,7 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
     job = job_of(settings, total, milestone_step=length, prunes=prunes)
     model = adapted(stock, "pat" if prunes else "lora", settings.ratio if prunes else 0.0, seed, job)
     if arm[0].compiled:
-        compile_layers(model)
+        compile_layers(stock)
     for phase in arm:
         phase.trainable_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     with tempfile.TemporaryDirectory() as run_dir:

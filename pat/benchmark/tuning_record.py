@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from pat.benchmark.machine import OUT_OF_MEMORY
+from pat.benchmark.settings import runtime_of
 from pat.benchmark.spread import spread
 
 LORA, MASKED, CLOSED, COMPACTED = "lora", "pat, before the milestone", "pat, after the milestone", "pat, after the milestone, compacted"
@@ -47,7 +48,7 @@ def schedule_records(entries: Sequence[dict[str, Any]], milestone_fraction: floa
     Each has its ratios to LoRA eager and compiled, where those were measured. A mask that closes at once has no phase before.
     """
     measured = {(entry["name"], entry["compiled"]): entry for entry in entries if entry["status"] == "measured"}
-    loras = {_manner(compiled): measured[LORA, compiled] for compiled in (False, True) if (LORA, compiled) in measured}
+    loras = {runtime_of(compiled=compiled): measured[LORA, compiled] for compiled in (False, True) if (LORA, compiled) in measured}
     schedules = []
     for (name, compiled), after in measured.items():
         before = measured.get((MASKED, compiled))
@@ -70,14 +71,10 @@ def schedule_records(entries: Sequence[dict[str, Any]], milestone_fraction: floa
     return schedules
 
 
-def _manner(compiled: bool) -> str:
-    return "compiled" if compiled else "eager"
-
-
 def summary(record: dict[str, Any]) -> Iterator[str]:
     """Yield a line a phase, and one for each way through the whole schedule."""
     for entry in record["phases"]:
-        label = f"{entry['name']} ({_manner(entry['compiled'])})"
+        label = f"{entry['name']} ({runtime_of(compiled=entry['compiled'])})"
         if entry["status"] != "measured":
             yield f"{label}: {entry['status']}"
             continue
@@ -90,5 +87,5 @@ def summary(record: dict[str, Any]) -> Iterator[str]:
             f"{ratio:.3f} of {manner} LoRA's with peak memory {schedule['peak_of_lora'][manner]:.3f} of its"
             for manner, ratio in schedule["of_lora"].items()
         )
-        how = f"{_manner(schedule['compiled'])}, {'compacted' if schedule['compacted'] else 'masked to the end'}"
+        how = f"{runtime_of(compiled=schedule['compiled'])}, {'compacted' if schedule['compacted'] else 'masked to the end'}"
         yield f"pat over the schedule ({how}): {1e3 * schedule['step_s']:.1f} ms a step, {ratios or 'LoRA was not measured'}"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pat.depth import layers_to_drop
 from pat.experiment_checks.raw_file import is_count, methods_of, overlaid, part, places_of, usable_ratios
 from pat.settings import PruneSettings
-from pat.sizes import Kept, kept_of_llama
+from pat.sizes import kept_of_llama
 from pat.width import target_width
 
 SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
@@ -55,8 +55,10 @@ def depth_problems(raw: Mapping[str, Any]) -> Iterator[str]:
     """Check the numbers of layers that the row which drops layers leaves."""
     rows = [row for row, method in methods_of(raw).items() if method.pruner == "shortgpt"]
     for model, (sizes, tied) in _shapes(raw).items() if rows else ():
-        share = _share_of_a_layer(**sizes, tied=tied)
-        yield from _depths_at(f"methods.{rows[0]}, models.{model}", sizes["layers"], share, usable_ratios(raw))
+        layers = sizes["layers"]
+        dropped_at = partial(layers_to_drop, layers, _share_of_a_layer(**sizes, tied=tied))
+        same = f"drop {{}} of {layers} layers: must differ; keep one".format
+        yield from _sizes_at(f"methods.{rows[0]}, models.{model}", dropped_at, usable_ratios(raw), same)
 
 
 def _share_of_a_layer(
@@ -66,19 +68,6 @@ def _share_of_a_layer(
     attention = 2 * hidden_size * hidden_size * (heads + kv_heads) // heads
     layer = attention + 3 * hidden_size * intermediate_size + 2 * hidden_size
     return layer / ((1 if tied else 2) * vocab_size * hidden_size + layers * layer + hidden_size)
-
-
-def _depths_at(where: str, layers: int, share: float, ratios: Sequence[float]) -> Iterator[str]:
-    by_number: dict[int, float] = {}
-    for ratio in ratios:
-        try:
-            dropped = layers_to_drop(layers, share, ratio)
-        except ValueError as error:
-            yield f"{where}: {error}"
-            continue
-        if dropped in by_number:
-            yield f"{where}: the ratios {by_number[dropped]:g} and {ratio:g} both drop {dropped} of {layers} layers: must differ; keep one"
-        by_number[dropped] = ratio
 
 
 def size_problems(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -93,21 +82,23 @@ def size_problems(raw: Mapping[str, Any]) -> Iterator[str]:
                 continue
             step: int | Literal["auto"] = found if is_count(found := masked.get("align")) else "auto"
             kept_at = partial(kept_of_llama, pruner, sizes, own=settings, align=step, tied=tied)
-            yield from _sizes_at(f"methods.{row}, models.{model}", kept_at, usable_ratios(raw))
+            same = "give the same sizes: must differ; keep one, or lower pat.align".format
+            yield from _sizes_at(f"methods.{row}, models.{model}", kept_at, usable_ratios(raw), same)
 
 
-def _sizes_at(where: str, kept_at: Callable[..., Kept | int | None], ratios: Sequence[float]) -> Iterator[str]:
-    by_size: dict[Kept | int, float] = {}
+def _sizes_at(where: str, size_at: Callable[[float], Any], ratios: Sequence[float], same: Callable[[Any], str]) -> Iterator[str]:
+    """Check that every ratio leads to a size, and no two to the same; `same` says in words which, None is none."""
+    by_size: dict[Any, float] = {}
     for ratio in ratios:
         try:
-            kept = kept_at(ratio=ratio)
+            size = size_at(ratio)
         except ValueError as error:
             yield f"{where}: {error}"
             continue
-        if kept in by_size:
-            yield f"{where}: the ratios {by_size[kept]:g} and {ratio:g} both give the same sizes: must differ; keep one, or lower pat.align"
-        if kept is not None:
-            by_size[kept] = ratio
+        if size in by_size:
+            yield f"{where}: the ratios {by_size[size]:g} and {ratio:g} both {same(size)}"
+        if size is not None:
+            by_size[size] = ratio
 
 
 def _shapes(raw: Mapping[str, Any]) -> dict[str, tuple[dict[str, int], bool]]:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ValidationError, ValidationInfo
 from benchmarks import Model, Part, Speedup, Spread, shape_name
 from layouts import HOLE, Layout
 from pat.artefacts import read_json
+from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
 
 GIB = 2**30
@@ -182,15 +183,11 @@ def _compared(record: Tuning) -> str:
     return f"LoRA-{settings['lora_rank']} against PAT with {operators}LoRA-{settings['pat_lora_rank']}{closing}"
 
 
-def _manner(compiled: bool) -> str:
-    return "compiled" if compiled else "eager"
-
-
 def _phase_lines(record: Tuning) -> Iterable[list[str]]:
     steps_s = {phase.compiled: phase.step_s.median for phase in record.phases if phase.name == "lora" and phase.step_s}
     peaks = {phase.compiled: phase.peak_bytes for phase in record.phases if phase.name == "lora"}
     for phase in record.phases:
-        identity = [record.shape, _manner(phase.compiled), phase.name]
+        identity = [record.shape, runtime_of(compiled=phase.compiled), phase.name]
         if phase.step_s is None or phase.peak_bytes is None:
             yield [*identity, "out of memory", HOLE, HOLE, HOLE, HOLE]
             continue
@@ -203,7 +200,7 @@ def _phase_lines(record: Tuning) -> Iterable[list[str]]:
 
 def _schedule_lines(record: Tuning) -> Iterable[list[str]]:
     for schedule in record.schedules:
-        manner = _manner(schedule.compiled)
+        manner = runtime_of(compiled=schedule.compiled)
         yield [
             record.shape, manner, f"pat, whole schedule{', compacted' if schedule.compacted else ''}", f"{1e3 * schedule.step_s:.1f}",
             *(f"{schedule.of_lora[of]:.3f}" if of in schedule.of_lora else HOLE for of in (manner, "compiled")),
@@ -226,7 +223,7 @@ def _speedup_lines(record: Inference) -> Iterable[list[str]]:
     sizes = {model.name: model.weight_bytes for model in record.models}
     for it in record.speedups:
         yield [
-            record.shape, it.model, _ratio(sizes[it.model] or 0, record.models[0].weight_bytes), _manner(record.compiled),
+            record.shape, it.model, _ratio(sizes[it.model] or 0, record.models[0].weight_bytes), runtime_of(compiled=record.compiled),
             str(record.context), str(it.batch_size), _with_range(it.first_token), _with_range(it.decode),
         ]  # fmt: skip
 

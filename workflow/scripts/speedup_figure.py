@@ -16,6 +16,7 @@ from benchmarks import Inference, read_inference
 from figure_style import BLACK, GREY, below, figure, grid_lines, look_of, save
 from layouts import csv_text
 from pat.artefacts import write_text
+from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
 from published import PrintedSpeedup
 from script_errors import run_reporting_errors
@@ -33,11 +34,6 @@ def points(benchmarks: Sequence[Inference], printed: PrintedSpeedup) -> pd.DataF
     return pd.DataFrame([record for benchmark in benchmarks for record in _of_benchmark(benchmark, printed)])
 
 
-def runtime_of(benchmark: Inference) -> str:
-    """Return how the models were run."""
-    return "compiled" if benchmark.compiled else "eager"
-
-
 def _of_benchmark(benchmark: Inference, printed: PrintedSpeedup) -> list[dict[str, object]]:
     models = {model.name: model for model in benchmark.models}
     missing: dict[tuple[str, int], list[str]] = {}
@@ -52,7 +48,7 @@ def _of_benchmark(benchmark: Inference, printed: PrintedSpeedup) -> list[dict[st
             spread = getattr(speedup, phase) if speedup else None
             records.append(
                 {
-                    "shape": benchmark.name, "runtime": runtime_of(benchmark), "phase": phase,
+                    "shape": benchmark.name, "runtime": runtime_of(compiled=benchmark.compiled), "phase": phase,
                     "model": name, "hidden_size": model.hidden_size,
                     "ratio_effective": model.ratio_effective, "batch_size": batch_size,
                     "speedup": spread and spread.median, "low": spread and spread.low, "high": spread and spread.high,
