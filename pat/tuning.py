@@ -20,6 +20,7 @@ from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from pat import artefacts, checkpoint, processes
+from pat.attention import rely_on_causal_kernel
 from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.compiled import compile_layers
@@ -100,16 +101,20 @@ def train(
     stock: Any = model.get_base_model()
     sharded = shards(job.tuning)
     compacted = compacts(job.tuning.compact, model, device, sharded=sharded)
+    collate = PadToLongest(tokenizer, device)
     if job.tuning.compile:
         compile_layers(stock)
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer, sharded=sharded) if teacher and settings else None
+    if not collate.masked:
+        for each in (stock, *([distillation.teacher] if distillation else [])):
+            rely_on_causal_kernel(each, job.tuning.max_length)
     trainer = PatTrainer(
         distillation=distillation,
         model=model,
         args=training_arguments(job.tuning, seed, run_dir, device),
         train_dataset=rows,
-        data_collator=PadToLongest(tokenizer, device),
+        data_collator=collate,
         callbacks=[
             *([PatCallback(compact=compacted)] if isinstance(model, PatModel) else []),
             HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,14 @@ class NoWaiting(StopWhenDiverged):
             torch.cuda.set_sync_debug_mode("error" if 2 <= state.global_step < 10 else "default")
 
 
+@pytest.fixture
+def _waiting_is_allowed_again() -> Iterator[None]:
+    yield
+    if DEVICE == "cuda":
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.usefixtures("_waiting_is_allowed_again")
 @pytest.mark.parametrize("tuner", ["lora", "pat"])
 def test_no_step_between_two_log_entries_waits_for_the_gpu(tuner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path, hidden_size=64)

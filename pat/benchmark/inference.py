@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
+from pat.attention import rely_on_causal_kernel
 from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
 from pat.benchmark.settings import InferenceBenchmark, ModelShape
@@ -48,6 +49,8 @@ class Generation:
         self.cache: Any = None
         self._prefill: Pass = lambda: self._next(self.prompt_BT)
         self._decode: Pass = lambda: self._next(self.latest_B1)
+        if cache_kind(settings) == "none" and settings.attention == "sdpa":
+            rely_on_causal_kernel(model, settings.context)
         if settings.compile:
             self._compile(batch_size)
 

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from pat import artefacts
+from pat.attention import rely_on_causal_kernel
 from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
 from pat.benchmark.settings import ModelShape, TuningBenchmark
@@ -171,6 +172,8 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
         torch.compiler.reset()
     stock = random_model(stock_config(shape), device, DTYPES[settings.precision], seed)
     stock.config.use_cache = False
+    if device == "cuda":  # as `pat tune` does with rows that are padded on the right
+        rely_on_causal_kernel(stock, settings.length)
     total = len(arm) * length
     job = job_of(settings, total, milestone_step=length, prunes=prunes)
     model = adapted(stock, "pat" if prunes else "lora", settings.ratio if prunes else 0.0, seed, job)
