@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
+import shutil
+from typing import Any, Literal
+from weakref import WeakSet
 
 from transformers import PreTrainedModel
 
 from pat.families import family_of
+from pat.progress import say
+
+PAYS_FROM_STEPS = 1000
+"""Building costs the better part of a minute, at the start, for a second length and for the compacted model; see docs/performance.md."""
+C_COMPILERS = ("cc", "gcc", "clang")
+_compiled: WeakSet[PreTrainedModel] = WeakSet()
 
 
 def compile_layers(stock: PreTrainedModel, *, dynamic: bool | None = None) -> None:
@@ -14,3 +23,33 @@ def compile_layers(stock: PreTrainedModel, *, dynamic: bool | None = None) -> No
     layers: Any = stock.get_submodule(family_of(stock.config).layers)
     for layer in layers:
         layer.compile(dynamic=dynamic)
+    _compiled.add(stock)
+
+
+def is_compiled(stock: PreTrainedModel) -> bool:
+    """Return whether the model's layers have been compiled here."""
+    return stock in _compiled
+
+
+def compiles(choice: Literal["auto"] | bool, device: str, steps: int, *, sharded: bool) -> bool:
+    """Return whether a tuning of so many steps compiles its layers; where it is left to this and does not, say why."""
+    if choice != "auto":
+        return choice
+    reason = _obstacle(device, steps, sharded=sharded)
+    if reason:
+        say(f"tune: the layers are not compiled: {reason}")
+    return reason is None
+
+
+def _obstacle(device: str, steps: int, *, sharded: bool) -> str | None:
+    if device == "cpu":
+        return "that is for a GPU"
+    if sharded:
+        return "the base is in shards"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if not any(shutil.which(compiler) for compiler in C_COMPILERS):
+        return f"it takes a C compiler, and there is none of {', '.join(C_COMPILERS)}"
+    if steps < PAYS_FROM_STEPS:
+        return f"with {steps} steps it would cost more than it gains; it pays from some {PAYS_FROM_STEPS} on"
+    return None

@@ -133,9 +133,8 @@ def tuning_minutes(parameters: int, recipe: TuningSettings, rows: int, *, on_gpu
     They are two forward and two for the gradients of activations, since the base is frozen; recomputing them and a teacher take two more
     each. Rows count as long as `max_length` allows.
     """
-    steps = recipe.max_steps or math.ceil((recipe.epochs or 1) * rows / recipe.batch_size)
     passes = 4 + 2 * recipe.gradient_checkpointing + 2 * (recipe.distillation is not None)
-    work = passes * parameters * steps * recipe.batch_size * recipe.max_length
+    work = passes * parameters * recipe.steps_for(rows) * recipe.batch_size * recipe.max_length
     return _minutes(parameters, work / processes, recipe.precision, recipe.threads, on_gpu=on_gpu)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,7 +114,11 @@ class TuningSettings(Settings):
     precision: Precision = "fp32"
     gradient_checkpointing: bool = False
     compact: Literal["auto"] | bool = Field(default="auto", exclude_if=_is("auto"), description="auto: on a GPU, where the method can")
-    compile: bool = Field(default=False, exclude_if=_is(False), description="the decoder layers")
+    compile: Literal["auto"] | bool = Field(
+        default="auto",
+        exclude_if=_is("auto"),
+        description="the decoder layers; auto: on a GPU, where the steps are many enough to pay for it",
+    )
     shard: bool = Field(default=False, exclude_if=_is(False), description="the frozen base over the processes")
     checkpoint_steps: Count = 100
     log_steps: Count = 10
@@ -141,8 +146,8 @@ class TuningSettings(Settings):
     def _shards_whole_layers(cls, shard: bool, info: ValidationInfo) -> bool:
         if shard and info.data.get("compact") is True:
             raise ValueError("must be false with compact: true, which cuts weights that are whole; leave compact at auto")
-        if shard and info.data.get("compile"):
-            raise ValueError("must be false with compile: true, which compiles layers that hold their weights")
+        if shard and info.data.get("compile") is True:
+            raise ValueError("must be false with compile: true, which compiles layers that hold their weights; leave compile at auto")
         if shard and info.data.get("search") is not None:
             raise ValueError("must be false with search, which is one process: a model that fits it needs no shards; give a learning_rate")
         return shard
@@ -154,6 +159,10 @@ class TuningSettings(Settings):
         if micro is not None and batch is not None and batch % micro:
             raise ValueError(f"must divide batch_size, which is {batch}")
         return micro
+
+    def steps_for(self, rows: int) -> int:
+        """Return how many optimizer steps the recipe takes on so many rows."""
+        return self.max_steps or math.ceil((self.epochs or 1) * rows / self.batch_size)
 
 
 class PatSettings(Settings):

@@ -23,7 +23,7 @@ from pat import artefacts, checkpoint, processes
 from pat.attention import rely_on_causal_kernel
 from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
-from pat.compiled import compile_layers
+from pat.compiled import compile_layers, compiles, is_compiled
 from pat.config import MEASURED_MASKS, PatConfig
 from pat.device import peak_memory_gib, resolve_device
 from pat.distillation import load_distillation
@@ -102,7 +102,7 @@ def train(
     sharded = shards(job.tuning)
     compacted = compacts(job.tuning.compact, model, device, sharded=sharded)
     collate = PadToLongest(tokenizer, device)
-    if job.tuning.compile:
+    if compiles(job.tuning.compile, device, job.tuning.steps_for(len(rows)), sharded=sharded):
         compile_layers(stock)
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer, sharded=sharded) if teacher and settings else None
@@ -302,6 +302,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "ratio_requested": ratio,
         "ratio_effective": 1.0 - width / hidden_size,
         "compacted": isinstance(model, PatModel) and model.compacted,
+        "compiled": is_compiled(stock),
         "sharded": stock.is_distributed_loading_by_transformers,
         "train_loss": history[-1]["instruct_loss"] if history else None,
         **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),

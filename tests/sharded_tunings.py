@@ -1,4 +1,4 @@
-"""Tunings whose base is in shards, as a program for torchrun: what they end in, to be compared with those of one process."""
+"""The same tunings by one process and, under torchrun, by several whose base is in shards: what they end in, to be compared."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import pat.tuning
-from pat import artefacts
-from pat.processes import is_main
+from pat import artefacts, processes
 from pat.progress import log_to
 from pat.resume import SealCheckpoints
 from pat.settings import TuneJob
@@ -55,7 +54,7 @@ def train(folder: Path, name: str, out: str, *, shard: bool, device: str) -> Non
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in frozen)
     trained_whole = not any(isinstance(parameter, DTensor) for parameter in model.parameters() if parameter.requires_grad)
-    if is_main():
+    if processes.is_main():
         model.save_pretrained(str(folder / out), save_embedding_layers=False)
         share = held / sum(weight.numel() for weight in frozen)
         artefacts.write_json(
@@ -80,10 +79,13 @@ def interrupt(folder: Path, name: str, out: str, device: str) -> None:
 
 
 def main(folder: Path, device: str) -> None:
-    """Train all cases, one of them with an interruption and one as the verb does; on the terminal is what they say."""
+    """Train all cases; in shards one of them with an interruption too, and one as the verb does. On the terminal is what they say."""
     log_to(None)
+    shard = processes.count() > 1
     for name in CASES:
-        train(folder, name, f"two-{name}", shard=True, device=device)
+        train(folder, name, f"{'two' if shard else 'one'}-{name}", shard=shard, device=device)
+    if not shard:
+        return
     interrupt(folder, "pat", "resumed", device)
     train(folder, "pat", "resumed", shard=True, device=device)
     pat.tuning.tune(**arguments(folder, "pat", "run-adapter", shard=True, device=device), out=folder / "adapter")

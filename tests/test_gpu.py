@@ -80,6 +80,14 @@ def test_compacted_and_compiled_runs_take_the_masked_runs_course(tmp_path: Path)
         assert losses(trainer) == pytest.approx(masked, rel=1e-4)
 
 
+@pytest.mark.parametrize(("tuner", "changes"), [("lora", {}), ("dora", {}), ("lora", {"gradient_checkpointing": True})])
+def test_compiled_layers_take_the_course_of_eager_ones(tuner: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    write_world(tmp_path, hidden_size=64)
+    eager = losses(tuned(tmp_path, "eager", tuner, **changes))
+    torch.compiler.reset()
+    assert losses(tuned(tmp_path, "compiled", tuner, compile=True, **changes)) == pytest.approx(eager, rel=1e-4)
+
+
 @pytest.mark.parametrize(("compiled", "new_tokens"), [(False, 3), (True, 3), (True, 0)])
 def test_a_pass_that_is_one_graph_chooses_the_models_own_tokens(compiled: bool, new_tokens: int) -> None:
     settings = InferenceBenchmark(context=16, new_tokens=new_tokens, compile=compiled, precision="fp32", device=DEVICE)
@@ -102,6 +110,6 @@ def test_batched_answers_are_those_of_lm_eval_one_by_one(tmp_path: Path) -> None
 @pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_with_shards_tune_as_one_does(tmp_path: Path) -> None:
     """By NCCL, in fp32, all the cases of the test on two CPU processes."""
-    tune_all(tmp_path, DEVICE, {})
+    tune_all(tmp_path, DEVICE, "0,1" if DEVICE == "cuda" else "")
     for name in CASES:
         check_same_course(tmp_path, name, within=1e-3)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from sharded_tunings import CASES, INTERRUPTED_AT, job, train
+from sharded_tunings import CASES, INTERRUPTED_AT, job
 from tiny_world import write_world
 
 from pat import processes, sharding
@@ -22,6 +21,7 @@ from pat.merge import merge
 from pat.settings import TuningSettings
 
 PROGRAM = Path(__file__).parent / "sharded_tunings.py"
+ONE = (sys.executable, str(PROGRAM))
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(PROGRAM))
 FIGURES = {"loss", "instruct_loss", "distillation_loss", "identity_loss", "grad_norm", "mask_mean", "proxy_std"}
 WITHIN_S = 600
@@ -31,24 +31,27 @@ WITHIN_S = 600
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every case was trained by one process and, in shards, by two, which import torch once for all of them."""
     folder = tmp_path_factory.mktemp("sharded")
-    said = tune_all(folder, "cpu", {"CUDA_VISIBLE_DEVICES": ""})
+    said = tune_all(folder, "cpu", "")
     assert f"resuming from {folder}/run-resumed/checkpoint-{INTERRUPTED_AT}" in said
     assert "the model is not compacted: the base is in shards" in said
     return folder
 
 
-def tune_all(folder: Path, device: str, environment: Mapping[str, str]) -> str:
-    """Train every case in `folder` by two processes, in shards, and by one; return what the two said."""
+def tune_all(folder: Path, device: str, gpus: str) -> str:
+    """Train every case in `folder` by two processes on the GPUs, in shards, and by one on the first; return what the two said."""
     write_world(folder / "other", seed=1)
     (folder / "other" / "base").rename(folder / "teacher")
     write_world(folder)
-    command = [*TWO, str(folder), device]
-    finished = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=WITHIN_S, check=False)
-    said = finished.stdout + finished.stderr
-    assert finished.returncode == 0, said
-    for name in CASES:
-        train(folder, name, f"one-{name}", shard=False, device=device)
-    return said
+    one, two = (
+        subprocess.run(
+            [*program, str(folder), device], env=os.environ | {"CUDA_VISIBLE_DEVICES": seen}, capture_output=True, text=True, timeout=WITHIN_S,
+            check=False,
+        )
+        for program, seen in ((ONE, gpus[:1]), (TWO, gpus))
+    )  # fmt: skip
+    assert one.returncode == 0, one.stdout + one.stderr
+    assert two.returncode == 0, two.stdout + two.stderr
+    return two.stdout + two.stderr
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -87,6 +87,9 @@ class TuningBenchmark(Settings):
     ratio: Ratio = 0.25
     batch_size: Count = 16
     length: Annotated[int, Field(ge=8)] = 256
+    shortest: Annotated[int, Field(ge=8)] | None = Field(
+        default=None, description="batches are of lengths from this to `length`; None: all of that"
+    )
     steps: Count = 10
     warmup: Annotated[int, Field(ge=2)] = 3
     rounds: Count = 2
@@ -100,6 +103,14 @@ class TuningBenchmark(Settings):
     uncompacted: bool = Field(default=True, description="PAT after the milestone is measured without compaction too")
     device: Device = "auto"
     threads: Count = 1
+
+    @field_validator("shortest")
+    @classmethod
+    def _reaches_length(cls, shortest: int | None, info: ValidationInfo) -> int | None:
+        length = info.data.get("length")
+        if shortest is not None and length is not None and shortest > length:
+            raise ValueError(f"must not be more than length, which is {length}")
+        return shortest
 
 
 class EvaluationBenchmark(Settings):

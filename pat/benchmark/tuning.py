@@ -9,13 +9,14 @@ their own and a drift of the machine shows.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import cycle, pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
@@ -56,6 +57,17 @@ class RandomTokens(Dataset[dict[str, Any]]):
         return {"input_ids": tokens_T, "labels": tokens_T}
 
 
+class CutToLengths:
+    """Collates rows of one length, each batch cut to the next of `lengths`, which begin anew behind their end."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = cycle(lengths)
+
+    def __call__(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        length = next(self._lengths)
+        return {name: torch.stack([row[name][:length] for row in rows]) for name in rows[0]}
+
+
 class CompactAt(TrainerCallback):
     """Compacts the model before a step, so that the closed mask can be measured without and with it."""
 
@@ -89,8 +101,12 @@ class StepClock(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._phase, self._done = self._place(state)
+        if self._done == 0:
+            self._begun = machine.mark(self.device)
         if self._done == self.warmup:
+            warm = machine.mark(self.device)
             machine.wait_for(self.device)
+            self._phase.warmup_s.append(warm.seconds_since(self._begun))
             machine.reset_peak(self.device)
             self._marks = [machine.mark(self.device)]
 
@@ -117,7 +133,7 @@ def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, ou
     progress.finish()
     parameters = parameter_count(stock_config(shape))
     rate = matmul_rate(shape, settings, device)
-    tokens = settings.batch_size * settings.length
+    tokens = round(settings.batch_size * mean(batch_lengths(settings, seed)[settings.warmup :]))
     floor_s = FLOPS_PER_PARAMETER * parameters * tokens / rate
     entries = [phase_record(phase, tokens, floor_s) for arm in arms for phase in arm]
     record = {
@@ -188,6 +204,7 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
             model=model,
             args=arguments,
             train_dataset=RandomTokens(settings.batch_size * total, settings.length, shape.vocab_size, seed),
+            data_collator=CutToLengths(batch_lengths(settings, seed)),
             callbacks=[
                 *([PatCallback(), CompactAt(total - length)] if isinstance(model, PatModel) else []),
                 StepClock(arm, settings.warmup, settings.steps, device),
@@ -195,6 +212,16 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+
+
+def batch_lengths(settings: TuningBenchmark, seed: int) -> list[int]:
+    """Return the tokens a row of each batch of a phase, warm-up included; they are the same in all phases."""
+    steps = settings.warmup + settings.steps
+    if settings.shortest is None:
+        return [settings.length] * steps
+    generator = torch.Generator().manual_seed(seed)
+    drawn: list[int] = torch.randint(settings.shortest, settings.length + 1, (steps,), generator=generator).tolist()
+    return drawn
 
 
 def job_of(settings: TuningBenchmark, total_steps: int, *, milestone_step: int, prunes: bool) -> TuneJob:

@@ -16,12 +16,13 @@ LORA, MASKED, CLOSED, COMPACTED = "lora", "pat, before the milestone", "pat, aft
 
 @dataclass
 class Phase:
-    """What one arm showed over all rounds: seconds a step and the peak memory of each round."""
+    """What one arm showed over all rounds: seconds a step; of each round the peak memory, and the warm-up's seconds with compiling."""
 
     name: str
     compiled: bool = False
     step_s: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
+    warmup_s: list[float] = field(default_factory=list)
     trainable_parameters: int | None = None
     fits: bool = True
 
@@ -36,6 +37,7 @@ def phase_record(phase: Phase, tokens: int, floor_s: float) -> dict[str, Any]:
         "status": "measured",
         "trainable_parameters": phase.trainable_parameters,
         "step_s": spread(phase.step_s),
+        "warmup_s": phase.warmup_s,
         "tokens_per_s": tokens / middle_s,
         "peak_bytes": max(phase.peak_bytes),
         "share_of_floor": floor_s / middle_s,
