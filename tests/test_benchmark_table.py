@@ -50,12 +50,12 @@ def test_a_record_becomes_a_line(tmp_path: Path) -> None:
 def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None:
     """A LoRA of 0.2 s eager and 0.1 s compiled; PAT 0.15 s compiled, 0.12 s over the schedule."""
     own = {name: RECORD[name] for name in ("shape", "machine", "provenance")}
-    recipe = {"lora_rank": 64, "pat_lora_rank": 20, "pat": {"hio_rank": 200}}
+    recipe = {"lora_rank": 64, "pat_lora_rank": 20, "pat": {"hio_rank": 200}, "batch_size": 16, "shortest": 128, "length": 256}
     tuned = {**own, "provenance": {**own["provenance"], "settings": recipe}}
 
     phases = [
         {"name": "lora", "compiled": False, "step_s": spread(0.2), "peak_bytes": 4 * 2**30},
-        {"name": "lora", "compiled": True, "step_s": spread(0.1), "peak_bytes": 2**31},
+        {"name": "lora", "compiled": True, "step_s": spread(0.1), "peak_bytes": 2**31, "warmup_s": [17.4, 3.0]},
         {"name": "pat, before the milestone", "compiled": False, "status": "out of memory"},
         {"name": "pat, before the milestone", "compiled": True, "step_s": spread(0.15), "peak_bytes": 3 * 2**30},
     ]
@@ -70,12 +70,14 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
     speedups = [{"model": "width 3", "batch_size": 32, "first_token": spread(1.25), "decode": spread(1.0)}]
     inference = {**own, "kind": "inference", "compiled": True, "context": 128, "models": models, "speedups": speedups}
     lines = lines_of(tmp_path, **{"tiny-tuning": tuning, "tiny-inference": inference})
-    assert "| tiny | eager | lora | 200.0 | 1.000 | 2.000 | 4.0 | 1.000 |" in lines
-    assert "| tiny | eager | pat, before the milestone | out of memory | – | – | – | – |" in lines
-    assert "| tiny | compiled | pat, before the milestone | 150.0 | 1.500 | 1.500 | 3.0 | 1.500 |" in lines
-    assert "| tiny | compiled | pat, whole schedule, compacted | 120.0 | 1.200 | 1.200 | 2.0 | 1.000 |" in lines
+    assert "| tiny | eager | lora | 200.0 (200 to 1200) | 1.000 | 2.000 | – | 4.0 | 1.000 |" in lines
+    assert "| tiny | compiled | lora | 100.0 (100 to 1100) | 1.000 | 1.000 | 17 | 2.0 | 1.000 |" in lines
+    assert "| tiny | eager | pat, before the milestone | out of memory | – | – | – | – | – |" in lines
+    assert "| tiny | compiled | pat, before the milestone | 150.0 (150 to 1150) | 1.500 | 1.500 | – | 3.0 | 1.500 |" in lines
+    assert "| tiny | compiled | pat, whole schedule, compacted | 120.0 | 1.200 | 1.200 | – | 2.0 | 1.000 |" in lines
     assert "| tiny | width 3 | 0.750 | compiled | 128 | 32 | 1.25 (1.25 to 2.25) | 1.00 (1.00 to 2.00) |" in lines
-    assert any(line.startswith("A step of tuning, LoRA-64 against PAT with HIO-200 and LoRA-20, random weights.") for line in lines)
+    compared = "A step of tuning, LoRA-64 against PAT with HIO-200 and LoRA-20; batches of 16 rows, of 128 to 256 tokens, random weights."
+    assert any(line.startswith(compared) for line in lines)
 
 
 def test_evaluation_becomes_a_table_and_a_known_shape_has_its_name(tmp_path: Path) -> None:

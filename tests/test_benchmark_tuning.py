@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from pat.benchmark import tuning
 from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import ModelShape, TuningBenchmark
-from pat.benchmark.tuning import arms_of, benchmark_tuning
+from pat.benchmark.tuning import arms_of, batch_lengths, benchmark_tuning
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
+from pat.errors import UserError
 from pat.settings import PatSettings, load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=32, layers=2, heads=4, intermediate_size=48)
@@ -36,6 +38,34 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_phase_has_its_steps_of_every_round(record: dict[str, Any]) -> None:
     assert [phase["name"] for phase in record["phases"]] == [LORA, MASKED, CLOSED, COMPACTED]
     assert all(len(phase["step_s"]["samples"]) == QUICK.steps * QUICK.rounds for phase in record["phases"])
+
+
+def test_the_warm_up_of_every_round_is_timed_as_a_whole(record: dict[str, Any]) -> None:
+    assert all(len(phase["warmup_s"]) == QUICK.rounds and min(phase["warmup_s"]) > 0 for phase in record["phases"])
+
+
+def test_batches_are_cut_to_the_same_lengths_in_every_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    whole = tuning.CutToLengths.__call__
+
+    def watched(self: Any, rows: Any) -> dict[str, Tensor]:
+        batch = whole(self, rows)
+        seen.append(batch["input_ids"].shape[1])
+        assert batch["labels"].shape == batch["input_ids"].shape
+        return batch
+
+    monkeypatch.setattr(tuning.CutToLengths, "__call__", watched)
+    settings = QUICK.model_copy(update={"length": 40, "shortest": 9, "rounds": 1})
+    found = benchmark_tuning(SHAPE, settings, 3, tmp_path / "tuning.json")
+    lengths = batch_lengths(settings, 3)
+    assert len(lengths) == 5 and len(set(lengths)) > 1 and all(9 <= length <= 40 for length in lengths)
+    assert seen[:5] == lengths and seen[5:20] == 3 * lengths
+    assert found["tokens_per_step"] == round(2 * sum(lengths[2:]) / 3)
+
+
+def test_the_shortest_batch_is_not_longer_than_the_longest() -> None:
+    with pytest.raises(UserError, match=r"shortest.*must not be more than length, which is 16"):
+        load(TuningBenchmark, '{"length": 16, "shortest": 17}')
 
 
 def test_trainable_parameters_follow_the_formula(record: dict[str, Any]) -> None:

@@ -60,6 +60,7 @@ class _Phase(Part):
     compiled: bool
     step_s: Spread | None = None
     peak_bytes: int | None = None
+    warmup_s: list[float] = []
 
 
 class _Schedule(Part):
@@ -170,7 +171,10 @@ def folder_jobs(records: Sequence[FolderJob]) -> Layout:
 
 def tuning(record: Tuning) -> Layout:
     """Return a line a phase of a schedule, eager and compiled, and one for the mean over the whole schedule."""
-    header = ["Shape", "Layers", "What", "Step, ms", "Of LoRA's, same layers", "Of compiled LoRA's", "Peak, GiB", "Of LoRA's, same layers"]
+    header = [
+        "Shape", "Layers", "What", "Step, ms", "Of LoRA's, same layers", "Of compiled LoRA's", "Warm-up, s", "Peak, GiB",
+        "Of LoRA's, same layers",
+    ]  # fmt: skip
     rows = [*_phase_lines(record), *_schedule_lines(record)]
     return Layout(_caption(f"A step of tuning, {_compared(record)}", [record]), header, rows, text_columns=3)
 
@@ -180,7 +184,9 @@ def _compared(record: Tuning) -> str:
     pat: Mapping[str, Any] = settings["pat"]
     operators = f"HIO-{pat['hio_rank']} and " if pat["hio_rank"] else ""
     closing = ", closed from the first step" if pat.get("closing") == "at-once" else ""
-    return f"LoRA-{settings['lora_rank']} against PAT with {operators}LoRA-{settings['pat_lora_rank']}{closing}"
+    shortest = settings.get("shortest")
+    lengths = f"; batches of {settings['batch_size']} rows, of {shortest} to {settings['length']} tokens" if shortest else ""
+    return f"LoRA-{settings['lora_rank']} against PAT with {operators}LoRA-{settings['pat_lora_rank']}{closing}{lengths}"
 
 
 def _phase_lines(record: Tuning) -> Iterable[list[str]]:
@@ -189,12 +195,13 @@ def _phase_lines(record: Tuning) -> Iterable[list[str]]:
     for phase in record.phases:
         identity = [record.shape, runtime_of(compiled=phase.compiled), phase.name]
         if phase.step_s is None or phase.peak_bytes is None:
-            yield [*identity, "out of memory", HOLE, HOLE, HOLE, HOLE]
+            yield [*identity, "out of memory", HOLE, HOLE, HOLE, HOLE, HOLE]
             continue
         middle_s = phase.step_s.median
         yield [
-            *identity, f"{1e3 * middle_s:.1f}", _ratio(middle_s, steps_s.get(phase.compiled)), _ratio(middle_s, steps_s.get(True)),
-            f"{phase.peak_bytes / GIB:.1f}", _ratio(phase.peak_bytes, peaks.get(phase.compiled)),
+            *identity, _milliseconds(phase.step_s), _ratio(middle_s, steps_s.get(phase.compiled)), _ratio(middle_s, steps_s.get(True)),
+            f"{phase.warmup_s[0]:.0f}" if phase.warmup_s else HOLE, f"{phase.peak_bytes / GIB:.1f}",
+            _ratio(phase.peak_bytes, peaks.get(phase.compiled)),
         ]  # fmt: skip
 
 
@@ -204,7 +211,7 @@ def _schedule_lines(record: Tuning) -> Iterable[list[str]]:
         yield [
             record.shape, manner, f"pat, whole schedule{', compacted' if schedule.compacted else ''}", f"{1e3 * schedule.step_s:.1f}",
             *(f"{schedule.of_lora[of]:.3f}" if of in schedule.of_lora else HOLE for of in (manner, "compiled")),
-            f"{schedule.peak_bytes / GIB:.1f}", f"{schedule.peak_of_lora[manner]:.3f}" if manner in schedule.peak_of_lora else HOLE,
+            HOLE, f"{schedule.peak_bytes / GIB:.1f}", f"{schedule.peak_of_lora[manner]:.3f}" if manner in schedule.peak_of_lora else HOLE,
         ]  # fmt: skip
 
 
@@ -249,6 +256,10 @@ def _answer_lines(record: Evaluation) -> Iterable[list[str]]:
             *identity, f"{it.items_per_s.median:.1f}", _with_range(it.speedup), _share(it.same_answers), _share(it.same_texts),
             HOLE if gap is None else f"{gap:.1g}", f"{it.peak_bytes / GIB:.1f}",
         ]  # fmt: skip
+
+
+def _milliseconds(value: Spread) -> str:
+    return f"{1e3 * value.median:.1f} ({1e3 * value.low:.0f} to {1e3 * value.high:.0f})"
 
 
 def _share(value: float | None) -> str:
