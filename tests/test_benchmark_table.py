@@ -92,6 +92,15 @@ def test_evaluation_becomes_a_table_and_a_known_shape_has_its_name(tmp_path: Pat
     assert "| gemma-2b | generated | lm-eval hf | 1 | fp32 | 2.0 | – | – | – | – | 1.0 |" in lines
     assert "| gemma-2b | generated | pat | 16 | fp32 | 9.0 | 4.50 (4.50 to 5.50) | 100.0% | 99.5% | – | 2.0 |" in lines
     assert "| gemma-2b | log-likelihood | pat | 64 | fp32 | out of memory | – | – | – | – | – |" in lines
+    assert any(line.startswith("Evaluation, random weights. a GPU, 4 CPU cores;") for line in lines)
+
+
+def test_a_model_that_is_no_shape_has_its_records_name_and_its_own_weights(tmp_path: Path) -> None:
+    way = {"name": "lm-eval hf", "scoring": "generated", "batch_size": 1, "items_per_s": spread(2.0), "peak_bytes": 2**30}
+    record = RECORD | {"kind": "evaluation", "shape": None, "weights": "checkpoint", "dtype": "bf16", "measurements": [way]}
+    lines = lines_of(tmp_path, **{"my-model-bf16": record})
+    assert "| my-model | generated | lm-eval hf | 1 | bf16 | 2.0 | – | – | – | – | 1.0 |" in lines
+    assert any(line.startswith("Evaluation. a GPU, 4 CPU cores;") for line in lines)
 
 
 @pytest.mark.parametrize(("content", "message"), [({"kind": "repeats"}, "is not a record"), (None, "holds no records")])

@@ -15,6 +15,7 @@ from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
 
 GIB = 2**30
+RANDOM = "random"
 RecordT = TypeVar("RecordT", bound="Record")
 
 
@@ -35,10 +36,11 @@ class _Provenance(Part):
 
 
 class Record(Part):
-    """What every benchmark says of itself; `file` is the record's name, which begins with the shape's where that is not a known one."""
+    """What every benchmark says of itself; `file` is the record's name, which begins with the shape's, or the model's, if none is known."""
 
     file: str
     shape: Annotated[str, BeforeValidator(_name_of)]
+    weights: str = RANDOM
     machine: _Machine
     provenance: _Provenance
 
@@ -149,7 +151,8 @@ def _caption(what: str, records: Sequence[Record]) -> str:
     made_by = sorted({f"{it.machine.name}, {it.machine.cores} CPU cores" for it in records})
     commits = sorted({it.provenance.git_commit[:10] for it in records})
     torch = sorted({it.provenance.versions["torch"] for it in records})
-    return f"{what}, random weights. {'; '.join(made_by)}; torch {', '.join(torch)}; commit {', '.join(commits)}."
+    weights = ", random weights" if all(it.weights == RANDOM for it in records) else ""
+    return f"{what}{weights}. {'; '.join(made_by)}; torch {', '.join(torch)}; commit {', '.join(commits)}."
 
 
 def folder_jobs(records: Sequence[FolderJob]) -> Layout:
@@ -238,7 +241,7 @@ def _speedup_lines(record: Inference) -> Iterable[list[str]]:
 def evaluation(records: Sequence[Evaluation]) -> Layout:
     """Return a line a way to ask: items a second, how many times as fast as one by one, and how much of the answers is the same."""
     header = [
-        "Shape", "Scoring", "How", "Batch", "dtype", "Items a second", "Times as fast", "Same answers", "Same texts",
+        "Model", "Scoring", "How", "Batch", "dtype", "Items a second", "Times as fast", "Same answers", "Same texts",
         "Log-likelihoods within", "Peak, GiB",
     ]  # fmt: skip
     rows = [line for record in records for line in _answer_lines(record)]
