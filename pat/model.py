@@ -327,6 +327,11 @@ class PatCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
     ) -> None:
         assert model is not None
+        if args.n_gpu > 1:  # the trainer would make replicas of the model, whose hooks are those of the first
+            raise ValueError(
+                f"one process sees {args.n_gpu} GPUs, and would train by DataParallel, which copies no hooks: set CUDA_VISIBLE_DEVICES to "
+                "one of them, or start a process a GPU with torchrun"
+            )
         model.plan(state.max_steps)
         if model.sparsifier.mask.step != state.global_step:
             raise ValueError(f"the mask is at step {model.sparsifier.mask.step}, the trainer at {state.global_step}: not the same run")

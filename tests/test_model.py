@@ -11,7 +11,7 @@ import torch
 from tiny_models import CONFIGS, VOCABULARY, random_tokens, tiny_model
 from torch.utils.data import Dataset
 from training import random_text, trained
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from pat import PatCallback, PatConfig, PatModel, attach
 from pat.config import CHOICES
@@ -94,6 +94,21 @@ def test_a_schedule_that_contradicts_the_trainer_is_refused(tmp_path: Path) -> N
     model = attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=4, total_steps=99))
     with pytest.raises(ValueError, match="total_steps=99, but the trainer takes 12"):
         Trainer(model=model, args=arguments(tmp_path), train_dataset=RandomRows(), callbacks=[PatCallback()]).train()
+
+
+class TwoGpus(TrainingArguments):
+    """As the stock class is where one process sees two GPUs."""
+
+    @property
+    def n_gpu(self) -> int:
+        return 2
+
+
+def test_replicas_of_a_model_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    model = attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=4))
+    seen = TwoGpus(output_dir=str(tmp_path), max_steps=12, use_cpu=True)
+    with pytest.raises(ValueError, match=r"sees 2 GPUs.*CUDA_VISIBLE_DEVICES.*torchrun"):
+        PatCallback().on_train_begin(seen, TrainerState(max_steps=12), TrainerControl(), model=model)
 
 
 def run(folder: Path, **changes: Any) -> dict[str, torch.Tensor]:
