@@ -161,8 +161,8 @@ class TuningSettings(Settings):
         return micro
 
     def steps_for(self, rows: int) -> int:
-        """Return how many optimizer steps the recipe takes on so many rows."""
-        return self.max_steps or math.ceil((self.epochs or 1) * rows / self.batch_size)
+        """Return how many optimizer steps the recipe takes on so many rows: the last batch of an epoch may be a part of one."""
+        return self.max_steps or math.ceil((self.epochs or 1) * math.ceil(rows / self.batch_size))
 
 
 class PatSettings(Settings):

@@ -102,7 +102,7 @@ def train(
     sharded = shards(job.tuning)
     compacted = compacts(job.tuning.compact, model, device, sharded=sharded)
     collate = PadToLongest(tokenizer, device)
-    if compiles(job.tuning.compile, device, job.tuning.steps_for(len(rows)), sharded=sharded):
+    if compiles(job.tuning.compile, stock, device, job.tuning.steps_for(len(rows)), sharded=sharded):
         compile_layers(stock)
     settings = job.tuning.distillation
     distillation = load_distillation(teacher, settings, stock, tokenizer, sharded=sharded) if teacher and settings else None
@@ -274,7 +274,7 @@ def training_arguments(settings: TuningSettings, seed: int, run_dir: Path, devic
         seed=seed,
         data_seed=seed,
         use_cpu=device == "cpu",
-        # A GPU is given the next step while it works on this one: nothing in the loop waits for it between two log entries.
+        # A GPU is given the next step while it works on this one: between two log entries only distillation waits for it.
         dataloader_pin_memory=device == "cuda",
         accelerator_config={"non_blocking": device == "cuda"},
         logging_nan_inf_filter=False,

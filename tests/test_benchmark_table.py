@@ -16,7 +16,7 @@ from pat.errors import UserError
 REFERENCES = sorted({path.parent.parent for path in (ROOT / "results" / "reference").glob("*/benchmark/*.json")})
 RECORD: dict[str, Any] = {
     "kind": "prune", "pruner": "slicegpt", "wall_s": 61.4, "copy_bytes": 100, "peak_host_of_copy": 1.714, "peak_gpu_bytes": 3 * 2**29,
-    "share_removed": 0.2517, "shape": {"hidden_size": 4}, "machine": {"name": "a GPU", "cores": 4},
+    "share_removed": 0.2517, "weights": "random", "shape": {"hidden_size": 4}, "machine": {"name": "a GPU", "cores": 4},
     "provenance": {"git_commit": "0123456789abcdef", "versions": {"torch": "2.13.0"}, "settings": {}},
 }  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_a_record_becomes_a_line(tmp_path: Path) -> None:
 
 def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None:
     """A LoRA of 0.2 s eager and 0.1 s compiled; PAT 0.15 s compiled, 0.12 s over the schedule."""
-    own = {name: RECORD[name] for name in ("shape", "machine", "provenance")}
+    own = {name: RECORD[name] for name in ("shape", "weights", "machine", "provenance")}
     recipe = {"lora_rank": 64, "pat_lora_rank": 20, "pat": {"hio_rank": 200}, "batch_size": 16, "shortest": 128, "length": 256}
     tuned = {**own, "provenance": {**own["provenance"], "settings": recipe}}
 
@@ -81,7 +81,7 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
 
 
 def test_evaluation_becomes_a_table_and_a_known_shape_has_its_name(tmp_path: Path) -> None:
-    own = {**{name: RECORD[name] for name in ("machine", "provenance")}, "shape": KNOWN_SHAPES["gemma-2b"].model_dump()}
+    own = {**{name: RECORD[name] for name in ("weights", "machine", "provenance")}, "shape": KNOWN_SHAPES["gemma-2b"].model_dump()}
     ways = [
         {"name": "lm-eval hf", "scoring": "generated", "batch_size": 1, "items_per_s": spread(2.0), "peak_bytes": 2**30},
         {"name": "pat", "scoring": "generated", "batch_size": 16, "items_per_s": spread(9.0), "peak_bytes": 2**31,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from peft import PeftModel
 from sharded_tunings import CASES
 from test_sharding import check_same_course, tune_all
 from tiny_world import write_world
@@ -19,7 +20,9 @@ from pat.benchmark import inference
 from pat.benchmark.candidates import random_model, stock_config
 from pat.benchmark.evaluation import benchmark_evaluation
 from pat.benchmark.settings import EvaluationBenchmark, InferenceBenchmark, ModelShape
+from pat.compiled import is_compiled
 from pat.divergence import StopWhenDiverged
+from pat.gpus import visible
 from pat.settings import TuneJob
 from pat.trainer import PatTrainer
 
@@ -40,6 +43,12 @@ def tuned(folder: Path, name: str, tuner: str, **changes: Any) -> PatTrainer:
     trainer, _ = pat.tuning.train(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, job, folder / f"run-{name}")
     assert isinstance(trainer, PatTrainer)
     return trainer
+
+
+def layers_are_compiled(trainer: PatTrainer) -> bool:
+    assert isinstance(trainer.model, PeftModel)
+    stock: Any = trainer.model.get_base_model()
+    return is_compiled(stock)
 
 
 def losses(trainer: PatTrainer) -> list[float]:
@@ -77,6 +86,7 @@ def test_compacted_and_compiled_runs_take_the_masked_runs_course(tmp_path: Path)
     for compiled in (False, True):
         torch.compiler.reset()
         trainer = tuned(tmp_path, f"compacted-{compiled}", "pat", compact=True, compile=compiled)
+        assert layers_are_compiled(trainer) == compiled
         assert losses(trainer) == pytest.approx(masked, rel=1e-4)
 
 
@@ -85,7 +95,9 @@ def test_compiled_layers_take_the_course_of_eager_ones(tuner: str, changes: dict
     write_world(tmp_path, hidden_size=64)
     eager = losses(tuned(tmp_path, "eager", tuner, **changes))
     torch.compiler.reset()
-    assert losses(tuned(tmp_path, "compiled", tuner, compile=True, **changes)) == pytest.approx(eager, rel=1e-4)
+    trainer = tuned(tmp_path, "compiled", tuner, compile=True, **changes)
+    assert layers_are_compiled(trainer)
+    assert losses(trainer) == pytest.approx(eager, rel=1e-4)
 
 
 @pytest.mark.parametrize(("compiled", "new_tokens"), [(False, 3), (True, 3), (True, 0)])
@@ -110,6 +122,6 @@ def test_batched_answers_are_those_of_lm_eval_one_by_one(tmp_path: Path) -> None
 @pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_with_shards_tune_as_one_does(tmp_path: Path) -> None:
     """By NCCL, in fp32, all the cases of the test on two CPU processes."""
-    tune_all(tmp_path, DEVICE, "0,1" if DEVICE == "cuda" else "")
+    tune_all(tmp_path, DEVICE, visible()[:2] if DEVICE == "cuda" else [])
     for name in CASES:
         check_same_course(tmp_path, name, within=1e-3)

@@ -38,16 +38,17 @@ def tune(folder: Path, name: str, launcher: tuple[str, ...] = (), environment: d
     return finished.stdout + finished.stderr
 
 
-def test_two_processes_tune_as_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_tune_as_one_does(compiled: bool, tmp_path: Path) -> None:
     """Same rows in every batch, so the same losses, mask and weights but for the order of sums; before and after the milestone.
 
     The one process inherits a batch system's ranks and must not wait for the others.
     """
     write_world(tmp_path)
     tune(tmp_path, "one", environment=LEAKED, micro_batch_size=2)
-    said = tune(tmp_path, "two", TWO, micro_batch_size=2)
+    said = tune(tmp_path, "two", TWO, micro_batch_size=2, compile=compiled)
     one, two = (json.loads((tmp_path / name / "tuning.json").read_text()) for name in ("one", "two"))
-    assert (one["processes"], two["processes"]) == (1, 2)
+    assert (one["processes"], two["processes"]) == (1, 2) and (one["compiled"], two["compiled"]) == (False, compiled)
     assert [entry["step"] for entry in two["history"]] == [entry["step"] for entry in one["history"]]
     for ours, theirs in zip(two["history"], one["history"], strict=True):
         for field in ("loss", "instruct_loss", "identity_loss", "mask_mean", "proxy_std"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,21 @@ WITHIN_S = 600
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every case was trained by one process and, in shards, by two, which import torch once for all of them."""
     folder = tmp_path_factory.mktemp("sharded")
-    said = tune_all(folder, "cpu", "")
+    said = tune_all(folder, "cpu", [])
     assert f"resuming from {folder}/run-resumed/checkpoint-{INTERRUPTED_AT}" in said
     assert "the model is not compacted: the base is in shards" in said
     return folder
 
 
-def tune_all(folder: Path, device: str, gpus: str) -> str:
+def tune_all(folder: Path, device: str, gpus: Sequence[str]) -> str:
     """Train every case in `folder` by two processes on the GPUs, in shards, and by one on the first; return what the two said."""
     write_world(folder / "other", seed=1)
     (folder / "other" / "base").rename(folder / "teacher")
     write_world(folder)
     one, two = (
         subprocess.run(
-            [*program, str(folder), device], env=os.environ | {"CUDA_VISIBLE_DEVICES": seen}, capture_output=True, text=True, timeout=WITHIN_S,
-            check=False,
+            [*program, str(folder), device], env=os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(seen)}, capture_output=True, text=True,
+            timeout=WITHIN_S, check=False,
         )
         for program, seen in ((ONE, gpus[:1]), (TWO, gpus))
     )  # fmt: skip

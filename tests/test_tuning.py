@@ -17,11 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_world import ROWS, tiny_tokenizer, write_world
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
 import pat.tuning
 from pat import artefacts
 from pat.artefacts import check_folder, write_jsonl
+from pat.attention import rely_on_causal_kernel
 from pat.checkpoint import load_model
 from pat.errors import UserError
 from pat.instructions import Instructions, PadToLongest
@@ -36,6 +37,9 @@ RECIPE: dict[str, Any] = {
     "max_steps": 24, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 4, "checkpoint_steps": 8, "log_steps": 2, "device": "cpu",
     "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.1},
 }  # fmt: skip
+
+
+LOSSES = ("instruct_loss", "distillation_loss")
 
 
 def job(pat: dict[str, Any] | None = None, **changes: Any) -> TuneJob:
@@ -78,6 +82,34 @@ def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = run(tmp_path, "first"), run(tmp_path, "second")
     assert adapter_bytes(tmp_path / "first") == adapter_bytes(tmp_path / "second")
     assert first["history"] == second["history"]
+
+
+class Maskless(PadToLongest):
+    """As it is on a GPU: batches without masks."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, device: str) -> None:
+        super().__init__(tokenizer, "cuda")
+        assert device == "cpu" and not self.masked
+
+
+def test_a_run_without_masks_takes_the_course_of_one_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher is asked without masks too. What was compiled is in the record: on a CPU nothing."""
+    write_world(tmp_path / "other", seed=1)
+    write_world(tmp_path)
+    teacher, settings = tmp_path / "other" / "base", job(distillation={})
+    masked = run(tmp_path, "masked", settings=settings, teacher=teacher)
+    told: list[int] = []
+
+    def watched(stock: PreTrainedModel, longest: int) -> None:
+        told.append(longest)
+        rely_on_causal_kernel(stock, longest)
+
+    monkeypatch.setattr(pat.tuning, "rely_on_causal_kernel", watched)
+    monkeypatch.setattr(pat.tuning, "PadToLongest", Maskless)
+    maskless = run(tmp_path, "maskless", settings=settings, teacher=teacher)
+    for found, expected in zip(maskless["history"], masked["history"], strict=True):
+        assert [found[name] for name in LOSSES] == pytest.approx([expected[name] for name in LOSSES], rel=1e-4)
+    assert told == [256, 256] and (masked["compiled"], maskless["compiled"]) == (False, False)
 
 
 def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> None:

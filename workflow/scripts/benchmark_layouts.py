@@ -40,7 +40,7 @@ class Record(Part):
 
     file: str
     shape: Annotated[str, BeforeValidator(_name_of)]
-    weights: str = RANDOM
+    weights: str
     machine: _Machine
     provenance: _Provenance
 
@@ -151,7 +151,8 @@ def _caption(what: str, records: Sequence[Record]) -> str:
     made_by = sorted({f"{it.machine.name}, {it.machine.cores} CPU cores" for it in records})
     commits = sorted({it.provenance.git_commit[:10] for it in records})
     torch = sorted({it.provenance.versions["torch"] for it in records})
-    weights = ", random weights" if all(it.weights == RANDOM for it in records) else ""
+    random = [it.weights == RANDOM for it in records]
+    weights = ", random weights" if all(random) else ", random weights in a part" if any(random) else ""
     return f"{what}{weights}. {'; '.join(made_by)}; torch {', '.join(torch)}; commit {', '.join(commits)}."
 
 
@@ -175,7 +176,7 @@ def folder_jobs(records: Sequence[FolderJob]) -> Layout:
 def tuning(record: Tuning) -> Layout:
     """Return a line a phase of a schedule, eager and compiled, and one for the mean over the whole schedule."""
     header = [
-        "Shape", "Layers", "What", "Step, ms", "Of LoRA's, same layers", "Of compiled LoRA's", "Warm-up, s", "Peak, GiB",
+        "Shape", "Layers", "What", "Step, ms", "Of LoRA's, same layers", "Of compiled LoRA's", "First warm-up, s", "Peak, GiB",
         "Of LoRA's, same layers",
     ]  # fmt: skip
     rows = [*_phase_lines(record), *_schedule_lines(record)]
