@@ -18,7 +18,7 @@ import methods_figure
 import perplexity_figure
 import speedup_figure
 import trainable_figure
-from figure_style import look_of
+from figure_style import few_at_a_time, look_of
 from pat.errors import UserError
 
 
@@ -59,6 +59,49 @@ def test_no_two_of_many_methods_look_alike() -> None:
     looks = [look_of(position) for position in range(49)]
     assert len(set(looks)) == 49
     assert len({colour for colour, _ in looks[:7]}) == len({marker for _, marker in looks[:7]}) == 7
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, [0]), (1, [1]), (7, [7]), (8, [4, 4]), (22, [6, 6, 6, 4]), (50, [7, 7, 7, 7, 7, 7, 7, 1])]
+)
+def test_a_panel_shows_no_more_series_than_there_are_colours(count: int, sizes: list[int]) -> None:
+    groups = few_at_a_time(range(count))
+    assert [len(group) for group in groups] == sizes and [it for group in groups for it in group] == list(range(count))
+
+
+def many_cells(folder: Path) -> list[Path]:
+    """Return an unpruned row and nine others at two ratios; the last of these is uncertain by far the most."""
+    methods = ["pat", "pat-g", "slicegpt-pft", "slicegpt-ftp", "slicegpt-1q-pft", "llm-pruner-pft", "wanda-sp-pft", "shortgpt-pft"]
+    contents = [cell("lora", 0.0), *(cell(method, ratio) for method in methods for ratio in (0.25, 0.5))]
+    uncertain = ({"capitals": {"first_capital": 0.2 + 0.4 * seed, "acc": 0.7}} for seed in (0, 1))
+    spread = [cell("minitron-width-pft", 0.25, seed, scores=scores) for seed, scores in enumerate(uncertain)]
+    return [write_cell(folder, content) for content in [*contents, *spread]]
+
+
+@pytest.mark.parametrize("script", [figures, memory_figure, trainable_figure])
+def test_many_methods_are_spread_over_panels_each_with_the_unpruned_row(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All on one scale, which holds the widest bar."""
+    seen: list[list[Any]] = []
+
+    def keep(drawing: Any, out: Path, name: str) -> None:
+        seen.append([axes for axes in drawing.axes if axes.axison and axes.containers])
+
+    monkeypatch.setattr(script, "save", keep)
+    write = {figures: figures.write_figures, trainable_figure: trainable_figure.write_trainable}.get(script)
+    paths = many_cells(tmp_path)
+    if write:
+        write(paths, tmp_path / "out")
+    else:
+        memory_figure.write_memory(paths, [], tmp_path / "out")
+    [panels] = seen
+    shown = [[bars.get_label() for bars in axes.containers] for axes in panels]
+    parts = {tuple(names) for names in shown}
+    assert all(sum("LoRA" in name for name in names) == 1 and len(names) <= 8 for names in parts)
+    assert len({name for names in parts for name in names}) == 10
+    assert len({axes.get_ylim() for axes in panels}) == 1
+    assert panels[0].get_ylim()[1] > 100  # ± 254 points around 40
 
 
 PAPER_CELLS = {"lora": 0.0, "pat": 0.25, "llm-pruner-pft": 0.25}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pat.artefacts import write_json, write_text
+from pat.artefacts import check_folder, write_json, write_text
 from pat.errors import UserError
 from reference import keep, marks, readme_block, update, with_block
 
@@ -80,6 +80,11 @@ def test_what_the_documents_show_agrees_with_the_references(reference: Path, doc
     text = (ROOT / document).read_text(encoding="utf-8")
     if marks(reference.parent.name)[0] in text:
         assert with_block(text, reference.parent.name, readme_block(reference.parent), document) == text
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in REFERENCES.glob("*/manifest.json")), ids=lambda path: path.name)
+def test_a_committed_reference_is_what_was_kept(folder: Path) -> None:
+    check_folder(folder)
 
 
 def test_every_reference_of_an_experiment_is_shown() -> None:

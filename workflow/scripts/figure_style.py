@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib import style
 from matplotlib.artist import Artist
@@ -40,12 +40,25 @@ STYLES: dict[str, Any] = {
     "pdf.fonttype": 42,
     "savefig.dpi": 200,
 }
+SeriesT = TypeVar("SeriesT")
 _NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
 
 
 def look_of(position: int) -> tuple[str, str]:
     """Return a series' colour and sign by its place. Colours come back after seven, each time with other signs."""
     return SERIES[position % len(SERIES)], MARKERS[(position + position // len(SERIES)) % len(MARKERS)]
+
+
+def few_at_a_time(series: Sequence[SeriesT]) -> list[Sequence[SeriesT]]:
+    """Return the series in groups, a panel each: no more to a group than there are colours, and the groups about equally large."""
+    groups = max(1, math.ceil(len(series) / len(SERIES)))
+    size = max(1, math.ceil(len(series) / groups))
+    return [series[size * group : size * (group + 1)] for group in range(groups)]
+
+
+def part_of(title: str, number: int, parts: int) -> str:
+    """Return the title of one of several panels that show a part of the series each, counted from 0."""
+    return title if parts == 1 else f"{title}, {number + 1} of {parts}"
 
 
 @contextmanager
@@ -60,10 +73,11 @@ def grid_lines(axes: Axes) -> None:
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
 
 
-def from_zero(axes: Axes) -> None:
-    """Let a panel of accuracies end at zero below, where a wide interval reaches further."""
-    if axes.get_ylim()[0] < 0:
-        axes.set_ylim(bottom=0)
+def from_zero(panels: Iterable[Axes]) -> None:
+    """Let finished panels of accuracies end at zero below, where a wide interval reaches further. What is drawn later moves no limit."""
+    for axes in panels:
+        if axes.get_ylim()[0] < 0:
+            axes.set_ylim(bottom=0)
 
 
 def below(drawing: Figure, panels: Iterable[Axes], last: str = "guessing") -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import GREY, below, figure, from_zero, grid_lines, look_of, save, shifts
+from figure_style import GREY, below, few_at_a_time, figure, from_zero, grid_lines, look_of, part_of, save, shifts
 from grid import Grid, headline_grid
 from intervals import Estimate
 from layouts import csv_text
@@ -48,31 +48,45 @@ def _point(model: str, row: Row, value: Estimate, grid: Grid) -> dict[str, objec
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a panel a model; a method that prunes nothing is one point and a faint line across."""
-    models, methods = sorted(data["model"].unique()), _methods(data)
-    lines = math.ceil(len(models) / PANELS_A_LINE)
-    panels = drawing.subplots(lines, min(len(models), PANELS_A_LINE), sharey=True, sharex=True, squeeze=False)
-    for axes, model in zip(panels.flat, models, strict=False):
-        _panel(axes, data[data["model"] == model], methods, model)
-    for axes in list(panels.flat)[len(models) :]:
+    """Fill `drawing` with a panel a model, or several where the methods are many; each has those that prune nothing.
+
+    Such a method is one point and a faint line across.
+    """
+    views = _views(data)
+    columns = min(len(views), PANELS_A_LINE)
+    panels = drawing.subplots(math.ceil(len(views) / PANELS_A_LINE), columns, sharey=True, sharex=True, squeeze=False)
+    for place, (axes, view) in enumerate(zip(panels.flat, views, strict=False)):
+        _panel(axes, data[data["model"] == view.model], view.methods)
+        axes.set_title(view.title)
+        lowest = place + columns >= len(views)
+        axes.xaxis.set_tick_params(labelbottom=lowest)
+        axes.set_xlabel("hidden width asked to be removed (%)" if lowest else "")
+    for axes in list(panels.flat)[len(views) :]:
         axes.set_axis_off()
+    from_zero(panels.flat)
     for axes in panels[:, 0]:
         axes.set_ylabel("mean accuracy (%)")
     below(drawing, panels.flat, last=GUESSING)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
-def _methods(data: pd.DataFrame) -> list[_Series]:
-    """Return the methods in the order of the tables, which fixes their colours and signs."""
+def _views(data: pd.DataFrame) -> list[_View]:
+    """Return the panels. The order of the tables fixes the methods' colours and signs."""
     once = data.sort_values("ratio", kind="stable").drop_duplicates("method")
-    whole = set(once.loc[data.groupby("method")["ratio"].max().reindex(once["method"]).eq(0).to_numpy(), "method"])
-    series = []
-    for position, (method, name) in enumerate(zip(once["method"], once["name"], strict=True)):
-        peers = [other for other in once["method"] if (other in whole) == (method in whole)]
-        shift = shifts(data["ratio"], len(peers), DODGE)[peers.index(method)]
-        colour, marker = look_of(position)
-        series.append(_Series(method, name, colour, marker, shift, method not in whole))
-    return series
+    prunes = data.groupby("method")["ratio"].max() > 0
+    looks = {method: (name, *look_of(position)) for position, (method, name) in enumerate(zip(once["method"], once["name"], strict=True))}
+
+    def side_by_side(methods: Sequence[str]) -> list[_Series]:
+        apart = shifts(data["ratio"], len(methods), DODGE)
+        return [_Series(method, *looks[method], shift, bool(prunes[method])) for method, shift in zip(methods, apart, strict=True)]
+
+    whole = side_by_side([method for method in looks if not prunes[method]])
+    groups = few_at_a_time([method for method in looks if prunes[method]])
+    return [
+        _View(model, part_of(model, number, len(groups)), [*whole, *side_by_side(group)])
+        for model in sorted(data["model"].unique())
+        for number, group in enumerate(groups)
+    ]
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,14 @@ class _Series:
     prunes: bool
 
 
-def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series], model: str) -> None:
+@dataclass(frozen=True)
+class _View:
+    model: str
+    title: str
+    methods: Sequence[_Series]
+
+
+def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series]) -> None:
     for it in methods:
         mine = data[data["method"] == it.method]
         if mine.empty:
@@ -105,9 +126,8 @@ def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series], model: st
         )
     chance = 100 * float(data["chance"].iloc[0])
     axes.axhline(chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=GUESSING)
-    axes.set(title=model, xlabel="hidden width asked to be removed (%)", xticks=sorted(100 * data["ratio"].unique()))
+    axes.set_xticks(sorted(100 * data["ratio"].unique()))
     grid_lines(axes)
-    from_zero(axes)
 
 
 def write_figures(paths: Sequence[Path], out: Path) -> str:
@@ -115,8 +135,8 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
     grid = headline_grid(paths)
     data = points(grid)
     write_text(out / "accuracy.csv", csv_text(data, digits=6))
-    models = data["model"].nunique()
-    width, height = 1.2 + 2.6 * min(models, PANELS_A_LINE), 1.0 + 2.6 * math.ceil(models / PANELS_A_LINE)
+    panels = len(_views(data))
+    width, height = 1.2 + 2.6 * min(panels, PANELS_A_LINE), 1.0 + 2.6 * math.ceil(panels / PANELS_A_LINE)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
     least = 4.6 if data["method"].nunique() <= FEW else 7.0  # for the legend's columns

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks import Inference, read_inference
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, models_of, rows_of
-from figure_style import BLACK, below, figure, from_zero, grid_lines, look_of, save, shifts
+from figure_style import BLACK, below, few_at_a_time, figure, from_zero, grid_lines, look_of, part_of, save, shifts
 from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
@@ -63,34 +63,63 @@ def _of_benchmarks(benchmarks: Sequence[Inference]) -> Iterator[dict[str, object
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a column a model: memory above, accuracy below."""
-    models = sorted(data["model"].unique())
-    methods = list(dict.fromkeys(data[data["method"] != MEASURED].sort_values("ratio", kind="stable")["method"]))
-    spread = shifts(data["ratio"], len(methods))
-    panels = drawing.subplots(2, len(models), sharex=True, squeeze=False)
+    """Fill `drawing` with a column a model, or several where the methods are many: memory above, accuracy below.
+
+    Each has the methods that prune nothing.
+    """
+    columns = _columns(data)
+    positions = {method: position for position, method in enumerate(_methods(data))}
+    panels = drawing.subplots(2, len(columns), sharex=True, squeeze=False)
     unit, factor = ("GiB", 1) if data["weights_gib"].max() >= 1 else ("MiB", MIB_IN_GIB)
     data = data.assign(weights=factor * data["weights_gib"])
-    for column, model in enumerate(models):
+    for column, (model, heading, shifted) in enumerate(columns):
         mine = data[data["model"] == model]
         upper, lower = panels[0, column], panels[1, column]
-        for position, method in enumerate(methods):
-            rows = mine[mine["method"] == method]
-            _series(upper, lower, rows, position, spread[position] if rows["ratio"].any() else 0.0)
+        for method, shift in shifted.items():
+            _series(upper, lower, mine[mine["method"] == method], positions[method], shift)
         measured = mine[mine["method"] == MEASURED].sort_values("ratio")
         if not measured.empty:
             upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=measured["name"].iloc[0])
         if mine["accuracy"].isna().all():
             lower.set_axis_off()
-        upper.set(title=model, ylim=(0, 1.08 * float(mine["weights"].max())))
+        upper.set(title=heading, ylim=(0, 1.08 * float(mine["weights"].max())))
         upper.xaxis.set_tick_params(labelbottom=bool(mine["accuracy"].isna().all()))
         (upper if mine["accuracy"].isna().all() else lower).set_xlabel("removed (%)")
         for axes in (upper, lower):
             grid_lines(axes)
-            from_zero(axes)
+    from_zero(panels.flat)
+    _alike([axes for axes in panels[1] if axes.axison])
     panels[0, 0].set_ylabel(f"weights ({unit})")
     panels[1, 0].set_ylabel("mean accuracy (%)")
     below(drawing, panels.flat)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+
+
+def _methods(data: pd.DataFrame) -> list[str]:
+    """Return the methods of the cells in the order of the tables, which fixes their colours and signs."""
+    return list(dict.fromkeys(data[data["method"] != MEASURED].sort_values("ratio", kind="stable")["method"]))
+
+
+def _alike(panels: Sequence[Axes]) -> None:
+    """Give panels of accuracies one scale."""
+    if panels:
+        lowest, highest = (choose(axes.get_ylim()[end] for axes in panels) for end, choose in ((0, min), (1, max)))
+        for axes in panels:
+            axes.set_ylim(lowest, highest)
+
+
+def _columns(data: pd.DataFrame) -> list[tuple[str, str, dict[str, float]]]:
+    """Return each column's model, title and methods with how far they stand aside. A model that was measured alone has one column."""
+    prunes = data.groupby("method")["ratio"].max() > 0
+    whole = [method for method in _methods(data) if not prunes[method]]
+    columns = []
+    for model in sorted(data["model"].unique()):
+        there = set(data.loc[data["model"] == model, "method"])
+        groups = few_at_a_time([method for method in _methods(data) if prunes[method] and method in there])
+        for number, group in enumerate(groups):
+            aside = dict(zip(group, shifts(data["ratio"], len(group)), strict=True))
+            columns.append((model, part_of(model, number, len(groups)), dict.fromkeys(whole, 0.0) | aside))
+    return columns
 
 
 def _series(upper: Axes, lower: Axes, mine: pd.DataFrame, position: int, shift: float) -> None:
@@ -121,7 +150,7 @@ def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -
     bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     heading = f"{grid.cells[0].experiment}: weights in bf16; {scoring}\nbars: 95 % interval over {bars or 'nothing'}"
-    with figure(max(1.4 + 2.4 * data["model"].nunique(), 6.0), 5.2) as drawing:
+    with figure(max(1.4 + 2.4 * len(_columns(data)), 6.0), 5.2) as drawing:
         draw(data, drawing, heading)
         save(drawing, out, "memory")
     return grid.metric

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from accuracy_tables import percent
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import VERMILION, below, figure, from_zero, grid_lines, look_of, save
+from figure_style import VERMILION, below, few_at_a_time, figure, from_zero, grid_lines, look_of, part_of, save
 from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
@@ -58,15 +58,18 @@ def _point(grid: Grid, model: str, panel: float, row: Row) -> dict[str, object]:
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a line of panels a model and a column a ratio; a method's rows of several sizes are joined by a line."""
-    models, ratios = sorted(data["model"].unique()), sorted(data["panel"].unique())
-    panels = drawing.subplots(len(models), len(ratios), sharex=True, sharey=True, squeeze=False)
+    """Fill `drawing` with a line of panels a model, or several where the series are many, and a column a ratio.
+
+    A method's rows of several sizes are one series, joined by a line. Each panel has the series that prune nothing.
+    """
+    lines, ratios = _lines(data), sorted(data["panel"].unique())
+    panels = drawing.subplots(len(lines), len(ratios), sharex=True, sharey=True, squeeze=False)
     data = data.assign(series=_series_of(data))
-    series = list(dict.fromkeys(data.loc[data["name"] != PAPER, "series"]))
-    for line, model in zip(panels, models, strict=True):
+    positions = {name: position for position, name in enumerate(_names(data))}
+    for line, (model, heading, shown) in zip(panels, lines, strict=True):
         for axes, ratio in zip(line, ratios, strict=True):
-            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], series)
-            axes.set_title(f"{model}, {percent(ratio)} removed")
+            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], {name: positions[name] for name in shown})
+            axes.set_title(f"{heading}, {percent(ratio)} removed")
         line[0].set_ylabel("mean accuracy (%)")
     for axes in panels[-1]:
         axes.set_xlabel("trainable share of all parameters (%)")
@@ -76,8 +79,27 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter("{x:g}")
+    from_zero(panels.flat)
     below(drawing, panels.flat)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+
+
+def _names(data: pd.DataFrame) -> list[str]:
+    """Return the series in the order of the tables, which fixes their colours and signs."""
+    return list(dict.fromkeys(data.loc[data["name"] != PAPER, "series"]))
+
+
+def _lines(data: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
+    """Return each line's model, title and series."""
+    data = data.assign(series=_series_of(data))
+    prunes = data.groupby("series")["ratio"].max() > 0
+    whole = [name for name in _names(data) if not prunes[name]]
+    groups = few_at_a_time([name for name in _names(data) if prunes[name]])
+    return [
+        (model, part_of(model, number, len(groups)), [*whole, *group])
+        for model in sorted(data["model"].unique())
+        for number, group in enumerate(groups)
+    ]
 
 
 def _series_of(data: pd.DataFrame) -> pd.Series:
@@ -95,8 +117,9 @@ def _smallest_step(shares: pd.Series) -> float:
     return float(shares.sort_values().pct_change().min()) if len(shares) > 1 else 0.0
 
 
-def _panel(axes: Axes, data: pd.DataFrame, series: Sequence[str]) -> None:
-    for position, name in enumerate(series):
+def _panel(axes: Axes, data: pd.DataFrame, series: Mapping[str, int]) -> None:
+    """Draw the series by their positions, which fix their looks."""
+    for name, position in series.items():
         mine = data[(data["series"] == name) & (data["name"] != PAPER)].sort_values("trainable_share")
         if mine.empty:
             continue
@@ -114,7 +137,6 @@ def _panel(axes: Axes, data: pd.DataFrame, series: Sequence[str]) -> None:
         axes.plot(100 * printed["trainable_share"], 100 * printed["accuracy"], "D", color=VERMILION, markerfacecolor="none", label=PAPER)
         _name_rows(axes, printed[~printed["label"].isin(set(data.loc[data["name"] != PAPER, "label"]))], VERMILION, above=True)
     grid_lines(axes)
-    from_zero(axes)
 
 
 def _name_rows(axes: Axes, rows: pd.DataFrame, color: str, *, above: bool) -> None:
@@ -134,7 +156,7 @@ def write_trainable(paths: Sequence[Path], out: Path) -> str:
     write_text(out / "trainable.csv", csv_text(data, digits=6))
     bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
-    with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * data["model"].nunique()) as drawing:
+    with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * len(_lines(data))) as drawing:
         draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
         save(drawing, out, "trainable")
     return grid.metric
