@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
 from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -54,6 +55,12 @@ def few_at_a_time(series: Sequence[SeriesT]) -> list[Sequence[SeriesT]]:
     groups = max(1, math.ceil(len(series) / len(SERIES)))
     size = max(1, math.ceil(len(series) / groups))
     return [series[size * group : size * (group + 1)] for group in range(groups)]
+
+
+def shared_out(series: Sequence[str], ratios: pd.Series) -> tuple[list[str], list[Sequence[str]]]:
+    """Return the series that prune nothing, which every panel shows, and the others in groups; `ratios` has the largest ratio of each."""
+    whole = [name for name in series if not ratios[name]]
+    return whole, few_at_a_time([name for name in series if ratios[name]])
 
 
 def part_of(title: str, number: int, parts: int) -> str:

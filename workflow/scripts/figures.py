@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import GREY, below, few_at_a_time, figure, from_zero, grid_lines, look_of, part_of, save, shifts
+from figure_style import GREY, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
 from grid import Grid, headline_grid
 from intervals import Estimate
 from layouts import csv_text
@@ -73,17 +73,16 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
 def _views(data: pd.DataFrame) -> list[_View]:
     """Return the panels. The order of the tables fixes the methods' colours and signs."""
     once = data.sort_values("ratio", kind="stable").drop_duplicates("method")
-    prunes = data.groupby("method")["ratio"].max() > 0
+    ratios = data.groupby("method")["ratio"].max()
     looks = {method: (name, *look_of(position)) for position, (method, name) in enumerate(zip(once["method"], once["name"], strict=True))}
 
     def side_by_side(methods: Sequence[str]) -> list[_Series]:
         apart = shifts(data["ratio"], len(methods), DODGE)
-        return [_Series(method, *looks[method], shift, bool(prunes[method])) for method, shift in zip(methods, apart, strict=True)]
+        return [_Series(method, *looks[method], shift, bool(ratios[method])) for method, shift in zip(methods, apart, strict=True)]
 
-    whole = side_by_side([method for method in looks if not prunes[method]])
-    groups = few_at_a_time([method for method in looks if prunes[method]])
+    whole, groups = shared_out(list(looks), ratios)
     return [
-        _View(model, part_of(model, number, len(groups)), [*whole, *side_by_side(group)])
+        _View(model, part_of(model, number, len(groups)), [*side_by_side(whole), *side_by_side(group)])
         for model in sorted(data["model"].unique())
         for number, group in enumerate(groups)
     ]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks import Inference, read_inference
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, models_of, rows_of
-from figure_style import BLACK, below, few_at_a_time, figure, from_zero, grid_lines, look_of, part_of, save, shifts
+from figure_style import BLACK, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
 from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
@@ -110,12 +110,11 @@ def _alike(panels: Sequence[Axes]) -> None:
 
 def _columns(data: pd.DataFrame) -> list[tuple[str, str, dict[str, float]]]:
     """Return each column's model, title and methods with how far they stand aside. A model that was measured alone has one column."""
-    prunes = data.groupby("method")["ratio"].max() > 0
-    whole = [method for method in _methods(data) if not prunes[method]]
+    ratios = data.groupby("method")["ratio"].max()
     columns = []
     for model in sorted(data["model"].unique()):
         there = set(data.loc[data["model"] == model, "method"])
-        groups = few_at_a_time([method for method in _methods(data) if prunes[method] and method in there])
+        whole, groups = shared_out([method for method in _methods(data) if method in there], ratios)
         for number, group in enumerate(groups):
             aside = dict(zip(group, shifts(data["ratio"], len(group)), strict=True))
             columns.append((model, part_of(model, number, len(groups)), dict.fromkeys(whole, 0.0) | aside))

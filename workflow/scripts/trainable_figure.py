@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from accuracy_tables import percent
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, Row, models_of, rows_of
-from figure_style import VERMILION, below, few_at_a_time, figure, from_zero, grid_lines, look_of, part_of, save
+from figure_style import VERMILION, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
 from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
@@ -92,9 +92,7 @@ def _names(data: pd.DataFrame) -> list[str]:
 def _lines(data: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
     """Return each line's model, title and series."""
     data = data.assign(series=_series_of(data))
-    prunes = data.groupby("series")["ratio"].max() > 0
-    whole = [name for name in _names(data) if not prunes[name]]
-    groups = few_at_a_time([name for name in _names(data) if prunes[name]])
+    whole, groups = shared_out(_names(data), data.groupby("series")["ratio"].max())
     return [
         (model, part_of(model, number, len(groups)), [*whole, *group])
         for model in sorted(data["model"].unique())
