@@ -8,6 +8,8 @@ from __future__ import annotations
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from pat.families import attention_window
+
 CAUSAL = "causal_sdpa"
 
 # transformers makes no mask for an attention of which it does not know what mask it takes.
@@ -19,6 +21,6 @@ def rely_on_causal_kernel(stock: PreTrainedModel, longest: int) -> None:
 
     The kernel is sdpa's. A model whose attention has a window narrower than `longest` needs its mask and is left as it is.
     """
-    window: int | None = getattr(stock.config, "sliding_window", None)
+    window = attention_window(stock.config)
     if window is None or window >= longest:
         stock.set_attn_implementation(CAUSAL)

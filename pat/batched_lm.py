@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pat.families import attention_window
 from pat.greedy import Prompt, continuations
 from pat.opening import Opening
 from pat.packed_choices import Question, read_endings
@@ -38,7 +39,7 @@ class BatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings concern options that are not in use here
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
         # A window narrower than the context would have to be laid into the rows' masks; no row of ours reaches beyond it.
-        self._longest: int = min(self.max_length, getattr(model.config, "sliding_window", None) or self.max_length)
+        self._longest: int = min(self.max_length, attention_window(model.config) or self.max_length)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Return (log-likelihood, is greedy) of each request's continuation."""

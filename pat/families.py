@@ -159,3 +159,9 @@ def head_size(config: Any) -> int:
     """Size of one attention head: the config's own, else hidden size over heads, which is the stock default."""
     explicit = getattr(config, "head_dim", None)
     return int(explicit or config.hidden_size // config.num_attention_heads)
+
+
+def attention_window(config: Any) -> int | None:
+    """Return how many tokens back attention reaches, None where nothing but the text's beginning ends it."""
+    window: int | None = getattr(config, "sliding_window", None)
+    return window

@@ -19,6 +19,7 @@ from figure_style import GREY, below, figure, from_zero, grid_lines, look_of, pa
 from grid import Grid, headline_grid
 from intervals import Estimate
 from layouts import csv_text
+from method_lines import names_in_order
 from pat.artefacts import write_text
 from script_errors import run_reporting_errors
 
@@ -47,12 +48,11 @@ def _point(model: str, row: Row, value: Estimate, grid: Grid) -> dict[str, objec
     }  # fmt: skip
 
 
-def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
+def draw(data: pd.DataFrame, views: Sequence[_View], drawing: Figure, title: str) -> None:
     """Fill `drawing` with a panel a model, or several where the methods are many; each has those that prune nothing.
 
     Such a method is one point and a faint line across.
     """
-    views = _views(data)
     columns = min(len(views), PANELS_A_LINE)
     panels = drawing.subplots(math.ceil(len(views) / PANELS_A_LINE), columns, sharey=True, sharex=True, squeeze=False)
     for place, (axes, view) in enumerate(zip(panels.flat, views, strict=False)):
@@ -72,9 +72,8 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
 
 def _views(data: pd.DataFrame) -> list[_View]:
     """Return the panels. The order of the tables fixes the methods' colours and signs."""
-    once = data.sort_values("ratio", kind="stable").drop_duplicates("method")
     ratios = data.groupby("method")["ratio"].max()
-    looks = {method: (name, *look_of(position)) for position, (method, name) in enumerate(zip(once["method"], once["name"], strict=True))}
+    looks = {method: (name, *look_of(position)) for position, (method, name) in enumerate(names_in_order(data).items())}
 
     def side_by_side(methods: Sequence[str]) -> list[_Series]:
         apart = shifts(data["ratio"], len(methods), DODGE)
@@ -134,13 +133,13 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
     grid = headline_grid(paths)
     data = points(grid)
     write_text(out / "accuracy.csv", csv_text(data, digits=6))
-    panels = len(_views(data))
-    width, height = 1.2 + 2.6 * min(panels, PANELS_A_LINE), 1.0 + 2.6 * math.ceil(panels / PANELS_A_LINE)
+    views = _views(data)
+    width, height = 1.2 + 2.6 * min(len(views), PANELS_A_LINE), 1.0 + 2.6 * math.ceil(len(views) / PANELS_A_LINE)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
     least = 4.6 if data["method"].nunique() <= FEW else 7.0  # for the legend's columns
     with figure(max(width, least), height) as drawing:
-        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+        draw(data, views, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
         save(drawing, out, "accuracy")
     return grid.metric
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -18,6 +19,7 @@ from cells import METRIC_LABELS, models_of, rows_of
 from figure_style import BLACK, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
 from grid import Grid, headline_grid
 from layouts import csv_text
+from method_lines import names_in_order
 from pat.artefacts import write_text
 from script_errors import run_reporting_errors
 
@@ -62,27 +64,26 @@ def _of_benchmarks(benchmarks: Sequence[Inference]) -> Iterator[dict[str, object
                 }  # fmt: skip
 
 
-def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
+def draw(data: pd.DataFrame, columns: Sequence[_Column], drawing: Figure, title: str) -> None:
     """Fill `drawing` with a column a model, or several where the methods are many: memory above, accuracy below.
 
     Each has the methods that prune nothing.
     """
-    columns = _columns(data)
-    positions = {method: position for position, method in enumerate(_methods(data))}
+    positions = {method: position for position, method in enumerate(_names(data))}
     panels = drawing.subplots(2, len(columns), sharex=True, squeeze=False)
     unit, factor = ("GiB", 1) if data["weights_gib"].max() >= 1 else ("MiB", MIB_IN_GIB)
     data = data.assign(weights=factor * data["weights_gib"])
-    for column, (model, heading, shifted) in enumerate(columns):
-        mine = data[data["model"] == model]
+    for column, it in enumerate(columns):
+        mine = data[data["model"] == it.model]
         upper, lower = panels[0, column], panels[1, column]
-        for method, shift in shifted.items():
+        for method, shift in it.shifts.items():
             _series(upper, lower, mine[mine["method"] == method], positions[method], shift)
         measured = mine[mine["method"] == MEASURED].sort_values("ratio")
         if not measured.empty:
             upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=measured["name"].iloc[0])
         if mine["accuracy"].isna().all():
             lower.set_axis_off()
-        upper.set(title=heading, ylim=(0, 1.08 * float(mine["weights"].max())))
+        upper.set(title=it.title, ylim=(0, 1.08 * float(mine["weights"].max())))
         upper.xaxis.set_tick_params(labelbottom=bool(mine["accuracy"].isna().all()))
         (upper if mine["accuracy"].isna().all() else lower).set_xlabel("removed (%)")
         for axes in (upper, lower):
@@ -95,9 +96,18 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
-def _methods(data: pd.DataFrame) -> list[str]:
-    """Return the methods of the cells in the order of the tables, which fixes their colours and signs."""
-    return list(dict.fromkeys(data[data["method"] != MEASURED].sort_values("ratio", kind="stable")["method"]))
+def _names(data: pd.DataFrame) -> dict[str, str]:
+    """Return the names of the cells' methods; their order fixes colours and signs."""
+    return names_in_order(data[data["method"] != MEASURED])
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A model's two panels; `shifts`: its methods, and how far each stands aside."""
+
+    model: str
+    title: str
+    shifts: Mapping[str, float]
 
 
 def _alike(panels: Sequence[Axes]) -> None:
@@ -108,16 +118,16 @@ def _alike(panels: Sequence[Axes]) -> None:
             axes.set_ylim(lowest, highest)
 
 
-def _columns(data: pd.DataFrame) -> list[tuple[str, str, dict[str, float]]]:
-    """Return each column's model, title and methods with how far they stand aside. A model that was measured alone has one column."""
+def _columns(data: pd.DataFrame) -> list[_Column]:
+    """Return the columns; a model that was measured alone has one."""
     ratios = data.groupby("method")["ratio"].max()
     columns = []
     for model in sorted(data["model"].unique()):
         there = set(data.loc[data["model"] == model, "method"])
-        whole, groups = shared_out([method for method in _methods(data) if method in there], ratios)
+        whole, groups = shared_out([method for method in _names(data) if method in there], ratios)
         for number, group in enumerate(groups):
             aside = dict(zip(group, shifts(data["ratio"], len(group)), strict=True))
-            columns.append((model, part_of(model, number, len(groups)), dict.fromkeys(whole, 0.0) | aside))
+            columns.append(_Column(model, part_of(model, number, len(groups)), dict.fromkeys(whole, 0.0) | aside))
     return columns
 
 
@@ -149,8 +159,9 @@ def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -
     bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     heading = f"{grid.cells[0].experiment}: weights in bf16; {scoring}\nbars: 95 % interval over {bars or 'nothing'}"
-    with figure(max(1.4 + 2.4 * len(_columns(data)), 6.0), 5.2) as drawing:
-        draw(data, drawing, heading)
+    columns = _columns(data)
+    with figure(max(1.4 + 2.4 * len(columns), 6.0), 5.2) as drawing:
+        draw(data, columns, drawing, heading)
         save(drawing, out, "memory")
     return grid.metric
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -57,19 +58,17 @@ def _point(grid: Grid, model: str, panel: float, row: Row) -> dict[str, object]:
     }  # fmt: skip
 
 
-def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
+def draw(data: pd.DataFrame, lines: Sequence[_Line], drawing: Figure, title: str) -> None:
     """Fill `drawing` with a line of panels a model, or several where the series are many, and a column a ratio.
 
     A method's rows of several sizes are one series, joined by a line. Each panel has the series that prune nothing.
     """
-    lines, ratios = _lines(data), sorted(data["panel"].unique())
+    ratios = sorted(data["panel"].unique())
     panels = drawing.subplots(len(lines), len(ratios), sharex=True, sharey=True, squeeze=False)
-    data = data.assign(series=_series_of(data))
-    positions = {name: position for position, name in enumerate(_names(data))}
-    for line, (model, heading, shown) in zip(panels, lines, strict=True):
+    for line, it in zip(panels, lines, strict=True):
         for axes, ratio in zip(line, ratios, strict=True):
-            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], {name: positions[name] for name in shown})
-            axes.set_title(f"{heading}, {percent(ratio)} removed")
+            _panel(axes, data[(data["model"] == it.model) & (data["panel"] == ratio)], it.positions)
+            axes.set_title(f"{it.title}, {percent(ratio)} removed")
         line[0].set_ylabel("mean accuracy (%)")
     for axes in panels[-1]:
         axes.set_xlabel("trainable share of all parameters (%)")
@@ -84,17 +83,20 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
-def _names(data: pd.DataFrame) -> list[str]:
-    """Return the series in the order of the tables, which fixes their colours and signs."""
-    return list(dict.fromkeys(data.loc[data["name"] != PAPER, "series"]))
+@dataclass(frozen=True)
+class _Line:
+    """A model's panels; `positions`: its series, and the place of each in the order of the tables, which fixes colours and signs."""
+
+    model: str
+    title: str
+    positions: Mapping[str, int]
 
 
-def _lines(data: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
-    """Return each line's model, title and series."""
-    data = data.assign(series=_series_of(data))
-    whole, groups = shared_out(_names(data), data.groupby("series")["ratio"].max())
+def _lines(data: pd.DataFrame) -> list[_Line]:
+    names = list(dict.fromkeys(data.loc[data["name"] != PAPER, "series"]))
+    whole, groups = shared_out(names, data.groupby("series")["ratio"].max())
     return [
-        (model, part_of(model, number, len(groups)), [*whole, *group])
+        _Line(model, part_of(model, number, len(groups)), {name: names.index(name) for name in [*whole, *group]})
         for model in sorted(data["model"].unique())
         for number, group in enumerate(groups)
     ]
@@ -154,8 +156,10 @@ def write_trainable(paths: Sequence[Path], out: Path) -> str:
     write_text(out / "trainable.csv", csv_text(data, digits=6))
     bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
-    with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * len(_lines(data))) as drawing:
-        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+    data = data.assign(series=_series_of(data))
+    lines = _lines(data)
+    with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * len(lines)) as drawing:
+        draw(data, lines, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
         save(drawing, out, "trainable")
     return grid.metric
 
