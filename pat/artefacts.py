@@ -26,12 +26,17 @@ HASHED_AT_ONCE = 8
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` under `path` in one rename, making the parent folders. Raises UserError where the disk refuses."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As write_text, for bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.write(text)
+            with temporary.open("wb") as stream:
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pat.artefacts import read_record, sha256
 from pat.errors import UserError
+from pat.record_archive import ARCHIVE, packed
 
 RESULT, EVALUATION = "cell.json", "evaluation.json"
 FOLDER_RECORDS = {
@@ -45,14 +46,20 @@ def explain(results: Path, wanted: Mapping[str, object], task: str | None) -> li
     below `results` fits, and where it has no such task.
     """
     path, cell = _one_cell(results, wanted)
-    lines = [_name(cell), *_numbers(cell, task), f"cell: {path} (sha256 {sha256(path)[:SHOWN_DIGITS]})"]
+    lines = [_name(cell), *_numbers(cell, task), _place(path)]
     for number, step in enumerate(_steps(path, cell), start=1):
-        lines += ["", f"{number}. {step.verb}: {step.record}", *_origin(step.provenance)]
+        lines += ["", f"{number}. {step.verb}: {_holder(step.record)}", *_origin(step.provenance)]
     return lines
 
 
+def _place(path: Path) -> str:
+    holder = _holder(path)
+    within = f", record {path.relative_to(holder)}" if holder != path else ""
+    return f"cell: {holder}{within} (sha256 {sha256(holder)[:SHOWN_DIGITS]})"
+
+
 def _one_cell(results: Path, wanted: Mapping[str, object]) -> tuple[Path, Mapping[str, Any]]:
-    cells = {path: read_record(path) for path in sorted(results.rglob(RESULT))}
+    cells = _cells(results)
     if not cells:
         raise UserError(f"{results}: holds no {RESULT}; is it the results folder of an experiment that has run?")
     fitting = {path: cell for path, cell in cells.items() if all(it is None or cell.get(key) == it for key, it in wanted.items())}
@@ -61,6 +68,19 @@ def _one_cell(results: Path, wanted: Mapping[str, object]) -> tuple[Path, Mappin
     listed = "\n".join(f"  {_options(cell)}" for cell in (fitting or cells).values())
     problem = f"{len(fitting)} cells fit; say which" if fitting else "no cell fits; there are"
     raise UserError(f"{results}: {problem}:\n{listed}")
+
+
+def _cells(results: Path) -> dict[Path, Mapping[str, Any]]:
+    """Return the results of all cells below a folder: files of their own, or in the archive of a kept reference."""
+    found: dict[Path, Mapping[str, Any]] = {path: read_record(path) for path in sorted(results.rglob(RESULT))}
+    for archive in sorted(results.rglob(ARCHIVE)):
+        found |= {archive / name: record for name, record in packed(archive) if Path(name).name == RESULT}
+    return found
+
+
+def _holder(path: Path) -> Path:
+    """Return the file that holds a record: its own, or the archive that it is in."""
+    return next((parent for parent in path.parents if parent.is_file()), path)
 
 
 def _options(cell: Mapping[str, Any]) -> str:

@@ -8,7 +8,12 @@ import pytest
 
 from pat.artefacts import check_folder, write_json, write_text
 from pat.errors import UserError
+from pat.extends import read_resolved
+from pat.record_archive import ARCHIVE, packed
+from pat.settings import TableSettings
 from reference import keep, marks, readme_block, update, with_block
+from tables import write_tables
+from unpack_records import CELLS_LIST, unpack_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCES = ROOT / "results" / "reference"
@@ -41,9 +46,10 @@ def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     shown = (tmp_path / "README.md").read_text()
     assert shown.startswith("before\n") and shown.endswith("after\n") and "old" not in shown
     assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
-    assert (out / "cells/m/pat/0.25/seed0/cell.json").is_file() and (out / "bases/m/pretraining.json").is_file()
-    assert (out / "cells/m/pat/0.25/rate.json").is_file() and (out / "benchmark/inference/tiny.json").is_file()
-    assert not (out / "tables/.seal").exists() and not (out / "tables/manifest.json").exists()
+    records = dict(packed(out / ARCHIVE))
+    assert sorted(records) == ["bases/m/pretraining.json", "cells/m/pat/0.25/rate.json", "cells/m/pat/0.25/seed0/cell.json"]
+    assert records["cells/m/pat/0.25/rate.json"] == {"learning_rate": 0.001} and (out / "benchmark/inference/tiny.json").is_file()
+    assert [path.name for path in (out / "tables").iterdir()] == ["table1.md"]
     assert (out / "experiment.yaml").read_text() == "name: toy\n"
     assert with_block(shown, "toy", readme_block(out)) == shown
 
@@ -91,3 +97,13 @@ def test_every_reference_of_an_experiment_is_shown() -> None:
     shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/experiments.md"))
     missing = [path.parent.name for path in REFERENCES.glob("*/origin.json") if marks(path.parent.name)[0] not in shown]
     assert not missing
+
+
+@pytest.mark.parametrize("reference", sorted(path.parent for path in REFERENCES.glob(f"*/{ARCHIVE}")), ids=lambda path: path.name)
+def test_the_tables_can_be_made_again_from_the_records(reference: Path, tmp_path: Path) -> None:
+    unpack_reference(reference, tmp_path / "records")
+    cells = [Path(line) for line in (tmp_path / "records" / CELLS_LIST).read_text().splitlines()]
+    settings = TableSettings.model_validate(read_resolved(reference / "experiment.yaml").get("tables", {}))
+    write_tables(cells, tmp_path / "tables", settings)
+    for name in ("table1.csv", "perplexity.csv"):
+        assert (tmp_path / "tables" / name).read_bytes() == (reference / "tables" / name).read_bytes()

@@ -18,17 +18,21 @@ from cell_options import behind_tables
 from pat.artefacts import MANIFEST, new_folder, read_json, write_json, write_text
 from pat.errors import UserError
 from pat.extends import read_resolved
+from pat.record_archive import ARCHIVE, pack
 from script_errors import run_reporting_errors
 from seals import SEAL
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
+REMADE_TABLES = ("cells.csv", "*.tex")
+"""Tables that say nothing beyond the records and the tables beside them: `unpack_records.py` and `tables.py` make them again."""
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 
 def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES) -> None:
-    """Copy tables, figures, benchmarks, the JSONs behind them and the experiment's file into `out`, with a record of what made them.
+    """Copy tables, figures, benchmarks, the records behind them and the experiment's file into `out`, with a record of what made them.
 
-    The runs' health plots stay behind: many pictures, and `tuning.json` holds their data.
+    The records are in one compressed file, of which `unpack_records.py` makes the files again. The runs' health plots stay behind: many
+    pictures, and `tuning.json` holds their data.
 
     `shown` are the tables that the README is to show, those of them that there are.
     Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
@@ -37,23 +41,29 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
     whole_experiment = read_resolved(experiment)
     record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells)}
     with new_folder(out) as folder:
-        shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL))
+        shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
         for figure in sorted((results / "figures").glob("*.png")):
             _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
-        for cell in cells:
-            place = cell.parent.relative_to(results / "evaluation")
-            _copy(cell, folder / "cells" / place / cell.name)
-            for name in FROM_EACH_CHECKPOINT:
-                if (results / "checkpoints" / place / name).is_file():
-                    _copy(results / "checkpoints" / place / name, folder / "cells" / place / name)
-        for rate in sorted(results.glob("checkpoints/*/*/*/rate.json")):
-            _copy(rate, folder / "cells" / rate.relative_to(results / "checkpoints"))
+        pack(_records(results, cells), folder / ARCHIVE)
         for measured in sorted(results.glob("benchmark/*/*.json")):
             _copy(measured, folder / measured.relative_to(results))
-        for base in sorted(results.glob("models/*/pretraining.json")):
-            _copy(base, folder / "bases" / base.relative_to(results / "models"))
         write_text(folder / "experiment.yaml", yaml.safe_dump(whole_experiment, sort_keys=False, allow_unicode=True))
         write_json(folder / "origin.json", record)
+
+
+def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
+    """Return the records behind the tables by the names that the reference gives them."""
+    found = {}
+    for cell in cells:
+        place = cell.parent.relative_to(results / "evaluation")
+        found[f"cells/{place}/{cell.name}"] = cell
+        steps = [(name, results / "checkpoints" / place / name) for name in FROM_EACH_CHECKPOINT]
+        found |= {f"cells/{place}/{name}": path for name, path in steps if path.is_file()}
+    for rate in results.glob("checkpoints/*/*/*/rate.json"):
+        found[f"cells/{rate.relative_to(results / 'checkpoints')}"] = rate
+    for base in results.glob("models/*/pretraining.json"):
+        found[f"bases/{base.relative_to(results / 'models')}"] = base
+    return found
 
 
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""Makes the records of a kept reference into files again, as the tables' and figures' scripts read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pat.artefacts import write_text
+from pat.record_archive import ARCHIVE, unpack
+from script_errors import run_reporting_errors
+
+CELLS_LIST = "cells.txt"
+
+
+def unpack_reference(reference: Path, out: Path) -> str:
+    """Write a reference's records into `out`, and a list of its cells for --cells-from; return what was done."""
+    files = unpack(reference / ARCHIVE, out)
+    cells = [path for path in files if path.name == "cell.json"]
+    write_text(out / CELLS_LIST, "".join(f"{path}\n" for path in cells))
+    return f"{out}: {len(files)} records; {out / CELLS_LIST} lists {len(cells)} cells"
+
+
+def main(
+    reference: Annotated[Path, typer.Argument(help="results/reference/<name>")],
+    out: Annotated[Path, typer.Option(help="where the files go")],
+) -> None:
+    """Make the records of a kept reference into files again."""
+    run_reporting_errors(lambda: unpack_reference(reference, out))
+
+
+if __name__ == "__main__":
+    typer.run(main)
