@@ -14,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.families import attention_window
+from pat.generation_options import none_of_its_own
 from pat.greedy import Prompt, continuations
 from pat.opening import Opening
 from pat.packed_choices import Question, read_endings
@@ -55,7 +56,11 @@ class BatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
         return [found[place] for place in range(len(requests))]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """Return the text generated for each request."""
+        """Return the text generated for each request, by what it asks for alone: the model's own generation options take no part."""
+        with none_of_its_own(self.model):
+            return self._generated(requests)
+
+    def _generated(self, requests: list[Any]) -> list[str]:
         progress = Progress("generated answers", len(requests))
         progress.update(0)
         new_tokens = _plain_length([request.args[1] for request in requests])

@@ -25,6 +25,7 @@ from pat.device import resolve_device
 from pat.errors import UserError
 from pat.evaluation import read_tasks
 from pat.examinee import count_cut_items, load_examinee
+from pat.generation_options import none_of_its_own
 from pat.items import Item
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
@@ -49,8 +50,9 @@ class StockLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
         return answers
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """Return what lm-eval does."""
-        answers: list[str] = super().generate_until(requests, disable_tqdm=True)
+        """Return what lm-eval does, without options of the model's own, as ours."""
+        with none_of_its_own(self.model):
+            answers: list[str] = super().generate_until(requests, disable_tqdm=True)
         return answers
 
 
