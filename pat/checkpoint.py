@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,17 +22,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 import pat.reshaped  # noqa: F401 - registers the class of reshaped models
 from pat.artefacts import new_folder, read_record, write_json
+from pat.base_checks import TOKENIZER_JSONS, check_model
 from pat.errors import UserError
-from pat.families import Family, Role, family_of
+from pat.families import Family, Role, family_of, is_passed_over
 from pat.out_of_memory import lacks_memory
 from pat.sharding import sharding_of
+from pat.stored import INDEX_NAME, WEIGHTS_NAME, shard_files
 from pat.tensors import opened
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
               "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
-TOKENIZER_JSONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+REFUSALS = (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, ArithmeticError)
+"""What transformers raises of a config whose values it cannot use."""
 MIN_SHARD_BYTES = 64 * 2**20
 MAX_SHARD_BYTES = 4 * 2**30
 FP32_BYTES = 4 * 2**30
@@ -47,8 +49,13 @@ def load_config(folder: Path) -> Any:
     read_record(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {error}") from None
+    except (OSError, *REFUSALS) as error:
+        raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {one_line(error)}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library's error says, in one line; a message is one sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool = False) -> PreTrainedModel:
@@ -65,10 +72,10 @@ def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool 
             folder, config=config, dtype=dtype or "auto", local_files_only=True, trust_remote_code=False,
             use_safetensors=True, output_loading_info=True, **sharding,
         )  # fmt: skip
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, *REFUSALS) as error:
         if lacks_memory(error):
             raise
-        raise UserError(f"{folder}: cannot be loaded as a model: {error}") from None
+        raise UserError(f"{folder}: cannot be loaded as a model: {one_line(error)}") from None
     model: PreTrainedModel
     model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -114,33 +121,13 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def shard_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint in name order. Raises UserError where there are none or one is missing."""
-    names = _listed_shards(folder / INDEX_NAME) if (folder / INDEX_NAME).exists() else [WEIGHTS_NAME]
-    for name in names:
-        if not (folder / name).is_file():
-            hint = "" if not list(folder.glob("*.bin")) else "; its .bin files are pickles, which are never loaded: convert them first"
-            raise UserError(f"{folder / name}: no such file{hint}")
-    return [folder / name for name in names]
-
-
-def _listed_shards(index: Path) -> list[str]:
-    """Return the files that an index names. Raises UserError where it names none, or something that is no file of its folder."""
-    weight_map = read_record(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(name, str) for name in weight_map.values()):
-        raise UserError(f"{index}: has no `weight_map` from tensors to files")
-    for name in weight_map.values():
-        if not name or Path(name).name != name:
-            raise UserError(f"{index}: names {name!r}, which is not a file of {index.parent}")
-    return sorted(set(weight_map.values()))
-
-
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the checkpoint's tensors one at a time, by shard. Raises UserError on a broken file."""
+    """Yield the checkpoint's tensors one at a time, by shard, those left out that no model reads. Raises UserError on a broken file."""
     for path in shard_files(folder):
         with opened(path) as shard:
             for name in shard.keys():  # noqa: SIM118 - not a mapping
-                yield name, shard.get_tensor(name)
+                if not is_passed_over(name):
+                    yield name, shard.get_tensor(name)
 
 
 def unique_tensors(folder: Path, config: Any) -> Iterator[tuple[str, Tensor]]:
@@ -164,7 +151,8 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     for path in shard_files(folder):
         with opened(path) as shard:
             for name in shard.keys():  # noqa: SIM118 - not a mapping
-                shapes[name] = tuple(shard.get_slice(name).get_shape())
+                if not is_passed_over(name):
+                    shapes[name] = tuple(shard.get_slice(name).get_shape())
     return shapes
 
 
@@ -235,7 +223,8 @@ def parameter_counts(folder: Path, embedding: str, head: str, *, tied: bool) -> 
 
 
 def import_model(source: Path, out: Path) -> None:
-    """Copy a local checkpoint into `out` with a manifest, so that later phases can check it. Raises UserError on pickled weights."""
+    """Copy a local checkpoint into `out` with a manifest, so that later phases can check it. Raises UserError where it cannot be used."""
+    check_model(source)
     load_config(source)
     with new_folder(out) as folder:
         for path in [source / "config.json", *shard_files(source)]:
@@ -260,7 +249,7 @@ def fetch_model(hub_id: str, revision: str, out: Path) -> None:
                 "or give a local folder as `path`"
             ) from None
         shutil.rmtree(folder / ".cache", ignore_errors=True)
-        shard_files(folder)
+        check_model(folder)
 
 
 def affordable_dtype(folder: Path) -> torch.dtype:

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.artefacts import check_if_listed
+from pat.base_checks import check_checkpoint
 from pat.checkpoint import load_model, open_tokenizer
 from pat.device import resolve_device
 from pat.errors import UserError
@@ -25,6 +26,7 @@ def load_examinee(folder: Path, settings: EvaluationSettings, seed: int) -> tupl
 
     Raises UserError where the folder is incomplete or the tokenizer unfit.
     """
+    check_checkpoint(folder, tokenizer=True)
     check_if_listed(folder)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(seed)

@@ -6,6 +6,7 @@ The only module that knows tensor names. A new architecture is one entry in FAMI
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -43,7 +44,8 @@ class Family:
 
     `gain_offset` is 1 where the norm multiplies by 1 + g instead of g. `embedding_factor` says that the model multiplies its
     embedding by sqrt(hidden_size). `uneven_heads_as` is a model type with the same arithmetic for weights without biases, where the
-    family's own config refuses a head count that does not divide the hidden size.
+    family's own config refuses a head count that does not divide the hidden size. `tied_by_default` is what a config without
+    `tie_word_embeddings` means.
     """
 
     model_type: str
@@ -61,6 +63,7 @@ class Family:
     gain_offset: float = 0.0
     embedding_factor: bool = False
     uneven_heads_as: str | None = None
+    tied_by_default: bool = False
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -139,15 +142,28 @@ FAMILIES = {
         Family("mistral"),
         Family("qwen2"),
         Family("qwen3", inside=("self_attn.q_norm", "self_attn.k_norm")),
-        Family("gemma", gain_offset=1.0, embedding_factor=True),
+        Family("gemma", gain_offset=1.0, embedding_factor=True, tied_by_default=True),
     )
 }
 
 
 def family_of(config: Any) -> Family:
     """Return the family of a Hugging Face config, a reshaped model's by its stock type. Raises UserError where it has no entry."""
-    model_type = getattr(config, "stock_type", None) or getattr(config, "model_type", None)
-    if model_type not in FAMILIES:
+    return _family(getattr(config, "stock_type", None) or getattr(config, "model_type", None))
+
+
+def family_of_fields(fields: Mapping[str, Any]) -> Family:
+    """As family_of, from the fields of a config.json."""
+    return _family(fields.get("stock_type") or fields.get("model_type"))
+
+
+def is_passed_over(tensor: str) -> bool:
+    """Return whether a tensor is one that transformers computes anew, and so leaves in the file: rotary frequencies of old checkpoints."""
+    return tensor.endswith(".rotary_emb.inv_freq")
+
+
+def _family(model_type: Any) -> Family:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
             f"architecture {model_type!r} is not known; known are {', '.join(sorted(FAMILIES))}. A new one is an entry in "
             "pat/families.py that names its writes, readers and norms, the offset of its norm gain, and whether it scales its embedding"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pat import artefacts, checkpoint
+from pat.base_checks import check_base
 from pat.basis_record import check_basis
 from pat.config import PAT_CONFIG_NAME, PatConfig
 from pat.errors import UserError
@@ -47,6 +48,7 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
     Raises UserError where base or adapter is incomplete, changed, of an unknown architecture or does not fit the other, basis and
     readers included.
     """
+    check_base(base)
     for folder in (base, adapter):
         artefacts.check_if_listed(folder)
     config = checkpoint.load_config(base)

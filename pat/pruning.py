@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from pat import artefacts, checkpoint
+from pat.base_checks import check_base
 from pat.baselines import PRUNERS
 from pat.baselines.job import PruneJob
 from pat.calibration import Calibration
@@ -40,6 +41,7 @@ def prune(
         raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
     if not 0.0 < ratio < 1.0:
         raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
+    check_base(base)
     artefacts.check_if_listed(base)
     if isinstance(checkpoint.load_config(base), ReshapedConfig):
         raise UserError(f"{base}: is reshaped already; pruners take stock models")

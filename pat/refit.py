@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat import artefacts, checkpoint
+from pat.base_checks import check_base
 from pat.basis_record import basis_of
 from pat.calibration import Calibration, blocks_for
 from pat.config import Mask, PatConfig
@@ -45,6 +46,7 @@ def refit_readers(
     base that is incomplete, changed, reshaped or refitted already.
     """
     config = _checked(mask, ratio, align, calibration.seed, data)
+    check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
     if isinstance(checkpoint.load_config(base), ReshapedConfig):
         raise UserError(f"{base}: is reshaped, its layers do not share one stream; give a stock model")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pat import artefacts, checkpoint
+from pat.base_checks import check_base
 from pat.bases import Basis, pca_basis
 from pat.basis_record import ROTATION_RECORD, basis_of
 from pat.calibration import Blocks, Calibration, blocks_for
@@ -40,6 +41,7 @@ def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads:
     """
     if basis not in BASES:
         raise UserError(f"--basis {basis!r}: must be one of {', '.join(sorted(BASES))}")
+    check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
     if (there := basis_of(base)) != "native":
         raise UserError(f"{base}: is in the {there} basis already; give the model that it was made from")

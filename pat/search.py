@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 
 from pat import artefacts, checkpoint
+from pat.base_checks import check_base
 from pat.errors import UserError
 from pat.instructions import Instructions, PadToLongest
 from pat.model import IGNORED_LABEL
@@ -42,6 +43,7 @@ def search_rate(
     search = job.tuning.search
     if search is None:
         raise UserError("tuning.search is not set: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
+    check_base(base, tokenizer=True)
     training, held_out = split(artefacts.read_jsonl(data, ("instruction", "output")), search.dev_rows, seed, data)
     checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
     files = run_dir / "training.jsonl", run_dir / "dev.jsonl"

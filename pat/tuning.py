@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from pat import artefacts, checkpoint, processes
 from pat.attention import rely_on_causal_kernel
+from pat.base_checks import check_base
 from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.compiled import compile_layers, compiles, is_compiled
@@ -85,6 +86,7 @@ def train(
     """
     _check_arguments(tuner, ratio)
     _check_teacher(teacher, job.tuning)
+    check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
     if tuner.startswith("pat"):
         check_basis(base, job.pat.basis)

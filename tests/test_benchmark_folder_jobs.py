@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pat import artefacts, checkpoint, cli
+from pat import artefacts, checkpoint, cli, stored
 from pat.benchmark import folder_jobs
 from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.folder_jobs import benchmark_merge, benchmark_prune, summary
@@ -137,6 +137,6 @@ def test_a_mistake_is_a_message_and_no_record(arguments: list[str], message: str
 def test_weights_lie_in_several_files_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "MIN_SHARD_BYTES", 4096)
     write_random_checkpoint(SHAPE, tmp_path / "base", 0, "cpu")
-    sizes = [path.stat().st_size for path in checkpoint.shard_files(tmp_path / "base")]
+    sizes = [path.stat().st_size for path in stored.shard_files(tmp_path / "base")]
     assert len(sizes) > 4 and max(sizes) < 2 * PARAMETERS / 4
     assert checkpoint.parameter_counts(tmp_path / "base", "model.embed_tokens", "lm_head", tied=False)["unique"] == PARAMETERS

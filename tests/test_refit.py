@@ -12,7 +12,7 @@ from tiny_models import random_tokens, tiny_model
 from tiny_world import write_world
 from training import random_text
 
-from pat import PatConfig, attach, checkpoint
+from pat import PatConfig, attach, stored
 from pat.artefacts import check_folder, read_json
 from pat.basis_record import basis_of
 from pat.calibration import Calibration
@@ -50,7 +50,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     for name in ("one", "other"):
         refit_readers(tmp_path / "base", "magnitude", 0.25, 4, calibration(tmp_path), tmp_path / name)
-    one, other = (path.read_bytes() for name in ("one", "other") for path in checkpoint.shard_files(tmp_path / name))
+    one, other = (path.read_bytes() for name in ("one", "other") for path in stored.shard_files(tmp_path / name))
     assert one == other
 
 

@@ -11,7 +11,7 @@ from pruning_inputs import calibration, reload, write_base
 from tiny_models import random_tokens
 from tiny_world import write_world
 
-from pat import checkpoint
+from pat import stored
 from pat.artefacts import check_folder, read_json
 from pat.basis_record import basis_of, check_basis
 from pat.errors import UserError
@@ -41,7 +41,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     for name in ("one", "other"):
         rotate(tmp_path / "base", "gradient", calibration(tmp_path), tmp_path / name)
-    one, other = (path.read_bytes() for name in ("one", "other") for path in checkpoint.shard_files(tmp_path / name))
+    one, other = (path.read_bytes() for name in ("one", "other") for path in stored.shard_files(tmp_path / name))
     assert one == other
 
 

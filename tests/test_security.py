@@ -179,7 +179,7 @@ def test_a_manifest_cannot_point_outside_its_folder(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/tmp/model.safetensors", ""])
 def test_an_index_cannot_name_a_file_outside_its_folder(name: str, tmp_path: Path) -> None:
-    from pat.checkpoint import INDEX_NAME, shard_files
+    from pat.stored import INDEX_NAME, shard_files
 
     write_json(tmp_path / INDEX_NAME, {"weight_map": {"weight": name}})
     with pytest.raises(UserError, match="is not a file of"):
