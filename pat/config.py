@@ -22,6 +22,7 @@ CHOICES = {
     "mask": ("trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"),
     "closing": ("gradual", "at-once"),
     "count": ("centre", "loss"),
+    "operators": ("free", "pinned"),
 }
 Mask = Literal["trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"]
 MEASURED_MASKS: tuple[Mask, ...] = ("variance", "fisher")
@@ -32,7 +33,8 @@ MEASURED_MASKS: tuple[Mask, ...] = ("variance", "fisher")
 class PatConfig:
     """Choices of one run; `None` means the default of the variant, or what is only known later.
 
-    `variant="paper"` starts from D = I (v = 0, orthogonal L0 and L1) and normalises both factors; `variant="release"` follows the
+    `operators` says how the low-rank ones start: "free" with L1 = 0, or, an ablation that hardly moves, "pinned" with v = 0 and both
+    factors orthonormal and held so; D = I in both. `variant="release"` follows the
     authors' code: scale over the output channels, L1 = 0, Kaiming L0, their count and identity losses, membership at 0.8 of the
     milestone. In both, exactly `width` channels survive (method section 8). `basis` says which one the base is in: `pat rotate` puts it
     there, and tuning and merging refuse a base that is in another; `readers` says the same of what `pat refit-readers` does to a base.
@@ -43,6 +45,7 @@ class PatConfig:
     width: int | None = None
     align: int | Literal["auto"] = "auto"
     hio_rank: int | Literal["dense"] = 200
+    operators: Literal["free", "pinned"] = "free"
     variant: Variant = "paper"
     basis: Basis = "native"
     mask: Mask = "trained"
@@ -76,6 +79,8 @@ class PatConfig:
             raise ValueError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
         if self.closing == "at-once" and not self.fixed_mask:
             raise ValueError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
+        if self.operators == "pinned" and self.variant == "release":
+            raise ValueError("PatConfig.operators='pinned' with variant='release': released operators start in their own way; use 'free'")
         if self.readers == "least-squares" and not self.fixed_mask:
             raise ValueError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
         if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
@@ -124,8 +129,8 @@ class PatConfig:
 
     @property
     def weight_of_identity(self) -> float:
-        """Factor of the identity loss; the released code uses 1, the paper start at D = I wants next to none (method 12.3)."""
-        default = 1.0 if self.variant == "release" else 0.01
+        """Factor of the identity loss: 1 as in the paper and the release; pinned operators would not move at all by it (method 12.3)."""
+        default = 0.01 if self.operators == "pinned" else 1.0
         return default if self.identity_weight is None else self.identity_weight
 
     def save(self, folder: Path) -> None:
@@ -140,6 +145,8 @@ class PatConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
             raise UserError(f"{path}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        if fields.get("variant") != "release":
+            fields.setdefault("operators", "pinned")  # what all were before there was a choice
         try:
             return cls(**fields)
         except (TypeError, ValueError) as error:

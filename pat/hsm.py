@@ -1,18 +1,18 @@
 """Hybrid Sparsification Modules: a linear map D after each write to the residual stream, then the shared mask.
 
-Owns the Hybrid-Identity-Operator, its dense ablation and the identity loss (paper, section 3.2). Knows nothing of models.
+Owns the Hybrid-Identity-Operator and its ablations (paper, section 3.2); orthogonality.py has the identity loss. Knows nothing of models.
 Axes: D hidden channels (output side of a write), R operator rank, I input features of the folded weight.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pat.config import PatConfig
 from pat.mask import UnifiedMask
 
 
@@ -31,9 +31,17 @@ class Operator(nn.Module):
         """Return (down_RD, up_DR) with D = I + up·down, in the parameters' dtype; None where D = I, or is not of this form."""
         return None
 
-    def identity_loss(self) -> Tensor:
-        """Distance of the operator's factors from orthogonality; zero where there is nothing to hold."""
-        return torch.zeros((), device=next(iter(self.parameters()), torch.zeros(())).device)
+    def held_factors(self) -> list[Tensor]:
+        """Return the factors, each (R, D), whose rows the identity loss holds orthonormal."""
+        return []
+
+    def distance_from_identity(self) -> Tensor:
+        """‖D − I‖, the Frobenius norm: with D = I + U·V its square is the sum over UᵀU ⊙ V·Vᵀ, so no D × D product is formed."""
+        factors = self.factors()
+        if factors is None:
+            return torch.zeros(())
+        down_RD, up_DR = (factor.float() for factor in factors)
+        return ((up_DR.T @ up_DR) * (down_RD @ down_RD.T)).sum().clamp(min=0).sqrt()
 
 
 class IdentityOperator(Operator):
@@ -49,7 +57,8 @@ class IdentityOperator(Operator):
 class LowRankOperator(Operator):
     """HIO, D = I + L1·diag(v)·L0 with 2·D·R + R parameters (paper, equation of the HIO).
 
-    Starts at D = I exactly: v = 0 and orthonormal factors, so the identity loss starts at 0 too (method 11.1).
+    Starts at D = I exactly and is free to leave it: L1 = 0, v = 1 and orthonormal L0, so that L1 has a gradient from the first step on,
+    as LoRA's second factor has. The identity loss holds L0; L1 at zero can be orthogonal to nothing, and scales what L0 turns.
     """
 
     def __init__(self, hidden_size: int, rank: int) -> None:
@@ -57,8 +66,8 @@ class LowRankOperator(Operator):
         if not 0 < rank <= hidden_size:
             raise ValueError(f"hio_rank={rank}: must lie in 1..hidden_size={hidden_size}")
         self.down = nn.Parameter(nn.init.orthogonal_(torch.empty(rank, hidden_size)))
-        self.scale = nn.Parameter(torch.zeros(rank))
-        self.up = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden_size, rank)))
+        self.scale = nn.Parameter(torch.ones(rank))
+        self.up = nn.Parameter(torch.zeros(hidden_size, rank))
 
     def forward(self, y: Tensor) -> Tensor:
         low = functional.linear(y, self.down.to(y.dtype)) * self.scale.to(y.dtype)
@@ -71,10 +80,23 @@ class LowRankOperator(Operator):
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.down, self.up * self.scale
 
-    def identity_loss(self) -> Tensor:
-        """‖L0·L0ᵀ − I‖ + ‖L1ᵀ·L1 − I‖, Frobenius norms (paper, identity loss), in fp32."""
-        loss: Tensor = torch.linalg.matrix_norm(torch.stack([_distance_from_identity(self.down), _distance_from_identity(self.up.T)])).sum()
-        return loss
+    def held_factors(self) -> list[Tensor]:
+        return [self.down]
+
+
+class PinnedOperator(LowRankOperator):
+    """The HIO with v = 0 and both factors orthonormal, both held by the identity loss: an ablation, for it hardly leaves D = I.
+
+    Orthonormal factors are a kink of the loss's unsquared norm, whose gradient there is far above the data's (method 13).
+    """
+
+    def __init__(self, hidden_size: int, rank: int) -> None:
+        super().__init__(hidden_size, rank)
+        nn.init.zeros_(self.scale)
+        nn.init.orthogonal_(self.up)
+
+    def held_factors(self) -> list[Tensor]:
+        return [self.down, self.up.T]
 
 
 class ReleaseOperator(Operator):
@@ -96,9 +118,8 @@ class ReleaseOperator(Operator):
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.down, self.up
 
-    def identity_loss(self) -> Tensor:
-        """Mean square of L0·L0ᵀ − I, as the released code has it."""
-        return _distance_from_identity(self.down).square().mean()
+    def held_factors(self) -> list[Tensor]:
+        return [self.down]
 
 
 class DenseOperator(Operator):
@@ -114,19 +135,21 @@ class DenseOperator(Operator):
     def fold(self, weight_DI: Tensor) -> Tensor:
         return self.matrix.detach().to(weight_DI) @ weight_DI
 
+    def distance_from_identity(self) -> Tensor:
+        distance: Tensor = torch.linalg.matrix_norm(self.matrix.float() - torch.eye(len(self.matrix), device=self.matrix.device))
+        return distance
 
-def _distance_from_identity(factor_RD: Tensor) -> Tensor:
-    wide = factor_RD.float()
-    return wide @ wide.T - torch.eye(wide.shape[0], device=wide.device)
 
-
-def make_operator(hidden_size: int, rank: int | Literal["dense"], variant: str) -> Operator:
+def make_operator(hidden_size: int, config: PatConfig) -> Operator:
     """Return the operator D of one HSM, freshly initialised from torch's global generator."""
+    rank = config.hio_rank
     if rank == 0:
         return IdentityOperator()
     if rank == "dense":
         return DenseOperator(hidden_size)
-    return ReleaseOperator(hidden_size, rank) if variant == "release" else LowRankOperator(hidden_size, rank)
+    if config.variant == "release":
+        return ReleaseOperator(hidden_size, rank)
+    return PinnedOperator(hidden_size, rank) if config.operators == "pinned" else LowRankOperator(hidden_size, rank)
 
 
 class HybridSparsificationModule(nn.Module):

@@ -1,4 +1,4 @@
-"""How far many factors of one shape are from orthogonality, summed: the identity loss of a whole model in few, large products.
+"""The identity loss: how far the factors of all operators are from orthogonality, in few, large products.
 
 Factor by factor, a model of billions of parameters would spend hundreds of products too small to fill a GPU on it, each step.
 Axes: N factors, R operator rank, D hidden channels.
@@ -7,53 +7,62 @@ Axes: N factors, R operator rank, D hidden channels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+Distance = Literal["mean-square", "norm"]
 FACTORS_AT_ONCE = 16
 """Enough to fill a GPU; their copies are let go before the next ones are made."""
 
 
-def summed_distance(factors: Sequence[Tensor], *, columns: bool) -> Tensor:
-    """Return Σ ‖A·Aᵀ − I‖ over factors (R, D), or with `columns` Σ ‖Aᵀ·A − I‖ over factors (D, R); Frobenius norms.
+def identity_loss(factors: Sequence[Tensor], distance: Distance) -> Tensor:
+    """Return the distance of A·Aᵀ from I summed over factors A (R, D), all of one shape; on the first one's device, at least in fp32.
 
-    The gradient of a factor that is orthogonal already is 0.
+    It is the mean of the square over the R × R entries, or the Frobenius norm. The gradient of a factor that is orthogonal already is 0.
     """
-    distance: Tensor = _SummedDistance.apply(columns, *factors)  # type: ignore[no-untyped-call]
-    return distance
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for factor in factors:
+        by_device.setdefault(factor.device, []).append(factor)
+    parts: list[Tensor] = [_SummedDistance.apply(distance, *mine) for mine in by_device.values()]  # type: ignore[no-untyped-call]
+    return torch.stack([part.to(factors[0].device) for part in parts]).sum()
 
 
 class _SummedDistance(torch.autograd.Function):
-    """The gradient, 2·(A·Aᵀ − I)·A over the norm, by hand: one product instead of two, and no copy of a factor is kept for it."""
+    """The gradient, a multiple of (A·Aᵀ − I)·A, by hand: one product instead of two, and no copy of a factor is kept for it."""
 
     @staticmethod
-    def forward(ctx: Any, columns: bool, *factors: Tensor) -> Tensor:
-        gap_NRR = torch.cat([_gaps(stacked, columns) for stacked in _stacks(factors)])
+    def forward(ctx: Any, distance: Distance, *factors: Tensor) -> Tensor:
+        gap_NRR = torch.cat([_gaps(stacked_nRD) for stacked_nRD in _stacks(factors)])
         norm_N = torch.linalg.matrix_norm(gap_NRR)
-        ctx.columns = columns
+        ctx.distance = distance
         ctx.save_for_backward(gap_NRR, norm_N, *factors)
-        total: Tensor = norm_N.sum()
+        entries = gap_NRR[0].numel()
+        total: Tensor = norm_N.sum() if distance == "norm" else norm_N.square().sum() / entries
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gap_NRR, norm_N, *factors = ctx.saved_tensors
-        weight_N = torch.where(norm_N > 0, 2.0 * grad / norm_N, 0.0)
+        if ctx.distance == "norm":
+            weight_N = torch.where(norm_N > 0, 2.0 * grad / norm_N, 0.0)
+        else:
+            weight_N = (4.0 * grad / gap_NRR[0].numel()).expand_as(norm_N)
         weighted_NRR = weight_N[:, None, None] * gap_NRR
         gradients: list[Tensor] = []
-        for stacked, part_nRR in zip(_stacks(factors), weighted_NRR.split(FACTORS_AT_ONCE), strict=True):
-            gradients += torch.bmm(stacked, part_nRR) if ctx.columns else torch.bmm(part_nRR, stacked)
+        for stacked_nRD, part_nRR in zip(_stacks(factors), weighted_NRR.split(FACTORS_AT_ONCE), strict=True):
+            gradients += torch.bmm(part_nRR, stacked_nRD).to(factors[0].dtype)
         return None, *gradients
 
 
 def _stacks(factors: Sequence[Tensor]) -> Iterator[Tensor]:
+    wide = torch.promote_types(factors[0].dtype, torch.float32)
     for start in range(0, len(factors), FACTORS_AT_ONCE):
-        yield torch.stack(list(factors[start : start + FACTORS_AT_ONCE]))
+        yield torch.stack(list(factors[start : start + FACTORS_AT_ONCE])).to(wide)
 
 
-def _gaps(stacked: Tensor, columns: bool) -> Tensor:
-    gram_nRR = torch.bmm(stacked.mT, stacked) if columns else torch.bmm(stacked, stacked.mT)
+def _gaps(stacked_nRD: Tensor) -> Tensor:
+    gram_nRR = torch.bmm(stacked_nRD, stacked_nRD.mT)
     gram_nRR.diagonal(dim1=-2, dim2=-1).sub_(1.0)
     return gram_nRR

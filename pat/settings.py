@@ -169,6 +169,7 @@ class PatSettings(Settings):
     """The mask and its operators; the paper's section 3 and what it leaves open. The ratio comes from the cell."""
 
     hio_rank: CountOrZero | Literal["dense"] = 200
+    operators: Literal["free", "pinned"] = Field(default="free", description="how they start; pinned: an ablation")
     variant: Literal["paper", "release"] = "paper"
     basis: Basis = Field(default="native", exclude_if=_is("native"), description="that the base is rotated into")
     mask: Mask = "trained"
@@ -181,6 +182,13 @@ class PatSettings(Settings):
     active_weight: Weight = 1.0
     mask_learning_rate: Rate | None = Field(default=None, description="a step; None: 0.5 over the milestone step")
     align: Count | Literal["auto"] = "auto"
+
+    @field_validator("variant")
+    @classmethod
+    def _has_its_own_start(cls, variant: str, info: ValidationInfo) -> str:
+        if variant == "release" and info.data.get("operators") == "pinned":
+            raise ValueError("must be 'paper' with operators: pinned; the released operators have a start of their own")
+        return variant
 
     @field_validator("closing")
     @classmethod

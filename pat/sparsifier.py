@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from pat.config import PatConfig
 from pat.errors import UserError
-from pat.hsm import HybridSparsificationModule, IdentityOperator, LowRankOperator, make_operator
+from pat.hsm import HybridSparsificationModule, IdentityOperator, make_operator
 from pat.mask import UnifiedMask
-from pat.orthogonality import summed_distance
+from pat.orthogonality import identity_loss
 from pat.tensors import read_tensors
 
 HSM_WEIGHTS_NAME = "hsm.safetensors"
@@ -52,7 +52,7 @@ class Sparsifier(nn.Module):
             return HybridSparsificationModule(IdentityOperator())
         scaled = hidden_size if self.config.variant == "release" else None
         with torch.device("meta") if empty else nullcontext():
-            operator = make_operator(hidden_size, self.config.hio_rank, self.config.variant)
+            operator = make_operator(hidden_size, self.config)
         if empty:
             operator.to_empty(device="cpu")
         return HybridSparsificationModule(operator, output_scale_size=scaled)
@@ -73,14 +73,11 @@ class Sparsifier(nn.Module):
     def _identity_loss(self) -> Tensor:
         hsms = list(self.by_write().values())
         counted = [hsms[0], *hsms[-2:]] if self.config.variant == "release" else hsms
-        low_rank = [hsm.operator for hsm in counted if isinstance(hsm.operator, LowRankOperator)]
-        if low_rank and self._on_one_gpu():  # operators of other kinds beside them have nothing to hold
-            downs, ups = [operator.down for operator in low_rank], [operator.up for operator in low_rank]
-            return summed_distance(downs, columns=False) + summed_distance(ups, columns=True)
-        return torch.stack([hsm.operator.identity_loss().to(self.mask.proxy.device) for hsm in counted]).sum()
-
-    def _on_one_gpu(self) -> bool:
-        return {parameter.device for parameter in self.parameters()} == {self.mask.proxy.device} and self.mask.proxy.is_cuda
+        held = [factor for hsm in counted for factor in hsm.operator.held_factors()]
+        if not held:  # D = I, or a free one
+            return self.mask.proxy.new_zeros((), dtype=torch.float32)
+        loss = identity_loss(held, "norm" if self.config.operators == "pinned" else "mean-square")
+        return loss.to(self.mask.proxy.device)
 
     def by_write(self) -> dict[str, HybridSparsificationModule]:
         """Return the HSMs by the module name of the write each one stands behind."""

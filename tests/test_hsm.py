@@ -6,8 +6,18 @@ import pytest
 import torch
 
 from pat.config import PatConfig
-from pat.hsm import DenseOperator, HybridSparsificationModule, IdentityOperator, LowRankOperator, Operator, ReleaseOperator
+from pat.hsm import (
+    DenseOperator,
+    HybridSparsificationModule,
+    IdentityOperator,
+    LowRankOperator,
+    Operator,
+    PinnedOperator,
+    ReleaseOperator,
+    make_operator,
+)
 from pat.mask import UnifiedMask
+from pat.orthogonality import identity_loss
 
 HIDDEN = 12
 
@@ -31,7 +41,8 @@ def matrix_by_hand(operator: Operator) -> torch.Tensor:
     return operator.matrix if isinstance(operator, DenseOperator) else eye
 
 
-OPERATORS = [lambda: LowRankOperator(HIDDEN, 3), lambda: ReleaseOperator(HIDDEN, 3), lambda: DenseOperator(HIDDEN), IdentityOperator]
+LOW_RANK = [lambda: LowRankOperator(HIDDEN, 3), lambda: PinnedOperator(HIDDEN, 3), lambda: ReleaseOperator(HIDDEN, 3)]
+OPERATORS = [*LOW_RANK, lambda: DenseOperator(HIDDEN), IdentityOperator]
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +64,15 @@ def test_applying_and_folding_are_the_matrix(make: object) -> None:
     y, weight = torch.randn(4, HIDDEN, dtype=torch.float64), torch.randn(HIDDEN, 7, dtype=torch.float64)
     assert torch.allclose(operator(y), y @ matrix.T, atol=1e-12)
     assert torch.allclose(operator.fold(weight), matrix @ weight, atol=1e-12)
+    distance = torch.linalg.matrix_norm(matrix - torch.eye(HIDDEN, dtype=torch.float64))
+    assert torch.allclose(operator.distance_from_identity().double(), distance, atol=1e-6)
 
 
 def test_low_rank_has_the_papers_number_of_parameters() -> None:
     assert sum(p.numel() for p in LowRankOperator(HIDDEN, 3).parameters()) == 2 * HIDDEN * 3 + 3
 
 
-@pytest.mark.parametrize("make", [lambda: LowRankOperator(HIDDEN, 3), lambda: ReleaseOperator(HIDDEN, 3)])
+@pytest.mark.parametrize("make", LOW_RANK)
 def test_gradients_match_finite_differences(make: object) -> None:
     operator = shaken(make())  # type: ignore[operator]
     y = torch.randn(3, HIDDEN, dtype=torch.float64, requires_grad=True)
@@ -72,39 +85,45 @@ def test_gradients_match_finite_differences(make: object) -> None:
     assert torch.autograd.gradcheck(applied, (y, *[p.detach().requires_grad_() for p in operator.parameters()]))
 
 
+def test_operators_start_as_their_name_says() -> None:
+    eye = torch.eye(3)
+    free = make_operator(HIDDEN, PatConfig(pruning_ratio=0.25, hio_rank=3))
+    pinned = make_operator(HIDDEN, PatConfig(pruning_ratio=0.25, hio_rank=3, operators="pinned"))
+    release = make_operator(HIDDEN, PatConfig(pruning_ratio=0.25, hio_rank=3, variant="release"))
+    assert type(free) is LowRankOperator and isinstance(pinned, PinnedOperator) and isinstance(release, ReleaseOperator)
+    assert torch.allclose(free.down @ free.down.T, eye, atol=1e-6) and free.up.abs().max() == 0 and torch.equal(free.scale, torch.ones(3))
+    assert torch.allclose(pinned.down @ pinned.down.T, eye, atol=1e-6) and torch.allclose(pinned.up.T @ pinned.up, eye, atol=1e-6)
+    assert pinned.scale.abs().max() == 0 and release.up.abs().max() == 0
+
+
+def test_a_free_operator_has_a_gradient_from_the_first_step_as_lora_has() -> None:
+    operator = LowRankOperator(HIDDEN, 3)
+    operator(torch.randn(4, HIDDEN)).square().sum().backward()
+    assert operator.up.grad is not None and operator.up.grad.abs().max() > 0.1
+
+
 def test_identity_loss_by_hand() -> None:
-    operator = LowRankOperator(4, 2)
-    assert operator.identity_loss().item() == pytest.approx(0.0, abs=1e-5)
+    operator, pinned = LowRankOperator(4, 2), PinnedOperator(4, 2)
+    down, up = torch.tensor([[2.0, 0, 0, 0], [0, 1, 0, 0]]), torch.tensor([[1.0, 1], [0, 1], [0, 0], [0, 0]])
     with torch.no_grad():
-        operator.down.copy_(torch.tensor([[2.0, 0, 0, 0], [0, 1, 0, 0]]))  # L0·L0ᵀ − I = diag(3, 0)
-        operator.up.copy_(torch.tensor([[1.0, 1], [0, 1], [0, 0], [0, 0]]))  # L1ᵀ·L1 − I = [[0, 1], [1, 1]]
-    assert operator.identity_loss().item() == pytest.approx(3.0 + 3.0**0.5)
-    release = ReleaseOperator(4, 2)
-    with torch.no_grad():
-        release.down.copy_(operator.down)
-    assert release.identity_loss().item() == pytest.approx(9.0 / 4)
+        for each in (operator, pinned):
+            each.down.copy_(down)  # L0·L0ᵀ − I = diag(3, 0)
+            each.up.copy_(up)  # L1ᵀ·L1 − I = [[0, 1], [1, 1]]
+    assert identity_loss(operator.held_factors(), "mean-square").item() == pytest.approx(9.0 / 4)
+    assert identity_loss(pinned.held_factors(), "norm").item() == pytest.approx(3.0 + 3.0**0.5)
 
 
-def test_identity_loss_has_a_finite_gradient_where_it_is_zero() -> None:
-    operator = LowRankOperator(4, 2)
-    with torch.no_grad():
-        operator.down.copy_(torch.eye(2, 4))
-        operator.up.copy_(torch.eye(4, 2))
-    operator.identity_loss().backward()
-    assert operator.down.grad is not None and torch.isfinite(operator.down.grad).all()
-
-
-def test_identity_loss_alone_makes_the_factors_orthogonal() -> None:
+def test_identity_loss_alone_makes_the_held_factors_orthogonal() -> None:
     operator = LowRankOperator(HIDDEN, 4)
     with torch.no_grad():
         operator.down.add_(0.3 * torch.randn(4, HIDDEN))
-    optimizer = torch.optim.SGD(operator.parameters(), lr=0.02)
-    start = operator.identity_loss().item()
+    optimizer = torch.optim.SGD(operator.parameters(), lr=0.2)
+    start = identity_loss(operator.held_factors(), "mean-square").item()
     for _ in range(200):
         optimizer.zero_grad()
-        operator.identity_loss().backward()
+        identity_loss(operator.held_factors(), "mean-square").backward()
         optimizer.step()
-    assert operator.identity_loss().item() < 0.1 * start
+    assert identity_loss(operator.held_factors(), "mean-square").item() < 1e-6 * start
 
 
 def closed_mask(width: int = 8) -> UnifiedMask:
@@ -139,5 +158,5 @@ def test_gradients_reach_operator_and_proxy_while_the_gate_is_open() -> None:
     hsm(torch.randn(4, HIDDEN), mask).square().sum().backward()
     operator = hsm.operator
     assert isinstance(operator, LowRankOperator)
-    assert operator.scale.grad is not None and operator.scale.grad.abs().sum() > 0
+    assert operator.up.grad is not None and operator.up.grad.abs().sum() > 0
     assert mask.proxy.grad is not None and mask.proxy.grad.abs().sum() > 0

@@ -145,8 +145,8 @@ def test_loss_terms_enter_only_in_training() -> None:
     instruct = model.eval()(input_ids=tokens, labels=tokens).loss
     total = model.train()(input_ids=tokens, labels=tokens).loss
     terms = model.loss_terms
-    # ‖9·I − I‖ = 8·sqrt(rank) for each of the 7 HSMs.
-    assert terms["identity_loss"].item() == pytest.approx(7 * 8 * 4**0.5, rel=1e-4)
+    # ‖9·I − I‖² / rank² = 8² / rank for each of the 7 HSMs.
+    assert terms["identity_loss"].item() == pytest.approx(7 * 8**2 / 4, rel=1e-4)
     assert total.item() == pytest.approx(terms["instruct_loss"].item() + 10 * terms["identity_loss"].item(), rel=1e-5)
     assert instruct.item() < total.item() / 10
 

@@ -49,7 +49,7 @@ def closed_sparsifier(model_config: Any, family: Family, config: PatConfig) -> S
     sparsifier = Sparsifier(model_config.hidden_size, planned_width(model_config, config), writes, tied=tied, config=config)
     with torch.no_grad():
         for name, parameter in sparsifier.named_parameters():
-            if name.endswith("operator.scale"):
+            if name.endswith(("operator.scale", "operator.up")):
                 parameter.normal_(std=SPREAD)
     while not sparsifier.mask.closed:
         sparsifier.mask.advance()
