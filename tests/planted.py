@@ -58,7 +58,8 @@ def _rotation(size: int, generator: torch.Generator) -> Tensor:
     """Return a rotation of `size` channels within a plane of RANK dimensions."""
     plane_DR = torch.linalg.qr(torch.randn(size, RANK, generator=generator)).Q
     turn_RR = torch.linalg.qr(torch.randn(RANK, RANK, generator=generator)).Q
-    return torch.eye(size) + plane_DR @ (turn_RR - torch.eye(RANK)) @ plane_DR.T
+    rotation_DD: Tensor = torch.eye(size) + plane_DR @ (turn_RR - torch.eye(RANK)) @ plane_DR.T
+    return rotation_DD
 
 
 @torch.no_grad()
