@@ -5,7 +5,9 @@ Owns the teacher and the Kullback-Leibler term. What the term is added to is tun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat import artefacts, checkpoint
 from pat.errors import UserError
-from pat.model import IGNORED_LABEL
 from pat.settings import DistillationSettings
+from pat.token_loss import Head, Tokens, read
 
 
 class Distillation:
@@ -29,10 +31,11 @@ class Distillation:
         self.terms: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def teacher_logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """Return the teacher's logits (B, T, V)."""
-        logits_BTV: Tensor = self.teacher(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
-        return logits_BTV
+    def read(self, inputs: Mapping[str, Any], tokens: Tokens) -> tuple[Head, Tensor]:
+        """Return the teacher's head and what it is given for the tokens that are learned, (N, D)."""
+        taken = {name: inputs.get(name) for name in ("input_ids", "attention_mask")}
+        hidden_BTD, head = read(self.teacher, self.teacher, taken)
+        return head, tokens.among(hidden_BTD)
 
 
 def load_distillation(
@@ -55,19 +58,13 @@ def load_distillation(
     return Distillation(teacher, settings)
 
 
-def kullback_leibler(
-    student_BTV: Tensor, teacher_BTV: Tensor, labels_BT: Tensor, temperature: float, items: Tensor | int | None = None
-) -> Tensor:
-    """Return T² · Σ KL(teacher ‖ student) / items over the tokens that are learned, both distributions softened by temperature T.
+def summed_divergence(student_NV: Tensor, teacher_NV: Tensor, temperature: float) -> Tensor:
+    """Return T² · Σ KL(teacher ‖ student) over tokens, both distributions softened by temperature T.
 
-    Logits at position t foretell token t + 1, so labels are shifted; ignored labels do not count. `items` is what the cross-entropy is
-    divided by: the learned tokens of the whole accumulated batch, or, by default, of this one. T² keeps the gradient's size whatever T
-    (Hinton, Vinyals and Dean, 2015).
+    T² keeps the gradient's size whatever T (Hinton, Vinyals and Dean, 2015).
     """
-    learned_BT = labels_BT[:, 1:] != IGNORED_LABEL
-    student_NV, teacher_NV = (_log_softened(logits_BTV[:, :-1][learned_BT], temperature) for logits_BTV in (student_BTV, teacher_BTV))
-    summed = nn.functional.kl_div(student_NV, teacher_NV, reduction="sum", log_target=True)
-    return temperature**2 * summed / (learned_BT.sum() if items is None else items)
+    student_NV, teacher_NV = (_log_softened(logits_NV, temperature) for logits_NV in (student_NV, teacher_NV))
+    return temperature**2 * nn.functional.kl_div(student_NV, teacher_NV, reduction="sum", log_target=True)
 
 
 def _log_softened(logits_NV: Tensor, temperature: float) -> Tensor:

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from pat.artefacts import read_jsonl
 from pat.errors import UserError
-from pat.model import IGNORED_LABEL
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.token_loss import IGNORED_LABEL
 
 ENCODE_BATCH = 1024
 logger = logging.getLogger(__name__)

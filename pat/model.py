@@ -36,11 +36,11 @@ from pat.fold import Fold
 from pat.hsm import HybridSparsificationModule
 from pat.importance import channel_importance
 from pat.lora import collect_updates
+from pat.own_losses import OwnLosses
 from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
+from pat.token_loss import IGNORED_LABEL
 from pat.width import target_width
-
-IGNORED_LABEL = -100
 
 
 def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None, kept: Sequence[int] | None = None) -> PatModel:
@@ -98,8 +98,8 @@ def planned_width(model_config: Any, config: PatConfig) -> int:
 class PatModel(PeftModelForCausalLM):
     """A PeftModel whose residual stream passes the HSMs. Call `advance()` after every optimizer step, or train with PatCallback.
 
-    In training its loss is L = L_instruct + L_active + L_identity (paper, objective); gradient accumulation is accounted for.
-    `instruct_weight` is what L_instruct is multiplied by, where another term is to stand in for a part of it.
+    In training its loss is L = L_instruct + L_active + L_identity (paper, objective); gradient accumulation is accounted for. Under
+    PatCallback the last two reach the gradient whatever loss is differentiated (own_losses.py).
     """
 
     def __init__(
@@ -124,8 +124,9 @@ class PatModel(PeftModelForCausalLM):
             importance_D=importance_D,
             empty=empty,
         ).to(model.device)
+        witness = next(parameter for name, parameter in self.named_parameters() if ".lora_B" in name)
+        self.own_losses = OwnLosses(self.sparsifier, witness)
         self.loss_terms: dict[str, Tensor] = {}
-        self.instruct_weight = 1.0
         self.compacted = False
         self._hooks = {
             write: model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
@@ -149,9 +150,15 @@ class PatModel(PeftModelForCausalLM):
             raise ValueError(f"PatConfig.total_steps={config.total_steps}, but the trainer takes {total_steps} steps: make them agree")
         self.sparsifier.mask.config = dataclasses.replace(config, total_steps=total_steps)
 
+    def add_own_gradients(self) -> None:
+        """Add the gradient of L_active and L_identity: what PatCallback does before every optimizer step, whatever the loss was."""
+        self.own_losses.add_gradients()
+
     def advance(self) -> None:
-        """Move the mask's schedule on by one optimizer step."""
+        """Move the mask's schedule on by one optimizer step. Raises RuntimeError where that step went without L_active and L_identity."""
+        self.own_losses.check_arrived()
         self.sparsifier.mask.advance()
+        self.own_losses.begin_step()
 
     @property
     def compaction_obstacle(self) -> str | None:
@@ -182,34 +189,34 @@ class PatModel(PeftModelForCausalLM):
         """The stock forward; in training with labels, `loss` includes the identity and the active loss."""
         if kwargs.get("inputs_embeds") is not None:
             raise ValueError("PatModel takes input_ids only: the embedding's HSM acts on the embedding module's output")
-        labels = kwargs.get("labels")
-        if not self.training or labels is None or self.sparsifier.bypassed:
+        if not self.training or self.sparsifier.bypassed:
             return super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.own_losses.note_forward()
+        labels = kwargs.get("labels")
         # Before the model, so that backward comes to them last, when the activations have been let go.
-        own = self._own_losses(labels, kwargs.get("num_items_in_batch"))
+        own = None if labels is None else self.own_loss_share(labels, kwargs.get("num_items_in_batch"))
         outputs = super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self.loss_terms["instruct_loss"] = outputs.loss.detach()
-        outputs.loss = self.instruct_weight * outputs.loss + own.to(outputs.loss.device)
+        if own is not None and outputs.loss is not None:
+            self.loss_terms["instruct_loss"] = outputs.loss.detach()
+            outputs.loss = outputs.loss + own.to(outputs.loss.device)
         return outputs
 
-    def _own_losses(self, labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor:
+    def own_loss_share(self, labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor:
         """Return this micro-batch's share of λ_active·L_active + λ_identity·L_identity.
 
-        They depend on parameters alone and belong once to every optimizer step. A trainer that normalises by the items of the
-        whole accumulated batch gets them in proportion to this micro-batch's items; any other averages micro-batches itself.
+        They belong once to every optimizer step. A trainer that normalises by the items of the whole accumulated batch gets them in
+        proportion to this micro-batch's items; any other averages micro-batches itself.
         """
-        config = self.pat_config
         share: Tensor | float = 1.0
         if items_in_batch is not None:
             share = (labels[..., 1:] != IGNORED_LABEL).sum() / items_in_batch
-        identity, active = self.sparsifier.identity_loss(), self.sparsifier.mask.active_loss()
-        own = config.weight_of_identity * identity + config.active_weight * active
+        own = self.own_losses.for_the_loss()
         self.loss_terms = {
-            "identity_loss": identity.detach(),
-            "active_loss": active.detach(),
+            "identity_loss": own.identity.detach(),
+            "active_loss": own.active.detach(),
             "share": torch.as_tensor(share).detach(),
         }
-        return share * own
+        return share * own.total
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -318,7 +325,9 @@ def merged_config(model_config: Any, width: int) -> Any:
 
 
 class PatCallback(TrainerCallback):
-    """Moves the mask on after every optimizer step. With `compact` the model is cut to the living channels as soon as the mask is 0/1."""
+    """Adds the gradient of the mask's and the operators' losses before every optimizer step, whatever the trainer's loss is made of, and
+    moves the mask on after it. With `compact` the model is cut to the living channels as soon as the mask is 0/1.
+    """
 
     def __init__(self, *, compact: bool = False) -> None:
         self.compact = compact
@@ -332,10 +341,20 @@ class PatCallback(TrainerCallback):
                 f"one process sees {args.n_gpu} GPUs, and would train by DataParallel, which copies no hooks: set CUDA_VISIBLE_DEVICES to "
                 "one of them, or start a process a GPU with torchrun"
             )
+        if args.deepspeed:  # it keeps the gradients to itself
+            raise ValueError("PAT cannot be trained with DeepSpeed, which takes optimizer steps without PatCallback; leave `deepspeed` out")
         model.plan(state.max_steps)
         if model.sparsifier.mask.step != state.global_step:
             raise ValueError(f"the mask is at step {model.sparsifier.mask.step}, the trainer at {state.global_step}: not the same run")
+        model.own_losses.begin_step()
+        model.own_losses.by_callback = True
         self._compact_if_closed(model)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
+    ) -> None:
+        assert model is not None
+        model.add_own_gradients()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
@@ -343,6 +362,12 @@ class PatCallback(TrainerCallback):
         assert model is not None
         model.advance()
         self._compact_if_closed(model)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
+    ) -> None:
+        assert model is not None
+        model.own_losses.by_callback = False
 
     def _compact_if_closed(self, model: PatModel) -> None:
         if self.compact and not model.compacted and model.sparsifier.mask.closed:

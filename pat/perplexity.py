@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.errors import UserError
 from pat.progress import Progress
+from pat.token_loss import IGNORED_LABEL, cross_entropies, foretold_tokens, read
 
-IGNORED = -100
 DIGITS = 4
 """Decimals of a document's loss in the record: of thousands of documents, it should not be larger than it needs to be."""
 Window = tuple[list[int], list[int]]
@@ -90,11 +89,10 @@ def _batch_losses(model: PreTrainedModel, windows: list[Window]) -> list[float]:
 
     inputs = padded([inputs for inputs, _ in windows], 0)
     mask = padded([[1] * len(inputs) for inputs, _ in windows], 0)
-    targets = padded([targets for _, targets in windows], IGNORED)
-    logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits.float()
-    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    per_window: list[float] = losses.view(len(windows), length).double().sum(dim=1).tolist()
-    return per_window
+    targets = padded([targets for _, targets in windows], IGNORED_LABEL)
+    hidden_BTD, head = read(model, model, {"input_ids": inputs, "attention_mask": mask})
+    losses = cross_entropies(head, hidden_BTD, foretold_tokens(targets)).double().cpu()
+    return [float(ones.sum()) for ones in losses.split([len(ones) for ones, _ in windows])]
 
 
 def _exp(value: float) -> float | None:

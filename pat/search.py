@@ -21,11 +21,11 @@ from pat import artefacts, checkpoint
 from pat.base_checks import check_base
 from pat.errors import UserError
 from pat.instructions import Instructions, PadToLongest
-from pat.model import IGNORED_LABEL
 from pat.progress import say
 from pat.provenance import provenance
 from pat.resume import checkpoint_of
 from pat.settings import SearchSettings, TuneJob
+from pat.token_loss import cross_entropies, learned_tokens, read
 from pat.tuning import job_identity, train
 
 LOSSES = "losses.json"
@@ -110,14 +110,17 @@ def dev_loss(model: PeftModel, base: Path, dev: Path, job: TuneJob) -> float | N
     rows = Instructions(dev, tokenizer, job.tuning.max_length)
     collate, size = PadToLongest(tokenizer, model.device.type), job.tuning.micro_batch_size or job.tuning.batch_size
     bf16 = job.tuning.precision == "bf16"
+    stock: Any = model.get_base_model()
     total, tokens = 0.0, 0
     model.eval()
     for start in range(0, len(rows), size):
         batch = collate([rows[index] for index in range(start, min(start + size, len(rows)))])
-        learned = int((batch["labels"][:, 1:] != IGNORED_LABEL).sum())
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        learned = learned_tokens(inputs.pop("labels"))
         with torch.autocast(model.device.type, torch.bfloat16) if bf16 else nullcontext():
-            loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
-        total, tokens = total + float(loss) * learned, tokens + learned
+            hidden_BTD, head = read(model, stock, inputs)
+            losses = cross_entropies(head, hidden_BTD, learned)
+        total, tokens = total + float(losses.double().sum()), tokens + len(losses)
     mean = total / tokens
     return mean if math.isfinite(mean) else None
 

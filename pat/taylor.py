@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.families import family_of
-from pat.model import IGNORED_LABEL
 from pat.sizes import Kind, Units, place_of
+from pat.token_loss import IGNORED_LABEL
 
 
 @contextmanager

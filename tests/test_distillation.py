@@ -13,10 +13,10 @@ from test_tuning import adapter_bytes, job, run_until
 from tiny_world import tiny_tokenizer, write_world
 from torch import Tensor
 
-from pat.distillation import kullback_leibler
+from pat.distillation import summed_divergence
 from pat.errors import UserError
-from pat.model import IGNORED_LABEL
 from pat.settings import TuneJob
+from pat.token_loss import IGNORED_LABEL, learned_tokens
 from pat.tuning import tune
 
 LABELS_BT = torch.tensor([[IGNORED_LABEL, 1, IGNORED_LABEL, 3], [IGNORED_LABEL, IGNORED_LABEL, 2, 0]])
@@ -24,6 +24,12 @@ LABELS_BT = torch.tensor([[IGNORED_LABEL, 1, IGNORED_LABEL, 3], [IGNORED_LABEL, 
 
 def logits(seed: int, vocabulary: int = 5) -> Tensor:
     return torch.randn(*LABELS_BT.shape, vocabulary, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def kullback_leibler(student_BTV: Tensor, teacher_BTV: Tensor, labels_BT: Tensor, temperature: float) -> Tensor:
+    """The term of a batch: a mean over its learned tokens."""
+    tokens = learned_tokens(labels_BT)
+    return summed_divergence(tokens.among(student_BTV), tokens.among(teacher_BTV), temperature) / len(tokens.targets_N)
 
 
 def distilled(weight: float = 0.5, temperature: float = 1.0, **changes: Any) -> TuneJob:
