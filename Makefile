@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run experiment-file versioning restore reference test test-slow test-gpu test-slurm lint lock clean clean-results
+.PHONY: help demo run experiment-file versioning restore reference test test-slow test-gpu test-model test-slurm lint lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ test-slow: $(VENV)/.dev  ## the tests that take minutes
 
 test-gpu: $(VENV)/.dev  ## the tests on a CUDA device; those of several processes need two
 	@python -m pytest -m gpu -rs
+
+test-model: $(VENV)/.dev  ## the tests on a pretrained model: make test-model PAT_REAL_MODEL=/path/to/model.gguf
+	@PAT_REAL_MODEL="$(PAT_REAL_MODEL)" python -m pytest -m model -rs
 
 test-slurm: $(VENV)/.dev  ## the tests on a SLURM cluster that they start on this machine; needs root, slurm-wlm and munge
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'

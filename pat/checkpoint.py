@@ -25,13 +25,14 @@ from pat.artefacts import new_folder, read_record, write_json
 from pat.base_checks import TOKENIZER_JSONS, check_model
 from pat.errors import UserError
 from pat.families import Family, Role, family_of, is_passed_over
+from pat.origin import ORIGIN_NAME
 from pat.out_of_memory import lacks_memory
 from pat.sharding import sharding_of
 from pat.stored import INDEX_NAME, WEIGHTS_NAME, shard_files
 from pat.tensors import opened
 
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
-              "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
+              "generation_config.json", ORIGIN_NAME, "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
 REFUSALS = (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, ArithmeticError)
 """What transformers raises of a config whose values it cannot use."""
 MIN_SHARD_BYTES = 64 * 2**20

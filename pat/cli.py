@@ -58,16 +58,22 @@ def import_model(
     path: Annotated[Path | None, typer.Option(help="local folder of a stock model")] = None,
     hub: Annotated[str | None, typer.Option(help="model id on the hub; needs a network")] = None,
     revision: Annotated[str, typer.Option(help="branch, tag or commit on the hub")] = "main",
+    gguf: Annotated[Path | None, typer.Option(help="GGUF file of a Llama-like model, with its tokenizer")] = None,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32: what the weights of --gguf become")] = "bf16",
     log: Log = None,
 ) -> None:
     """Bring a base model into the results folder, with checksums."""
     log_to(log)
     from pat import checkpoint
 
-    if (path is None) == (hub is None):
-        raise UserError("give exactly one of --path and --hub")
+    if sum(place is not None for place in (path, hub, gguf)) != 1:
+        raise UserError("give exactly one of --path, --hub and --gguf")
     if path is not None:
         checkpoint.import_model(path, out)
+    elif gguf is not None:
+        from pat.gguf_import import import_gguf
+
+        import_gguf(gguf, out, dtype)
     else:
         assert hub is not None
         checkpoint.fetch_model(hub, revision, out)

@@ -23,6 +23,7 @@ from pat.fold import Fold
 from pat.lora import read_adapter
 from pat.masked import kept_channels_only
 from pat.model import PatModel, make_fold, merged_config, planned_width
+from pat.origin import origin_of, origin_sentence
 from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.readers_record import check_readers, kept_channels
@@ -127,11 +128,13 @@ def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, A
         name: config.narrowest_stream if isinstance(config, ReshapedConfig) else config.hidden_size
         for name, config in (("before", before), ("after", after))
     }
+    origin = origin_of(source)
     return {
         "ratio_requested": ratio_requested,
         "ratio_effective": 1.0 - widths["after"] / widths["before"],
         "hidden_size": widths,
         "parameters": counts,
+        **({"origin": origin} if origin else {}),
     }
 
 
@@ -225,4 +228,4 @@ tags: [pruning-aware-tuning, structured-pruning]
 Requested ratio {record["ratio_requested"]:.2%}, effective {record["ratio_effective"]:.2%}: a width is rounded to what stock software takes.
 The logits differ by at most {record["logit_gap"]:.2e} ({record["logit_gap_dtype"]}) from the model this was made from.
 The JSON file beside this card says which settings, code version and inputs made it.
-"""
+""" + (f"\n{origin}\n" if (origin := origin_sentence(record.get("origin"))) else "")

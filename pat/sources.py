@@ -129,6 +129,8 @@ class ModelSource(Settings):
 
     pretrain: PretrainSettings | None = None
     path: Text | None = None
+    gguf: Text | None = Field(default=None, description="a GGUF file")
+    dtype: Literal["bf16", "fp16", "fp32"] | None = Field(default=None, description="what a GGUF file's weights become; None: bf16")
     hub: HubModel | None = Field(default=None, validate_default=True)
     tuning: dict[str, object] = {}
     pat: dict[str, object] = {}
@@ -139,8 +141,15 @@ class ModelSource(Settings):
     @field_validator("hub")
     @classmethod
     def _one_place(cls, hub: HubModel | None, info: ValidationInfo) -> HubModel | None:
-        if {"pretrain", "path"} <= info.data.keys():
-            places = [info.data["pretrain"], info.data["path"], hub]
+        if {"pretrain", "path", "gguf"} <= info.data.keys():
+            places = [info.data["pretrain"], info.data["path"], info.data["gguf"], hub]
             if sum(place is not None for place in places) != 1:
-                raise ValueError("give exactly one of pretrain, path and hub")
+                raise ValueError("give exactly one of pretrain, path, gguf and hub")
         return hub
+
+    @field_validator("dtype")
+    @classmethod
+    def _of_a_gguf(cls, dtype: str | None, info: ValidationInfo) -> str | None:
+        if dtype is not None and info.data.get("gguf") is None:
+            raise ValueError("must be left out without gguf, because other models keep the dtype of their checkpoint")
+        return dtype

@@ -107,7 +107,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("models", value={}), "models: {} is not allowed"),
     (changed("models", "../up", value={"path": "x"}), 'models: the name "../up" is not allowed'),
     (changed("models", "data", value={"path": "x"}), 'models: the name "data" is reserved'),
-    (changed("models", "tiny", "path", value="here"), "models.tiny.hub: null is not allowed: give exactly one of pretrain, path and hub"),
+    (
+        changed("models", "tiny", "path", value="here"),
+        "models.tiny.hub: null is not allowed: give exactly one of pretrain, path, gguf and hub",
+    ),
     (changed("models", "tiny", "pretrain", "layers", value="two"), 'models.tiny.pretrain.layers: "two" is not allowed'),
     (changed("models", "tiny", "tuning", value={"precision": "fp8"}), 'models.tiny.tuning.precision: "fp8" is not allowed'),
     (changed("models", "tiny", "resources", value={"tune": {"gpus": 1}}), "models.tiny.resources.tune.gpus: unknown key"),

@@ -1,4 +1,7 @@
-"""Base models: pretrained here, copied from a folder, or fetched from the hub. All end as models/<model>/ with a manifest."""
+"""Base models: pretrained here, copied from a folder, read from a GGUF file, or fetched from the hub.
+
+All end as models/<model>/ with a manifest.
+"""
 
 
 rule pretrain:
@@ -49,6 +52,31 @@ rule copy_model:
         "copy the base model {wildcards.model}"
     shell:
         "pat import-model --path {params.path:q} --out {params.out:q} --log {log:q}"
+
+
+rule read_gguf:
+    input:
+        plan.gguf_files,
+    output:
+        plan.base,
+    log:
+        f"{RESULTS}/logs/models/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/models/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(plan.models_from("gguf")),
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        out=subpath(output[0], parent=True),
+        file=plan.gguf_file,
+        dtype=plan.gguf_dtype,
+    message:
+        "read the base model {wildcards.model} from its GGUF file"
+    shell:
+        "pat import-model --gguf {params.file:q} --dtype {params.dtype:q} --out {params.out:q} --log {log:q}"
 
 
 rule fetch_model:

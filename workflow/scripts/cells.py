@@ -127,6 +127,7 @@ class Cell(_Part):
     tasks: dict[str, TaskResult]
     perplexity: dict[str, Perplexity]
     tuning: dict[str, Any] | None
+    origin: dict[str, Any] | None = None
     provenance: dict[str, dict[str, Any] | None]
     path: Path
 

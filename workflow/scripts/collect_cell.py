@@ -42,6 +42,7 @@ def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Pa
             "ratio_effective": 1.0 - math.prod(1.0 - record["ratio_effective"] for record in records),
             "logit_gap": max(gaps, default=None),
             "trainable_parameters": tuned["trainable_parameters"],
+            **({"origin": records[0]["origin"]} if records[0].get("origin") else {}),
             "tuning": {key: value for key, value in tuned.items() if key not in ("history", "provenance")},
             "provenance": {"tune": tuned["provenance"], **origin, "evaluate": scored["provenance"]},
         }

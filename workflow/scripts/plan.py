@@ -81,7 +81,7 @@ class Plan:
         return [row for row in self.experiment.methods if self.experiment.method(row).order in orders]
 
     def models_from(self, place: str) -> list[str]:
-        """Return the models whose weights come from one of pretrain, path and hub."""
+        """Return the models whose weights come from one of pretrain, path, gguf and hub."""
         return [model for model, source in self.experiment.models.items() if getattr(source, place) is not None]
 
     # benchmarks
@@ -138,6 +138,18 @@ class Plan:
     def model_files(self, wildcards: Wildcards) -> list[str]:
         """Return the files of the folder that a model is copied from."""
         return existing(Path(self.model_path(wildcards)))
+
+    def gguf_file(self, wildcards: Wildcards) -> str:
+        """Return the GGUF file that a model is read from."""
+        return self.experiment.path(self.experiment.models[wildcards.model].gguf or "")
+
+    def gguf_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the same as an input: none where the file is not on this machine."""
+        return existing(Path(self.gguf_file(wildcards)))
+
+    def gguf_dtype(self, wildcards: Wildcards) -> str:
+        """Return what the weights of a GGUF file become."""
+        return self.experiment.models[wildcards.model].dtype or "bf16"
 
     def hub_id(self, wildcards: Wildcards) -> str | None:
         """Return a model's id on the hub."""

@@ -6,6 +6,7 @@ Same JSONs, same bytes, in whatever order they are named; nothing here measures,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +16,12 @@ import typer
 from ablation_tables import ablation
 from accuracy_tables import accuracy_table, per_task
 from cell_options import CellsOption, ListOption, MoreArgument, listed
-from cells import metrics_of, models_of, read_cells
+from cells import Cell, metrics_of, models_of, read_cells
 from comparison_tables import comparisons
 from grid import Grid, texts_of
 from layouts import Layout, csv_text, latex, markdown
 from pat.artefacts import new_folder, write_text
+from pat.origin import quantised_as
 from pat.settings import TableSettings, load
 from perplexity_comparisons import perplexity_comparisons
 from published import Printed, PrintedAblation
@@ -52,13 +54,25 @@ def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEF
         tables["perplexity"] = perplexities(first)
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
+    notes = origin_notes(cells)
     with new_folder(out) as folder:
         write_text(folder / "cells.csv", csv_text(tidy(cells)))
-        for name, (layout, frame) in tables.items():
+        for name, (plain, frame) in tables.items():
+            layout = replace(plain, notes=[*plain.notes, *notes])
             write_text(folder / f"{name}.csv", csv_text(frame, digits=6))
             write_text(folder / f"{name}.md", markdown(layout))
             write_text(folder / f"{name}.tex", latex(layout))
     return sorted([*tables, "cells"])
+
+
+def origin_notes(cells: Sequence[Cell]) -> list[str]:
+    """Say below every table which models' weights are quantised ones, and by which format."""
+    formats = {cell.model: quantised_as(cell.origin) for cell in cells}
+    return [
+        f"{model}: quantised. It was read from a GGUF file; its weights are the values that {found} left of the original's."
+        for model, found in formats.items()
+        if found
+    ]
 
 
 def main(
