@@ -13,6 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from pat.distillation import Distillation
 from pat.mask import offset, temperature
 from pat.model import PatModel
+from pat.operator_watch import FIELDS as OPERATOR_FIELDS
+from pat.operator_watch import OperatorWatch
 from pat.progress import Progress
 
 ENTRIES_AFTER_MILESTONE = 3
@@ -31,6 +33,10 @@ class HealthRecord(TrainerCallback):
         self.distillation = distillation
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
+        self._watch: OperatorWatch | None = None
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any) -> None:
+        self._watch = OperatorWatch(model) if isinstance(model, PatModel) else None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._progress = Progress(self.label, state.max_steps)
@@ -39,6 +45,10 @@ class HealthRecord(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         self._add_losses(model)
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._watch is not None and (state.global_step + 1) % state.logging_steps == 0:
+            self._watch.look_at_gradients()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any) -> None:
         self._add_losses(model)
@@ -67,11 +77,13 @@ class HealthRecord(TrainerCallback):
         if "loss" not in entry:
             return
         entry["instruct_loss"] = entry["loss"]
-        entry.update(dict.fromkeys(MASK_FIELDS))
+        entry.update(dict.fromkeys((*MASK_FIELDS, *OPERATOR_FIELDS)))
         sums = {name: reduce(summed, reduction="sum") for name, summed in self._sums.items()}  # each process has seen its rows
         entry.update({name: float(summed) / max(self._steps, 1) for name, summed in sums.items()})
         if isinstance(model, PatModel):
             entry.update(mask_figures(model, state.global_step))
+        if self._watch is not None:
+            entry.update(self._watch.figures(entry.get("grad_norm"), args.max_grad_norm or 0.0))
         self._sums, self._steps = {}, 0
         self._progress.update(state.global_step, loss=entry["instruct_loss"])
 

@@ -41,7 +41,8 @@ class Operator(nn.Module):
         if factors is None:
             return torch.zeros(())
         down_RD, up_DR = (factor.float() for factor in factors)
-        return ((up_DR.T @ up_DR) * (down_RD @ down_RD.T)).sum().clamp(min=0).sqrt()
+        square: Tensor = ((up_DR.T @ up_DR) * (down_RD @ down_RD.T)).sum()
+        return square.clamp(min=0).sqrt()
 
 
 class IdentityOperator(Operator):
@@ -54,7 +55,17 @@ class IdentityOperator(Operator):
         return weight_DI
 
 
-class LowRankOperator(Operator):
+class FactoredOperator(Operator):
+    """A D = I + U·V of low rank, with the factors L0 = `down` (R, D), held orthonormal, and L1 = `up` (D, R)."""
+
+    down: nn.Parameter
+    up: nn.Parameter
+
+    def held_factors(self) -> list[Tensor]:
+        return [self.down]
+
+
+class LowRankOperator(FactoredOperator):
     """HIO, D = I + L1·diag(v)·L0 with 2·D·R + R parameters (paper, equation of the HIO).
 
     Starts at D = I exactly and is free to leave it: L1 = 0, v = 1 and orthonormal L0, so that L1 has a gradient from the first step on,
@@ -80,9 +91,6 @@ class LowRankOperator(Operator):
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.down, self.up * self.scale
 
-    def held_factors(self) -> list[Tensor]:
-        return [self.down]
-
 
 class PinnedOperator(LowRankOperator):
     """The HIO with v = 0 and both factors orthonormal, both held by the identity loss: an ablation, for it hardly leaves D = I.
@@ -99,7 +107,7 @@ class PinnedOperator(LowRankOperator):
         return [self.down, self.up.T]
 
 
-class ReleaseOperator(Operator):
+class ReleaseOperator(FactoredOperator):
     """The released code's form: D = I + L1·L0 with L1 = 0 and Kaiming-uniform L0 at the start; its scale is in the HSM."""
 
     def __init__(self, hidden_size: int, rank: int) -> None:
@@ -117,9 +125,6 @@ class ReleaseOperator(Operator):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.down, self.up
-
-    def held_factors(self) -> list[Tensor]:
-        return [self.down]
 
 
 class DenseOperator(Operator):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import pandas as pd
 import pytest
 import torch
@@ -31,7 +32,8 @@ def entry(step: int, masked: bool = True) -> dict[str, float | int | None]:
     closed = step >= 100
     mask = {
         "identity_loss": 0.01, "active_loss": 0.0, "kept": 72, "mask_mean": 0.75 if closed else 0.9, "proxy_min": -0.3, "proxy_max": 0.3,
-        "proxy_std": 0.2, "tau": None if closed else 3.0, "beta": 0.0 if closed else 0.1,
+        "proxy_std": 0.2, "tau": None if closed else 3.0, "beta": 0.0 if closed else 0.1, "operator_distance": 0.01 * step,
+        "down_moved": 0.1, "up_moved": 0.2, "instruct_gradient": 0.1, "identity_gradient": 0.0 if step == 50 else 1e-4,
     }  # fmt: skip
     losses = {"step": step, "loss": 0.6, "instruct_loss": 0.5, "learning_rate": 1e-3}
     return {**losses, **(mask if masked else dict.fromkeys(mask))}
@@ -129,6 +131,19 @@ def test_the_command_line_says_the_verdict_and_reports_errors_in_one_line(tmp_pa
 def test_the_histogram_counts_every_channel_around_its_value() -> None:
     counts = histogram(torch.tensor([0.0, 0.04, 0.51, 1.0, 1.0, 1.5]))
     assert {place: count for place, count in enumerate(counts) if count} == {0: 2, 5: 1, 10: 2, 15: 1}
+
+
+def test_a_record_from_before_operators_were_watched_is_drawn_without_them(tmp_path: Path) -> None:
+    fields = ("operator_distance", "down_moved", "up_moved", "instruct_gradient", "identity_gradient")
+    steps = [{name: value for name, value in entry(step).items() if name not in fields} for step in (50, 100, 150)]
+    with_them, without = tmp_path / "with", tmp_path / "without"
+    for folder, changes in ((with_them, {}), (without, {"history": steps})):
+        folder.mkdir()
+        health.write_health(write_run(folder, **changes), folder, "a run")
+    frames = [pd.read_csv(folder / "health.csv") for folder in (with_them, without)]
+    assert frames[0]["operator_distance"].tolist() == [0.5, 1.0, 1.5] and frames[1]["operator_distance"].isna().all()
+    heights = [matplotlib.image.imread(folder / "health.png").shape[0] for folder in (with_them, without)]
+    assert heights[0] > 1.2 * heights[1]
 
 
 def test_a_run_with_histograms_gets_their_panel_and_columns(tmp_path: Path) -> None:

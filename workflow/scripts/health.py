@@ -25,7 +25,7 @@ from script_errors import run_reporting_errors
 
 HISTORY = (
     "step", "instruct_loss", "identity_loss", "active_loss", "kept", "mask_mean", "proxy_min", "proxy_max", "proxy_std", "tau", "beta",
-    "learning_rate", "loss",
+    "operator_distance", "down_moved", "up_moved", "instruct_gradient", "identity_gradient", "learning_rate", "loss",
 )  # fmt: skip
 REQUIRED = ("hidden_size", "width", "history", "health")
 HISTOGRAM, HISTOGRAM_STEP = "mask_histogram", 0.1
@@ -50,7 +50,9 @@ def read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
 
 
 def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with the panels the run has: two where nothing was pruned, six or with the mask's histogram seven otherwise."""
+    """Fill `drawing` with the panels the run has: two where nothing was pruned; else six, two more of operators that were watched, and the
+    mask's histogram where there is one.
+    """
     drawing.suptitle(f"{title}\n{verdict(record['health'], record['width'])}", fontsize=9, x=0.01, ha="left")
     if history.empty:
         drawing.text(0.5, 0.4, "no step was logged: tuning.log_steps is above the number of steps", ha="center", color=GREY)
@@ -59,7 +61,8 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
     milestone_step = (record["health"] or {}).get("milestone_step") if masked else None
     channels = partial(_channels, hidden_size=record["hidden_size"], width=record["width"])
     of_mask: list[Callable[[Axes, pd.DataFrame], None]] = [_terms, channels, _proxy, _gate]
-    panels = [_loss, *of_mask, _rate] if masked else [_loss, _rate]
+    of_operators = [_operators, _gradients] if _has_operators(history) else []
+    panels = [_loss, *of_mask, *of_operators, _rate] if masked else [_loss, _rate]
     places: list[Any] = [[2 * line, 2 * line + 1] for line in range(len(panels) // 2)]
     if _bins(history):
         places.append([len(panels)] * 2)
@@ -132,6 +135,30 @@ def _histogram(axes: Axes, history: pd.DataFrame) -> None:
     axes.set(title="Values of the mask, all channels", ylim=(-HISTOGRAM_STEP / 2, 1.5 + HISTOGRAM_STEP / 2))
 
 
+def _has_operators(history: pd.DataFrame) -> bool:
+    """Return whether operators were watched: not in runs without any, nor in records from before they were."""
+    return bool(history["operator_distance"].notna().any())
+
+
+def _operators(axes: Axes, history: pd.DataFrame) -> None:
+    _line(axes, history, "operator_distance", "‖D − I‖, mean", BLUE)
+    _line(axes, history, "down_moved", "L0 from its start", VERMILION, "--")
+    _line(axes, history, "up_moved", "L1 from its start", GREEN, ":")
+    axes.set(title="Operators", ylim=(0, None))
+    axes.legend(loc="best")
+
+
+def _gradients(axes: Axes, history: pd.DataFrame) -> None:
+    """Draw both on one logarithmic scale: an identity loss far above the data pins the operators. Zeros have no place on it."""
+    for column, label, color, style in (
+        ("instruct_gradient", "of the data's loss", BLUE, "-"), ("identity_gradient", "of the identity loss", VERMILION, "--"),
+    ):  # fmt: skip
+        _line(axes, history.assign(**{column: history[column].where(history[column] > 0)}), column, label, color, style)
+    axes.set_yscale("log")
+    axes.set(title="Gradients on the operators")
+    axes.legend(loc="best")
+
+
 def _rate(axes: Axes, history: pd.DataFrame) -> None:
     _line(axes, history, "learning_rate", "learning rate", BLUE)
     axes.set(title="Learning rate (LoRA and operators)", ylim=(0, None))
@@ -148,7 +175,8 @@ def write_health(tuning: Path, out: Path, title: str) -> str:
     record, history = read_run(tuning)
     write_text(out / "health.csv", csv_text(history))
     masked = bool(history["kept"].notna().any())
-    with figure(7.0, 2.6 if not masked else 8.4 if _bins(history) else 6.4) as drawing:
+    height = 2.6 if not masked else 6.4 + 2.0 * bool(_bins(history)) + 2.0 * _has_operators(history)
+    with figure(7.0, height) as drawing:
         draw(record, history, drawing, title)
         save(drawing, out, "health")
     return verdict(record["health"], record["width"])

@@ -1,0 +1,113 @@
+"""What a tuning run's operators do: how far they have left D = I and their start, and which of the losses moves them.
+
+Read at the steps that are logged, from the factors alone. Axes: D hidden channels, R operator rank, S rows watched of the R.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+
+from pat.hsm import FactoredOperator
+from pat.model import PatModel
+
+FIELDS = ("operator_distance", "down_moved", "up_moved", "instruct_gradient", "identity_gradient")
+ROWS_WATCHED = 16
+"""Rows of L0 and columns of L1 whose start is kept, evenly spread: all of a small operator's, and little memory for a large one's."""
+CLIPPING_EPS = 1e-6
+"""What torch adds to the norm that it divides by."""
+
+
+class OperatorWatch:
+    """The operators of one model from where they start, which is where they are when this is made.
+
+    A resumed run's model starts as its seed has it before the checkpoint is loaded; made then, the watch needs nothing from a checkpoint.
+    """
+
+    def __init__(self, model: PatModel) -> None:
+        self.model = model
+        hsms = model.sparsifier.by_write().values()
+        self._factored = [hsm.operator for hsm in hsms if isinstance(hsm.operator, FactoredOperator)]
+        self._starts = [_watched(operator) for operator in self._factored]
+        self._products: Tensor | None = None
+
+    @torch.no_grad()
+    def figures(self, grad_norm: float | None, max_grad_norm: float) -> dict[str, float | None]:
+        """Return `FIELDS`, each None where there is nothing of the kind; the gradients are those of the last `look_at_gradients`.
+
+        `operator_distance` is the mean of ‖D − I‖ over the HSMs with an operator; `down_moved` and `up_moved` are how far L0 and L1 are
+        from their start, in units of an orthonormal factor's norm; the gradients' norms are those on all operators together, weights
+        included and before clipping, which `grad_norm`, the norm before it, undoes.
+        """
+        figures: dict[str, float | None] = dict.fromkeys(FIELDS)
+        operators = [hsm.operator for hsm in self.model.sparsifier.by_write().values() if any(True for _ in hsm.operator.parameters())]
+        if operators:
+            figures["operator_distance"] = _mean(operator.distance_from_identity() for operator in operators)
+        pairs = [(start, _watched(operator)) for start, operator in zip(self._starts, self._factored, strict=True)]
+        if pairs:
+            figures["down_moved"], figures["up_moved"] = (
+                _mean(_moved(start[which], now[which]) for start, now in pairs) for which in (0, 1)
+            )
+        if self._products is not None:
+            figures["instruct_gradient"], figures["identity_gradient"] = self._gradients(grad_norm, max_grad_norm)
+            self._products = None
+        return figures
+
+    def look_at_gradients(self) -> None:
+        """Note what `figures` needs of the gradients on the operators, which are a whole step's, clipped, and soon gone."""
+        hsms = self.model.sparsifier.by_write().values()
+        parameters = [parameter for hsm in hsms for parameter in hsm.operator.parameters() if parameter.grad is not None]
+        if not parameters:
+            self._products = None
+            return
+        whole = [parameter.grad for parameter in parameters]
+        own = self._identity_gradients(parameters)
+        # In float64: what the data brings is the difference of the two, and may be small beside either.
+        self._products = _together([_product(whole, whole), _product(whole, own), _product(own, own)])
+
+    def _identity_gradients(self, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
+        with torch.enable_grad():
+            loss = self.model.pat_config.weight_of_identity * self.model.sparsifier.identity_loss()
+        return torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else [None] * len(parameters)
+
+    def _gradients(self, grad_norm: float | None, max_grad_norm: float) -> tuple[float, float]:
+        """Return the norms of the gradients that the data and the identity loss bring: of g/c − i and i, with g clipped by c."""
+        assert self._products is not None
+        clipped = max_grad_norm > 0 and grad_norm is not None
+        factor = min(1.0, max_grad_norm / (grad_norm + CLIPPING_EPS)) if clipped and grad_norm is not None else 1.0
+        whole, across, own = self._products.tolist()
+        return math.sqrt(max(whole / factor**2 - 2.0 * across / factor + own, 0.0)), math.sqrt(own)
+
+
+def _watched(operator: FactoredOperator) -> tuple[Tensor, Tensor]:
+    """Return copies of rows of L0 and columns of L1, (S, D) each."""
+    rank = len(operator.down)
+    rows_S = torch.linspace(0, rank - 1, min(rank, ROWS_WATCHED)).round().long().to(operator.down.device)
+    return operator.down.detach()[rows_S], operator.up.detach().T[rows_S]
+
+
+def _moved(start_SD: Tensor, now_SD: Tensor) -> Tensor:
+    return (now_SD - start_SD.to(now_SD.device)).float().norm() / math.sqrt(len(start_SD))
+
+
+def _mean(values: Iterable[Tensor]) -> float:
+    return fmean(_together(list(values)).tolist())
+
+
+def _together(values: Sequence[Tensor]) -> Tensor:
+    """Return scalars as one tensor, on the device of the first, so that they are read at once."""
+    return torch.stack([value.to(values[0].device) for value in values])
+
+
+def _product(ones: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> Tensor:
+    """Return the sum over pairs of tensors of their inner products; a gradient that is None is zero."""
+    products = [
+        torch.dot(one.flatten().double(), other.flatten().double())
+        for one, other in zip(ones, others, strict=True)
+        if one is not None and other is not None
+    ]
+    return _together(products).sum() if products else torch.zeros((), dtype=torch.float64)
