@@ -49,9 +49,8 @@ class OperatorWatch:
             figures["operator_distance"] = _mean(operator.distance_from_identity() for operator in operators)
         pairs = [(start, _watched(operator)) for start, operator in zip(self._starts, self._factored, strict=True)]
         if pairs:
-            figures["down_moved"], figures["up_moved"] = (
-                _mean(_moved(start[which], now[which]) for start, now in pairs) for which in (0, 1)
-            )
+            figures["down_moved"] = _mean(_moved(start[0], now[0]) for start, now in pairs)
+            figures["up_moved"] = _mean(_moved(start[1], now[1]) for start, now in pairs)
         if self._products is not None:
             figures["instruct_gradient"], figures["identity_gradient"] = self._gradients(grad_norm, max_grad_norm)
             self._products = None
@@ -91,7 +90,8 @@ def _watched(operator: FactoredOperator) -> tuple[Tensor, Tensor]:
 
 
 def _moved(start_SD: Tensor, now_SD: Tensor) -> Tensor:
-    return (now_SD - start_SD.to(now_SD.device)).float().norm() / math.sqrt(len(start_SD))
+    distance: Tensor = torch.linalg.matrix_norm((now_SD - start_SD.to(now_SD.device)).float())
+    return distance / math.sqrt(len(start_SD))
 
 
 def _mean(values: Iterable[Tensor]) -> float:

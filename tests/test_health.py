@@ -122,6 +122,7 @@ def test_the_command_line_says_the_verdict_and_reports_errors_in_one_line(tmp_pa
     good = runner.invoke(app, ["--tuning", str(path), "--out", str(tmp_path / "out"), "--title", "tiny, PAT"])
     assert good.exit_code == 0
     assert good.stdout.startswith("tiny, PAT: milestone at step 100: count exact")
+    assert good.stdout.strip().endswith("operators at the end ‖D − I‖ 1.50")
     path.write_text("{}")
     bad = runner.invoke(app, ["--tuning", str(path), "--out", str(tmp_path / "out")])
     assert bad.exit_code == 1
@@ -137,9 +138,9 @@ def test_a_record_from_before_operators_were_watched_is_drawn_without_them(tmp_p
     fields = ("operator_distance", "down_moved", "up_moved", "instruct_gradient", "identity_gradient")
     steps = [{name: value for name, value in entry(step).items() if name not in fields} for step in (50, 100, 150)]
     with_them, without = tmp_path / "with", tmp_path / "without"
-    for folder, changes in ((with_them, {}), (without, {"history": steps})):
+    for folder, logged in ((with_them, [entry(step) for step in (50, 100, 150)]), (without, steps)):
         folder.mkdir()
-        health.write_health(write_run(folder, **changes), folder, "a run")
+        health.write_health(write_run(folder, history=logged), folder, "a run")
     frames = [pd.read_csv(folder / "health.csv") for folder in (with_them, without)]
     assert frames[0]["operator_distance"].tolist() == [0.5, 1.0, 1.5] and frames[1]["operator_distance"].isna().all()
     heights = [matplotlib.image.imread(folder / "health.png").shape[0] for folder in (with_them, without)]

@@ -88,7 +88,12 @@ def test_runs_without_factors_say_what_there_is(hio_rank: Any, distance: bool, t
 def test_only_logged_steps_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     look = OperatorWatch.look_at_gradients
-    monkeypatch.setattr(OperatorWatch, "look_at_gradients", lambda watch: (looks.append(1), look(watch))[1])
+
+    def counted(watch: OperatorWatch) -> None:
+        looks.append(1)
+        look(watch)
+
+    monkeypatch.setattr(OperatorWatch, "look_at_gradients", counted)
     entries = history(attach(tiny_model("llama"), PatConfig(**CHOICES)), tmp_path, logging_steps=5)
     assert [entry["step"] for entry in entries] == [5, 10] and len(looks) == 2
     assert all(entry[name] is not None for entry in entries for name in FIELDS)

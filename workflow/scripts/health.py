@@ -179,7 +179,12 @@ def write_health(tuning: Path, out: Path, title: str) -> str:
     with figure(7.0, height) as drawing:
         draw(record, history, drawing, title)
         save(drawing, out, "health")
-    return verdict(record["health"], record["width"])
+    return verdict(record["health"], record["width"]) + _said_of_operators(history)
+
+
+def _said_of_operators(history: pd.DataFrame) -> str:
+    distances = history["operator_distance"].dropna()
+    return "" if distances.empty else f"; operators at the end ‖D − I‖ {distances.iloc[-1]:.2f}"
 
 
 def main(
