@@ -87,19 +87,24 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
 
 def read_jsonl(path: Path, required: Sequence[str]) -> list[dict[str, Any]]:
     """Return the file's objects, each holding the `required` fields. Raises UserError naming file and line."""
-    rows = []
+    return [row for _, row in numbered_rows(path, required)]
+
+
+def numbered_rows(path: Path, required: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number of each line that is not blank with its object, as read_jsonl. Raises UserError where there are none."""
+    found = 0
     try:
         with path.open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
-                    rows.append(_parsed_line(path, number, line, required))
+                    found += 1
+                    yield number, _parsed_line(path, number, line, required)
     except OSError as error:
         raise refusal(error, path) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text ({error})") from None
-    if not rows:
+    if not found:
         raise UserError(f"{path}: holds no rows")
-    return rows
 
 
 def _parsed_line(path: Path, number: int, line: str, required: Sequence[str]) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class BatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings concern options that are not in use here
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
         # A window narrower than the context would have to be laid into the rows' masks; no row of ours reaches beyond it.
+        self.cut_prompts: set[str] = set()
+        """Prompts whose answers had not ended when they were as long as was asked for."""
         self._longest: int = min(self.max_length, attention_window(model.config) or self.max_length)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
@@ -64,10 +66,13 @@ class BatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
         progress = Progress("generated answers", len(requests))
         progress.update(0)
         new_tokens = _plain_length([request.args[1] for request in requests])
-        prompts = self._prompts([request.args[0] for request in requests], new_tokens) if new_tokens else []
+        texts = [request.args[0] for request in requests]
+        prompts = self._prompts(texts, new_tokens) if new_tokens else []
         found: dict[int, str] = {}
         for batch, opening in self._batches(prompts):
-            found |= zip((prompt.place for prompt in batch), self._texts(batch, opening, new_tokens), strict=True)
+            for prompt, (answer, is_cut) in zip(batch, self._answers(batch, opening, new_tokens), strict=True):
+                found[prompt.place] = answer
+                self.cut_prompts |= {texts[prompt.place]} if is_cut else set()
             progress.update(len(found))
         found |= self._left_to_lm_eval(super().generate_until, requests, found, progress)
         progress.finish(f"{len(found)} done")
@@ -126,13 +131,14 @@ class BatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
                 prompts.append(Prompt(tuple(tokens[-room:]), len(tokens) > room, place))
         return prompts
 
-    def _texts(self, prompts: Sequence[Prompt], opening: Opening, new_tokens: int) -> list[str]:
-        """Return the text that follows each prompt, up to EOS."""
+    def _answers(self, prompts: Sequence[Prompt], opening: Opening, new_tokens: int) -> Iterator[tuple[str, bool]]:
+        """Yield the text that follows each prompt, up to EOS, and whether it was cut before there was one."""
         configured = self.model.generation_config.eos_token_id
         stops = {self.eot_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
         rows = continuations(self.model, prompts, opening, new_tokens, stops, self.tokenizer.pad_token_id)
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        return [self.tok_decode(row).split(end)[0] for row in rows]
+        for row in rows:
+            yield self.tok_decode(row).split(end)[0], row[-1] not in stops
 
 
 def _of_like_length(prompts: Sequence[PromptT], size: int) -> Iterator[list[PromptT]]:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from pat.artefacts import read_jsonl
+from pat.artefacts import numbered_rows
 from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.rows import instruction_row, text_field
 
 SEQUENCE_LENGTH = 2048
 SEQUENCES = 128
@@ -59,7 +60,7 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
     The last block is padded where the file holds less. Raises UserError on a row that is neither text nor instruction.
     """
     wanted = calibration.tokens or tokens
-    texts = [_text(calibration.path, number, row) for number, row in enumerate(read_jsonl(calibration.path, ()), start=1)]
+    texts = [_text(calibration.path, number, row) for number, row in numbered_rows(calibration.path)]
     random.Random(calibration.seed).shuffle(texts)
     ids: list[int] = []
     for text in texts:
@@ -82,10 +83,10 @@ def blocks_for(model_config: Any, calibration: Calibration, tokenizer: PreTraine
 
 def _text(path: Path, number: int, row: Mapping[str, Any]) -> str:
     """Return a row as the model would see it: plain, or the prompt with its answer as in tuning."""
+    place = f"{path}:{number}"
     if "text" in row:
-        return str(row["text"])
-    if "instruction" in row and "output" in row:
-        return alpaca_prompt(str(row["instruction"]), str(row.get("input") or "")) + ANSWER_JOINT + str(row["output"])
-    raise UserError(
-        f"{path}: row {number} holds neither `text` nor `instruction` and `output`; it has {', '.join(sorted(row)) or 'nothing'}"
-    )
+        return text_field(place, row, "text")
+    if "instruction" in row:
+        fields = instruction_row(place, row)
+        return alpaca_prompt(fields["instruction"], fields["input"]) + ANSWER_JOINT + fields["output"]
+    raise UserError(f"{place}: holds neither `text` nor `instruction` and `output`; it has {', '.join(sorted(row)) or 'nothing'}")

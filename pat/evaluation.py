@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from pat import artefacts
 from pat.errors import UserError
 from pat.items import Item, first_of_each_group, read_items
 from pat.progress import say
+from pat.prompts import first_capital_prompt
 from pat.provenance import provenance
+from pat.rows import read_texts
 from pat.scoring import Outcome, mean_over_tasks, task_figures
 from pat.settings import EvaluationSettings
 
@@ -30,7 +32,7 @@ def evaluate(model: Path, tasks: list[Path], texts: list[Path], settings: Evalua
     """
     started = time.monotonic()
     items = read_tasks(tasks, settings.limit)
-    documents = {path.stem: [str(row["text"]) for row in artefacts.read_jsonl(path, ["text"])] for path in texts}
+    documents = read_documents(texts)
     prepare_process(offline=not settings.harness_tasks)
     record, outcomes, device = _examine(model, items, documents, settings, seed)
     inputs = {"model": model} | {f"task {path.stem}": path for path in tasks} | {f"text {path.stem}": path for path in texts}
@@ -61,7 +63,12 @@ def _examine(
     outcomes = harness.answers(
         lm, items, generate=settings.generate, log_likelihood=settings.log_likelihood, max_new_tokens=settings.max_new_tokens
     )
-    figures = {name: task_figures(ones) | {"truncated_items": truncated[name]} for name, ones in outcomes.items()}
+    cut = {name: cut_answers(lm.cut_prompts, ones) for name, ones in outcomes.items()} if settings.generate else {}
+    figures = {
+        name: task_figures(ones) | {"truncated_items": truncated[name]} | ({"cut_answers": cut[name]} if cut else {})
+        for name, ones in outcomes.items()
+    }
+    say_what_was_cut(figures, settings.max_new_tokens)
     record = {
         "tasks": figures,
         "mean": mean_over_tasks(figures),
@@ -71,15 +78,31 @@ def _examine(
     return record, outcomes, str(model.device)
 
 
+def cut_answers(cut_prompts: Collection[str], outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return how many answers of a task had not ended at the most new tokens, and how many of these had named no choice by then."""
+    cut = [one for one in outcomes if first_capital_prompt(one.item.question, one.item.choices) in cut_prompts]
+    return {"all": len(cut), "without_choice": sum(one.predictions.get("first_capital") is None for one in cut)}
+
+
+def say_what_was_cut(figures: Mapping[str, Mapping[str, Any]], max_new_tokens: int) -> None:
+    """Tell in a line each of answers that were cut before they named a choice, and of items longer than the model's context."""
+    items = sum(task["items"] for task in figures.values())
+    wordless = sum(task.get("cut_answers", {}).get("without_choice", 0) for task in figures.values())
+    if wordless:
+        say(f"evaluate: {wordless} of {items} answers were cut at evaluation.max_new_tokens={max_new_tokens} before they named a choice")
+    if longer := sum(task["truncated_items"] for task in figures.values()):
+        say(f"evaluate: {longer} of {items} items are longer than the model's context and lose their beginning")
+
+
 def _perplexities(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Mapping[str, list[str]], settings: EvaluationSettings
 ) -> dict[str, Any]:
-    from pat.examinee import context_of
+    from pat.context import context_of
     from pat.perplexity import perplexity
 
-    if documents and settings.perplexity_context > context_of(model):
+    if documents and settings.perplexity_context > context_of(model.config):
         raise UserError(
-            f"evaluation.perplexity_context: {settings.perplexity_context}: must be at most the model's context, {context_of(model)}"
+            f"evaluation.perplexity_context: {settings.perplexity_context}: must be at most the model's context, {context_of(model.config)}"
         )
     return {
         name: perplexity(model, tokenizer, ones, settings.perplexity_context, settings.batch_size, name) for name, ones in documents.items()
@@ -96,6 +119,16 @@ def read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item]
             raise UserError(f"{path}: the task {name!r} is given twice")
         tasks[name] = first_of_each_group(items, limit)
     return tasks
+
+
+def read_documents(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the documents of text files by the file's name. Raises UserError on a broken file, or two of one name."""
+    documents: dict[str, list[str]] = {}
+    for path in paths:
+        if path.stem in documents:
+            raise UserError(f"{path}: the text {path.stem!r} is given twice; texts are told apart by their files' names")
+        documents[path.stem] = read_texts(path)
+    return documents
 
 
 def prepare_process(*, offline: bool) -> None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pat.artefacts import check_if_listed
 from pat.base_checks import check_checkpoint
 from pat.checkpoint import load_model, open_tokenizer
+from pat.context import context_of
 from pat.device import resolve_device
 from pat.errors import UserError
 from pat.items import Item
@@ -45,17 +46,12 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def context_of(model: PreTrainedModel) -> int:
-    """Return how many tokens the model reads at most."""
-    return int(model.config.max_position_embeddings)
-
-
 def count_cut_items(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], settings: EvaluationSettings) -> int:
     """Return how many items are longer than the model's context, of which lm-eval then drops the beginning.
 
     Raises UserError where the answer alone does not fit.
     """
-    context = context_of(model)
+    context = context_of(model.config)
     cut = [False] * len(items)
     if settings.generate:
         if settings.max_new_tokens >= context:

@@ -2,57 +2,76 @@
 
 from __future__ import annotations
 
-import logging
 from array import array
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from pat.artefacts import read_jsonl
 from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
 from pat.token_loss import IGNORED_LABEL
+from pat.rows import read_instructions
 
 ENCODE_BATCH = 1024
-logger = logging.getLogger(__name__)
 
 
 class Instructions(Dataset[dict[str, list[int]]]):
     """Rows of `instruction`, `input`, `output` as `input_ids` and `labels`, at most `max_length` tokens each.
 
     Token ids lie in one flat array, so that a million rows stay small. Rows whose prompt alone fills `max_length` teach nothing and
-    are left out, with a count in the log. Raises UserError where the file is broken or nothing is left.
+    are left out; these are counted, and those whose answer is cut. Raises UserError where the file is broken or nothing is left.
     """
 
     def __init__(self, path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._ids = array("i")
         self._starts = [0]
         self._prompt_lengths: list[int] = []
-        rows = read_jsonl(path, ("instruction", "output"))
+        self.path, self.max_length = path, max_length
+        self.cut = 0
+        rows = read_instructions(path)
+        self.read = len(rows)
         for first in range(0, len(rows), ENCODE_BATCH):
             self._add(rows[first : first + ENCODE_BATCH], tokenizer, max_length)
-        if left_out := len(rows) - len(self):
-            logger.warning("%s: %d of %d rows left out: their prompt fills max_length=%d", path, left_out, len(rows), max_length)
         if not len(self):
             raise UserError(f"{path}: every prompt is longer than tuning.max_length={max_length} tokens; raise it")
 
-    def _add(self, rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        prompts = [alpaca_prompt(str(row["instruction"]), str(row.get("input") or "")) for row in rows]
-        texts = [prompt + ANSWER_JOINT + str(row["output"]) for prompt, row in zip(prompts, rows, strict=True)]
+    def _add(self, rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        prompts = [alpaca_prompt(row["instruction"], row["input"]) for row in rows]
+        texts = [prompt + ANSWER_JOINT + row["output"] for prompt, row in zip(prompts, rows, strict=True)]
         encoded_prompts, encoded_texts = tokenizer(prompts)["input_ids"], tokenizer(texts)["input_ids"]
         for prompt_ids, text_ids in zip(encoded_prompts, encoded_texts, strict=True):
-            ids = [*_without_end(text_ids, tokenizer), tokenizer.eos_token_id][:max_length]
+            whole = [*_without_end(text_ids, tokenizer), tokenizer.eos_token_id]
+            ids = whole[:max_length]
             prompt_length = _shared_start(_without_end(prompt_ids, tokenizer), ids)
             if prompt_length < len(ids):
+                self.cut += len(ids) < len(whole)
                 self._ids.extend(ids)
                 self._starts.append(len(self._ids))
                 self._prompt_lengths.append(prompt_length)
 
     def __len__(self) -> int:
         return len(self._prompt_lengths)
+
+    def longer_than(self, tokens: int) -> int:
+        """Return how many rows have more tokens than that."""
+        return sum(end - start > tokens for start, end in pairwise(self._starts))
+
+    def counts(self) -> dict[str, int]:
+        """Return for a record what became of the file's rows."""
+        return {"read": self.read, "left_out": self.read - len(self), "cut": self.cut, "max_length": self.max_length}
+
+    def losses_by_length(self) -> str | None:
+        """Return in one line how many rows `max_length` has taken something from; None where it has from none."""
+        left_out = self.read - len(self)
+        parts = [f"{self.cut} lose the end of their answer"] if self.cut else []
+        parts += [f"{left_out} are left out, their prompt alone fills it"] if left_out else []
+        if not parts:
+            return None
+        return f"{self.path}: of {self.read} rows, {' and '.join(parts)}: tuning.max_length={self.max_length} tokens are too few for them"
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         ids = list(self._ids[self._starts[index] : self._starts[index + 1]])

@@ -18,7 +18,10 @@ FIELDS = ("id", "question", "choices", "answer", "task", "group")
 
 @dataclass(frozen=True)
 class Item:
-    """A question with its choices; `answer` is the place of the right one. `group` is a task's subject, "" where it has none."""
+    """A question with its choices; `answer` is the place of the right one. `group` is a task's subject, "" where it has none.
+
+    Blanks around question and choices are stripped: a model would be scored on them. Raises ValueError on a field that cannot be.
+    """
 
     id: str
     question: str
@@ -31,6 +34,8 @@ class Item:
         for field in ("id", "question", "task"):
             if not isinstance(value := getattr(self, field), str) or not value.strip():
                 raise ValueError(f"{field}={value!r}: must be a text that is not blank")
+        if not isinstance(self.choices, tuple):
+            raise ValueError(f"choices={self.choices!r}: must be a list of texts")
         if len(self.choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in self.choices):
             raise ValueError(f"choices={list(self.choices)!r}: must be two or more texts, none of them blank")
         letters(len(self.choices))
@@ -38,6 +43,13 @@ class Item:
             raise ValueError(f"answer={self.answer!r}: must be a whole number from 0 to {len(self.choices) - 1}")
         if not isinstance(self.group, str):
             raise ValueError(f"group={self.group!r}: must be a text")
+        object.__setattr__(self, "question", self.question.strip())
+        object.__setattr__(self, "choices", tuple(choice.strip() for choice in self.choices))
+
+    @property
+    def repeated_choice(self) -> str | None:
+        """Return a choice that is there twice, so that one of them counts as wrong although it says the same; None without one."""
+        return next((choice for place, choice in enumerate(self.choices) if choice in self.choices[:place]), None)
 
 
 def write_items(path: Path, items: Iterable[Item]) -> int:
@@ -50,9 +62,10 @@ def read_items(path: Path) -> list[Item]:
     items = []
     for row in read_jsonl(path, FIELDS):
         try:
-            fields = {field: row[field] for field in FIELDS}
-            items.append(Item(**(fields | {"choices": tuple(row["choices"])})))
-        except (ValueError, TypeError) as error:
+            choices = row["choices"]
+            fields = {field: row[field] for field in FIELDS} | {"choices": tuple(choices) if isinstance(choices, list) else choices}
+            items.append(Item(**fields))
+        except ValueError as error:
             raise UserError(f"{path}: item {row['id']!r}: {error}") from None
     if len(tasks := {item.task for item in items}) > 1:
         raise UserError(f"{path}: holds items of the tasks {', '.join(sorted(tasks))}; a file is one task")

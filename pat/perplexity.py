@@ -34,10 +34,11 @@ def perplexity(
     `context` tokens that do not overlap.
 
     Each document stands alone. Its first token is predicted from BOS (EOS where there is no BOS), the first of a later window from the
-    token before it, so every token and thus every byte is counted once. A figure beyond floating point is None.
+    token before it, after BOS where the tokenizer opens texts with it; so every token and thus every byte is counted once
+    (docs/evaluation.md says where lm-eval cuts otherwise). A figure beyond floating point is None.
     """
     windows = [_windows(tokenizer, document, context) for document in documents]
-    tokens = [sum(len(targets) for _, targets in ones) for ones in windows]
+    tokens = [sum(target != IGNORED for _, targets in ones for target in targets) for ones in windows]
     if not any(tokens):
         raise UserError(f"text {label!r}: holds no token to predict")
     losses = _document_losses(model, windows, batch_size, label)
@@ -52,13 +53,26 @@ def perplexity(
 
 
 def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) -> list[Window]:
-    """Return (inputs, targets) pairs of equal length, at most `context`, that cover the document's tokens."""
+    """Return (inputs, targets) pairs of equal length, at most `context`, that cover the document's tokens.
+
+    Where the tokenizer opens every text with BOS, every window starts with it, and a later one goes on with the token before it.
+    """
     tokens = tokenizer(document, add_special_tokens=False)["input_ids"]
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise UserError("the model's tokenizer has neither BOS nor EOS, so a document's first token cannot be predicted")
     inputs = [start, *tokens[:-1]]
-    return [(inputs[place : place + context], tokens[place : place + context]) for place in range(0, len(tokens), context)]
+    first = (inputs[:context], tokens[:context])
+    opening = [start] if _opens_texts(tokenizer) else []
+    step = context - len(opening)
+    places = range(context, len(tokens), step)
+    later = [(opening + inputs[at : at + step], [IGNORED] * len(opening) + tokens[at : at + step]) for at in places]
+    return [first, *later] if tokens else []
+
+
+def _opens_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the tokenizer puts BOS before every text by itself, as the model then always saw it."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def _document_losses(model: PreTrainedModel, windows: Sequence[list[Window]], batch_size: int, label: str) -> list[float]:

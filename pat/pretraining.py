@@ -36,6 +36,7 @@ from pat.divergence import StopWhenDiverged, check_finite
 from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.resume import SealCheckpoints, checkpoint_of
+from pat.rows import read_texts
 from pat.settings import PretrainSettings
 from pat.storage import writing
 
@@ -56,7 +57,7 @@ def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path)
     torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     set_seed(settings.seed)
-    texts = [str(row["text"]) for row in artefacts.read_jsonl(corpus, ("text",))]
+    texts = read_texts(corpus)
     learned, heldout = split(texts, settings.heldout_fraction)
     tokenizer = train_tokenizer(learned, settings.vocab_size, whole_prompts=settings.whole_prompts)
     blocks = Blocks(learned, tokenizer, settings.context_length, str(corpus))

@@ -24,12 +24,13 @@ from pat.instructions import Instructions, PadToLongest
 from pat.progress import say
 from pat.provenance import provenance
 from pat.resume import checkpoint_of
+from pat.rows import read_instructions
 from pat.settings import SearchSettings, TuneJob
 from pat.token_loss import cross_entropies, learned_tokens, read
 from pat.tuning import job_identity, train
 
 LOSSES = "losses.json"
-Row = dict[str, Any]
+Row = dict[str, str]
 
 
 def search_rate(
@@ -44,7 +45,7 @@ def search_rate(
     if search is None:
         raise UserError("tuning.search is not set: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
     check_base(base, tokenizer=True)
-    training, held_out = split(artefacts.read_jsonl(data, ("instruction", "output")), search.dev_rows, seed, data)
+    training, held_out = split(read_instructions(data), search.dev_rows, seed, data)
     checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
     files = run_dir / "training.jsonl", run_dir / "dev.jsonl"
     for path, rows in zip(files, (training, held_out), strict=True):
@@ -72,7 +73,7 @@ def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[
 
     Prompts are drawn in random order until `dev_rows` rows are there. Raises UserError where nothing is left to learn from.
     """
-    prompts = [(str(row["instruction"]), str(row.get("input") or "")) for row in rows]
+    prompts = [(row["instruction"], row.get("input", "")) for row in rows]
     order = sorted(set(prompts))
     random.Random(seed).shuffle(order)
     counts = dict.fromkeys(order, 0)

@@ -26,6 +26,7 @@ from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.compiled import compile_layers, compiles, is_compiled
 from pat.config import MEASURED_MASKS, PatConfig
+from pat.context import check_context, context_of
 from pat.device import peak_memory_gib, resolve_device
 from pat.distillation import load_distillation
 from pat.divergence import StopWhenDiverged, check_finite
@@ -98,6 +99,9 @@ def train(
     set_seed(seed)
     tokenizer = checkpoint.load_tokenizer(base)
     rows = Instructions(data, tokenizer, job.tuning.max_length)
+    check_context(rows, context_of(checkpoint.load_config(base)))
+    if lost := rows.losses_by_length():
+        say(f"tune: {lost}")
     calibration = Calibration(data, seed=seed, device=device)
     model = build_model(base, tuner, ratio, seed, job, calibration)
     stock: Any = model.get_base_model()
@@ -308,6 +312,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "sharded": stock.is_distributed_loading_by_transformers,
         "train_loss": history[-1]["instruct_loss"] if history else None,
         **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
+        "rows": trainer.train_dataset.counts() if isinstance(trainer.train_dataset, Instructions) else None,
         "processes": processes.count(),
         "wall_s": wall_s,
         "peak_memory_gib": peak_memory_gib(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,37 @@ def test_items_beyond_the_context_are_counted(tmp_path: Path, checkpoint: Path) 
     long_one = Item("toy-9", "word " * CONTEXT, ("yes", "no"), 0, "toy")
     record, _ = run(checkpoint, tmp_path, CPU, [*some_items(3), long_one])
     assert record["tasks"]["toy"]["truncated_items"] == 1
+
+
+def test_answers_that_are_cut_are_counted_and_those_without_a_choice_are_told(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As transformers' own greedy search tells: an answer is cut where its last token does not end a text."""
+    items = some_items(8)
+    with caplog.at_level(logging.INFO):
+        record, samples = run(checkpoint, tmp_path, CPU, items)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), byte_tokenizer()
+    is_cut = []
+    for item in items:
+        prompt = tokenizer(first_capital_prompt(item.question, item.choices), return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            made = model.generate(prompt, max_new_tokens=5, do_sample=False, pad_token_id=0)[0, prompt.shape[1] :]  # type: ignore[misc]
+        is_cut.append(int(made[-1]) != tokenizer.eos_token_id)
+    wordless = sum(cut and sample["predictions"]["first_capital"] is None for cut, sample in zip(is_cut, samples, strict=True))
+    assert record["tasks"]["toy"]["cut_answers"] == {"all": sum(is_cut), "without_choice": wordless}
+    assert wordless and f"{wordless} of 8 answers were cut at evaluation.max_new_tokens=5 before they named a choice" in caplog.text
+
+
+def test_an_answer_that_ends_by_itself_is_not_cut(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_parameter("lm_head.weight").zero_()
+        model.get_parameter("lm_head.weight")[0] = -1.0  # with all others equal the first of them is the likeliest
+    model.generation_config.eos_token_id = [1, 2]
+    model.save_pretrained(folder)
+    record, _ = run(folder, tmp_path, CPU, some_items(3))
+    assert record["tasks"]["toy"]["cut_answers"] == {"all": 0, "without_choice": 0}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_items_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("answer", "B", "answer='B'"),
         ("choices", ["only"], "choices"),
         ("choices", ["a", " "], "choices"),
-        ("choices", 7, "int"),
+        ("choices", 7, "choices=7"),
         ("question", "", "question"),
         ("group", None, "group"),
     ],

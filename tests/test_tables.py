@@ -309,3 +309,13 @@ def test_csv_reads_back(tmp_path: Path, many: list[Path]) -> None:
     for path in (tmp_path / "tables").glob("*.csv"):
         frame = pd.read_csv(StringIO(path.read_text()))
         assert len(frame) > 0 and frame.columns.is_unique
+
+
+def test_answers_cut_before_they_named_a_choice_are_told_below_the_tables_of_generated_answers_alone(tmp_path: Path) -> None:
+    contents = [cell(), cell("slicegpt-pft")]
+    for content, wordless in zip(contents, (3, 12), strict=True):
+        content["tasks"]["capitals"]["cut_answers"] = {"all": 40, "without_choice": wordless}
+    out = tables_of(tmp_path, contents)
+    for name in ("table1.md", "per_task_tiny.md"):
+        assert "at most 12.0 % of a cell's (tiny, SliceGPT, 25 %)" in (out / name).read_text()
+    assert "max_new_tokens" not in (out / "table1_acc.md").read_text()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cells import METRIC_LABELS, Row, models_of, rows_of
+from cells import METRIC_LABELS, Cell, Row, models_of, rows_of
 from grid import Grid, texts_of
 from intervals import Estimate
 from layouts import HOLE, MARKS, Layout
@@ -45,7 +45,12 @@ def accuracy_table(grid: Grid, printed: Printed) -> tuple[Layout, pd.DataFrame]:
     header = ["Pruned", "Method", "Mode", *columns.header]
     body = [["", "guessing", "", *columns.chance], *([percent(row.ratio), row.label, row.mode, *columns.entries(row)] for row in rows)]
     frame = pd.DataFrame([row_names(row) | columns.record(row) for row in rows])
-    notes = [*interval_notes(grid, models, rows), *chance_notes(grid, models, rows), *columns.notes(printed.number)]
+    notes = [
+        *interval_notes(grid, models, rows),
+        *chance_notes(grid, models, rows),
+        *cut_notes(grid, models),
+        *columns.notes(printed.number),
+    ]
     return Layout(caption(grid), header, body, text_columns=3, notes=notes), frame
 
 
@@ -194,6 +199,26 @@ def chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list
     return notes
 
 
+def cut_notes(grid: Grid, models: Sequence[str]) -> list[str]:
+    """Say how many answers, at most of one cell, were cut before they named a choice; nothing where texts are not what is scored."""
+    if not grid.metric.startswith("first_capital"):
+        return []
+    cells = [cell for cell in grid.cells if cell.model in models]
+    worst = max(cells, key=_share_without_choice)
+    if not (share := _share_without_choice(worst)):
+        return []
+    return [
+        "Answers that were cut at evaluation.max_new_tokens before they named a choice count as wrong; they are at most "
+        f"{100 * share:.1f} % of a cell's ({worst.model}, {worst.label}, {percent(worst.ratio_requested)})."
+    ]
+
+
+def _share_without_choice(cell: Cell) -> float:
+    counted = [task for task in cell.tasks.values() if task.cut_answers is not None]
+    cut = sum(task.cut_answers.without_choice for task in counted if task.cut_answers is not None)
+    return cut / sum(task.items for task in counted) if counted else 0.0
+
+
 def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
     """Return one model's table: a column a task, their mean, and the perplexities a token of the texts there are."""
     texts = texts_of([cell for cell in grid.cells if cell.model == model])
@@ -228,7 +253,7 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         frames.append(record)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     title = f"{grid.cells[0].experiment}, {model}: accuracy of each task in percent. Scoring: {scoring}. mean: plain mean of the tasks."
-    notes = [*interval_notes(grid, [model], rows), *chance_notes(grid, [model], rows)]
+    notes = [*interval_notes(grid, [model], rows), *chance_notes(grid, [model], rows), *cut_notes(grid, [model])]
     return Layout(title, header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
 
 

@@ -47,6 +47,13 @@ class Score(_Part):
     right: str | None = Field(default=None, pattern="^[01]+$")
 
 
+class CutAnswers(_Part):
+    """Generated answers that had not ended when they were as long as was asked for; those that had named no choice by then."""
+
+    all: int = Field(ge=0)
+    without_choice: int = Field(ge=0)
+
+
 class TaskResult(_Part):
     """One task of one cell: item count, accuracy of guessing, a score a metric; `items_hash` tells whether two cells had the same items."""
 
@@ -54,6 +61,7 @@ class TaskResult(_Part):
     chance: float = Field(ge=0, le=1)
     scores: dict[str, Score]
     items_hash: str | None = None
+    cut_answers: CutAnswers | None = None
 
     @model_validator(mode="after")
     def _scores_are_those_of_the_items(self) -> TaskResult:

@@ -11,6 +11,7 @@ import typer
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
 from pat.prompts import lettered_question, letters
+from pat.rows import blank_field, instruction_row
 from pat.settings import Settings
 from pat.sources import Hub, JsonRows, Tasks
 from preparation import command_line
@@ -18,18 +19,15 @@ from prepare_task import task_items
 from source_records import Record, hub_records, json_records, parse_source
 
 KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "tasks": Tasks}
-OUTPUT_NAMES = ("output", "response")  # Alpaca's name and LaMini's
 
 
-def instruct_row(record: Record) -> dict[str, str] | None:
+def usable_row(record: Record) -> dict[str, str] | None:
     """Return the record as an Alpaca row, or None where a blank instruction or output leaves nothing to learn.
 
     Raises UserError naming the record's place where a field is missing or is no text.
     """
-    instruction, output = record.text("instruction"), record.text(*OUTPUT_NAMES)
-    if not instruction.strip() or not output.strip():
-        return None
-    return {"instruction": instruction, "input": record.text("input", default=""), "output": output}
+    row = instruction_row(record.place, record.fields)
+    return None if blank_field(row) else row
 
 
 def source_records(source: Hub | JsonRows, seed: int) -> Iterator[Record]:
@@ -54,7 +52,7 @@ def prepare(source: str, seed: int, out: Path) -> str:
     """Write the instruction set to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
     assert isinstance(block, Hub | JsonRows | Tasks)
-    read = list(task_rows(block)) if isinstance(block, Tasks) else [instruct_row(record) for record in source_records(block, seed)]
+    read = list(task_rows(block)) if isinstance(block, Tasks) else [usable_row(record) for record in source_records(block, seed)]
     rows = [row for row in read if row is not None]
     if not rows:
         raise UserError(f"instruction set {block.model_dump_json()}: holds no usable row")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,17 +48,32 @@ def _hub_items(task: str, layout: str, records: Iterable[Record]) -> Iterator[It
 
 
 def _own_items(task: str, records: Iterable[Record]) -> Iterator[Item]:
-    """Yield items from records with question, choices and answer (its place, or its letter); id and group may be there."""
+    """Yield items from records with question, choices and answer (its place, or its letter); id and group may be there.
+
+    Raises UserError naming the place of a broken one, and of one that gives a choice twice.
+    """
     for number, record in enumerate(records):
         choices = record.fields.get("choices")
         if not isinstance(choices, list):
             raise UserError(f"{record.place}: choices must be a list of texts")
-        identifier = str(record.fields.get("id", f"{task}-{number}"))
         try:
             answer = _place(record.fields.get("answer"))
-            yield Item(identifier, record.text("question"), tuple(choices), answer, task, record.text("group", default=""))
+            identifier = _identifier(record.fields.get("id"), f"{task}-{number}")
+            item = Item(identifier, record.text("question"), tuple(choices), answer, task, record.text("group", default=""))
         except ValueError as error:
             raise UserError(f"{record.place}: {error}") from None
+        if item.repeated_choice:
+            raise UserError(f"{record.place}: the choice {item.repeated_choice!r} is there twice: only one of the two would count as right")
+        yield item
+
+
+def _identifier(given: object, default: str) -> str:
+    """Return an item's id. Raises ValueError where it is neither text nor a whole number."""
+    if given is None:
+        return default
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise ValueError(f"id={given!r}: must be a text or a whole number")
+    return str(given)
 
 
 def _place(answer: Any) -> Any:
@@ -73,8 +89,20 @@ def prepare(task: str, source: str, out: Path) -> str:
     if not items:
         raise UserError(f"task {task!r}: its source {block.model_dump_json(exclude_none=True)} holds no items")
     write_items(out, items)
+    (identifier, count), *_ = Counter(item.id for item in items).most_common(1)
+    if count > 1:
+        raise UserError(f"task {task!r}: gives {count} items the id {identifier!r}; every item needs one of its own")
     groups = len({item.group for item in items if item.group})
-    return f"{out}: {len(items)} items" + (f" in {groups} groups" if groups else "")
+    return f"{out}: {len(items)} items" + (f" in {groups} groups" if groups else "") + _oddities(items)
+
+
+def _oddities(items: Sequence[Item]) -> str:
+    """Return, in words, how many items of a published set cannot be told right from wrong by their text; nothing where there are none."""
+    repeated = [item.id for item in items if item.repeated_choice]
+    asked = Counter((item.question, item.choices) for item in items)
+    again = sum(count - 1 for count in asked.values())
+    said = f"; {len(repeated)} with a choice that is there twice, the first {repeated[0]!r}" if repeated else ""
+    return said + (f"; {again} that ask what another one asks" if again else "")
 
 
 def main(

@@ -10,10 +10,11 @@ import typer
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.rows import OUTPUT_NAMES
 from pat.settings import Settings
 from pat.sources import Hub, JsonRows, TextFile
 from preparation import command_line
-from prepare_instruct import OUTPUT_NAMES, instruct_row, source_records
+from prepare_instruct import source_records, usable_row
 from source_records import Record, opened, parse_source
 
 KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "text": TextFile}
@@ -35,7 +36,7 @@ def document(record: Record) -> str:
         return record.text("text")
     if "instruction" not in record.fields:
         raise UserError(f"{record.place}: has neither a text nor an instruction with {' or '.join(OUTPUT_NAMES)}")
-    row = instruct_row(record)
+    row = usable_row(record)
     return alpaca_prompt(row["instruction"], row["input"]) + ANSWER_JOINT + row["output"] if row else ""
 
 

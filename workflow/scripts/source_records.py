@@ -16,6 +16,7 @@ from typing import IO, Any, TypeVar
 
 from pat.artefacts import parse_json
 from pat.errors import UserError
+from pat.rows import text_field
 from pat.settings import Settings, load, shown
 
 KindT = TypeVar("KindT", bound=Settings)
@@ -32,15 +33,7 @@ class Record:
 
     def text(self, *names: str, default: str | None = None) -> str:
         """Return the first of these fields that is there. Raises UserError where none is, or where it is no text."""
-        for name in names:
-            if self.fields.get(name) is not None:
-                if not isinstance(self.fields[name], str):
-                    raise UserError(f"{self.place}: {name} is {shown(self.fields[name])}; must be a text")
-                return str(self.fields[name])
-        if default is None:
-            wanted = " or ".join(names)
-            raise UserError(f"{self.place}: lacks the field {wanted}; it has {', '.join(sorted(self.fields)) or 'none'}")
-        return default
+        return text_field(self.place, self.fields, *names, default=default)
 
 
 def parse_source(text: str, kinds: Mapping[str, type[Settings]]) -> Settings:
