@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 DEVICE_FILES = Path("/dev")
 _held: list[int] = []
@@ -39,10 +40,11 @@ def take_one(gpus: Sequence[str], folder: Path | None = None) -> str:
 
 
 def _locked(gpus: Sequence[str], folder: Path) -> str:
+    """Return the GPU of the first lock that is free; parts of a GPU (MIG) have names with slashes."""
     folder.mkdir(mode=0o700, exist_ok=True)
     for place in itertools.count():
         for gpu in gpus:
-            descriptor = os.open(folder / f"{gpu}.{place}", os.O_CREAT | os.O_RDWR, 0o600)
+            descriptor = os.open(folder / f"{quote(gpu, safe='')}.{place}", os.O_CREAT | os.O_RDWR, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

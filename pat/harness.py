@@ -100,15 +100,11 @@ def harness_variants(lm: LM, names: Sequence[str], limit: int | None, seed: int)
     Raises UserError on a name it does not know, or where a task's data is neither cached nor reachable.
     """
     manager = _manager_of(names)
-    try:
-        results = simple_evaluate(
-            model=lm, tasks=list(names), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=1000,
-            random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
-        )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
-        if lacks_memory(error):
-            raise
-        raise _unreachable(names, error) from None
+    _load(manager, names)  # what fails after it is no missing data, and keeps its traceback
+    results = simple_evaluate(
+        model=lm, tasks=list(names), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=1000,
+        random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+    )  # fmt: skip
     return {
         name: {"items": figures.get("sample_len"), "version": results["versions"].get(name), "scores": _numbers(figures)}
         for name, figures in results["results"].items()
@@ -120,10 +116,7 @@ def fetch_variants(names: Sequence[str], out: Path) -> None:
 
     Raises UserError as `harness_variants` does.
     """
-    try:
-        _manager_of(names).load(list(names))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreachable(names, error) from None
+    _load(_manager_of(names), names)
     write_json(out, {"tasks": sorted(names)})
 
 
@@ -136,11 +129,17 @@ def _manager_of(names: Sequence[str]) -> TaskManager:
     return manager
 
 
-def _unreachable(names: Sequence[str], error: Exception) -> UserError:
-    return UserError(
-        f"evaluation.harness_tasks: {', '.join(names)} cannot be run ({error}); lm-eval's own tasks read data sets from the hub: "
-        "call `snakemake fetch` or `pat fetch-tasks` where there is a network, or set HF_HOME to a cache that holds them"
-    )
+def _load(manager: TaskManager, names: Sequence[str]) -> None:
+    """Load the tasks' data sets. Raises UserError where one can be had neither from the cache nor from the network."""
+    try:
+        manager.load(list(names))
+    except (OSError, ValueError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
+        raise UserError(
+            f"evaluation.harness_tasks: the data of {', '.join(names)} cannot be loaded ({error}); lm-eval's own tasks read data sets from "
+            "the hub: call `snakemake fetch` or `pat fetch-tasks` where there is a network, or set HF_HOME to a cache that holds them"
+        ) from None
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:

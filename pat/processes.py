@@ -34,15 +34,15 @@ def is_main() -> bool:
     return not launched() or int(os.environ["RANK"]) == 0
 
 
-def stand_alone() -> None:
-    """Make this a job of one process: forget what the environment says of others, and see one GPU at most, the least taken.
+def stand_alone(*, gpu: bool = True) -> None:
+    """Make this a job of one process: forget what the environment says of others, and see one GPU at most, the least taken, or none.
 
     With several GPUs in sight a Trainer would spread its model over them by threads, which hooks do not survive.
     """
     for name in list(os.environ):
         if name in (LAUNCHER_MARK, *RANKS, *SIZES, *ADDRESS) or name.startswith(OF_MPI):
             del os.environ[name]
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpus.take_one(gpus.visible())
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus.take_one(gpus.visible()) if gpu else ""
 
 
 def join(device: str) -> None:
