@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from pat import processes
 from pat.errors import UserError
 from pat.out_of_memory import memory_advice
 from pat.progress import fail, log_to
-from pat.storage import refusal
+from pat.storage import is_refusal, refusal
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -33,6 +34,9 @@ CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of 
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; results depend on them in the last digit")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
+
+ON_GPU_VERBS = ("pretrain", "tune", "search-rate", "prune", "rotate", "refit-readers", "evaluate", "benchmark")
+"""All others work on the CPU, and so leave the machine's GPUs to those that do not."""
 
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 app.add_typer(benchmark, name="benchmark")
@@ -242,9 +246,12 @@ def evaluate(
     """Score a model on zero-shot sets and held-out text."""
     log_to(log)
     from pat.evaluation import evaluate as run
+    from pat.evaluation import prepare_process
     from pat.settings import EvaluationSettings, load
 
-    run(model, task or [], text or [], load(EvaluationSettings, settings), seed, out)
+    checked = load(EvaluationSettings, settings)
+    prepare_process(offline=not checked.harness_tasks)
+    run(model, task or [], text or [], checked, seed, out)
 
 
 @app.command()
@@ -373,13 +380,21 @@ def _resolved(device: str) -> str:
     return resolve_device(device)
 
 
+def may_need_gpu(arguments: Sequence[str]) -> bool:
+    """Return whether a command could work on a GPU: neither a verb that only reads and writes files, nor one told to measure on the CPU."""
+    verb = next(iter(arguments), "")
+    told = {option.partition("=")[2] or value for option, value in pairwise([*arguments, ""]) if option.partition("=")[0] == "--device"}
+    return verb in ON_GPU_VERBS and "cpu" not in told
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next(iter(given), "")
     if verb != "tune" or not processes.launched():
-        processes.stand_alone()
+        processes.stand_alone(gpu=may_need_gpu(given))
     try:
         app(arguments)
     except UserError as error:
@@ -388,7 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(error))
     except (RuntimeError, MemoryError, OSError) as error:
         message = memory_advice(error, verb)
-        if message is None and isinstance(error, OSError):
+        if message is None and isinstance(error, OSError) and is_refusal(error, given):
             message = str(refusal(error))
         if message is None:
             raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pat.artefacts import read_record, write_json
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 
 PAT_CONFIG_NAME = "pat_config.json"
 
@@ -68,23 +68,23 @@ class PatConfig:
         for field, allowed in CHOICES.items():
             value = getattr(self, field)
             if value not in allowed and not (field == "count" and value is None):
-                raise ValueError(f"PatConfig.{field}={value!r}: must be one of {', '.join(map(repr, allowed))}")
+                raise SettingError(f"PatConfig.{field}={value!r}: must be one of {', '.join(map(repr, allowed))}")
         self._check_range("pruning_ratio", 0.0, 1.0, open_end=True)
         self._check_range("milestone_fraction", 0.0, 1.0, open_start=True)
         if self.decide_fraction is not None:
             self._check_range("decide_fraction", 0.0, 1.0, open_start=True)
         if self.hio_rank != "dense" and self.hio_rank < 0:
-            raise ValueError(f"PatConfig.hio_rank={self.hio_rank}: must be 'dense', 0 (mask alone) or a positive rank")
+            raise SettingError(f"PatConfig.hio_rank={self.hio_rank}: must be 'dense', 0 (mask alone) or a positive rank")
         if self.lora_rank < 1:
-            raise ValueError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
+            raise SettingError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
         if self.closing == "at-once" and not self.fixed_mask:
-            raise ValueError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
+            raise SettingError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
         if self.operators == "pinned" and self.variant == "release":
-            raise ValueError("PatConfig.operators='pinned' with variant='release': released operators start in their own way; use 'free'")
+            raise SettingError("PatConfig.operators='pinned' with variant='release': released operators start in their own way; use 'free'")
         if self.readers == "least-squares" and not self.fixed_mask:
-            raise ValueError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
+            raise SettingError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
         if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
-            raise ValueError(
+            raise SettingError(
                 f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
                 f"milestone at step {self.milestone_step}: the gate needs at least 2 steps to close"
             )
@@ -94,7 +94,7 @@ class PatConfig:
         inside = (low < value if open_start else low <= value) and (value < high if open_end else value <= high)
         if not inside:
             bounds = f"{'(' if open_start else '['}{low:g}, {high:g}{')' if open_end else ']'}"
-            raise ValueError(f"PatConfig.{field}={value!r}: must lie in {bounds}")
+            raise SettingError(f"PatConfig.{field}={value!r}: must lie in {bounds}")
 
     @property
     def fixed_mask(self) -> bool:
@@ -112,7 +112,7 @@ class PatConfig:
         if self.closing == "at-once":
             return 0
         if self.total_steps is None:
-            raise ValueError("PatConfig.total_steps is not set: give it, or train with PatCallback, which takes it from the trainer")
+            raise SettingError("PatConfig.total_steps is not set: give it, or train with PatCallback, which takes it from the trainer")
         return round(self.total_steps * self.milestone_fraction)
 
     @property

@@ -20,11 +20,13 @@ from pat.provenance import provenance
 from pat.rows import read_texts
 from pat.scoring import Outcome, mean_over_tasks, task_figures
 from pat.settings import EvaluationSettings
+from pat.threads import threads_given_back
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+@threads_given_back
 def evaluate(model: Path, tasks: list[Path], texts: list[Path], settings: EvaluationSettings, seed: int, out: Path) -> None:
     """Write the checkpoint's figures to `out` and its answers to `samples_path(out)`.
 
@@ -33,7 +35,6 @@ def evaluate(model: Path, tasks: list[Path], texts: list[Path], settings: Evalua
     started = time.monotonic()
     items = read_tasks(tasks, settings.limit)
     documents = read_documents(texts)
-    prepare_process(offline=not settings.harness_tasks)
     record, outcomes, device = _examine(model, items, documents, settings, seed)
     inputs = {"model": model} | {f"task {path.stem}": path for path in tasks} | {f"text {path.stem}": path for path in texts}
     record["provenance"] = provenance(settings.model_dump(mode="json"), seed, device, inputs)
@@ -132,7 +133,10 @@ def read_documents(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def prepare_process(*, offline: bool) -> None:
-    """Set what the libraries read while they are imported: no bars, and no network unless lm-eval's variants need it."""
+    """Set what the libraries read while they are imported: no bars, and no network unless lm-eval's variants need it.
+
+    For a process that does nothing else: the settings stay. `evaluate` itself reads local files alone, and leaves the environment as it is.
+    """
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if offline:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pat.config import PatConfig
+from pat.errors import SettingError
 from pat.mask import UnifiedMask
 
 
@@ -75,7 +76,7 @@ class LowRankOperator(FactoredOperator):
     def __init__(self, hidden_size: int, rank: int) -> None:
         super().__init__()
         if not 0 < rank <= hidden_size:
-            raise ValueError(f"hio_rank={rank}: must lie in 1..hidden_size={hidden_size}")
+            raise SettingError(f"hio_rank={rank}: must lie in 1..hidden_size={hidden_size}")
         self.down = nn.Parameter(nn.init.orthogonal_(torch.empty(rank, hidden_size)))
         self.scale = nn.Parameter(torch.ones(rank))
         self.up = nn.Parameter(torch.zeros(hidden_size, rank))

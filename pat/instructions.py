@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
-from pat.token_loss import IGNORED_LABEL
 from pat.rows import read_instructions
+from pat.token_loss import IGNORED_LABEL
 
 ENCODE_BATCH = 1024
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pat.config import PatConfig
+from pat.errors import SettingError
 
 SETTLED_PROXY = 0.3
 """Size to which settled proxies are drawn: large enough to close early, small enough that the gate closes slowly (method 11.3)."""
@@ -70,7 +71,7 @@ class UnifiedMask(nn.Module):
     def __init__(self, hidden_size: int, width: int, config: PatConfig, importance_D: Tensor | None = None) -> None:
         super().__init__()
         if not 0 < width <= hidden_size:
-            raise ValueError(f"width={width}: must lie in 1..hidden_size={hidden_size}")
+            raise SettingError(f"width={width}: must lie in 1..hidden_size={hidden_size}")
         self.width = width
         self.config = config
         # The trained mask's membership is filled in when it is settled.

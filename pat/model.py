@@ -30,7 +30,7 @@ from transformers import (
 from pat import compaction
 from pat.calibration import Blocks
 from pat.config import PAT_CONFIG_NAME, PatConfig
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 from pat.families import Family, family_of, head_size
 from pat.fold import Fold
 from pat.hsm import HybridSparsificationModule
@@ -52,7 +52,7 @@ def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None
     """
     family = family_of(model.config)
     if isinstance(model.config, ReshapedConfig):
-        raise ValueError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
+        raise SettingError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
     importance_D = _order(model, config, text, kept)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -63,14 +63,14 @@ def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None
 def _order(model: PreTrainedModel, config: PatConfig, text: Blocks | None, kept: Sequence[int] | None) -> Tensor | None:
     """Return the importance by which the mask keeps channels, (D,): as measured, or that `kept` come before all others."""
     if (kept is None) != (config.readers == "plain"):
-        raise ValueError(f"PatConfig.readers={config.readers!r}: `kept`, the channels of `pat refit-readers`, goes with 'least-squares'")
+        raise SettingError(f"PatConfig.readers={config.readers!r}: `kept`, the channels of `pat refit-readers`, goes with 'least-squares'")
     if kept is None:
         if config.measured and text is None:
-            raise ValueError(f"PatConfig.mask={config.mask!r} is measured on text: give attach the blocks of a calibration text")
+            raise SettingError(f"PatConfig.mask={config.mask!r} is measured on text: give attach the blocks of a calibration text")
         return channel_importance(model, config, text)
     width = planned_width(model.config, config)
     if len(kept) != width:
-        raise ValueError(f"the readers are refitted to {len(kept)} channels, the mask's settings keep {width}: refit them again")
+        raise SettingError(f"the readers are refitted to {len(kept)} channels, the mask's settings keep {width}: refit them again")
     order_D = torch.zeros(model.config.hidden_size)
     order_D[list(kept)] = 1.0
     return order_D
@@ -147,7 +147,7 @@ class PatModel(PeftModelForCausalLM):
         """Fix the number of optimizer steps S, from which the schedule follows. Raises ValueError where it is fixed otherwise."""
         config = self.pat_config
         if config.total_steps not in (None, total_steps):
-            raise ValueError(f"PatConfig.total_steps={config.total_steps}, but the trainer takes {total_steps} steps: make them agree")
+            raise SettingError(f"PatConfig.total_steps={config.total_steps}, but the trainer takes {total_steps} steps: make them agree")
         self.sparsifier.mask.config = dataclasses.replace(config, total_steps=total_steps)
 
     def add_own_gradients(self) -> None:

@@ -39,6 +39,7 @@ from pat.resume import SealCheckpoints, checkpoint_of
 from pat.rows import read_texts
 from pat.settings import PretrainSettings
 from pat.storage import writing
+from pat.threads import threads_given_back
 
 PRETRAINING_RECORD = "pretraining.json"
 CHECKPOINTS_KEPT = 2
@@ -48,6 +49,7 @@ ADAM_BETAS = (0.9, 0.95)
 logger = logging.getLogger(__name__)
 
 
+@threads_given_back
 def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path) -> dict[str, Any]:
     """Write a stock checkpoint with its tokenizer to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 

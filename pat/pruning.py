@@ -18,10 +18,12 @@ from pat.progress import say
 from pat.provenance import provenance
 from pat.reshaped import ReshapedConfig
 from pat.settings import PruneSettings
+from pat.threads import threads_given_back
 
 PRUNE_RECORD = "prune.json"
 
 
+@threads_given_back
 def prune(
     base: Path,
     pruner: str,
@@ -48,10 +50,7 @@ def prune(
     own = own or PruneSettings()
     torch.set_num_threads(threads)
     with artefacts.new_folder(out) as folder:
-        try:
-            record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration, own), folder)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration, own), folder)
         settings = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration), **own.model_dump(mode="json")}
         inputs = {"base": base, "calibration": calibration.path if calibration else None}
         seed, device = (calibration.seed, calibration.device) if calibration else (0, None)

@@ -27,8 +27,10 @@ from pat.provenance import provenance
 from pat.readers import Fit, fit_readers, map_norms, write_refitted
 from pat.readers_record import READERS_RECORD, readers_of
 from pat.reshaped import ReshapedConfig
+from pat.threads import threads_given_back
 
 
+@threads_given_back
 def refit_readers(
     base: Path,
     mask: str,
@@ -71,10 +73,7 @@ def refit_readers(
 
 
 def _checked(mask: str, ratio: float, align: int | Literal["auto"], seed: int, data: Path | None) -> PatConfig:
-    try:
-        config = PatConfig(pruning_ratio=ratio, mask=cast(Mask, mask), align=align, readers="least-squares", seed=seed)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    config = PatConfig(pruning_ratio=ratio, mask=cast(Mask, mask), align=align, readers="least-squares", seed=seed)
     if config.measured and data is None:
         raise UserError(f"--mask {mask}: is measured on the instruction set that the model will be tuned on; give it as --data")
     return config
@@ -87,10 +86,7 @@ def kept_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
         text = blocks_for(model.config, Calibration(data, seed=config.seed), tokenizer)
     importance_D = channel_importance(model, config, text)
     assert importance_D is not None  # a fixed mask has an order
-    try:
-        return largest(importance_D.cpu(), planned_width(model.config, config))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    return largest(importance_D.cpu(), planned_width(model.config, config))
 
 
 def _gap_to_mapped(base: Path, refitted: Path, fits: dict[str, Fit], kept_D: Tensor) -> dict[str, Any]:

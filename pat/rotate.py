@@ -25,6 +25,7 @@ from pat.provenance import provenance
 from pat.readers_record import readers_of
 from pat.reshaped import ReshapedConfig
 from pat.rotation import write_rotated
+from pat.threads import threads_given_back
 
 QUARTERS = (0.25, 0.5, 0.75)
 BASES: dict[str, Callable[[Any, Blocks], Basis]] = {
@@ -33,6 +34,7 @@ BASES: dict[str, Callable[[Any, Blocks], Basis]] = {
 }
 
 
+@threads_given_back
 def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads: int = 1) -> dict[str, Any]:
     """Write `base` in another basis to `out`, the most important direction first, and return its record.
 

@@ -26,6 +26,7 @@ from pat.provenance import provenance
 from pat.resume import checkpoint_of
 from pat.rows import read_instructions
 from pat.settings import SearchSettings, TuneJob
+from pat.threads import threads_given_back
 from pat.token_loss import cross_entropies, learned_tokens, read
 from pat.tuning import job_identity, train
 
@@ -33,6 +34,7 @@ LOSSES = "losses.json"
 Row = dict[str, str]
 
 
+@threads_given_back
 def search_rate(
     base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, out: Path, teacher: Path | None = None
 ) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def search_rate(
     if search is None:
         raise UserError("tuning.search is not set: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
     check_base(base, tokenizer=True)
+    torch.set_num_threads(job.tuning.threads)
     training, held_out = split(read_instructions(data), search.dev_rows, seed, data)
     checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
     files = run_dir / "training.jsonl", run_dir / "dev.jsonl"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pat.errors import SettingError
 from pat.families import FAMILIES, Family, Role
 from pat.methods import UNIT_PRUNERS, Pruner
 from pat.settings import PruneSettings
@@ -71,12 +72,12 @@ def place_of(family: Family, tensor: str) -> Place | None:
 def window(layers: int, protect_first: int | None = None, protect_last: int | None = None) -> range:
     """Return the layers that may lose units: all but the first and the last few, by default 4 and 2 (LLM-Pruner, block-wise).
 
-    Raises ValueError where none is left.
+    Raises SettingError where none is left.
     """
     first = _protected(PROTECTED_FIRST, layers) if protect_first is None else protect_first
     last = _protected(PROTECTED_LAST, layers) if protect_last is None else protect_last
     if first + last >= layers:
-        raise ValueError(f"protect_first {first} and protect_last {last}: leave none of {layers} layers to prune")
+        raise SettingError(f"protect_first {first} and protect_last {last}: leave none of {layers} layers to prune")
     return range(first, layers - last)
 
 
@@ -109,7 +110,7 @@ def matched_units(parameters: int, units: Mapping[Kind, Units], ratio: float, st
     """Return the sizes at which `ratio` of all `parameters` is removed, the same in every layer at hand.
 
     Both kinds lose the same share. Groups are few, so their number removed is rounded down, further where `allowed` refuses what
-    remains; neurons make up for it, what remains of them rounded down to a multiple of `step`. Raises ValueError where that cannot be.
+    remains; neurons make up for it, what remains of them rounded down to a multiple of `step`. Raises SettingError where that cannot be.
     """
     groups, neurons = units["groups"], units["neurons"]
     wanted = ratio * parameters
@@ -119,7 +120,7 @@ def matched_units(parameters: int, units: Mapping[Kind, Units], ratio: float, st
     kept = int(left // step) * step
     if kept <= 0:
         most = (removed * groups.parameters + (neurons.count - step) * neurons.parameters) / parameters
-        raise ValueError(
+        raise SettingError(
             f"ratio {ratio:g}: attention and feed-forward layers hold too little of the model for that; "
             f"at most {most:.1%} of all parameters can go with widths in steps of {step}"
         )
@@ -129,14 +130,16 @@ def matched_units(parameters: int, units: Mapping[Kind, Units], ratio: float, st
 def nominal_units(units: Mapping[Kind, Units], head_size: int, ratio: float, allowed: Callable[[int], bool]) -> Kept:
     """Return the sizes without `ratio` of each layer's units (LLM-Pruner's own rounding).
 
-    Removed are floor((C − floor(C·(1 − r))) / h) of C = n_kv·h key-value rows, and f − floor(f·(1 − r)) neurons. Raises ValueError
+    Removed are floor((C − floor(C·(1 − r))) / h) of C = n_kv·h key-value rows, and f − floor(f·(1 − r)) neurons. Raises SettingError
     where a kind would be gone.
     """
     groups, neurons = units["groups"].count, units["neurons"].count
     removed = _fewer((groups * head_size - _floor(groups * head_size * (1 - ratio))) // head_size, groups, allowed)
     kept = Kept(groups - removed, _floor(neurons * (1 - ratio)))
     if kept.groups <= 0 or kept.neurons <= 0:
-        raise ValueError(f"ratio {ratio:g}: would leave {kept.groups} of {groups} groups of heads and {kept.neurons} of {neurons} neurons")
+        raise SettingError(
+            f"ratio {ratio:g}: would leave {kept.groups} of {groups} groups of heads and {kept.neurons} of {neurons} neurons"
+        )
     return kept
 
 
@@ -193,23 +196,23 @@ def slicing_of(shapes: Shapes, family: Family, layers: int, hidden_size: int, *,
 def matched_width(parameters: int, slicing: Slicing, hidden_size: int, ratio: float, step: int) -> int:
     """Return the largest multiple d' of `step` at which at least `ratio` of all `parameters` is gone.
 
-    Raises ValueError where no width does.
+    Raises SettingError where no width does.
     """
     for width in range((hidden_size - 1) // step * step, 0, -step):
         if slicing.parameters(width) <= (1 - ratio) * parameters:
             return width
     most = 1 - slicing.parameters(step) / parameters
-    raise ValueError(
+    raise SettingError(
         f"ratio {ratio:g}: the head, the last layer's output and the shortcuts leave too much of the model for that; "
         f"at most {most:.1%} of all parameters can go with widths in steps of {step}"
     )
 
 
 def nominal_width(hidden_size: int, ratio: float, step: int) -> int:
-    """Return d' = floor((1 − s)·d), rounded down to a multiple of `step` (SliceGPT). Raises ValueError where nothing is left."""
+    """Return d' = floor((1 − s)·d), rounded down to a multiple of `step` (SliceGPT). Raises SettingError where nothing is left."""
     width = _floor((1 - ratio) * hidden_size) // step * step
     if width <= 0:
-        raise ValueError(f"ratio {ratio:g}: leaves no width of {hidden_size} in steps of {step}")
+        raise SettingError(f"ratio {ratio:g}: leaves no width of {hidden_size} in steps of {step}")
     return width
 
 
@@ -242,7 +245,7 @@ def kept_of_llama(
 ) -> Kept | int | None:
     """Return the units or the width that a pruner leaves of a Llama of these sizes; None for pruners that are not sized here.
 
-    `sizes` are the arguments of `llama_shapes`. Raises ValueError where the ratio cannot be reached.
+    `sizes` are the arguments of `llama_shapes`. Raises SettingError where the ratio cannot be reached.
     """
     shapes, family = llama_shapes(**sizes, tied=tied), FAMILIES["llama"]
     parameters, layers = sum(map(math.prod, shapes.values())), sizes["layers"]

@@ -6,8 +6,10 @@ Python, torch and safetensors each report it in their own way; here all become o
 from __future__ import annotations
 
 import errno
+import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +30,35 @@ MEANINGS = {
 }
 FULL_BELOW_BYTES = 64 * 2**10
 """Less free space than this, after a write has failed, is why: the part that was written is still there."""
+
+
+SOFTWARE = (Path(__file__).parent, Path(sys.prefix))
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""What can be nobody's mistake but the machine's, whatever file it was."""
+
+
+def is_refusal(error: OSError, arguments: Sequence[str] | None = None) -> bool:
+    """Return whether an error that nobody has met is the system's refusal of something that the user named, and not a mistake of ours.
+
+    It is where the file is named by one of the command's `arguments` (None: where it is no file of the software's), or where the machine
+    itself fails. A library's OSError without a number, and a file of our own choice that is not there, keep their traceback.
+    """
+    if error.errno is None or error.errno in OF_THE_MACHINE:
+        return error.errno is not None
+    places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    if arguments is None:
+        return bool(places) and not any(own in Path(place).absolute().parents for place in places for own in SOFTWARE)
+    return any(_is_named(place, argument) for place in places for argument in arguments)
+
+
+def _is_named(place: str, argument: str) -> bool:
+    """Return whether a file is what an argument says, is in its text (JSON), or lies above it, below it, or beside it as its temporary."""
+    if "\0" in place or "\0" in argument:
+        return place == argument
+    value = argument.rpartition("=")[2] if argument.startswith("--") else argument
+    file, named = Path(place).absolute(), Path(value).absolute()
+    beside = any(each.parent == named.parent and each.name.startswith(f".{named.name}.") for each in (file, *file.parents))
+    return bool(value) and (place in value or file == named or named in file.parents or file in named.parents or beside)
 
 
 def refusal(error: OSError, path: Path | None = None) -> UserError:

@@ -43,6 +43,7 @@ from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.settings import PatSettings, TuneJob, TuningSettings
 from pat.sharding import AskForCheckpoints, check_sharding, leave_out_shards, shards
 from pat.storage import writing
+from pat.threads import threads_given_back
 from pat.trainer import PatTrainer
 
 TUNERS = ("lora", "dora", "pat", "pat-dora")
@@ -51,6 +52,7 @@ CHECKPOINTS_KEPT = 2
 logger = logging.getLogger(__name__)
 
 
+@threads_given_back
 def tune(
     base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, out: Path, teacher: Path | None = None
 ) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def tune(
     return record
 
 
+@threads_given_back
 def train(
     base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, teacher: Path | None = None
 ) -> tuple[PatTrainer, PeftModel]:
@@ -134,13 +137,8 @@ def train(
         checkpoint_folder = checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
-    try:
-        with writing(run_dir):
-            trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
-    except ValueError as error:
-        if "PatConfig" in str(error):
-            raise UserError(str(error)) from None
-        raise
+    with writing(run_dir):
+        trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
     return trainer, model
 
 
@@ -207,10 +205,7 @@ def adapted(
     Raises UserError where the mask's settings do not fit the model, or lack text or channels.
     """
     if tuner.startswith("pat"):
-        try:
-            return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"), text, kept)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        return attach(stock, pat_config(job, ratio, seed, use_dora=tuner == "pat-dora"), text, kept)
     lora = job.tuning.lora
     config = lora_config(family_of(stock.config), lora.rank, lora.alpha, lora.dropout, use_dora=tuner == "dora")
     with_lora = get_peft_model(stock, config)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from pat.errors import SettingError
+
 LARGEST_ALIGN = 64
 STEPS_AT_LEAST = 16
 """A width must be choosable in at least this many steps, or small models could not be pruned at all."""
@@ -27,15 +29,15 @@ def width_step(hidden_size: int, heads: int, align: int | Literal["auto"]) -> in
 def target_width(hidden_size: int, heads: int, ratio: float, align: int | Literal["auto"] = "auto") -> int:
     """Return N_target: the multiple of `width_step` nearest to (1 − ratio)·hidden_size, at least one step; the whole size at ratio 0.
 
-    Raises ValueError where the ratio is outside [0, 1) or the alignment leaves no smaller width.
+    Raises SettingError where the ratio is outside [0, 1) or the alignment leaves no smaller width.
     """
     if not 0.0 <= ratio < 1.0:
-        raise ValueError(f"pruning ratio {ratio!r}: must lie in [0, 1)")
+        raise SettingError(f"pruning ratio {ratio!r}: must lie in [0, 1)")
     if ratio == 0.0:
         return hidden_size
     step = width_step(hidden_size, heads, align)
     largest = (hidden_size - 1) // step
     if largest < 1:
-        raise ValueError(f"align={align!r}: widths are multiples of {step}, and hidden_size={hidden_size} has none below it")
+        raise SettingError(f"align={align!r}: widths are multiples of {step}, and hidden_size={hidden_size} has none below it")
     wanted = round((1.0 - ratio) * hidden_size / step)
     return step * min(max(wanted, 1), largest)

@@ -336,5 +336,5 @@ def test_without_its_mask_a_batch_padded_on_the_right_has_the_same_loss_and_grad
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     write_world(tmp_path)
     (tmp_path / "instruct.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n')
-    with pytest.raises(UserError, match=r"instruct\.jsonl:2: lacks the field\(s\) output"):
+    with pytest.raises(UserError, match=r"instruct\.jsonl:2: lacks the field output or response"):
         run(tmp_path, "adapter")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, TuningBenchmark, widths_of
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 from pat.settings import nearest, shown
 from pat.width import target_width
 
@@ -43,5 +43,5 @@ def _width_problems(name: str, shape: ModelShape, block: Mapping[str, Any]) -> I
             target_width(shape.hidden_size, shape.heads, settings.ratio, settings.pat.align)
     except ValidationError:
         pass
-    except ValueError as error:
+    except SettingError as error:
         yield f"benchmark.tuning.ratio: {error} (shape {name})"

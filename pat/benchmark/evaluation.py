@@ -32,6 +32,7 @@ from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.scoring import Outcome
 from pat.settings import EvaluationSettings
+from pat.threads import threads_given_back
 
 SCHEMA = 1
 STOCK, OURS = "lm-eval hf", "pat"
@@ -141,6 +142,7 @@ def agreement(expected: Sequence[Outcome], found: Sequence[Outcome]) -> dict[str
     }
 
 
+@threads_given_back
 def benchmark_evaluation(
     shape: ModelShape | None, folder: Path | None, tasks: Sequence[Path], settings: EvaluationBenchmark, seed: int, out: Path
 ) -> dict[str, Any]:

@@ -23,12 +23,13 @@ from pat.benchmark.settings import MergeBenchmark, ModelShape, PruneBenchmark
 from pat.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
 from pat.config import PatConfig
 from pat.device import resolve_device
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 from pat.merge import merge
 from pat.out_of_memory import lacks_memory
 from pat.progress import say
 from pat.provenance import provenance
 from pat.pruning import prune
+from pat.threads import threads_given_back
 
 SCHEMA = 1
 MOST_TOKENS = SEQUENCES * SEQUENCE_LENGTH
@@ -45,6 +46,7 @@ class Cost:
     peak_gpu_bytes: int | None
 
 
+@threads_given_back
 def benchmark_prune(shape: ModelShape, pruner: str, ratio: float, settings: PruneBenchmark, seed: int, out: Path) -> dict[str, Any]:
     """Measure a pruner on a shape, write the record to `out` and return it. Raises UserError as `pat prune` does."""
     device = _prepared(settings)
@@ -62,6 +64,7 @@ def benchmark_prune(shape: ModelShape, pruner: str, ratio: float, settings: Prun
         return _written("prune", shape, asked, settings, *_measured(job, device), checkpoint.weights_size(base), seed, device, out)
 
 
+@threads_given_back
 def benchmark_merge(shape: ModelShape, settings: MergeBenchmark, seed: int, out: Path) -> dict[str, Any]:
     """Measure the merge of a PAT adapter on a shape, write the record to `out` and return it. Raises UserError on sizes that cannot be."""
     device = _prepared(settings)
@@ -74,7 +77,7 @@ def benchmark_merge(shape: ModelShape, settings: MergeBenchmark, seed: int, out:
         config = write_random_checkpoint(shape, base, seed, device)
         try:
             write_random_adapter(config, parameter_shapes(config), pat_config, adapter)
-        except ValueError as error:
+        except SettingError as error:
             raise UserError(f"settings: {error}") from None
         found, cost = _measured(lambda: merge(base, adapter, Path(scratch, "merged")), device)
         return _written("merge", shape, {}, settings, found, cost, checkpoint.weights_size(base), seed, device, out)

@@ -25,6 +25,7 @@ from pat.families import head_size
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
+from pat.threads import threads_given_back
 
 SCHEMA = 1
 PASSES_BEFORE_CAPTURE = 3
@@ -247,6 +248,7 @@ class Comparison:
             )
 
 
+@threads_given_back
 def benchmark_inference(
     shape: ModelShape | None, folders: Sequence[Path], settings: InferenceBenchmark, seed: int, out: Path
 ) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 from pat.settings import Count, CountOrZero, Device, Number, PatSettings, Precision, PruneSettings, Settings, load, nearest
 from pat.width import target_width
 
@@ -173,7 +173,7 @@ def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
             )
     try:
         rounded = [target_width(shape.hidden_size, shape.heads, ratio, settings.align) for ratio in settings.ratios]
-    except ValueError as error:
+    except SettingError as error:
         raise UserError(f"settings: ratios: {error}") from None
     widths = sorted({*settings.widths, *rounded}, reverse=True)
     if not widths:

@@ -33,6 +33,7 @@ from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
 from pat.settings import LoraSettings, PatSettings, TuneJob, TuningSettings
+from pat.threads import threads_given_back
 from pat.trainer import PatTrainer
 from pat.tuning import adapted, training_arguments
 
@@ -119,6 +120,7 @@ class StepClock(TrainerCallback):
             self._phase.peak_bytes.append(machine.peak_bytes(self.device))
 
 
+@threads_given_back
 def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, out: Path) -> dict[str, Any]:
     """Measure LoRA and PAT on a shape, write the record to `out` and return it; times in seconds, memory in bytes."""
     device = resolve_device(settings.device)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from pat.errors import UserError
-from pat.storage import refusal
+from pat.storage import is_refusal, refusal
 
 
 def run_reporting_errors(action: Callable[[], str]) -> None:
@@ -23,6 +23,8 @@ def errors_reported() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
+        if isinstance(error, OSError) and not is_refusal(error):
+            raise
         shown = refusal(error) if isinstance(error, OSError) else error
         typer.echo(f"error: {shown}", err=True)
         raise typer.Exit(1) from None
