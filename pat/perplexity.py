@@ -38,7 +38,7 @@ def perplexity(
     (docs/evaluation.md says where lm-eval cuts otherwise). A figure beyond floating point is None.
     """
     windows = [_windows(tokenizer, document, context) for document in documents]
-    tokens = [sum(target != IGNORED for _, targets in ones for target in targets) for ones in windows]
+    tokens = [sum(map(_predicted, ones)) for ones in windows]
     if not any(tokens):
         raise UserError(f"text {label!r}: holds no token to predict")
     losses = _document_losses(model, windows, batch_size, label)
@@ -66,13 +66,18 @@ def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) ->
     opening = [start] if _opens_texts(tokenizer) else []
     step = context - len(opening)
     places = range(context, len(tokens), step)
-    later = [(opening + inputs[at : at + step], [IGNORED] * len(opening) + tokens[at : at + step]) for at in places]
+    later = [(opening + inputs[at : at + step], [IGNORED_LABEL] * len(opening) + tokens[at : at + step]) for at in places]
     return [first, *later] if tokens else []
 
 
 def _opens_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether the tokenizer puts BOS before every text by itself, as the model then always saw it."""
     return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+
+
+def _predicted(window: Window) -> int:
+    """Return how many tokens a window predicts: all but the BOS that it opens with."""
+    return sum(target != IGNORED_LABEL for target in window[1])
 
 
 def _document_losses(model: PreTrainedModel, windows: Sequence[list[Window]], batch_size: int, label: str) -> list[float]:
@@ -106,7 +111,7 @@ def _batch_losses(model: PreTrainedModel, windows: list[Window]) -> list[float]:
     targets = padded([targets for _, targets in windows], IGNORED_LABEL)
     hidden_BTD, head = read(model, model, {"input_ids": inputs, "attention_mask": mask})
     losses = cross_entropies(head, hidden_BTD, foretold_tokens(targets)).double().cpu()
-    return [float(ones.sum()) for ones in losses.split([len(ones) for ones, _ in windows])]
+    return [float(ones.sum()) for ones in losses.split([_predicted(window) for window in windows])]
 
 
 def _exp(value: float) -> float | None:
