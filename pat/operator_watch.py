@@ -33,7 +33,7 @@ class OperatorWatch:
         hsms = model.sparsifier.by_write().values()
         self._factored = [hsm.operator for hsm in hsms if isinstance(hsm.operator, FactoredOperator)]
         self._starts = [_watched(operator) for operator in self._factored]
-        self._products: Tensor | None = None
+        self._norms: Tensor | None = None
 
     @torch.no_grad()
     def figures(self, grad_norm: float | None, max_grad_norm: float) -> dict[str, float | None]:
@@ -51,22 +51,23 @@ class OperatorWatch:
         if pairs:
             figures["down_moved"] = _mean(_moved(start[0], now[0]) for start, now in pairs)
             figures["up_moved"] = _mean(_moved(start[1], now[1]) for start, now in pairs)
-        if self._products is not None:
+        if self._norms is not None:
             figures["instruct_gradient"], figures["identity_gradient"] = self._gradients(grad_norm, max_grad_norm)
-            self._products = None
+            self._norms = None
         return figures
 
     def look_at_gradients(self) -> None:
-        """Note what `figures` needs of the gradients on the operators, which are a whole step's, clipped, and soon gone."""
+        """Note what `figures` needs of the gradients on the operators right before an optimizer step: they are soon gone."""
         hsms = self.model.sparsifier.by_write().values()
         parameters = [parameter for hsm in hsms for parameter in hsm.operator.parameters() if parameter.grad is not None]
+        self._norms = None
         if not parameters:
-            self._products = None
             return
-        whole = [parameter.grad for parameter in parameters]
         own = self._identity_gradients(parameters)
-        # In float64: what the data brings is the difference of the two, and may be small beside either.
-        self._products = _together([_product(whole, whole), _product(whole, own), _product(own, own)])
+        # Of the two, the data's alone is clipped, and the other's may or may not have been added yet, by the callback that does so.
+        added = own if self.model.own_losses.arrived else [None] * len(own)
+        data = [_less(parameter.grad, part) for parameter, part in zip(parameters, added, strict=True)]
+        self._norms = _together([_norm(data), _norm(own)])
 
     def _identity_gradients(self, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
         with torch.enable_grad():
@@ -74,12 +75,11 @@ class OperatorWatch:
         return torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else [None] * len(parameters)
 
     def _gradients(self, grad_norm: float | None, max_grad_norm: float) -> tuple[float, float]:
-        """Return the norms of the gradients that the data and the identity loss bring: of g/c − i and i, with g clipped by c."""
-        assert self._products is not None
-        clipped = max_grad_norm > 0 and grad_norm is not None
-        factor = min(1.0, max_grad_norm / (grad_norm + CLIPPING_EPS)) if clipped and grad_norm is not None else 1.0
-        whole, across, own = self._products.tolist()
-        return math.sqrt(max(whole / factor**2 - 2.0 * across / factor + own, 0.0)), math.sqrt(own)
+        """Return the norms of the gradients that the data, before it was clipped, and the identity loss bring."""
+        assert self._norms is not None
+        data, own = self._norms.tolist()
+        kept = min(1.0, max_grad_norm / (grad_norm + CLIPPING_EPS)) if max_grad_norm > 0 and grad_norm is not None else 1.0
+        return data / kept, own
 
 
 def _watched(operator: FactoredOperator) -> tuple[Tensor, Tensor]:
@@ -103,11 +103,11 @@ def _together(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.to(values[0].device) for value in values])
 
 
-def _product(ones: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> Tensor:
-    """Return the sum over pairs of tensors of their inner products; a gradient that is None is zero."""
-    products = [
-        torch.dot(one.flatten().double(), other.flatten().double())
-        for one, other in zip(ones, others, strict=True)
-        if one is not None and other is not None
-    ]
-    return _together(products).sum() if products else torch.zeros((), dtype=torch.float64)
+def _less(whole: Tensor | None, part: Tensor | None) -> Tensor | None:
+    return whole if whole is None or part is None else whole - part
+
+
+def _norm(gradients: Sequence[Tensor | None]) -> Tensor:
+    """Return the norm of all gradients as one vector; one that is None is zero."""
+    norms: list[Tensor] = [torch.linalg.vector_norm(gradient.float()) for gradient in gradients if gradient is not None]
+    return torch.linalg.vector_norm(_together(norms)) if norms else torch.zeros(())

@@ -53,6 +53,11 @@ class OwnLosses:
         self._before: Tensor | None = None
         self._noted: Terms | None = None
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the gradient of the step under way has them."""
+        return self._arrived
+
     def check_arrived(self) -> None:
         """Raise RuntimeError where the model was trained since the last step, but not by these losses."""
         if self._trained and not self._arrived and self.terms().total.requires_grad:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_model import RandomRows, arguments
 from tiny_models import tiny_model
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from pat import PatCallback, PatConfig, PatModel, attach
 from pat.health import HealthRecord
@@ -27,12 +27,13 @@ def turned(model: PatModel) -> PatModel:
     return model
 
 
-def history(model: PatModel, folder: Path, **changes: Any) -> list[dict[str, Any]]:
+def history(model: PatModel, folder: Path, *, watch_first: bool = False, **changes: Any) -> list[dict[str, Any]]:
+    callbacks: list[TrainerCallback] = [PatCallback(), HealthRecord("a run")]
     trainer = Trainer(
         model=model,
         args=arguments(folder, **changes),
         train_dataset=RandomRows(),
-        callbacks=[PatCallback(), HealthRecord("a run")],
+        callbacks=callbacks[::-1] if watch_first else callbacks,
     )
     trainer.train()
     return [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -54,15 +55,16 @@ def test_distance_and_movement_by_hand() -> None:
 
 
 @pytest.mark.parametrize("choices", [{}, {"operators": "pinned", "identity_weight": 1.0}, {"variant": "release"}])
-@pytest.mark.parametrize("max_grad_norm", [0.0, 1e-3, 100.0])
-@pytest.mark.parametrize("accumulated", [1, 4])
+@pytest.mark.parametrize(
+    ("max_grad_norm", "accumulated", "watch_first"), [(0.0, 1, False), (1e-3, 4, False), (1e-3, 1, True), (100.0, 4, True)]
+)
 def test_the_gradients_of_both_losses_are_told_apart(
-    choices: dict[str, Any], max_grad_norm: float, accumulated: int, tmp_path: Path
+    choices: dict[str, Any], max_grad_norm: float, accumulated: int, watch_first: bool, tmp_path: Path
 ) -> None:
     settings = PatConfig(**CHOICES | choices, milestone_fraction=1.0)
     batch = {"per_device_train_batch_size": 48 // accumulated, "gradient_accumulation_steps": accumulated}
     model = turned(attach(tiny_model("llama"), settings))
-    found = history(model, tmp_path, max_steps=2, max_grad_norm=max_grad_norm, **batch)[0]
+    found = history(model, tmp_path, watch_first=watch_first, max_steps=2, max_grad_norm=max_grad_norm, **batch)[0]
 
     twin = turned(attach(tiny_model("llama"), settings))
     operators = [parameter for hsm in twin.sparsifier.by_write().values() for parameter in hsm.operator.parameters()]
