@@ -255,6 +255,21 @@ def evaluate(
 
 
 @app.command()
+def sizes(
+    base: Base,
+    model: Annotated[Path, typer.Option(help="folder of a model that was made elsewhere")],
+    out: Out,
+    ratio: Annotated[float, typer.Option(min=0, max=1, help="the share it is said to be pruned by")] = 0.0,
+    log: Log = None,
+) -> None:
+    """Count a model's parameters beside those of the base it is compared with; writes a JSON."""
+    log_to(log)
+    from pat.given_sizes import given_sizes as run
+
+    run(base, model, ratio, out)
+
+
+@app.command()
 def explain(
     results: Annotated[Path, typer.Argument(help="results folder of an experiment, or of a kept reference")],
     model: Annotated[str | None, typer.Option(help="the model's name in the experiment")] = None,

@@ -17,7 +17,7 @@ from pat.benchmark.settings import BenchmarkSettings
 from pat.config import Basis, Readers
 from pat.errors import UserError
 from pat.extends import resolved
-from pat.methods import MASKED_TUNERS, METHODS, Method
+from pat.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
 from pat.overrides import overridden
 from pat.settings import (
     CountOrZero,
@@ -78,6 +78,14 @@ class Resources(Settings):
     benchmark: PhaseResources = PhaseResources()
 
 
+class GivenCheckpoint(Settings):
+    """A checkpoint that was made elsewhere, which stands in the tables as a row of its own."""
+
+    path: Annotated[str, Field(min_length=1, description="folder of a model, as save_pretrained writes it")]
+    ratio: Annotated[Number, Field(ge=0, lt=1, description="the share it is pruned by, and so the ratio that its row stands at")] = 0.0
+    of: str | None = Field(default=None, description="the model that it was made from; None: the experiment's one")
+
+
 class Row(Settings):
     """A row of the tables: a method and what is different for it from the experiment's recipe."""
 
@@ -87,7 +95,9 @@ class Row(Settings):
     lora: dict[str, object] = {}
     pat: dict[str, object] = {}
     prune: dict[str, object] = {}
+    checkpoint: GivenCheckpoint | None = None
     seeds: Annotated[Seeds, Field(description="those of the experiment that the row runs with; None: all")] | None = None
+    ratios: Annotated[Ratios, Field(min_length=1, description="those of the experiment that the row runs at; None: all")] | None = None
     factors: dict[str, Factor] = Field(default={}, description="the row's place in the experiment's ablation tables")
 
 
@@ -132,11 +142,11 @@ class Experiment(Settings):
 
     def method(self, row: str) -> Method:
         """Return the registry's entry behind a row."""
-        return METHODS[self.row(row).method or row]
+        return METHODS[str(method_name(row, dict(self.row(row))))]
 
     def label(self, row: str) -> str:
         """Return the row's name in the tables, which says where it is distilled."""
-        return called(self.row(row).label or self.method(row).label, distilled=self.distils(row))
+        return called(str(own_label(row, dict(self.row(row)), self.method(row))), distilled=self.distils(row))
 
     def distils(self, row: str) -> bool:
         """Return whether a row's tuning learns from the tuned, unpruned model too."""
@@ -144,7 +154,7 @@ class Experiment(Settings):
 
     def search_of(self, model: str, row: str) -> SearchSettings | None:
         """Return how a row's learning rate is searched; None where the file gives it, or the row tunes nothing of its own."""
-        return None if self.method(row).order == "tune-prune" else self.tune_job(model, row).tuning.search
+        return None if not self.method(row).tunes else self.tune_job(model, row).tuning.search
 
     def basis_of(self, model: str, row: str) -> Basis:
         """Return the basis that a row's base is put into before tuning; native where its tuner has no mask."""
@@ -155,18 +165,27 @@ class Experiment(Settings):
         return self.tune_job(model, row).pat.readers if self.method(row).tuner in MASKED_TUNERS else "plain"
 
     def ratios_of(self, row: str) -> tuple[float, ...]:
-        """Return the ratios that a row runs at: 0 alone where it does not prune."""
-        return self.ratios if self.method(row).prunes else (0.0,)
+        """Return the ratios that a row runs at: the experiment's or its own of these, 0 alone where it does not prune."""
+        own = self.row(row)
+        if own.checkpoint is not None:
+            return (own.checkpoint.ratio,)
+        return own.ratios or self.ratios if self.method(row).prunes else (0.0,)
 
     def seeds_of(self, row: str) -> tuple[int, ...]:
-        """Return the seeds that a row runs with: the experiment's, or its own of these."""
-        return self.row(row).seeds or self.seeds
+        """Return the seeds that a row runs with: the experiment's, or its own of these; one alone where nothing is drawn."""
+        return self.row(row).seeds or (self.seeds if self.method(row).order != "given" else self.seeds[:1])
+
+    def models_of(self, row: str) -> tuple[str, ...]:
+        """Return the models that a row is run on: all, or the one that its checkpoint was made from."""
+        given = self.row(row).checkpoint
+        return tuple(self.models) if given is None or given.of is None else (given.of,)
 
     def cells(self) -> list[Cell]:
         """Return the whole grid, in the order of the file."""
         return [
             Cell(model, row, self.method(row), ratio, seed)
             for model, row in product(self.models, self.methods)
+            if model in self.models_of(row)
             for ratio, seed in product(self.ratios_of(row), self.seeds_of(row))
         ]
 
@@ -198,7 +217,12 @@ class Experiment(Settings):
 
 def distils(row: str, method: Method, recipe: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     """Return whether a row with the `tuning` of recipe and row has a teacher: not the teacher itself, nor a row that only prunes it."""
-    return row != TUNED_ROW and method.order != "tune-prune" and {**recipe, **own}.get("distillation") is not None
+    return row != TUNED_ROW and method.tunes and {**recipe, **own}.get("distillation") is not None
+
+
+def own_label(row: str, own: Mapping[str, Any], method: Method) -> object:
+    """Return a row's label: its own, else its method's; a checkpoint that was made elsewhere is called as its row."""
+    return own.get("label") or (row if method.name == CHECKPOINT else method.label)
 
 
 def called(label: str, *, distilled: bool) -> str:
@@ -229,7 +253,7 @@ def with_presets(raw: Mapping[str, Any]) -> dict[str, Any]:
     rows = dict(_mapping(raw.get("methods")))
     for row, written in rows.items():
         own = {} if written is None else written
-        method = METHODS.get(str(own.get("method") or row)) if isinstance(own, Mapping) else None
+        method = METHODS.get(str(method_name(row, own))) if isinstance(own, Mapping) else None
         masked = own.get("pat") or {} if method is not None and method.pat else None
         if method is not None and isinstance(masked, Mapping):
             rows[row] = {**own, "pat": {**method.pat, **masked}}

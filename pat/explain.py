@@ -12,10 +12,12 @@ from typing import Any
 
 from pat.artefacts import read_record, sha256
 from pat.errors import UserError
+from pat.origin import ORIGIN_NAME
 from pat.record_archive import ARCHIVE, packed
 
 RESULT, EVALUATION = "cell.json", "evaluation.json"
 FOLDER_RECORDS = {
+    ORIGIN_NAME: "import-model",
     "pretraining.json": "pretrain",
     "rotation.json": "rotate",
     "readers.json": "refit-readers",
@@ -23,8 +25,8 @@ FOLDER_RECORDS = {
     "tuning.json": "tune",
     "merge.json": "merge",
 }
-"""What each step writes into the folder that it makes, and the verb that makes it."""
-PHASES = ("rotation", "readers", "prune", "tune", "merge", "evaluate")
+"""What each step writes into the folder that it makes, and the verb that makes it; the first travels into those of later steps."""
+PHASES = ("sizes", "rotation", "readers", "prune", "tune", "merge", "evaluate")
 """Keys of a cell's provenance, for cells that recorded no inputs by which to follow their steps."""
 SHOWN_DIGITS = 12
 NOT_RECORDED = "not recorded"

@@ -8,6 +8,7 @@ from typing import Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
+DORA_TUNERS: tuple[Tuner, ...] = ("dora", "pat-dora")
 Pruner = Literal[
     "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "minitron-width",
 ]  # fmt: skip
@@ -15,7 +16,9 @@ WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt-1q", "minitr
 """Those that make the hidden size smaller; the others take out parts of layers, or layers."""
 UNIT_PRUNERS: tuple[Pruner, ...] = ("llm-pruner", "llm-pruner-uniform", "wanda-sp")
 """Those that take heads and neurons out of layers."""
-Order = Literal["tune", "prune-tune", "tune-prune"]
+Order = Literal["tune", "prune-tune", "tune-prune", "given"]
+CHECKPOINT = "checkpoint"
+"""The method of a row that is a checkpoint made elsewhere; a row that names a checkpoint has it without saying so."""
 
 
 @dataclass(frozen=True)
@@ -23,24 +26,32 @@ class Method:
     """One way from a base model to a tuned checkpoint.
 
     `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
-    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it. A method that does not prune has ratio 0 alone. `pat` holds
-    mask settings that are the method's own, where a row of an experiment does not say otherwise.
+    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it; "given" does nothing to a model that is there. A method that
+    does not prune has ratio 0 alone. `pat` holds mask settings that are the method's own, where a row of an experiment does not say
+    otherwise.
     """
 
     name: str
     label: str
     mode: str
-    tuner: Tuner
+    tuner: Tuner | None
     pruner: Pruner | None
     order: Order
     prunes: bool
     pat: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if (self.pruner is None) != (self.order == "tune"):
-            raise ValueError(f"method {self.name}: order {self.order!r} and pruner {self.pruner!r} contradict each other")
+        if (self.pruner is None) != (self.order in ("tune", "given")) or (self.tuner is None) != (self.order == "given"):
+            raise ValueError(
+                f"method {self.name}: order {self.order!r}, tuner {self.tuner!r} and pruner {self.pruner!r} do not go together"
+            )
         if self.pruner is not None and not self.prunes:
             raise ValueError(f"method {self.name}: has the pruner {self.pruner!r} but does not prune")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the method has a tuning of its own."""
+        return self.order in ("tune", "prune-tune")
 
     @property
     def narrows(self) -> bool:
@@ -52,6 +63,8 @@ PAT_G: dict[str, object] = {"basis": "gradient", "mask": "leading", "closing": "
 """The leading directions of the gradient basis, cut at once behind readers that make up for the others (method section 12)."""
 
 _ALL = (
+    Method("base", "Base, untouched", "", None, None, "given", prunes=False),
+    Method(CHECKPOINT, "Checkpoint", "", None, None, "given", prunes=False),
     Method("lora", "LoRA", "", "lora", None, "tune", prunes=False),
     Method("dora", "DoRA", "", "dora", None, "tune", prunes=False),
     Method("pat", "PAT", "PAT", "pat", None, "tune", prunes=True),
@@ -72,3 +85,8 @@ _ALL = (
     Method("minitron-width-pft", "Minitron-style width", "P→FT", "lora", "minitron-width", "prune-tune", prunes=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+
+
+def method_name(row: str, own: Mapping[str, object]) -> object:
+    """Return what a row with these settings names as its method: what it says, else `checkpoint` where it gives one, else its own name."""
+    return own.get("method") or (CHECKPOINT if own.get("checkpoint") is not None else row)

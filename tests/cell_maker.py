@@ -39,7 +39,7 @@ def cell(
             "before": {"unique": 1000, "without_embeddings": 800},
             "after": {"unique": round(1000 * (1 - ratio)), "without_embeddings": round(800 * (1 - ratio))},
         },
-        "trainable_parameters": 120,
+        "trainable_parameters": 120 if entry.tunes or entry.pruner else 0,
         "logit_gap": 2e-5,
         "tasks": {
             task: {

@@ -27,7 +27,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         (("validate", "missing.yaml"), "missing.yaml: no such file\n"),
         (("validate", "."), ".: is a folder, where a file is needed\n"),
-        (("import-model", "--out", "x"), "exactly one of --path and --hub"),
+        (("import-model", "--out", "x"), "exactly one of --path, --hub and --gguf"),
         ((*TUNE, "--tuner", "pat", "--settings", "{}"), "tuning"),
         (
             (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from pat.methods import METHODS, Method
+from pat.methods import METHODS, Method, method_name
 
 
 def part(raw: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -19,13 +19,13 @@ def part(raw: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def methods_of(raw: Mapping[str, Any]) -> dict[str, Method]:
     """Return row -> registry entry for all rows whose method exists."""
     rows = part(raw, "methods")
-    named = {row: part(rows, row).get("method") or row for row in rows}
+    named = {row: method_name(row, part(rows, row)) for row in rows}
     return {row: METHODS[name] for row, name in named.items() if isinstance(name, str) and name in METHODS}
 
 
-def usable_ratios(raw: Mapping[str, Any]) -> list[float]:
-    """Return the file's ratios that the schema takes."""
-    ratios = raw.get("ratios")
+def usable_ratios(raw: Mapping[str, Any], row: str | None = None) -> list[float]:
+    """Return the file's ratios that the schema takes; of a row, its own where it has some."""
+    ratios = (part(raw, "methods", row).get("ratios") if row else None) or raw.get("ratios")
     return [ratio for ratio in ratios if isinstance(ratio, float) and 0 < ratio < 1] if isinstance(ratios, list) else []
 
 

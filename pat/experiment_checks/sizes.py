@@ -58,7 +58,7 @@ def depth_problems(raw: Mapping[str, Any]) -> Iterator[str]:
         layers = sizes["layers"]
         dropped_at = partial(layers_to_drop, layers, _share_of_a_layer(**sizes, tied=tied))
         same = f"drop {{}} of {layers} layers: must differ; keep one".format
-        yield from _sizes_at(f"methods.{rows[0]}, models.{model}", dropped_at, usable_ratios(raw), same)
+        yield from _sizes_at(f"methods.{rows[0]}, models.{model}", dropped_at, usable_ratios(raw, rows[0]), same)
 
 
 def _share_of_a_layer(
@@ -83,7 +83,7 @@ def size_problems(raw: Mapping[str, Any]) -> Iterator[str]:
             step: int | Literal["auto"] = found if is_count(found := masked.get("align")) else "auto"
             kept_at = partial(kept_of_llama, pruner, sizes, own=settings, align=step, tied=tied)
             same = "give the same sizes: must differ; keep one, or lower pat.align".format
-            yield from _sizes_at(f"methods.{row}, models.{model}", kept_at, usable_ratios(raw), same)
+            yield from _sizes_at(f"methods.{row}, models.{model}", kept_at, usable_ratios(raw, row), same)
 
 
 def _sizes_at(where: str, size_at: Callable[[float], Any], ratios: Sequence[float], same: Callable[[Any], str]) -> Iterator[str]:

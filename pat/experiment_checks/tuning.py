@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pat.experiment import merged_job
 from pat.experiment_checks.raw_file import methods_of, part, places_of
-from pat.methods import MASKED_TUNERS, Method
+from pat.methods import DORA_TUNERS, MASKED_TUNERS, Method
 from pat.settings import TuneJob, TuningSettings
 
 SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
@@ -23,7 +23,7 @@ def tuning_problems(raw: Mapping[str, Any]) -> Iterator[str]:
             if job is None:
                 continue
             yield from _shared_batch(raw, model, job.tuning)
-            if job.tuning.shard and method.order != "tune-prune":
+            if job.tuning.shard and method.tunes:
                 yield from _shards(raw, model, row, method)
             if method.tuner in MASKED_TUNERS:
                 yield from _milestone(job, row)
@@ -49,7 +49,7 @@ def _shards(raw: Mapping[str, Any], model: str, row: str, method: Method) -> Ite
     """Check that a base that is to be sharded has GPUs to lie on, and a method that does not need it whole."""
     if _gpus(raw, model) < 2:
         yield f"tuning.shard: has no effect on models.{model}, which is tuned on one GPU: set its resources.tune.gpu, or remove it"
-    if method.tuner.endswith("dora"):
+    if method.tuner in DORA_TUNERS:
         yield f"methods.{row}: is not possible with tuning.shard on models.{model}: DoRA takes norms of whole weights; give another method"
 
 
@@ -87,7 +87,7 @@ def search_problems(raw: Mapping[str, Any]) -> Iterator[str]:
 def _budget(raw: Mapping[str, Any], model: str, row: str, method: Method) -> str | None:
     """Return in words what a row may spend on its search; None where it has none, or settings that are refused already."""
     job = _job(raw, model, row)
-    if job is None or job.tuning.search is None or method.order == "tune-prune":
+    if job is None or job.tuning.search is None or not method.tunes:
         return None
     tuning, search = job.tuning, job.tuning.search
     steps = search.steps or tuning.max_steps

@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        model=f"{CELL}/merged/{MANIFEST}",
+        model=plan.finished,
         tasks=plan.data.files("tasks/"),
         texts=plan.data.text_files(),
         harness=plan.data.harness_file(),
@@ -31,9 +31,35 @@ rule evaluate:
         " --seed {wildcards.seed:q} --out {output.result:q} --log {log:q}"
 
 
+rule count_given:
+    input:
+        base=plan.base,
+        model=plan.finished,
+    output:
+        f"{SCORES}/sizes.json",
+    log:
+        f"{RESULTS}/logs/sizes/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sizes/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        row=one_of(plan.given_rows()),
+    resources:
+        gpu=0,
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        base=subpath(input.base, parent=True),
+        model=subpath(input.model, parent=True),
+    message:
+        "count {wildcards.model}, {wildcards.row}"
+    shell:
+        "pat sizes --base {params.base:q} --model {params.model:q} --ratio {wildcards.ratio:q} --out {output:q} --log {log:q}"
+
+
 rule collect_cell:
     input:
-        model=f"{CELL}/merged/{MANIFEST}",
+        model=plan.finished,
+        sizes=plan.given_sizes,
         evaluation=f"{SCORES}/evaluation.json",
         samples=f"{SCORES}/evaluation_samples.jsonl",
     output:

@@ -79,6 +79,30 @@ rule read_gguf:
         "pat import-model --gguf {params.file:q} --dtype {params.dtype:q} --out {params.out:q} --log {log:q}"
 
 
+rule copy_checkpoint:
+    input:
+        plan.checkpoint_files,
+    output:
+        f"{CELL}/merged/{MANIFEST}",
+    log:
+        f"{RESULTS}/logs/checkpoints/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/checkpoints/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        row=one_of(plan.given_rows(made_elsewhere=True)),
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        out=subpath(output[0], parent=True),
+        path=plan.checkpoint_path,
+    message:
+        "copy the checkpoint of {wildcards.row}"
+    shell:
+        "pat import-model --path {params.path:q} --out {params.out:q} --log {log:q}"
+
+
 rule fetch_model:
     output:
         plan.base,

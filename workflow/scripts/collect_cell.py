@@ -22,11 +22,14 @@ EVALUATION_KEYS = ("mean", "perplexity", "harness")
 SAMPLE_FIELDS = ("task", "id", "gold", "correct")
 
 
-def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Path, samples: Path) -> dict[str, Any]:
-    """Return the cell's result. Raises UserError where a file lacks a field, naming both, and where answers are not those scored."""
-    tuned, scored = read_record(tuning), read_record(evaluation)
+def joined(cell: dict[str, Any], tuning: Path | None, steps: list[Path], evaluation: Path, samples: Path) -> dict[str, Any]:
+    """Return the cell's result; `tuning` is None where nothing was tuned.
+
+    Raises UserError where a file lacks a field, naming both, and where answers are not those scored.
+    """
+    tuned, scored = read_record(tuning) if tuning else None, read_record(evaluation)
     records = [read_record(step) for step in steps]
-    named = ", ".join(map(str, (tuning, *steps, evaluation)))
+    named = ", ".join(map(str, filter(None, (tuning, *steps, evaluation))))
     try:
         widths = {"before": records[0]["hidden_size"]["before"], "after": records[-1]["hidden_size"]["after"]}
         sizes = {"before": records[0]["parameters"]["before"], "after": records[-1]["parameters"]["after"]}
@@ -41,10 +44,10 @@ def joined(cell: dict[str, Any], tuning: Path, steps: list[Path], evaluation: Pa
             "parameters": sizes,
             "ratio_effective": 1.0 - math.prod(1.0 - record["ratio_effective"] for record in records),
             "logit_gap": max(gaps, default=None),
-            "trainable_parameters": tuned["trainable_parameters"],
+            "trainable_parameters": tuned["trainable_parameters"] if tuned else 0,
             **({"origin": records[0]["origin"]} if records[0].get("origin") else {}),
-            "tuning": {key: value for key, value in tuned.items() if key not in ("history", "provenance")},
-            "provenance": {"tune": tuned["provenance"], **origin, "evaluate": scored["provenance"]},
+            "tuning": {key: value for key, value in tuned.items() if key not in ("history", "provenance")} if tuned else None,
+            "provenance": {**({"tune": tuned["provenance"]} if tuned else {}), **origin, "evaluate": scored["provenance"]},
         }
     except KeyError as error:
         raise UserError(f"{named}: one of them lacks the field {error}") from None
@@ -78,7 +81,7 @@ def _answers(scores: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, A
 
 def main(
     cell: Annotated[str, typer.Option(help="JSON: experiment, model, method, base_method, label, mode, ratio_requested, seed, factors.")],
-    tuning: Annotated[Path, typer.Option(help="The tuning.json of the run that trained the cell's adapter.")],
+    tuning: Annotated[str, typer.Option(help="The tuning.json of the run that trained the cell's adapter; empty: nothing was tuned.")],
     step: Annotated[list[Path], typer.Option(help="A step's record, such as a merge.json; give the option once a step, in order.")],
     evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json.")],
     samples: Annotated[Path, typer.Option(help="The cell's evaluation_samples.jsonl.")],
@@ -87,7 +90,7 @@ def main(
     """Join a cell's JSONs into cell.json."""
 
     def action() -> str:
-        write_json(out, joined(parse_json(cell, "--cell"), tuning, step, evaluation, samples))
+        write_json(out, joined(parse_json(cell, "--cell"), Path(tuning) if tuning else None, step, evaluation, samples))
         return str(out)
 
     run_reporting_errors(action)

@@ -19,6 +19,7 @@ from grid import Grid, headline_grid
 from layouts import csv_text
 from method_lines import LINE_IN, draw_points, name_lines, names_in_order
 from pat.artefacts import write_text
+from pat.methods import METHODS
 from published import Printed
 from script_errors import run_reporting_errors
 
@@ -49,14 +50,14 @@ def _point(grid: Grid, printed: Printed, model: str, panel: float, row: Row) -> 
     }  # fmt: skip
 
 
-def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a line of panels a model and a column a ratio; a line across marks what was not pruned."""
+def draw(data: pd.DataFrame, drawing: Figure, title: str, whole: str | None = None) -> None:
+    """Fill `drawing` with a line of panels a model and a column a ratio; a line across marks the row `whole`, which was not pruned."""
     models, ratios = sorted(data["model"].unique()), sorted(data["panel"].unique())
     names = names_in_order(data)
     panels = drawing.subplots(len(models), len(ratios), sharex=True, sharey=True, squeeze=False)
     for line, model in zip(panels, models, strict=True):
         for axes, ratio in zip(line, ratios, strict=True):
-            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], names)
+            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], names, whole)
             axes.set_title(f"{model}, {percent(ratio)} removed")
         name_lines(line[0], names)
     panels[0, 0].set_xlim(left=0)  # a bar over few seeds can reach below
@@ -66,10 +67,17 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
 
-def _panel(axes: Axes, data: pd.DataFrame, names: Mapping[str, str]) -> None:
+def _whole(grid: Grid) -> str | None:
+    """Return the row that all others are measured by: the first that is tuned and prunes nothing, else the first that prunes nothing."""
+    rows = [row for row in rows_of(grid.cells) if row.ratio == 0]
+    tuned = [row for row in rows if METHODS[row.base_method].tunes]
+    return next((row.method for row in [*tuned, *rows]), None)
+
+
+def _panel(axes: Axes, data: pd.DataFrame, names: Mapping[str, str], whole: str | None) -> None:
     order = list(names)
-    for method, whole in data.loc[data["ratio"] == 0, ["method", "accuracy"]].head(1).itertuples(index=False):
-        axes.axvline(100 * whole, color=GREY, linewidth=0.8, label=f"{names[method]}, nothing removed")
+    for method, accuracy in data.loc[data["method"] == whole, ["method", "accuracy"]].head(1).itertuples(index=False):
+        axes.axvline(100 * accuracy, color=GREY, linewidth=0.8, label=f"{names[method]}, nothing removed")
     draw_points(axes, data, order, "accuracy", 100)
     known = data[data["paper"].notna()]
     if not known.empty:
@@ -90,7 +98,7 @@ def write_methods(paths: Sequence[Path], out: Path) -> str:
     bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     with figure(max(width, 4.6), height) as drawing:
-        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}", _whole(grid))
         save(drawing, out, "methods")
     return grid.metric
 

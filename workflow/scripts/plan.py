@@ -56,8 +56,21 @@ class Plan:
     # the grid
 
     def merged_models(self) -> list[str]:
-        """Return the manifest of every cell's merged checkpoint."""
-        return [f"{self.results}/checkpoints/{cell.path}/merged/{MANIFEST}" for cell in self.experiment.cells()]
+        """Return the manifest of every cell's finished checkpoint."""
+        return [self._finished(cell.method.name).format(model=cell.model, row=cell.row, ratio=f"{cell.ratio:g}", seed=cell.seed)
+                for cell in self.experiment.cells()]  # fmt: skip
+
+    def _finished(self, method: str) -> str:
+        """Return where the manifest of a method's finished checkpoints lies: merged, or the base itself where nothing is done to it."""
+        return self.base if method == "base" else f"{self.cell}/merged/{MANIFEST}"
+
+    def finished(self, wildcards: Wildcards) -> str:
+        """Return the manifest of the checkpoint that a cell is scored by."""
+        return self._filled(self._finished(self.experiment.method(wildcards.row).name), wildcards)
+
+    def given_rows(self, *, made_elsewhere: bool = False) -> list[str]:
+        """Return the rows of models to which nothing is done; with `made_elsewhere` the checkpoints among them alone."""
+        return [row for row in self.rows_of("given") if not made_elsewhere or self.experiment.row(row).checkpoint is not None]
 
     def cell_results(self) -> list[str]:
         """Return the file of every cell that holds all its numbers."""
@@ -138,6 +151,15 @@ class Plan:
     def model_files(self, wildcards: Wildcards) -> list[str]:
         """Return the files of the folder that a model is copied from."""
         return existing(Path(self.model_path(wildcards)))
+
+    def checkpoint_path(self, wildcards: Wildcards) -> str:
+        """Return the folder that a row's checkpoint is copied from."""
+        given = self.experiment.row(wildcards.row).checkpoint
+        return self.experiment.path(given.path) if given else ""
+
+    def checkpoint_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of that folder."""
+        return existing(Path(self.checkpoint_path(wildcards)))
 
     def gguf_file(self, wildcards: Wildcards) -> str:
         """Return the GGUF file that a model is read from."""
@@ -224,8 +246,8 @@ class Plan:
         """Return where a tuning keeps its checkpoints while it runs; not an output, for the same reason."""
         return self._filled(f"{self.cell}/run", wildcards)
 
-    def tuner(self, wildcards: Wildcards) -> str:
-        """Return what a row tunes with."""
+    def tuner(self, wildcards: Wildcards) -> str | None:
+        """Return what a row tunes with; None where it does not tune."""
         return self.experiment.method(wildcards.row).tuner
 
     def tuning_ratio(self, wildcards: Wildcards) -> str:
@@ -257,7 +279,9 @@ class Plan:
         return as_json(self.experiment.evaluation_of(wildcards.model))
 
     def tuning_record(self, wildcards: Wildcards) -> str:
-        """Return the record of the tuning that a cell's model comes from."""
+        """Return the record of the tuning that a cell's model comes from; empty where nothing was tuned."""
+        if self.experiment.method(wildcards.row).order == "given":
+            return ""
         after_tuning = self.experiment.method(wildcards.row).order == "tune-prune"
         return self._filled(f"{self.tuned_cell if after_tuning else self.cell}/adapter/tuning.json", wildcards)
 
@@ -267,9 +291,15 @@ class Plan:
             "tune": [*self.bases.records(wildcards.model, wildcards.row), f"{self.cell}/merged/merge.json"],
             "prune-tune": [f"{self.cell}/pruned/prune.json", f"{self.cell}/merged/merge.json"],
             "tune-prune": [f"{self.tuned_cell}/merged/merge.json", f"{self.cell}/merged/prune.json"],
+            "given": [f"{self.scores}/sizes.json"],
         }
         paths = steps[self.experiment.method(wildcards.row).order]
         return repeated("--step", (self._filled(path, wildcards) for path in paths))
+
+    def given_sizes(self, wildcards: Wildcards) -> list[str]:
+        """Return the record of the sizes of a model to which nothing is done; of others their steps' own records tell them."""
+        given = self.experiment.method(wildcards.row).order == "given"
+        return [self._filled(f"{self.scores}/sizes.json", wildcards)] if given else []
 
     def cell_identity(self, wildcards: Wildcards) -> str:
         """Return what a cell is."""

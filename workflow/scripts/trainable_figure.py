@@ -73,7 +73,8 @@ def draw(data: pd.DataFrame, lines: Sequence[_Line], drawing: Figure, title: str
     for axes in panels[-1]:
         axes.set_xlabel("trainable share of all parameters (%)")
         axes.margins(x=0.15, y=0.12)
-        if data["trainable_share"].max() > WIDE * data["trainable_share"].min():
+        tuned = data.loc[data["trainable_share"] > 0, "trainable_share"]
+        if tuned.max() > WIDE * tuned.min():
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_formatter(NullFormatter())
@@ -125,6 +126,9 @@ def _panel(axes: Axes, data: pd.DataFrame, series: Mapping[str, int]) -> None:
             continue
         color, marker = look_of(position)
         whole = bool((mine["ratio"] == 0).all())
+        if not mine["trainable_share"].any():  # nothing is tuned: no place on the axis, which may be logarithmic
+            axes.axhline(100 * mine["accuracy"].mean(), color=color, linestyle=(0, (4, 2)), linewidth=1, label=f"{name}, not tuned")
+            continue
         errors = 100 * mine["ci95"].astype(float).fillna(0.0)
         axes.errorbar(
             100 * mine["trainable_share"], 100 * mine["accuracy"], yerr=errors, color=color, marker=marker, capsize=2.5, elinewidth=1,

@@ -1,0 +1,29 @@
+"""`pat sizes`: what a checkpoint that no step here has made holds, beside the base it is to be compared with. Reads shapes, no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pat import artefacts, checkpoint
+from pat.merge import record_of
+from pat.progress import say
+from pat.provenance import provenance
+from pat.reshaped import ReshapedConfig
+
+
+def given_sizes(base: Path, model: Path, ratio: float, out: Path) -> dict[str, Any]:
+    """Write sizes of `model` beside those of `base` to `out` and return them, with the keys of a merge's record; no logits are compared.
+
+    Raises UserError where one of them is incomplete, changed or of an unknown architecture.
+    """
+    for folder in (base, model):
+        artefacts.check_if_listed(folder)
+    record = record_of(base, model, ratio)
+    before, after = (record["parameters"][when]["unique"] for when in ("before", "after"))
+    if record["ratio_effective"] == 0 or isinstance(checkpoint.load_config(model), ReshapedConfig):
+        record["ratio_effective"] = 1.0 - after / before
+    record |= {"logit_gap": None, "provenance": provenance({"ratio": ratio}, 0, inputs={"base": base, "model": model})}
+    artefacts.write_json(out, record)
+    say(f"{model}: {after:,} parameters, the base {before:,}")
+    return record
