@@ -44,6 +44,14 @@ def test_a_source_is_replaced_with_all_its_keys(tmp_path: Path) -> None:
     assert resolved(own, tmp_path / "own.yaml") == {"data": expected}
 
 
+def test_a_named_entry_that_is_null_is_taken_out(tmp_path: Path) -> None:
+    base = {"data": {"tasks": {"a": {"source": "world"}, "b": {"source": "world"}}}, "tables": {"ablations": {"x": ["y"]}}}
+    written(tmp_path, "base.yaml", base)
+    own = {"extends": "base.yaml", "data": {"tasks": {"b": None}}, "tables": {"ablations": {"x": None}}}
+    expected = {"data": {"tasks": {"a": {"source": "world"}}}, "tables": {"ablations": {}}}
+    assert resolved(own, tmp_path / "own.yaml") == expected
+
+
 def test_a_chain_of_files_is_followed_from_each_files_folder(tmp_path: Path) -> None:
     written(tmp_path, "base.yaml", BASE)
     written(tmp_path / "more", "middle.yaml", {"extends": "../base.yaml", "seeds": [1, 2]})
