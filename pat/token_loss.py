@@ -19,8 +19,10 @@ from transformers import PreTrainedModel
 from pat.sharding import whole
 
 IGNORED_LABEL = -100
-LOGITS_AT_ONCE = 2**25
-"""128 MiB in fp32, of which cross-entropy and its gradient need three or four: 682 tokens of 49,152 words."""
+LOGITS_AT_ONCE = 2**26
+"""On a GPU: 256 MiB in fp32, of which cross-entropy and its gradient need three or four; 1365 tokens of 49,152 words."""
+LOGITS_AT_ONCE_ON_CPU = 2**23
+"""Where larger tensors, whose pages are given back and asked for again with every chunk, take twice as long."""
 Objective = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """Takes the hidden states (C, D) of some of the learned tokens, and which ones; returns what is to be differentiated, a scalar, and
 figures of any shape that does not depend on the tokens. Both are summed over the chunks."""
@@ -44,7 +46,8 @@ class Head:
 
     def chunk(self) -> int:
         """Return how many tokens have their logits at a time."""
-        return max(1, LOGITS_AT_ONCE // self.linear.out_features)
+        at_once = LOGITS_AT_ONCE_ON_CPU if self.weight_VD.device.type == "cpu" else LOGITS_AT_ONCE
+        return max(1, at_once // self.linear.out_features)
 
 
 def has_frozen_head(stock: PreTrainedModel) -> bool:
