@@ -6,7 +6,7 @@ Axes: B batch, T tokens, D channels, N tokens that count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.families import family_of
+
+Visit = Callable[[str, Tensor], None]
+"""What is done with a norm's name and its input, (N, D)."""
 
 
 @dataclass(frozen=True)
@@ -44,26 +47,33 @@ def second_moment(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) 
     """
     moment_DD = torch.zeros(model.config.hidden_size, model.config.hidden_size, dtype=torch.float64, device=model.device)
 
-    def add(x_ND: Tensor) -> None:
+    def add(_norm: str, x_ND: Tensor) -> None:
         wide_ND = x_ND.double()
         normed_ND = wide_ND * (wide_ND.square().mean(1, keepdim=True) + model.config.rms_norm_eps).rsqrt()
         moment_DD.addmm_(normed_ND.T, normed_ND)
 
-    for batch in batches:
-        with _norm_inputs(model, batch["attention_mask"].bool().to(model.device), add):
-            model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
+    visit_norm_inputs(model, batches, add)
     return moment_DD
 
 
+@torch.no_grad()
+def visit_norm_inputs(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], visit: Visit) -> None:
+    """Run the model on the text and hand `visit` each norm on the stream by its name, with the tokens (N, D) that reach it."""
+    body: Any = model.base_model
+    for batch in batches:
+        with _norm_inputs(model, batch["attention_mask"].bool().to(model.device), visit):
+            body(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
+
+
 @contextmanager
-def _norm_inputs(model: PreTrainedModel, mask_BT: Tensor, visit: Any) -> Iterator[None]:
+def _norm_inputs(model: PreTrainedModel, mask_BT: Tensor, visit: Visit) -> Iterator[None]:
     """While open, hand `visit` the tokens (N, D) that reach each norm on the stream, without padding."""
 
-    def on_input(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        visit(inputs[0][mask_BT])
+    def on_input(norm: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _norm, inputs: visit(norm, inputs[0][mask_BT])
 
-    family = family_of(model.config)
-    hooks = [model.get_submodule(norm).register_forward_pre_hook(on_input) for norm in family.stream_norms(model.config.num_hidden_layers)]
+    norms = family_of(model.config).stream_norms(model.config.num_hidden_layers)
+    hooks = [model.get_submodule(norm).register_forward_pre_hook(on_input(norm)) for norm in norms]
     try:
         yield
     finally:

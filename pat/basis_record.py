@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pat import artefacts
-from pat.config import Basis
+from pat.config import Basis, Tie
 from pat.errors import UserError
 from pat.readers_record import READERS_RECORD
 
@@ -14,14 +15,28 @@ ROTATION_RECORD = "rotation.json"
 
 def basis_of(folder: Path) -> str:
     """Return the basis that a model folder is in: native where neither `pat rotate` made it nor what it was refitted from."""
+    return str(_record(folder).get("basis", "native"))
+
+
+def tie_of(folder: Path) -> str | None:
+    """Return what became of embedding and head in the change of basis: kept or broken; None where they were no single matrix."""
+    return _record(folder).get("tie")
+
+
+def _record(folder: Path) -> dict[str, Any]:
     records = [folder / name for name in (ROTATION_RECORD, READERS_RECORD) if (folder / name).is_file()]
-    return str(artefacts.read_record(records[0]).get("basis")) if records else "native"
+    return artefacts.read_record(records[0]) if records else {}
 
 
-def check_basis(base: Path, expected: Basis) -> None:
+def check_basis(base: Path, expected: Basis, tie: Tie = "keep") -> None:
     """Raise UserError unless a base is in the basis that a PatConfig says: merged in another, an adapter would give a wrong model."""
     there = basis_of(base)
-    if there == expected:
-        return
-    made = "the model itself" if expected == "native" else f"what `pat rotate --basis {expected}` makes of it"
-    raise UserError(f"--base {base}: is in the {there} basis, pat.basis is {expected!r}: give {made}, or say pat.basis: {there}")
+    if there != expected:
+        made = "the model itself" if expected == "native" else f"what `pat rotate --basis {expected}` makes of it"
+        raise UserError(f"--base {base}: is in the {there} basis, pat.basis is {expected!r}: give {made}, or say pat.basis: {there}")
+    known = {"kept": "keep", "broken": "break"}
+    if (found := known.get(tie_of(base) or "", tie)) != tie:
+        raise UserError(
+            f"--base {base}: was rotated with --tie {found}, pat.tie is {tie!r}: give what `pat rotate --tie {tie}` makes of the model, "
+            f"or say pat.tie: {found}"
+        )

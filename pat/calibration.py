@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ SEQUENCES = 128
 TOKENS_A_CHANNEL = 256
 """Narrow models need less text than SliceGPT's: its estimate is as good with as many tokens for each channel."""
 TOKENS_AT_ONCE = 8192
+CHECK_TOKENS = 4096
+"""Text that nothing is fitted on: with as much, a perplexity of two almost equal models is compared to a thousandth."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ class Blocks:
         for start in range(0, len(self.ids_NT), size):
             yield {"input_ids": self.ids_NT[start : start + size], "attention_mask": self.mask_NT[start : start + size]}
 
+    def split(self, tokens: int) -> tuple[Blocks, Blocks]:
+        """Return the text without its end, and the end: `tokens` of it in whole blocks, at most a quarter. Of one block it is a quarter."""
+        count, length = self.ids_NT.shape
+        if count == 1:
+            at = int(self.mask_NT.sum()) * 3 // 4
+            return Blocks(self.ids_NT[:, :at], self.mask_NT[:, :at]), Blocks(self.ids_NT[:, at:], self.mask_NT[:, at:])
+        blocks = min(max(1, tokens // length), max(1, count // 4))
+        return Blocks(self.ids_NT[:-blocks], self.mask_NT[:-blocks]), Blocks(self.ids_NT[-blocks:], self.mask_NT[-blocks:])
+
 
 def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length: int, tokens: int) -> Blocks:
     """Return rows in random order, end tokens between them, cut into blocks of `length` up to `calibration.tokens` or else `tokens`.
@@ -78,7 +89,25 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
 def blocks_for(model_config: Any, calibration: Calibration, tokenizer: PreTrainedTokenizerBase) -> Blocks:
     """Return as much text as the statistics of the stream need, in blocks of 2048 tokens or of the model's context."""
     length = min(SEQUENCE_LENGTH, model_config.max_position_embeddings)
-    return blocks(calibration, tokenizer, length, min(SEQUENCES * SEQUENCE_LENGTH, TOKENS_A_CHANNEL * model_config.hidden_size))
+    return blocks(calibration, tokenizer, length, _default_tokens(model_config))
+
+
+def blocks_and_check(model_config: Any, calibration: Calibration, tokenizer: PreTrainedTokenizerBase) -> tuple[Blocks, Blocks]:
+    """Return what `blocks_for` does, and the text that follows it, on which nothing is to be measured but how well it went.
+
+    Where the source has no more text, the end of what it has is kept back.
+    """
+    text = blocks_for(model_config, calibration, tokenizer)
+    length = text.ids_NT.shape[1]
+    tokens = calibration.tokens or _default_tokens(model_config)
+    longer = blocks(replace(calibration, tokens=tokens + length + CHECK_TOKENS), tokenizer, length, tokens)
+    start = -(-tokens // length)
+    check = Blocks(longer.ids_NT[start:], longer.mask_NT[start:])
+    return (text, check) if check.mask_NT.sum() >= min(length, CHECK_TOKENS) // 2 else text.split(CHECK_TOKENS)
+
+
+def _default_tokens(model_config: Any) -> int:
+    return min(SEQUENCES * SEQUENCE_LENGTH, TOKENS_A_CHANNEL * int(model_config.hidden_size))
 
 
 def _text(path: Path, number: int, row: Mapping[str, Any]) -> str:

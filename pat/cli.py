@@ -172,7 +172,7 @@ def prune(
     ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",
-    settings: Annotated[str, typer.Option(help="how sizes are found (size, protect_first, protect_last), as JSON or a file")] = "{}",
+    settings: Annotated[str, typer.Option(help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file")] = "{}",
     calibration: Annotated[Path | None, typer.Option(help="JSONL of text or instructions, for pruners that measure on text")] = None,
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
@@ -196,6 +196,7 @@ def rotate(
     basis: Annotated[str, typer.Option(help="pca or gradient")],
     calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to measure on")],
     out: Out,
+    tie: Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")] = "keep",
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
@@ -207,7 +208,7 @@ def rotate(
     from pat.calibration import Calibration
     from pat.rotate import rotate as run
 
-    run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads)
+    run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads, _tie(tie))
 
 
 @app.command("refit-readers")
@@ -375,6 +376,13 @@ def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}
     from pat.settings import load
 
     run(shape_of(shape), load(MergeBenchmark, settings), seed, out)
+
+
+def _tie(tie: str) -> Literal["keep", "break"]:
+    """Return what becomes of a head that is the embedding."""
+    if tie not in ("keep", "break"):
+        raise UserError(f"--tie {tie!r}: must be keep or break")
+    return "break" if tie == "break" else "keep"
 
 
 def _aligned(align: str) -> int | Literal["auto"]:

@@ -15,9 +15,12 @@ PAT_CONFIG_NAME = "pat_config.json"
 Variant = Literal["paper", "release"]
 Basis = Literal["native", "pca", "gradient"]
 Readers = Literal["plain", "least-squares"]
+Tie = Literal["keep", "break"]
+"""Whether embedding and head stay one matrix under a change of basis, where they are one."""
 CHOICES = {
     "variant": ("paper", "release"),
     "basis": get_args(Basis),
+    "tie": get_args(Tie),
     "readers": get_args(Readers),
     "mask": ("trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"),
     "closing": ("gradual", "at-once"),
@@ -37,7 +40,8 @@ class PatConfig:
     factors orthonormal and held so; D = I in both. `variant="release"` follows the
     authors' code: scale over the output channels, L1 = 0, Kaiming L0, their count and identity losses, membership at 0.8 of the
     milestone. In both, exactly `width` channels survive (method section 8). `basis` says which one the base is in: `pat rotate` puts it
-    there, and tuning and merging refuse a base that is in another; `readers` says the same of what `pat refit-readers` does to a base.
+    there, and tuning and merging refuse a base that is in another. `tie` says whether that left embedding and head one matrix, `readers`
+    what `pat refit-readers` did to the base.
     Raises ValueError on a value that cannot be.
     """
 
@@ -48,6 +52,7 @@ class PatConfig:
     operators: Literal["free", "pinned"] = "free"
     variant: Variant = "paper"
     basis: Basis = "native"
+    tie: Tie = "keep"
     mask: Mask = "trained"
     closing: Literal["gradual", "at-once"] = "gradual"
     readers: Readers = "plain"

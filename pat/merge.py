@@ -55,7 +55,7 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
     config = checkpoint.load_config(base)
     fold, pat_config = fold_of(adapter, config)
     if pat_config is not None:
-        check_basis(base, pat_config.basis)
+        check_basis(base, pat_config.basis, pat_config.tie)
         check_readers(base, pat_config.readers, pat_config.mask, pat_config.pruning_ratio)
         if kept_channels(base) not in (None, fold.index_K.tolist()):
             raise UserError(f"--base {base}: its readers are refitted to other channels than --adapter {adapter} keeps")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat import artefacts, checkpoint
 from pat.base_checks import check_base
-from pat.basis_record import basis_of
+from pat.basis_record import basis_of, tie_of
 from pat.calibration import Calibration, blocks_for
 from pat.config import Mask, PatConfig
 from pat.errors import UserError
@@ -61,7 +61,13 @@ def refit_readers(
     with artefacts.new_folder(out) as folder:
         write_refitted(base, folder, fits, kept_D)
         record = record_of(base, folder, 0.0) | _gap_to_mapped(base, folder, fits, kept_D)
-        record |= {"basis": basis_of(base), "mask": mask, "pruning_ratio": ratio, "kept": kept_D.nonzero().flatten().tolist()}
+        record |= {
+            "basis": basis_of(base),
+            "tie": tie_of(base),
+            "mask": mask,
+            "pruning_ratio": ratio,
+            "kept": kept_D.nonzero().flatten().tolist(),
+        }
         record["error"] = {norm: {"plain": fit.error_plain, "least-squares": fit.error} for norm, fit in fits.items()}
         settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
         settings |= {name: artefacts.sha256(path) for name, path in (("calibration", calibration.path), ("data", data)) if path}

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from pat.artefacts import parse_json
-from pat.config import Basis, Mask, Readers
+from pat.config import Basis, Mask, Readers, Tie
 from pat.errors import UserError
 from pat.storage import refusal
 
@@ -172,6 +172,7 @@ class PatSettings(Settings):
     operators: Literal["free", "pinned"] = Field(default="free", description="how they start; pinned: an ablation")
     variant: Literal["paper", "release"] = "paper"
     basis: Basis = Field(default="native", exclude_if=_is("native"), description="that the base is rotated into")
+    tie: Tie = Field(default="keep", exclude_if=_is("keep"), description="of embedding and head, where they are one matrix, in a new basis")
     mask: Mask = "trained"
     closing: Literal["gradual", "at-once"] = Field(default="gradual", exclude_if=_is("gradual"), description="of a fixed mask")
     readers: Readers = Field(default="plain", exclude_if=_is("plain"), description="of the base; least-squares: of a fixed mask")
@@ -206,9 +207,13 @@ class PatSettings(Settings):
 
 
 class PruneSettings(Settings):
-    """How a pruner comes to its sizes. `nominal` is the method's own knob; the layers protected are LLM-Pruner's window."""
+    """How a pruner comes to its sizes. `nominal` is the method's own knob; the layers protected are LLM-Pruner's window.
+
+    `tie` is for SliceGPT-1Q alone, as in PatSettings.
+    """
 
     size: Literal["matched", "nominal"] = "matched"
+    tie: Tie = Field(default="keep", exclude_if=_is("keep"))
     protect_first: CountOrZero | None = Field(default=None, description="None: 4, fewer in shallow models")
     protect_last: CountOrZero | None = Field(default=None, description="None: 2, fewer in shallow models")
 

@@ -93,7 +93,7 @@ def train(
     check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
     if tuner.startswith("pat"):
-        check_basis(base, job.pat.basis)
+        check_basis(base, job.pat.basis, job.pat.tie)
         check_readers(base, job.pat.readers, job.pat.mask, ratio)
     device = resolve_device(job.tuning.device)
     check_sharding(job.tuning, tuner, device)

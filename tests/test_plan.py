@@ -105,6 +105,20 @@ def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
     assert (plan.bases.rotating_threads(turning), plan.bases.rotating_device(turning)) == (2, "cpu")
 
 
+def test_a_broken_tie_has_a_base_of_its_own() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["methods"]["turned"] = {"method": "pat", "label": "turned", "pat": {"basis": "pca"}}
+    raw["methods"]["apart"] = {"method": "pat", "label": "apart", "pat": {"basis": "pca", "tie": "break"}}
+    raw["methods"]["native-apart"] = {"method": "pat", "label": "native", "pat": {"tie": "break"}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    turned, apart = (f"results/smoke/rotated/{{model}}/{name}/seed{{seed}}/manifest.json" for name in ("pca", "pca-untied"))
+    assert (plan.tuning_base(job("turned")), plan.tuning_base(job("apart"))) == (turned, apart)
+    assert plan.tuning_base(job("native-apart")) == "results/smoke/models/{model}/manifest.json"
+    for basis, option in (("pca", ""), ("pca-untied", "--tie break")):
+        wildcards: Any = SimpleNamespace(model="tiny", basis=basis, seed="0")
+        assert (plan.bases.basis(wildcards), plan.bases.tie(wildcards)) == ("pca", option)
+
+
 def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation() -> None:
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     mask = {"readers": "least-squares", "mask": "variance", "align": 4}

@@ -12,7 +12,10 @@ from pruning_inputs import calibration, random_basis, reload, shifted, write_bas
 from tiny_models import CONFIGS, VOCABULARY, random_tokens
 from torch.nn.functional import kl_div, log_softmax
 
-from pat.baselines.slicegpt_1q import measured_basis
+from pat import checkpoint
+from pat.baselines.slicegpt_1q import calibration_batches
+from pat.bases import Basis, pca_basis
+from pat.calibration import Calibration
 from pat.errors import UserError
 from pat.families import family_of
 from pat.fold import Fold
@@ -20,14 +23,20 @@ from pat.masked import kept_channels_only
 from pat.merge import write_folded
 from pat.pruning import prune
 from pat.rotation import write_rotated
+from pat.settings import PruneSettings
 
 KEPT = 24
+
+
+def measured_basis(source: Path, text: Calibration) -> Basis:
+    return pca_basis(checkpoint.load_model(source), calibration_batches(source, text))
 
 
 def prune_tiny(name: str, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Return the base, the pruned model as stock transformers opens it, and the record."""
     model = write_base(name, folder / "base", shifted(name))
-    record = prune(folder / "base", "slicegpt-1q", 0.5, "auto", folder / "pruned", calibration(folder))
+    own = PruneSettings(tie="break")  # the tie that is kept has its own tests
+    record = prune(folder / "base", "slicegpt-1q", 0.5, "auto", folder / "pruned", calibration(folder), own=own)
     return model, reload(folder / "pruned"), record
 
 

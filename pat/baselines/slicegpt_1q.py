@@ -17,12 +17,11 @@ from torch import Tensor
 
 from pat import checkpoint
 from pat.baselines.job import PruneJob
-from pat.bases import Basis, pca_basis
 from pat.calibration import Calibration, blocks_for
+from pat.change_of_basis import write_in_basis
 from pat.families import family_of
 from pat.fold import Fold
-from pat.merge import gap_between, gap_to_zeroed, record_of, write_folded
-from pat.rotation import write_rotated
+from pat.merge import gap_to_zeroed, record_of, write_folded
 from pat.width import target_width
 
 logger = logging.getLogger(__name__)
@@ -31,26 +30,23 @@ logger = logging.getLogger(__name__)
 def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write the source, rotated and cut to its leading directions, into `folder`; return the record of its sizes.
 
-    `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the kept share of the variance.
+    `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the kept share of the variance; `tie`
+    and `text` are as in `pat rotate`. Raises ValueError where the channels that are not rotated do not fit the width.
     """
     config = checkpoint.load_config(job.source)
     width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
-    basis = measured_basis(job.source, job.text())
     rotated = folder / "rotated"
     rotated.mkdir()
-    write_rotated(job.source, rotated, basis.directions_DD)
-    rotation = gap_between(lambda dtype: checkpoint.load_model(job.source, dtype), rotated, job.source)
+    basis, exactness = write_in_basis(job.source, rotated, "pca", job.text(), job.settings.tie)
     kept_D = torch.arange(config.hidden_size) < width
-    write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=False), "prune")
+    if width < len(exactness.get("apart", ())):
+        raise ValueError(f"ratio {job.ratio:g}: leaves {width} channels, fewer than the {len(exactness['apart'])} that are not rotated")
+    write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=exactness["tie"] == "kept"), "prune")
     gap = gap_to_zeroed(rotated, kept_D, folder)
     shutil.rmtree(rotated)
     logger.info("the leading %d of %d directions hold %.4f of the variance", width, config.hidden_size, basis.captured(width))
-    return record_of(job.source, folder, job.ratio) | gap | {"rotation_gap": rotation["logit_gap"], "captured": basis.captured(width)}
-
-
-def measured_basis(source: Path, calibration: Calibration) -> Basis:
-    """Return the principal basis of the source's stream on the calibration text."""
-    return pca_basis(checkpoint.load_to_measure(source, calibration.device), calibration_batches(source, calibration))
+    record = record_of(job.source, folder, job.ratio) | exactness | gap
+    return record | {"rotation_gap": exactness["logit_gap"], "captured": basis.captured(width)}
 
 
 def calibration_batches(source: Path, calibration: Calibration) -> Iterator[dict[str, Tensor]]:

@@ -36,7 +36,7 @@ def _without_effect(rows: Mapping[str, Any], methods: Mapping[str, Method]) -> I
         own, masked = part(rows, row), part(rows, row, "pat")
         if method.pruner is None and own.get("prune"):
             yield f"methods.{row}.prune: has no effect: the method {method.name!r} has no pruner; remove it"
-        for key in ("basis", "readers"):
+        for key in ("basis", "tie", "readers"):
             if method.tuner not in MASKED_TUNERS and masked.get(key):
                 yield f"methods.{row}.pat.{key}: has no effect: the method {method.name!r} trains no mask; remove it"
         for key in ("tuning", "lora"):

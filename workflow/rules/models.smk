@@ -138,7 +138,7 @@ rule rotate:
     benchmark:
         f"{RESULTS}/benchmarks/rotate/{{model}}/{{basis}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        basis="pca|gradient",
+        basis="(pca|gradient)(-untied)?",
     threads: plan.bases.rotating_threads
     resources:
         gpu=plan.gpu("prune"),
@@ -147,12 +147,14 @@ rule rotate:
     params:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
+        basis=plan.bases.basis,
+        tie=plan.bases.tie,
         device=plan.bases.rotating_device,
         threads=plan.bases.rotating_threads,
     message:
         "put {wildcards.model} into the {wildcards.basis} basis, seed {wildcards.seed}"
     shell:
-        "pat rotate --base {params.base:q} --basis {wildcards.basis:q} --calibration {input.text:q} --device {params.device:q}"
+        "pat rotate --base {params.base:q} --basis {params.basis:q} {params.tie} --calibration {input.text:q} --device {params.device:q}"
         " --threads {params.threads:q} --seed {wildcards.seed:q} --out {params.out:q} --log {log:q}"
 
 
@@ -168,7 +170,7 @@ rule refit_readers:
     benchmark:
         f"{RESULTS}/benchmarks/refit/{{model}}/{{basis}}/{{mask}}/align-{{align}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        basis="native|pca|gradient",
+        basis="native|(pca|gradient)(-untied)?",
         mask="[a-z]+",
         align="auto|[0-9]+",
     threads: plan.bases.refitting_threads

@@ -12,6 +12,8 @@ from pat.artefacts import MANIFEST
 from pat.experiment import Experiment
 from pat.settings import TuningSettings
 
+UNTIED = "-untied"
+
 
 class Turned(Protocol):
     """The wildcards of a model in another basis."""
@@ -39,12 +41,26 @@ class PreparedBases:
     def of(self, model: str, row: str) -> str:
         """Return the manifest of the base that a row tunes."""
         refitted = self._refitted_for(model, row)
-        return f"{refitted}/{MANIFEST}" if refitted else self._in_basis(self.experiment.basis_of(model, row))
+        return f"{refitted}/{MANIFEST}" if refitted else self._in_basis(self._named(model, row))
 
     def records(self, model: str, row: str) -> list[str]:
         """Return the records of the steps that made it, in their order."""
-        rotated, refitted = self._rotated_to(self.experiment.basis_of(model, row)), self._refitted_for(model, row)
+        rotated, refitted = self._rotated_to(self._named(model, row)), self._refitted_for(model, row)
         return [f"{folder}/{record}" for folder, record in ((rotated, "rotation.json"), (refitted, "readers.json")) if folder]
+
+    def _named(self, model: str, row: str) -> str:
+        """Return what a row's basis is called in paths: its name, and whether an embedding that is the head was taken apart for it."""
+        basis = self.experiment.basis_of(model, row)
+        broken = basis != "native" and self.experiment.tune_job(model, row).pat.tie == "break"
+        return f"{basis}{UNTIED}" if broken else basis
+
+    def basis(self, wildcards: Turned) -> str:
+        """Return the basis that a model is put into."""
+        return wildcards.basis.removesuffix(UNTIED)
+
+    def tie(self, wildcards: Turned) -> str:
+        """Return the option that takes embedding and head apart; none where they stay as they are."""
+        return "--tie break" if wildcards.basis.endswith(UNTIED) else ""
 
     def _rotated_to(self, basis: str) -> str | None:
         """Return the folder of a model in a basis; None for the native one."""
@@ -59,7 +75,7 @@ class PreparedBases:
         """Return the folder of the base whose readers are refitted to a row's mask; None where they stay plain."""
         pat = self.experiment.tune_job(model, row).pat
         plain = self.experiment.readers_of(model, row) == "plain"
-        return None if plain else self._refitted_to(pat.basis, pat.mask, str(pat.align))
+        return None if plain else self._refitted_to(self._named(model, row), pat.mask, str(pat.align))
 
     def _refitted_to(self, basis: str, mask: str, align: str) -> str:
         return self.refitted.replace("{basis}", basis).replace("{mask}", mask).replace("{align}", align)
@@ -87,7 +103,7 @@ class PreparedBases:
         return self._refitting(wildcards).device
 
     def _rotating(self, wildcards: Turned) -> TuningSettings:
-        rows = (row for row in self.experiment.methods if self.experiment.basis_of(wildcards.model, row) == wildcards.basis)
+        rows = (row for row in self.experiment.methods if self._named(wildcards.model, row) == wildcards.basis)
         return self._first(wildcards.model, rows)
 
     def _refitting(self, wildcards: Refitted) -> TuningSettings:
