@@ -38,6 +38,7 @@ def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads:
     if basis not in MEASURED:
         raise UserError(f"--basis {basis!r}: must be one of {', '.join(sorted(MEASURED))}")
     check_base(base, tokenizer=True)
+    artefacts.check_if_listed(base)
     if (there := basis_of(base)) != "native":
         raise UserError(f"{base}: is in the {there} basis already; give the model that it was made from")
     if readers_of(base) != "plain":

@@ -68,11 +68,11 @@ def test_channels_apart_lie_in_front_with_their_own_gains(name: str, tmp_path: P
     model = write_base(name, tmp_path / "base", tied_model(name))
     record = rotate(tmp_path / "base", "gradient", calibration(tmp_path), tmp_path / "rotated")
     rotated, family = reload(tmp_path / "rotated"), family_of(model.config)
-    before_D, after_D = (one.get_parameter(f"{family.final_norm}.weight") + family.gain_offset for one in (model, rotated))
+    before_D, after_D = (one.get_parameter(f"{family.final_norm}.weight").detach() + family.gain_offset for one in (model, rotated))
     count = len(record["apart"])
     assert torch.allclose(after_D[:count] / before_D[record["apart"]], torch.ones(count), atol=0.05)
     assert torch.all(after_D[count:] == after_D[-1]), "a rotation needs one gain for all that it mixes"
-    embedding_VD, turned_VD = (one.get_input_embeddings().weight for one in (model, rotated))
+    embedding_VD, turned_VD = (one.get_parameter(f"{family.embedding}.weight").detach() for one in (model, rotated))
     cosines = torch.cosine_similarity(embedding_VD[:, record["apart"]], turned_VD[:, :count], 0)
     assert torch.allclose(cosines, torch.ones(count), atol=1e-5)
 

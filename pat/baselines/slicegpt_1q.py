@@ -19,6 +19,7 @@ from pat import checkpoint
 from pat.baselines.job import PruneJob
 from pat.calibration import Calibration, blocks_for
 from pat.change_of_basis import write_in_basis
+from pat.errors import UserError
 from pat.families import family_of
 from pat.fold import Fold
 from pat.merge import gap_to_zeroed, record_of, write_folded
@@ -31,7 +32,7 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write the source, rotated and cut to its leading directions, into `folder`; return the record of its sizes.
 
     `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the kept share of the variance; `tie`
-    and `text` are as in `pat rotate`. Raises ValueError where the channels that are not rotated do not fit the width.
+    and `text` are as in `pat rotate`. Raises UserError where the channels that are not rotated do not fit the width.
     """
     config = checkpoint.load_config(job.source)
     width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
@@ -40,7 +41,7 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
     basis, exactness = write_in_basis(job.source, rotated, "pca", job.text(), job.settings.tie)
     kept_D = torch.arange(config.hidden_size) < width
     if width < len(exactness.get("apart", ())):
-        raise ValueError(f"ratio {job.ratio:g}: leaves {width} channels, fewer than the {len(exactness['apart'])} that are not rotated")
+        raise UserError(f"ratio {job.ratio:g}: leaves {width} channels, fewer than the {len(exactness['apart'])} that are not rotated")
     write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=exactness["tie"] == "kept"), "prune")
     gap = gap_to_zeroed(rotated, kept_D, folder)
     shutil.rmtree(rotated)
