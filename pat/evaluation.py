@@ -100,14 +100,15 @@ def _perplexities(
 ) -> dict[str, Any]:
     from pat.context import context_of
     from pat.perplexity import perplexity
+    from pat.text_limit import first_windows
 
     if documents and settings.perplexity_context > context_of(model.config):
         raise UserError(
             f"evaluation.perplexity_context: {settings.perplexity_context}: must be at most the model's context, {context_of(model.config)}"
         )
-    return {
-        name: perplexity(model, tokenizer, ones, settings.perplexity_context, settings.batch_size, name) for name, ones in documents.items()
-    }
+    context = settings.perplexity_context
+    scored = {name: first_windows(ones, tokenizer, context, settings.windows) for name, ones in documents.items()}
+    return {name: perplexity(model, tokenizer, ones, context, settings.batch_size, name) for name, ones in scored.items()}
 
 
 def read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item]]:

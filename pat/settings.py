@@ -268,11 +268,14 @@ class PretrainSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """How a checkpoint is scored. `limit` keeps the first items of every task; `harness_tasks` are lm-eval's own variants."""
+    """How a checkpoint is scored. `limit` keeps the first items of every task, of each of its groups where it has some, and as many
+    windows of every text, unless `text_limit` says otherwise; `harness_tasks` are lm-eval's own variants.
+    """
 
     batch_size: Count = 16
     max_new_tokens: Count = 8
     limit: Count | None = None
+    text_limit: Count | Literal["all"] | None = Field(default=None, exclude_if=_is_none, description="windows of a text; None: as limit")
     log_likelihood: bool = True
     generate: bool = True
     harness_tasks: tuple[str, ...] = Field(default=(), strict=False)
@@ -280,6 +283,13 @@ class EvaluationSettings(Settings):
     precision: Precision = "fp32"
     device: Device = "auto"
     threads: Count = 1
+
+    @property
+    def windows(self) -> int | None:
+        """The windows of a text that are scored; None: all."""
+        if self.text_limit == "all":
+            return None
+        return self.text_limit or self.limit
 
 
 Factor = str | bool | int | float

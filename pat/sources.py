@@ -14,6 +14,11 @@ Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 
 
+def _whole(share: float) -> bool:
+    """A setting that came later leaves the record of those who do not use it as it was."""
+    return share == 1.0
+
+
 class WorldSettings(Settings):
     """Sizes of what the embedded world writes; the same seed and sizes give the same bytes."""
 
@@ -44,10 +49,11 @@ class JsonRows(JsonFile):
 
 
 class TextFile(Settings):
-    """A local plain text file."""
+    """A local plain text file, or the share of it that it begins with."""
 
     source: Literal["text"]
     path: Text
+    fraction: Share = Field(default=1.0, exclude_if=_whole)
 
 
 class Release(Settings):

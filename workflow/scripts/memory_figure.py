@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks import Inference, read_inference
 from cell_options import CellsOption, ListOption, MoreArgument, listed
 from cells import METRIC_LABELS, models_of, rows_of
-from figure_style import BLACK, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
+from figure_style import BLACK, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
 from grid import Grid, headline_grid
 from layouts import csv_text
 from method_lines import names_in_order
@@ -76,8 +76,8 @@ def draw(data: pd.DataFrame, columns: Sequence[_Column], drawing: Figure, title:
     for column, it in enumerate(columns):
         mine = data[data["model"] == it.model]
         upper, lower = panels[0, column], panels[1, column]
-        for method, shift in it.shifts.items():
-            _series(upper, lower, mine[mine["method"] == method], positions[method], shift)
+        for method in it.methods:
+            _series(upper, lower, mine[mine["method"] == method], positions[method])
         measured = mine[mine["method"] == MEASURED].sort_values("ratio")
         if not measured.empty:
             upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=measured["name"].iloc[0])
@@ -103,11 +103,11 @@ def _names(data: pd.DataFrame) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Column:
-    """A model's two panels; `shifts`: its methods, and how far each stands aside."""
+    """A model's two panels and the methods in them."""
 
     model: str
     title: str
-    shifts: Mapping[str, float]
+    methods: Sequence[str]
 
 
 def _alike(panels: Sequence[Axes]) -> None:
@@ -126,21 +126,20 @@ def _columns(data: pd.DataFrame) -> list[_Column]:
         there = set(data.loc[data["model"] == model, "method"])
         whole, groups = shared_out([method for method in _names(data) if method in there], ratios)
         for number, group in enumerate(groups):
-            aside = dict(zip(group, shifts(data["ratio"], len(group)), strict=True))
-            columns.append(_Column(model, part_of(model, number, len(groups)), dict.fromkeys(whole, 0.0) | aside))
+            columns.append(_Column(model, part_of(model, number, len(groups)), [*whole, *group]))
     return columns
 
 
-def _series(upper: Axes, lower: Axes, mine: pd.DataFrame, position: int, shift: float) -> None:
+def _series(upper: Axes, lower: Axes, mine: pd.DataFrame, position: int) -> None:
     if mine.empty:
         return
     color, marker = look_of(position)
     mine = mine.sort_values("ratio")
     name = mine["name"].iloc[0]
-    upper.plot(100 * (mine["ratio"] + shift), mine["weights"], color=color, marker=marker, label=name)
+    upper.plot(100 * mine["ratio"], mine["weights"], color=color, marker=marker, label=name)
     errors = 100 * mine["ci95"].astype(float).fillna(0.0)
     lower.errorbar(
-        100 * (mine["ratio"] + shift),
+        100 * mine["ratio"],
         100 * mine["accuracy"],
         yerr=errors,
         color=color,

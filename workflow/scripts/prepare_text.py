@@ -21,13 +21,20 @@ KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "text": TextFi
 
 
 def documents(source: Hub | JsonRows | TextFile, seed: int) -> Iterator[str]:
-    """Yield the source's documents; a plain text file is one. Blank ones are left out."""
+    """Yield the source's documents; a plain text file is one, or its first lines up to a fraction. Blank ones are left out."""
     if isinstance(source, TextFile):
         with opened(Path(source.path)) as stream:
-            texts = iter([stream.read()])
+            texts = iter([first_lines(stream.read(), source.fraction)])
     else:
         texts = (document(record) for record in source_records(source, seed))
     yield from (text for text in texts if text.strip())
+
+
+def first_lines(text: str, fraction: float) -> str:
+    """Return the lines that a text begins with and that make up a fraction of its characters, the last of them whole; at least one."""
+    wanted = fraction * len(text)
+    end = text.find("\n", max(0, round(wanted) - 1)) if fraction < 1 else -1
+    return text if end < 0 else text[: end + 1]
 
 
 def document(record: Record) -> str:

@@ -65,13 +65,14 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
     groups = [(model, grid.members(model, row)) for model in models_of(grid.cells) for row in rows_of(grid.cells)]
     frames = [_size(model, cells) for model, cells in groups if cells]
     body = [_size_entries(frame) for frame in frames]
-    header = ["Model", "Method", "Mode", "requested", "effective", "width", "parameters", "removed", "without embeddings", "removed",
-              "trainable", "logit gap"]  # fmt: skip
+    header = ["Model", "Method", "Mode", "requested", "effective", "width", "parameters", "removed", "without embeddings",
+              "removed of these", "trainable", "logit gap"]  # fmt: skip
     caption = (
         f"{grid.cells[0].experiment}: sizes. requested, effective: share of the hidden width that was asked for and that was "
         "removed (the width is rounded to what the architecture accepts), of all parameters where a method leaves the width or cuts it "
-        "block by block; width: the narrowest then. parameters: each tensor once. removed: their share, of all and of those without "
-        "embedding and head. logit gap: largest difference between the logits before and after the merge."
+        "block by block; width: the narrowest then. parameters: each tensor once; without embeddings: those that are neither embedding "
+        "nor head. removed, removed of these: the share of either that is gone. logit gap: largest difference between the logits before "
+        "and after the merge."
     )
     has_range = any(RANGE in entry for entries in body for entry in entries[SIZE_TEXTS:])
     notes = [*(["A range: the seeds differ."] if has_range else []), *_fewer_seeds(grid)]
