@@ -87,7 +87,10 @@ class CompactWriter(CompactLayer):
             low = torch.cat([low, self._through_base(x, down_RD) + through_lora], dim=-1)
             up_K = torch.cat([up_K, up_DR.index_select(0, self.index_K)], dim=1)
         z = functional.linear(x, weight[:width], None if bias is None else bias[:width]) + functional.linear(low, up_K.to(x.dtype))
-        return z if hsm.output_scale is None else z * hsm.output_scale.index_select(0, self.index_K).to(z.dtype)
+        if hsm.output_scale is None:
+            return z
+        scale_K = hsm.output_scale.index_select(0, self.index_K)
+        return z * (scale_K if torch.is_autocast_enabled(z.device.type) else scale_K.to(z.dtype))
 
     def _through_base(self, x: Tensor, down_RD: Tensor) -> Tensor:
         """Return L0·(W·x + b)."""

@@ -30,6 +30,8 @@ def obstacle(config: PatConfig, hidden_size: int, width: int) -> str | None:
     """Return why a model cannot be compacted, None where it can."""
     if width == hidden_size:
         return "nothing is pruned"
+    if config.variant == "release" and not config.fixed_mask:
+        return "the released code's mask stays soft to the last step"
     if config.use_dora:
         return "DoRA's row norms run over the columns of dead channels too"
     return None

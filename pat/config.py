@@ -37,11 +37,11 @@ class PatConfig:
     """Choices of one run; `None` means the default of the variant, or what is only known later.
 
     `operators` says how the low-rank ones start: "free" with L1 = 0, or, an ablation that hardly moves, "pinned" with v = 0 and both
-    factors orthonormal and held so; D = I in both. `variant="release"` follows the
-    authors' code: scale over the output channels, L1 = 0, Kaiming L0, their count and identity losses, membership at 0.8 of the
-    milestone. In both, exactly `width` channels survive (method section 8). `basis` says which one the base is in: `pat rotate` puts it
-    there, and tuning and merging refuse a base that is in another. `tie` says whether that left embedding and head one matrix, `readers`
-    what `pat refit-readers` did to the base.
+    factors orthonormal and held so; D = I in both. `variant="release"` follows the authors' code: scale over the output channels, Kaiming
+    L0, their count and identity losses, a mask that stays soft in training, its temperature fixed from `decide_fraction` of the milestone
+    on. In both, exactly `width` channels survive (method section 8), unless `exact_count` is off: the release keeps those that are open in
+    the end, however many. `basis` says which one the base is in: `pat rotate` puts it there, and tuning and merging refuse a base that is
+    in another. `tie` says whether that left embedding and head one matrix, `readers` what `pat refit-readers` did to the base.
     Raises ValueError on a value that cannot be.
     """
 
@@ -57,6 +57,7 @@ class PatConfig:
     closing: Literal["gradual", "at-once"] = "gradual"
     readers: Readers = "plain"
     count: Literal["centre", "loss"] | None = None
+    exact_count: bool = True
     total_steps: int | None = None
     milestone_fraction: float = 1 / 3
     decide_fraction: float | None = None
@@ -86,6 +87,8 @@ class PatConfig:
             raise SettingError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
         if self.operators == "pinned" and self.variant == "release":
             raise SettingError("PatConfig.operators='pinned' with variant='release': released operators start in their own way; use 'free'")
+        if not self.exact_count and (self.variant != "release" or self.fixed_mask):
+            raise SettingError("PatConfig.exact_count=False: only the trained mask of variant='release' may end with another count")
         if self.readers == "least-squares" and not self.fixed_mask:
             raise SettingError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
         if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pat.distillation import Distillation
-from pat.mask import offset, temperature
 from pat.model import PatModel
 from pat.operator_watch import FIELDS as OPERATOR_FIELDS
 from pat.operator_watch import OperatorWatch
@@ -95,7 +95,7 @@ class HealthRecord(TrainerCallback):
 def mask_figures(model: PatModel, step: int) -> dict[str, Any]:
     """Return the mask's state after `step` steps: losses, count, gate and proxy spread; τ is None once it is infinite."""
     mask = model.sparsifier.mask
-    milestone_step = model.pat_config.milestone_step
+    tau, beta = mask.schedule(step)
     proxy_D = mask.proxy.float()
     gate_D = mask()
     return {
@@ -107,8 +107,8 @@ def mask_figures(model: PatModel, step: int) -> dict[str, Any]:
         "proxy_min": float(proxy_D.min()),
         "proxy_max": float(proxy_D.max()),
         "proxy_std": float(proxy_D.std()),
-        "tau": temperature(step, milestone_step) if step < milestone_step else None,
-        "beta": offset(step, milestone_step),
+        "tau": tau if math.isfinite(tau) else None,
+        "beta": beta,
     }
 
 

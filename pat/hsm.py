@@ -170,11 +170,16 @@ class HybridSparsificationModule(nn.Module):
         self.register_parameter("output_scale", scale)
 
     def forward(self, y: Tensor, mask: UnifiedMask) -> Tensor:
-        """Return z in y's shape (..., D) and dtype; channels whose mask is 0 come out exactly 0."""
+        """Return z in y's shape (..., D) and dtype; channels whose mask is 0 come out exactly 0.
+
+        In mixed precision the release's scale, which is fp32, makes an fp32 stream of it.
+        """
         gate_D = mask()
         if self.output_scale is not None:
-            gate_D = gate_D * self.output_scale.float()
-        z: Tensor = self.operator(y) * gate_D.to(y.dtype)
+            gate_D = gate_D * self.output_scale.to(gate_D.dtype)
+        if self.output_scale is None or not torch.is_autocast_enabled(y.device.type):
+            gate_D = gate_D.to(y.dtype)
+        z: Tensor = self.operator(y) * gate_D
         return z
 
     def fold(self, weight_DI: Tensor, mask_D: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The Unified Sparsification Mask: one proxy, one gate, one schedule, shared by every write to the residual stream.
 
-Owns the gate of the paper's section 3.3, the count of kept channels and when membership is settled. Knows nothing of the model.
+Owns the gate of the paper's section 3.3, the count of kept channels and when membership is settled; release_mask.py has the rules of the
+released code. Knows nothing of the model.
 Axes: D hidden channels.
 """
 
@@ -17,7 +18,6 @@ from pat.errors import SettingError
 SETTLED_PROXY = 0.3
 """Size to which settled proxies are drawn: large enough to close early, small enough that the gate closes slowly (method 11.3)."""
 DRAW_RATE = 0.1
-RELEASE_PROXY = 0.5
 
 
 def temperature(step: int, milestone_step: int) -> float:
@@ -39,10 +39,9 @@ def gate(proxy_D: Tensor, temperature: Tensor | float, offset: Tensor | float) -
     return torch.sigmoid(temperature * proxy_D) + offset
 
 
-def straight_through_count(proxy_D: Tensor) -> Tensor:
-    """Σ 1[w > 0] as a scalar whose gradient is that of Σ w (the straight-through estimator of L_active)."""
-    open_D = (proxy_D > 0).to(proxy_D.dtype)
-    return (open_D + proxy_D - proxy_D.detach()).sum()
+def straight_through_count(proxy_D: Tensor, open_D: Tensor) -> Tensor:
+    """The number of open channels as a scalar whose gradient is that of Σ w (the straight-through estimator of L_active)."""
+    return (open_D.to(proxy_D.dtype) + proxy_D - proxy_D.detach()).sum()
 
 
 def largest(proxy_D: Tensor, width: int) -> Tensor:
@@ -54,7 +53,7 @@ def largest(proxy_D: Tensor, width: int) -> Tensor:
 
 
 class UnifiedMask(nn.Module):
-    """The proxy w, its schedule and its state; `forward()` gives the gate M of the present step as (D,) in fp32.
+    """The proxy w, its schedule and its state; `forward()` gives the gate M of the present step as (D,) in fp32 at least.
 
     `advance()` belongs after every optimizer step. The state (proxy, membership, step) is in the state dict, so a run resumes.
     A fixed mask keeps the channels of largest `importance_D`, equal ones by index; without it the last ones, until a state is loaded.
@@ -113,6 +112,25 @@ class UnifiedMask(nn.Module):
         """Whether it is decided which channels live."""
         return self.config.fixed_mask or (self.config.total_steps is not None and self._step >= self.config.decide_step)
 
+    @property
+    def finished(self) -> bool:
+        """Whether its schedule is run through, so that the model may be merged."""
+        return self.closed
+
+    @property
+    def final_width(self) -> int:
+        """Channels that the merged model has."""
+        return self.width
+
+    def members(self) -> Tensor:
+        """Boolean (D,): the channels that live in the merged model."""
+        return self.forward().detach().bool()
+
+    def schedule(self, step: int) -> tuple[float, float]:
+        """Return τ and β of a step."""
+        milestone_step = self.config.milestone_step
+        return temperature(step, milestone_step), offset(step, milestone_step)
+
     def forward(self) -> Tensor:
         if self.width == self.proxy.numel():
             return torch.ones_like(self.proxy, dtype=torch.float32)
@@ -120,24 +138,17 @@ class UnifiedMask(nn.Module):
             return self.kept.float()
         if self.config.mask == "frozen":
             return torch.where(self.kept, 1.0, self.remaining)  # table 2 of the paper: attenuated linearly
-        return gate(self.proxy.float(), self.temperature, self.offset)
+        at_least_fp32 = torch.promote_types(self.proxy.dtype, torch.float32)
+        return gate(self.proxy.to(at_least_fp32), self.temperature, self.offset)
 
     def active_loss(self) -> Tensor:
-        """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient; the released form under `variant="release"`.
+        """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient.
 
         Zero where the count is held otherwise: by centring, by a fixed mask, or because membership is settled.
         """
         if self.config.keeps_count == "centre" or self.settled:
             return self.proxy.new_zeros(())
-        distance = (self.width - straight_through_count(self.proxy)).abs()
-        if self.config.variant == "paper":
-            return distance
-        return 10.0 * distance / self.width + self._release_pull()
-
-    def _release_pull(self) -> Tensor:
-        """The released code's two further terms: positive proxies are drawn to +1/2, the others to −1/2."""
-        goal_D = torch.where(self.proxy.detach() > 0, RELEASE_PROXY, -RELEASE_PROXY)
-        return (self.proxy - goal_D).square().mean()
+        return (self.width - straight_through_count(self.proxy, self.proxy > 0)).abs()
 
     def kept_count(self) -> int:
         """Channels that are open at present: Σ 1[w > 0], or the members of a fixed mask."""
@@ -169,8 +180,7 @@ class UnifiedMask(nn.Module):
     def _draw_apart(self) -> None:
         """Move settled proxies towards ±SETTLED_PROXY, whatever the optimizer did to them; at the milestone put them there."""
         goal_D = torch.where(self.kept, SETTLED_PROXY, -SETTLED_PROXY).to(self.proxy.dtype)
-        while_open = 0.0 if self.config.variant == "release" else DRAW_RATE
-        rate = 1.0 if self.closed else while_open
+        rate = 1.0 if self.closed else DRAW_RATE
         self.settled_proxy.lerp_(goal_D, rate)
         self.proxy.copy_(self.settled_proxy)
 
@@ -181,8 +191,9 @@ class UnifiedMask(nn.Module):
         if step == 0 or self.closed:
             return
         milestone_step = self.config.milestone_step
-        self.temperature.fill_(temperature(step, milestone_step))
-        self.offset.fill_(offset(step, milestone_step))
+        tau, beta = self.schedule(step)
+        self.temperature.fill_(tau)
+        self.offset.fill_(beta)
         self.remaining.fill_(1.0 - step / milestone_step)
 
 

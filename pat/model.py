@@ -140,8 +140,8 @@ class PatModel(PeftModelForCausalLM):
 
     @property
     def width(self) -> int:
-        """Channels that survive the milestone (N_target)."""
-        return self.sparsifier.mask.width
+        """Channels that the merged model has: N_target, or, where it is not held to (`exact_count`), what the mask came to."""
+        return self.sparsifier.mask.final_width
 
     def plan(self, total_steps: int) -> None:
         """Fix the number of optimizer steps S, from which the schedule follows. Raises ValueError where it is fixed otherwise."""
@@ -280,7 +280,7 @@ class PatModel(PeftModelForCausalLM):
         base: Any = self.get_base_model()
         state = get_peft_model_state_dict(self)
         fold = make_fold(self.family, base.config, self.sparsifier, collect_updates(state, self.active_peft_config, "this model"))
-        narrower = merged_config(base.config, self.width)
+        narrower = merged_config(base.config, int(fold.kept_D.sum()))
         merged: Any = AutoModelForCausalLM.from_config(narrower, dtype=base.dtype)
         folded = {name: fold(name, tensor) for name, tensor in base_tensors(base)}
         fold.check_all_used()
@@ -309,12 +309,17 @@ def base_tensors(base: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 def make_fold(family: Family, model_config: Any, sparsifier: Sparsifier, lora: dict[str, Any]) -> Fold:
     """Return the fold of a trained PatModel. Raises UserError while its mask is still open."""
     mask = sparsifier.mask
-    if not mask.closed:
+    if not mask.finished:
         raise UserError(
             f"the mask is still open: step {mask.step} of {mask.config.total_steps}, it closes at a third by default; "
             "finish the training run before merging"
         )
-    kept_D = mask().detach().bool()
+    kept_D = mask.members()
+    kept, heads = int(kept_D.sum()), model_config.num_attention_heads
+    if not mask.config.exact_count and (kept % heads or not kept):
+        raise UserError(
+            f"the mask came to {kept} channels, and stock software takes multiples of the {heads} heads alone: tune with exact_count: true"
+        )
     tied = bool(model_config.tie_word_embeddings)
     return Fold(family, kept_D, tied=tied, lora=lora, hsms=sparsifier.by_write())
 

@@ -177,6 +177,7 @@ class PatSettings(Settings):
     closing: Literal["gradual", "at-once"] = Field(default="gradual", exclude_if=_is("gradual"), description="of a fixed mask")
     readers: Readers = Field(default="plain", exclude_if=_is("plain"), description="of the base; least-squares: of a fixed mask")
     count: Literal["centre", "loss"] | None = Field(default=None, description="None: as the variant does")
+    exact_count: bool = Field(default=True, exclude_if=_is(True), description="false: the release's mask keeps what is open in the end")
     milestone_fraction: Annotated[Number, Field(gt=0, le=1)] = 1 / 3
     decide_fraction: Annotated[Number, Field(gt=0, le=1)] | None = Field(default=None, description="None: as the variant does")
     identity_weight: Weight | None = Field(default=None, description="None: as the variant does")
@@ -190,6 +191,13 @@ class PatSettings(Settings):
         if variant == "release" and info.data.get("operators") == "pinned":
             raise ValueError("must be 'paper' with operators: pinned; the released operators have a start of their own")
         return variant
+
+    @field_validator("exact_count")
+    @classmethod
+    def _is_held_to(cls, exact: bool, info: ValidationInfo) -> bool:
+        if not exact and (info.data.get("variant") != "release" or info.data.get("mask") != "trained"):
+            raise ValueError("must be true but for the trained mask of variant: release, which may end with another count")
+        return exact
 
     @field_validator("closing")
     @classmethod

@@ -18,6 +18,7 @@ from pat.errors import UserError
 from pat.hsm import HybridSparsificationModule, IdentityOperator, make_operator
 from pat.mask import UnifiedMask
 from pat.orthogonality import identity_loss
+from pat.release_mask import ReleaseMask
 from pat.tensors import read_tensors
 
 HSM_WEIGHTS_NAME = "hsm.safetensors"
@@ -44,7 +45,8 @@ class Sparsifier(nn.Module):
         super().__init__()
         self.writes = tuple(writes)
         self.bypassed = False
-        self.mask = UnifiedMask(hidden_size, width, config, importance_D)
+        released = config.variant == "release" and not config.fixed_mask
+        self.mask = (ReleaseMask if released else UnifiedMask)(hidden_size, width, config, importance_D)
         self.hsms = nn.ModuleList(self._make(hidden_size, bare=tied and index == 0, empty=empty) for index in range(len(self.writes)))
 
     def _make(self, hidden_size: int, *, bare: bool, empty: bool) -> HybridSparsificationModule:

@@ -221,7 +221,7 @@ def compacts(choice: Literal["auto"] | bool, model: PeftModel, device: str, *, s
     if choice is False or not isinstance(model, PatModel):
         return False
     obstacle = model.compaction_obstacle
-    if obstacle and choice is True and model.pat_config.use_dora:
+    if obstacle and choice is True and model.pat_config.pruning_ratio:
         raise UserError(f"tuning.compact: true is not possible: {obstacle}; leave it at auto")
     gainless = "on a CPU it gains little" if choice == "auto" and device == "cpu" else None
     reason = obstacle or ("the base is in shards" if sharded else gainless)

@@ -51,6 +51,6 @@ def closed_sparsifier(model_config: Any, family: Family, config: PatConfig) -> S
         for name, parameter in sparsifier.named_parameters():
             if name.endswith(("operator.scale", "operator.up")):
                 parameter.normal_(std=SPREAD)
-    while not sparsifier.mask.closed:
+    while not sparsifier.mask.finished:
         sparsifier.mask.advance()
     return sparsifier
