@@ -24,8 +24,8 @@ CHOICES: dict[str, Any] = {
 VARIANTS: list[dict[str, Any]] = [
     {"hio_rank": 0},
     {"hio_rank": "dense"},
-    {"variant": "release"},
-    {"variant": "release", "hio_rank": 0},
+    {"variant": "release", "mask": "variance"},
+    {"variant": "release", "mask": "random", "hio_rank": 0},
     {"mask": "variance", "closing": "at-once"},
     {"mask": "random", "closing": "at-once", "hio_rank": 0},
 ]

@@ -218,7 +218,7 @@ def test_saving_and_loading_brings_back_the_same_model(choices: dict[str, Any], 
     tokens = random_tokens()
     with torch.no_grad():
         assert torch.equal(model(input_ids=tokens).logits, loaded(input_ids=tokens).logits)
-    assert loaded.pat_config == model.pat_config and loaded.sparsifier.mask.closed
+    assert loaded.pat_config == model.pat_config and loaded.sparsifier.mask.finished
     assert not any(p.requires_grad for p in loaded.parameters())
     again = PatModel.from_pretrained(tiny_model("llama-grouped"), tmp_path, is_trainable=True)
     assert set(weights(again)) == set(weights(model))

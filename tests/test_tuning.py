@@ -256,7 +256,8 @@ def test_frozen_mask_and_release_variant_run_to_the_end(tmp_path: Path) -> None:
     kept = load_file(tmp_path / "frozen" / "hsm.safetensors")["mask.kept"]
     assert kept.tolist() == [False] * 8 + [True] * 24
     release = run(tmp_path, "release", settings=job({"variant": "release"}))
-    assert release["health"]["kept_at_milestone"] == 24
+    assert release["width"] == 24 and not release["compacted"]
+    assert merge(tmp_path / "base", tmp_path / "release", tmp_path / "merged")["hidden_size"]["after"] == 24
 
 
 @pytest.mark.parametrize(
