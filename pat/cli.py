@@ -49,10 +49,14 @@ Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the sam
 def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
     """Check an experiment file and list its cells."""
     from pat.experiment import load_experiment
+    from pat.shortfall import shortfalls
 
-    cells = load_experiment(config, str(config)).cells()
+    experiment = load_experiment(config, str(config))
+    cells = experiment.cells()
     for cell in cells:
         typer.echo(str(cell.path))
+    for sentence in shortfalls(experiment):
+        typer.echo(f"{config}: warning: {sentence}", err=True)
     typer.echo(f"{config}: valid, {len(cells)} cells", err=True)
 
 

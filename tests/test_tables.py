@@ -156,7 +156,7 @@ def test_sizes_show_requested_and_effective_ratio_and_what_was_removed(tmp_path:
     content = cell(ratio=0.25) | {"ratio_requested": 0.3, "ratio_effective": 0.25}
     out = tables_of(tmp_path, [content])
     row = rows_of((out / "sizes.md").read_text())[-1]
-    assert row == ["tiny", "PAT", "PAT", "30 %", "25.0 %", "72", "750", "25.0 %", "600", "25.0 %", "120", "2.0e-05"]
+    assert row == ["tiny", "PAT", "PAT", "30 %", "25.0 %", "25.0 %", "72", "750", "600", "25.0 %", "120", "2.0e-05"]
 
 
 def test_a_range_is_explained_where_there_is_one(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from accuracy_tables import ModelColumns, caption, chance_notes, interval_notes, percent, row_names
+from accuracy_tables import ModelColumns, caption, chance_notes, interval_notes, row_names
 from cells import Row, models_of, rows_of
 from grid import Grid
 from layouts import HOLE, Layout
 from pat.settings import Factor
 from published import PrintedAblation
+from shares import pruned
 
 
 def ablation(grid: Grid, name: str, factors: Sequence[str], printed: PrintedAblation) -> tuple[Layout, pd.DataFrame]:
@@ -27,7 +28,7 @@ def ablation(grid: Grid, name: str, factors: Sequence[str], printed: PrintedAbla
     texts = {row: [factor_text(place.get(factor)) for factor in factors] for row, place in places.items()}
     header = ["Pruned", "Method", *factors, *columns.header]
     body = [["", "guessing", *[""] * len(factors), *columns.chance]]
-    body += [[percent(row.ratio), row.name, *texts[row], *columns.entries(row)] for row in rows]
+    body += [[pruned(grid.cells, row), row.name, *texts[row], *columns.entries(row)] for row in rows]
     frame = pd.DataFrame([row_names(row) | dict(zip(factors, texts[row], strict=True)) | columns.record(row) for row in rows])
     notes = [*interval_notes(grid, models, rows), *chance_notes(grid, models, rows), *columns.notes(printed.number)]
     return Layout(f"Ablation {name}. {caption(grid)}", header, body, text_columns=2 + len(factors), notes=notes), frame

@@ -15,6 +15,7 @@ from grid import Grid, texts_of
 from intervals import Estimate
 from layouts import HOLE, MARKS, Layout
 from published import Printed
+from shares import pruned
 
 CHANCE_MARK, BELOW_MARK = MARKS[0], MARKS[1]
 
@@ -43,7 +44,7 @@ def accuracy_table(grid: Grid, printed: Printed) -> tuple[Layout, pd.DataFrame]:
     found = {(model, row): printed.lookup(model, row.method, row.base_method, row.ratio) for model in models for row in rows}
     columns = ModelColumns(grid, {place: number for place, number in found.items() if number is not None})
     header = ["Pruned", "Method", "Mode", *columns.header]
-    body = [["", "guessing", "", *columns.chance], *([percent(row.ratio), row.label, row.mode, *columns.entries(row)] for row in rows)]
+    body = [["", "guessing", "", *columns.chance], *([pruned(grid.cells, row), row.label, row.mode, *columns.entries(row)] for row in rows)]
     frame = pd.DataFrame([row_names(row) | columns.record(row) for row in rows])
     notes = [
         *interval_notes(grid, models, rows),
@@ -237,7 +238,7 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         marked = [with_interval(value) + mark(value, grid.task_chance(task)) for task, value in scores.items()]
         body.append(
             [
-                percent(row.ratio),
+                pruned(grid.cells, row),
                 row.label,
                 row.mode,
                 *marked,

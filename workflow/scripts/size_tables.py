@@ -11,6 +11,7 @@ from accuracy_tables import percent, perplexity, seed_note
 from cells import Cell, models_of, rows_of
 from grid import Grid, texts_of
 from layouts import HOLE, Layout
+from shares import pruned, removed
 
 SIZE_TEXTS = 3
 """Columns of the table of sizes that hold names, before those that hold figures."""
@@ -31,7 +32,7 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
         values = {column: grid.perplexity(column[0], row, column[1], column[2]) for column in columns}
         body.append(
             [
-                percent(row.ratio),
+                pruned(grid.cells, row),
                 row.label,
                 row.mode,
                 *(perplexity(value, digits=2 if unit == "token" else 3) for (_, _, unit), value in values.items()),
@@ -65,14 +66,13 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
     groups = [(model, grid.members(model, row)) for model in models_of(grid.cells) for row in rows_of(grid.cells)]
     frames = [_size(model, cells) for model, cells in groups if cells]
     body = [_size_entries(frame) for frame in frames]
-    header = ["Model", "Method", "Mode", "requested", "effective", "width", "parameters", "removed", "without embeddings",
+    header = ["Model", "Method", "Mode", "asked for", "removed", "effective", "width", "parameters", "without embeddings",
               "removed of these", "trainable", "logit gap"]  # fmt: skip
     caption = (
-        f"{grid.cells[0].experiment}: sizes. requested, effective: share of the hidden width that was asked for and that was "
-        "removed (the width is rounded to what the architecture accepts), of all parameters where a method leaves the width or cuts it "
-        "block by block; width: the narrowest then. parameters: each tensor once; without embeddings: those that are neither embedding "
-        "nor head. removed, removed of these: the share of either that is gone. logit gap: largest difference between the logits before "
-        "and after the merge."
+        f"{grid.cells[0].experiment}: sizes. asked for: the ratio. removed: share of all parameters, each tensor counted once. effective: "
+        "share of the hidden width that is gone (it is rounded to what the architecture accepts), of all parameters where a method leaves "
+        "the width or cuts it block by block; width: the narrowest then. without embeddings: parameters that are neither embedding nor "
+        "head; removed of these: the share that is gone. logit gap: largest difference between the logits before and after the merge."
     )
     has_range = any(RANGE in entry for entries in body for entry in entries[SIZE_TEXTS:])
     notes = [*(["A range: the seeds differ."] if has_range else []), *_fewer_seeds(grid)]
@@ -89,7 +89,7 @@ def _size(model: str, cells: Sequence[Cell]) -> dict[str, Any]:
         "width": [cell.hidden_size.after for cell in cells],
         "parameters_before": [cell.parameters.before.unique for cell in cells],
         "parameters": [cell.parameters.after.unique for cell in cells],
-        "removed": [1 - cell.parameters.after.unique / cell.parameters.before.unique for cell in cells],
+        "removed": [removed(cell) for cell in cells],
         "without_embeddings_before": [cell.parameters.before.without_embeddings for cell in cells],
         "without_embeddings": [cell.parameters.after.without_embeddings for cell in cells],
         "removed_without_embeddings": [
@@ -116,8 +116,8 @@ def _size_entries(record: Mapping[str, Any]) -> list[str]:
     share, count = "{:.1f} %", "{:,}"
     gap = record["logit_gap_max"]
     return [
-        record["model"], record["label"], record["mode"], percent(record["ratio_requested"]), show("ratio_effective", share),
-        show("width", "{}"), show("parameters", count), show("removed", share), show("without_embeddings", count),
+        record["model"], record["label"], record["mode"], percent(record["ratio_requested"]), show("removed", share),
+        show("ratio_effective", share), show("width", "{}"), show("parameters", count), show("without_embeddings", count),
         show("removed_without_embeddings", share), show("trainable_parameters", count), HOLE if gap is None else f"{gap:.1e}",
     ]  # fmt: skip
 

@@ -26,6 +26,7 @@ from pat.settings import TableSettings, load
 from perplexity_comparisons import perplexity_comparisons
 from published import Printed, PrintedAblation
 from script_errors import run_reporting_errors
+from shares import shortfall_notes
 from size_tables import perplexities, sizes, tidy
 
 DEFAULTS = TableSettings()
@@ -54,7 +55,7 @@ def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEF
         tables["perplexity"] = perplexities(first)
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
-    notes = origin_notes(cells)
+    notes = [*shortfall_notes(cells), *origin_notes(cells)]
     with new_folder(out) as folder:
         write_text(folder / "cells.csv", csv_text(tidy(cells)))
         for name, (plain, frame) in tables.items():

@@ -1,0 +1,70 @@
+"""Where less of a model goes than a ratio asks for: told before a run from the sizes on paper, and in the tables from what was counted.
+
+Widths are rounded to what stock software accepts, and a head that is taken off a tied embedding costs a matrix of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from pat.benchmark.settings import ModelShape
+from pat.experiment import Experiment
+from pat.footprint import shape_in
+from pat.methods import MASKED_TUNERS
+from pat.settings import PretrainSettings
+from pat.sizes import llama_shapes
+from pat.width import target_width
+
+SHORTFALL = 0.2
+"""Share of what was asked for. A model that has lost less than the rest is not to be compared as if it had."""
+
+
+def falls_short(asked: float, removed: float) -> bool:
+    """Return whether the share of all parameters that is removed is more than a fifth below the ratio that was asked for."""
+    return asked > 0 and removed < (1 - SHORTFALL) * asked - 1e-9
+
+
+def shortfalls(experiment: Experiment) -> Iterator[str]:
+    """Yield a sentence for each row that narrows a model of known shape by more than a fifth less than its ratio says."""
+    for model in experiment.models:
+        shape = _shape(experiment, model)
+        for row in experiment.methods if shape else ():
+            assert shape is not None
+            broken = shape.tie_embeddings and _breaks_the_tie(experiment, model, row)
+            for ratio in experiment.ratios_of(row) if experiment.method(row).narrows else ():
+                removed = share_removed(shape, ratio, experiment.tune_job(model, row).pat.align, broken=broken)
+                if falls_short(ratio, removed):
+                    why = "its head is taken off the embedding (tie: break)" if broken else "widths are rounded (pat.align)"
+                    yield f"methods.{row}, models.{model}: ratio {ratio:g} removes {removed:.1%} of all parameters, because {why}"
+
+
+def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: int | str, *, broken: bool) -> float:
+    """Return which share of all parameters a narrower stream takes away; `broken`: the head becomes a matrix of its own."""
+    width = target_width(shape.hidden_size, shape.heads, ratio, "auto" if isinstance(align, str) else align)
+    head_size = getattr(shape, "head_size", None) or shape.hidden_size // shape.heads
+
+    def parameters(hidden_size: int, *, tied: bool) -> int:
+        shapes = llama_shapes(
+            shape.vocab_size, hidden_size, shape.layers, shape.heads, shape.kv_heads or shape.heads, shape.intermediate_size, head_size,
+            tied=tied,
+        )  # fmt: skip
+        return sum(map(math.prod, shapes.values()))
+
+    return 1 - parameters(width, tied=shape.tie_embeddings and not broken) / parameters(shape.hidden_size, tied=shape.tie_embeddings)
+
+
+def _shape(experiment: Experiment, model: str) -> ModelShape | PretrainSettings | None:
+    source = experiment.models[model]
+    if source.pretrain is not None:
+        return source.pretrain
+    return shape_in(Path(experiment.path(source.path))) if source.path else None
+
+
+def _breaks_the_tie(experiment: Experiment, model: str, row: str) -> bool:
+    method = experiment.method(row)
+    if method.tuner in MASKED_TUNERS:
+        pat = experiment.tune_job(model, row).pat
+        return pat.basis != "native" and pat.tie == "break"
+    return method.pruner == "slicegpt-1q" and experiment.prune_settings(model, row).tie == "break"
