@@ -135,8 +135,8 @@ def _position_problems(fields: Fields) -> Iterator[str]:
         original = fields.get("original_max_position_embeddings", parameters.get("original_max_position_embeddings", context))
         if kind in ("longrope", "su") and context is not None and original is not None and context > original:
             yield (
-                f"{name}: LongRoPE changes the positions of all texts of a batch as soon as one is longer than {original} tokens, so results "
-                f"would depend on what else is in the batch; set max_position_embeddings to {original} to use the model up to there"
+                f"{name}: LongRoPE changes the positions of all texts of a batch as soon as one is longer than {original} tokens, so "
+                f"results would depend on what else is in the batch; set max_position_embeddings to {original} to use the model up to there"
             )
 
 

@@ -20,9 +20,9 @@ from pat.calibration import Blocks, Calibration, blocks_and_check, blocks_for
 from pat.config import Tie
 from pat.errors import UserError
 from pat.families import family_of
+from pat.fidelity import gap_between
 from pat.gradient_basis import joined, moments
 from pat.importance import gradient_batches
-from pat.merge import gap_between
 from pat.rotation import write_rotated
 from pat.text_gap import Said, said, text_gap
 from pat.tied_rotation import basis_with_channels_apart, write_tied_rotated
@@ -53,8 +53,8 @@ def write_in_basis(source: Path, folder: Path, basis: str, calibration: Calibrat
     text = blocks_for(config, calibration, tokenizer)
     found = FOUND[basis](*MEASURED[basis](model, text))
     del model
-    write_rotated(source, folder, found.directions_DD)
-    gap = gap_between(lambda dtype: checkpoint.load_model(source, dtype), folder, source)
+    written = write_rotated(source, folder, found.directions_DD)
+    gap = gap_between(lambda dtype: checkpoint.load_model(source, dtype), written)
     return found, gap | {"tie": "broken" if tied else None, "tokens": int(text.mask_NT.sum())}
 
 
@@ -68,7 +68,7 @@ def _write_tied(
     while True:
         scaling = tied_scaling(model, text.batches, least).stored_in(stored, offset)
         found = basis_with_channels_apart(FOUND[basis], measured, scaling)
-        write_tied_rotated(source, folder, found.directions_DD.to(model.device), scaling)
+        written = write_tied_rotated(source, folder, found.directions_DD.to(model.device), scaling)
         gap = text_gap(reference, _said_by(folder, device, check))
         least = 2 * len(scaling.apart)
         if gap["perplexity_ratio"] <= GOOD_RATIO or least > most_apart(len(scaling.squares_D)):
@@ -82,7 +82,7 @@ def _write_tied(
             f"{gap['perplexity_ratio']:.3f} times what it was, more than {LARGEST_RATIO:g}: its norms depend too much on channels whose "
             "gains differ; take the two apart with tie: break, or keep the native basis"
         )
-    exact = gap_between(_scaled(source, scaling), folder, source)
+    exact = gap_between(_scaled(source, scaling), written)
     record = {"tie": "kept", "apart": scaling.apart.tolist(), "denominators_off": scaling.error, "text": gap}
     return found, exact | record | {"tokens": int(text.mask_NT.sum())}
 

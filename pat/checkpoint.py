@@ -28,7 +28,7 @@ from pat.families import Family, Role, family_of, is_passed_over
 from pat.origin import ORIGIN_NAME
 from pat.out_of_memory import lacks_memory
 from pat.sharding import sharding_of
-from pat.stored import INDEX_NAME, WEIGHTS_NAME, shard_files
+from pat.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
 from pat.tensors import opened
 
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
@@ -133,8 +133,14 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def unique_tensors(folder: Path, config: Any) -> Iterator[tuple[str, Tensor]]:
     """As `tensors`, without a head that is the embedding's matrix once more."""
+    unique = set(unique_names(folder, config))
+    return ((name, tensor) for name, tensor in tensors(folder) if name in unique)
+
+
+def unique_names(folder: Path, config: Any) -> list[str]:
+    """Return the names of `unique_tensors`."""
     tied_head = f"{family_of(config).head}.weight" if config.tie_word_embeddings else None
-    return ((name, tensor) for name, tensor in tensors(folder) if name != tied_head)
+    return [name for name in stored_tensors(folder) if name != tied_head and not is_passed_over(name)]
 
 
 def norm_gains(folder: Path, family: Family) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ Owns the merged folder: weights, config, tokenizer, `merge.json` and the model c
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from pat.basis_record import check_basis
 from pat.config import PAT_CONFIG_NAME, PatConfig
 from pat.errors import UserError
 from pat.families import family_of
+from pat.fidelity import gap_between
 from pat.fold import Fold
 from pat.lora import read_adapter
-from pat.masked import kept_channels_only
 from pat.model import PatModel, make_fold, merged_config, planned_width
 from pat.origin import origin_of, origin_sentence
 from pat.progress import Progress, say
@@ -29,17 +29,16 @@ from pat.provenance import provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.reshaped import ReshapedConfig
 from pat.sparsifier import HSM_WEIGHTS_NAME, Sparsifier
+from pat.unrounded import Change, Written
 
 MERGE_RECORD = "merge.json"
-PROBE_SHAPE = (2, 48)
-"""Sequences × tokens on which the merged model is compared with the masked one."""
-LARGEST_FP32_GAP = 1e-2
 STOCK_CARD = "A stock checkpoint: `AutoModelForCausalLM.from_pretrained` opens it, and so does everything built on it."
 RESHAPED_CARD = """Its layers have sizes that no stock class holds. It needs the package `pruning-aware-tuning`: after
 
     import pat.reshaped
 
 `AutoModelForCausalLM.from_pretrained` opens it, without remote code."""
+PROBED = {"text": "a few passages of text", "vocabulary": "random words of its vocabulary"}
 logger = logging.getLogger(__name__)
 
 
@@ -60,9 +59,9 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
         if kept_channels(base) not in (None, fold.index_K.tolist()):
             raise UserError(f"--base {base}: its readers are refitted to other channels than --adapter {adapter} keeps")
     with artefacts.new_folder(out) as folder:
-        write_folded(base, folder, fold, "merge")
+        written = write_folded(base, folder, fold, "merge")
         fold.check_all_used()
-        gap = _gap_to_masked(base, adapter, folder, pat_config)
+        gap = _gap_to_masked(adapter, written, pat_config)
         record = record_of(base, folder, pat_config.pruning_ratio if pat_config else 0.0) | gap
         settings = {"base": _identity(base), "adapter": _identity(adapter)}
         record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs={"base": base, "adapter": adapter})
@@ -95,25 +94,42 @@ def fold_of(adapter: Path, model_config: Any) -> tuple[Fold, PatConfig | None]:
     return make_fold(family, model_config, sparsifier, updates), pat_config
 
 
-def write_folded(source: Path, folder: Path, fold: Fold, label: str) -> None:
+def write_folded(source: Path, folder: Path, fold: Fold, label: str) -> Written:
     """Write the folded weights, the narrower config and the companions of `source` into `folder`."""
     config = checkpoint.load_config(source)
-    named = ((name, fold(name, tensor)) for name, tensor in checkpoint.unique_tensors(source, config))
-    write_changed(source, folder, named, merged_config(config, int(fold.kept_D.sum())), label)
+
+    def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield name, fold(name, tensor)
+
+    return write_changed(source, folder, change, merged_config(config, int(fold.kept_D.sum())), label, in_one_piece=frozenset(fold.lora))
 
 
-def write_changed(source: Path, folder: Path, named: Iterable[tuple[str, Tensor]], config: Any, label: str) -> None:
-    """Write `named` as they come, `config` and the companions of `source`, from which they were made, into `folder`."""
+def write_changed(
+    source: Path, folder: Path, change: Change, config: Any, label: str, in_one_piece: frozenset[str] = frozenset()
+) -> Written:
+    """Write what `change` makes of the tensors of `source`, `config` and the companions of `source` into `folder`.
+
+    Raises UserError where a tensor does not fit the dtype that it is stored in.
+    """
     progress = Progress(label, len(checkpoint.tensor_shapes(source)))
 
-    def counted() -> Iterator[tuple[str, Tensor]]:
-        for done, pair in enumerate(named, start=1):
-            yield pair
+    def changed() -> Iterator[tuple[str, Tensor]]:
+        for done, (name, tensor) in enumerate(checkpoint.unique_tensors(source, checkpoint.load_config(source)), start=1):
+            for new_name, new_tensor in change(name, tensor):
+                _check_fits(new_name, new_tensor, source)
+                yield new_name, new_tensor
             progress.update(done)
 
-    checkpoint.write_shards(folder, counted(), checkpoint.weights_size(source))
+    checkpoint.write_shards(folder, changed(), checkpoint.weights_size(source))
     config.save_pretrained(folder)
     checkpoint.copy_companions(source, folder)
+    return Written(source, folder, change, in_one_piece)
+
+
+def _check_fits(name: str, tensor: Tensor, source: Path) -> None:
+    if not bool(tensor.isfinite().all()):
+        stored = str(tensor.dtype).removeprefix("torch.")
+        raise UserError(f"{source}: what becomes of {name} is not finite in {stored}; its weights are damaged, or need bf16 or fp32")
 
 
 def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, Any]:
@@ -138,50 +154,16 @@ def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, A
     }
 
 
-def _gap_to_masked(base: Path, adapter: Path, merged: Path, pat_config: PatConfig | None) -> dict[str, Any]:
-    """Return the largest logit difference between the masked and the merged model. One of them is in memory at a time."""
+def _gap_to_masked(adapter: Path, written: Written, pat_config: PatConfig | None) -> dict[str, Any]:
+    """Return how far the merged model is from the masked one."""
     from peft import PeftModel
 
     def masked(dtype: torch.dtype) -> nn.Module:
-        stock = checkpoint.load_model(base, dtype)
+        stock = checkpoint.load_model(written.source, dtype)
         loaded: nn.Module = PeftModel.from_pretrained(stock, adapter) if pat_config is None else PatModel.from_pretrained(stock, adapter)
         return loaded
 
-    return gap_between(masked, merged, base)
-
-
-def gap_to_zeroed(source: Path, kept_D: Tensor, pruned: Path) -> dict[str, Any]:
-    """As the merge's gap, between `source` with its dropped channels held at zero and the pruned checkpoint."""
-
-    def zeroed(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(source, dtype)
-        kept_channels_only(model, kept_D)
-        return model
-
-    return gap_between(zeroed, pruned, source)
-
-
-def gap_between(load_reference: Any, stock: Path, source: Path) -> dict[str, Any]:
-    """Return `logit_gap`, the dtype it was measured in, and the size of the reference's logits.
-
-    Raises RuntimeError where fp32 checkpoints differ by more than rounding can explain: a merge that is wrong must not be used. Of
-    weights that are stored in half precision, rounding explains percents of a logit, also where they are compared in fp32.
-    """
-    dtype = checkpoint.affordable_dtype(source)
-    vocabulary = checkpoint.load_config(source).vocab_size
-    tokens_BT = torch.randint(0, vocabulary, PROBE_SHAPE, generator=torch.Generator().manual_seed(0))
-    expected_BTV = _logits(load_reference(dtype), tokens_BT)
-    gap = (expected_BTV - _logits(checkpoint.load_model(stock, dtype), tokens_BT)).abs().max().item()
-    scale = expected_BTV.abs().max().item()
-    if dtype == checkpoint.dtype_of(source) == torch.float32 and gap > LARGEST_FP32_GAP * max(scale, 1.0):
-        raise RuntimeError(f"{stock}: logits differ from the masked model's by {gap:.3g} (their size: {scale:.3g}); the merge is wrong")
-    return {"logit_gap": gap, "logit_gap_dtype": str(dtype).removeprefix("torch."), "logit_size": scale}
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-    logits: Tensor = model.eval()(input_ids=tokens_BT).logits
-    return logits.float()
+    return gap_between(masked, written)
 
 
 def _identity(folder: Path) -> dict[str, str]:
@@ -195,13 +177,12 @@ def _identity(folder: Path) -> dict[str, str]:
 def summary(record: dict[str, Any]) -> str:
     """Return one line on what a merge or a pruning did."""
     sizes, counts = record["hidden_size"], record["parameters"]
-    gap = record["logit_gap"]
     return (
         f"ratio {record['ratio_requested']:.2%} requested, {record['ratio_effective']:.2%} effective; "
         f"width {sizes['before']} -> {sizes['after']}; "
         f"parameters {counts['before']['unique']:,} -> {counts['after']['unique']:,} "
         f"(without embeddings {counts['before']['without_embeddings']:,} -> {counts['after']['without_embeddings']:,}); "
-        + ("logit gap not measured" if gap is None else f"logit gap {gap:.2e} ({record['logit_gap_dtype']})")
+        f"KL on text {record['kl_on_text']:.1e} nats per token ({record['kl_dtype']})"
     )
 
 
@@ -226,6 +207,7 @@ tags: [pruning-aware-tuning, structured-pruning]
 | parameters without embedding and head | {counts["before"]["without_embeddings"]:,} | {counts["after"]["without_embeddings"]:,} |
 
 Requested ratio {record["ratio_requested"]:.2%}, effective {record["ratio_effective"]:.2%}: a width is rounded to what stock software takes.
-The logits differ by at most {record["logit_gap"]:.2e} ({record["logit_gap_dtype"]}) from the model this was made from.
+Written in {record["kl_dtype"]}, its predictions differ from those of the model that it stands for by {record["kl_on_text"]:.1e} nats per
+token (KL divergence on {PROBED[record["kl_probe"]]}); before rounding, its logits differ by {record["fold_gap"]:.1e} of their size.
 The JSON file beside this card says which settings, code version and inputs made it.
 """ + (f"\n{origin}\n" if (origin := origin_sentence(record.get("origin"))) else "")

@@ -13,7 +13,7 @@ Axes: B batch, T tokens, N tokens that count, D channels, K kept channels, O out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pat import checkpoint
 from pat.families import Family, Role, family_of
 from pat.merge import write_changed
 from pat.stream import Stream, attention_block, enter, feed_forward_block
+from pat.unrounded import Written
 
 RIDGE = 1e-6
 """Of each channel's own second moment, so that no gain changes what it does. It is for text too short, or of too few words, to fix B."""
@@ -143,12 +144,15 @@ def refitted(family: Family, fits: Mapping[str, Fit], index_K: Tensor, name: str
     return tensor if fit is None else folded(tensor, fit.map_DK, index_K)
 
 
-def write_refitted(source: Path, folder: Path, fits: Mapping[str, Fit], kept_D: Tensor) -> None:
+def write_refitted(source: Path, folder: Path, fits: Mapping[str, Fit], kept_D: Tensor) -> Written:
     """Write `source` with its readers refitted into `folder`: a stock checkpoint of the same shape."""
     config = checkpoint.load_config(source)
     family, index_K = family_of(config), kept_D.nonzero().flatten()
-    named = ((name, refitted(family, fits, index_K, name, tensor)) for name, tensor in checkpoint.unique_tensors(source, config))
-    write_changed(source, folder, named, config, "refit the readers")
+
+    def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield name, refitted(family, fits, index_K, name, tensor)
+
+    return write_changed(source, folder, change, config, "refit the readers")
 
 
 def map_norms(model: PreTrainedModel, fits: Mapping[str, Fit], kept_D: Tensor) -> None:

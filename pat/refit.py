@@ -18,9 +18,10 @@ from pat.basis_record import basis_of, tie_of
 from pat.calibration import Calibration, blocks_for
 from pat.config import Mask, PatConfig
 from pat.errors import UserError
+from pat.fidelity import gap_between
 from pat.importance import channel_importance
 from pat.mask import largest
-from pat.merge import gap_between, record_of, summary
+from pat.merge import record_of, summary
 from pat.model import planned_width
 from pat.progress import say
 from pat.provenance import provenance
@@ -28,6 +29,7 @@ from pat.readers import Fit, fit_readers, map_norms, write_refitted
 from pat.readers_record import READERS_RECORD, readers_of
 from pat.reshaped import ReshapedConfig
 from pat.threads import threads_given_back
+from pat.unrounded import Written
 
 
 @threads_given_back
@@ -59,8 +61,8 @@ def refit_readers(
     kept_D = kept_by(model, tokenizer, config, data)
     fits = fit_readers(model, blocks_for(model.config, calibration, tokenizer).batches(), kept_D)
     with artefacts.new_folder(out) as folder:
-        write_refitted(base, folder, fits, kept_D)
-        record = record_of(base, folder, 0.0) | _gap_to_mapped(base, folder, fits, kept_D)
+        written = write_refitted(base, folder, fits, kept_D)
+        record = record_of(base, folder, 0.0) | _gap_to_mapped(written, fits, kept_D)
         record |= {
             "basis": basis_of(base),
             "tie": tie_of(base),
@@ -95,12 +97,12 @@ def kept_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
     return largest(importance_D.cpu(), planned_width(model.config, config))
 
 
-def _gap_to_mapped(base: Path, refitted: Path, fits: dict[str, Fit], kept_D: Tensor) -> dict[str, Any]:
-    """As the merge's gap, between `base` whose norms hand on the prediction, and the checkpoint whose readers have taken it up."""
+def _gap_to_mapped(written: Written, fits: dict[str, Fit], kept_D: Tensor) -> dict[str, Any]:
+    """As the merge's gap, between the base whose norms hand on the prediction, and the checkpoint whose readers have taken it up."""
 
     def mapped(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(base, dtype)
+        model = checkpoint.load_model(written.source, dtype)
         map_norms(model, fits, kept_D)
         return model
 
-    return gap_between(mapped, refitted, base)
+    return gap_between(mapped, written)

@@ -19,6 +19,7 @@ from torch import Tensor
 from pat import checkpoint
 from pat.families import Family, Role, family_of
 from pat.merge import write_changed
+from pat.unrounded import Written
 
 
 class Rotation:
@@ -56,11 +57,10 @@ class Rotation:
         return wide.to(tensor).contiguous()
 
 
-def write_rotated(source: Path, folder: Path, basis_DD: Tensor) -> None:
+def write_rotated(source: Path, folder: Path, basis_DD: Tensor) -> Written:
     """Write `source` in another basis into `folder`: a stock checkpoint of the same width, embedding and head apart."""
     config = checkpoint.load_config(source)
     family = family_of(config)
     rotation = Rotation(family, basis_DD, checkpoint.norm_gains(source, family), tied=bool(config.tie_word_embeddings))
-    rotated = (pair for name, tensor in checkpoint.unique_tensors(source, config) for pair in rotation(name, tensor))
     untied = type(config).from_dict(config.to_dict() | {"tie_word_embeddings": False})
-    write_changed(source, folder, rotated, untied, "rotate")
+    return write_changed(source, folder, rotation, untied, "rotate")

@@ -6,7 +6,7 @@ they are. Axes: D channels, A channels apart, R rotated channels, O outputs, V v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from pat.bases import Basis
 from pat.families import Family, Role, family_of
 from pat.merge import write_changed
 from pat.tied_scaling import Scaling
+from pat.unrounded import Written
 
 
 def basis_with_channels_apart(find: Callable[..., Basis], moments: Sequence[Tensor], scaling: Scaling) -> Basis:
@@ -76,10 +77,13 @@ class TiedRotation:
         return torch.cat([self.scaling.gain_D[apart], self.scaling.gain_D[rotated]])
 
 
-def write_tied_rotated(source: Path, folder: Path, basis_DD: Tensor, scaling: Scaling) -> None:
+def write_tied_rotated(source: Path, folder: Path, basis_DD: Tensor, scaling: Scaling) -> Written:
     """Write `source`, whose embedding is its head, in another basis into `folder`: a stock checkpoint of the same shape."""
     config = checkpoint.load_config(source)
     family = family_of(config)
     rotation = TiedRotation(family, basis_DD, checkpoint.norm_gains(source, family), scaling)
-    named = ((name, rotation(name, tensor)) for name, tensor in checkpoint.unique_tensors(source, config))
-    write_changed(source, folder, named, config, "rotate")
+
+    def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield name, rotation(name, tensor)
+
+    return write_changed(source, folder, change, config, "rotate")

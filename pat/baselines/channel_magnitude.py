@@ -13,10 +13,11 @@ from torch import Tensor
 from pat import checkpoint
 from pat.baselines.job import PruneJob
 from pat.families import Family, family_of
+from pat.fidelity import gap_to_zeroed
 from pat.fold import Fold
 from pat.importance import weight_norms
 from pat.mask import largest
-from pat.merge import gap_to_zeroed, record_of, write_folded
+from pat.merge import record_of, write_folded
 from pat.width import target_width
 
 
@@ -26,8 +27,8 @@ def prune_by_magnitude(job: PruneJob, folder: Path) -> dict[str, Any]:
     family, tied = family_of(config), bool(config.tie_word_embeddings)
     width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
     kept_D = largest(channel_norms(job.source, family, config.hidden_size, tied=tied), width)
-    write_folded(job.source, folder, Fold(family, kept_D, tied=tied), "prune")
-    return record_of(job.source, folder, job.ratio) | gap_to_zeroed(job.source, kept_D, folder)
+    written = write_folded(job.source, folder, Fold(family, kept_D, tied=tied), "prune")
+    return record_of(job.source, folder, job.ratio) | gap_to_zeroed(written, kept_D)
 
 
 def channel_norms(source: Path, family: Family, hidden_size: int, *, tied: bool) -> Tensor:

@@ -7,7 +7,7 @@ key-value head is scored with the query heads that go with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from pat.baselines.job import PruneJob
 from pat.calibration import Calibration, blocks
 from pat.errors import UserError
 from pat.families import family_of, head_size
+from pat.fidelity import gap_between
 from pat.mask import largest
-from pat.merge import gap_between, record_of, write_changed
+from pat.merge import record_of, write_changed
 from pat.reshaped import ReshapedConfig
 from pat.sizes import Kept, Kind, Units, matched_units, nominal_units, step_of, window
 from pat.taylor import unit_scores
 from pat.units import UnitCut, config_without, output_layers, units_of
+from pat.unrounded import Written
 
 SEQUENCE_LENGTH = 128
 SEQUENCES = 128
@@ -83,9 +85,12 @@ def write_kept(job: PruneJob, kept: Mapping[Kind, Sequence[Tensor]], smaller: An
     """Write the source with the kept units and the config `smaller` into `folder`; return the record of its sizes."""
     config = checkpoint.load_config(job.source)
     cut = UnitCut(family_of(config), kept)
-    named = ((name, cut(name, tensor)) for name, tensor in checkpoint.unique_tensors(job.source, config))
-    write_changed(job.source, folder, named, smaller, "prune")
-    record = record_of(job.source, folder, job.ratio) | gap_to_zero_columns(job.source, kept, folder)
+
+    def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield name, cut(name, tensor)
+
+    written = write_changed(job.source, folder, change, smaller, "prune")
+    record = record_of(job.source, folder, job.ratio) | gap_to_zero_columns(written, kept)
     counts = record["parameters"]
     record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
     return record
@@ -135,15 +140,15 @@ def measured_scores(source: Path, calibration: Calibration, units: Mapping[Kind,
     return unit_scores(checkpoint.load_to_measure(source, calibration.device), batch, units, layers)
 
 
-def gap_to_zero_columns(source: Path, kept: Mapping[Kind, Sequence[Tensor]], pruned: Path) -> dict[str, Any]:
-    """As the merge's gap, between `source` with what dropped units write to the stream set to zero, and the pruned checkpoint."""
+def gap_to_zero_columns(written: Written, kept: Mapping[Kind, Sequence[Tensor]]) -> dict[str, Any]:
+    """As the merge's gap, between the source with what dropped units write to the stream set to zero, and the pruned checkpoint."""
 
     def zeroed(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(source, dtype)
+        model = checkpoint.load_model(written.source, dtype)
         silence(model, kept)
         return model
 
-    return gap_between(zeroed, pruned, source)
+    return gap_between(zeroed, written)
 
 
 @torch.no_grad()

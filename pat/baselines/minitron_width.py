@@ -13,9 +13,10 @@ from pat import checkpoint
 from pat.activations import channel_activations, samples
 from pat.baselines.job import PruneJob
 from pat.families import family_of
+from pat.fidelity import gap_to_zeroed
 from pat.fold import Fold
 from pat.mask import largest
-from pat.merge import gap_to_zeroed, record_of, write_folded
+from pat.merge import record_of, write_folded
 from pat.width import target_width
 
 SAMPLES = 1024
@@ -28,5 +29,5 @@ def prune_quiet_channels(job: PruneJob, folder: Path) -> dict[str, Any]:
     model = checkpoint.load_to_measure(job.source, text.device)
     kept_D = largest(channel_activations(model, samples(job.source, text, SAMPLES)), width)
     del model
-    write_folded(job.source, folder, Fold(family_of(config), kept_D, tied=bool(config.tie_word_embeddings)), "prune")
-    return record_of(job.source, folder, job.ratio) | gap_to_zeroed(job.source, kept_D, folder)
+    written = write_folded(job.source, folder, Fold(family_of(config), kept_D, tied=bool(config.tie_word_embeddings)), "prune")
+    return record_of(job.source, folder, job.ratio) | gap_to_zeroed(written, kept_D)

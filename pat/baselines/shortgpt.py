@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from pat.activations import block_influence, samples
 from pat.baselines.job import PruneJob
 from pat.depth import layers_to_drop
 from pat.families import Family, family_of
+from pat.fidelity import gap_between
 from pat.mask import largest
-from pat.merge import gap_between, record_of, write_changed
+from pat.merge import record_of, write_changed
+from pat.unrounded import Written
 
 SAMPLES = 128
 logger = logging.getLogger(__name__)
@@ -41,13 +43,14 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
     kept = largest(influence_L, count - dropped).nonzero().flatten().tolist()
     gone = [layer for layer in range(count) if layer not in kept]
     logger.info("of %d layers, numbered from 0, these go: %s", count, ", ".join(map(str, gone)))
-    named = (
-        (new_name, tensor)
-        for name, tensor in checkpoint.unique_tensors(job.source, config)
-        if (new_name := renumbered(name, family, kept)) is not None
-    )
-    write_changed(job.source, folder, named, config_of_layers(config, kept), "prune")
-    record = record_of(job.source, folder, job.ratio) | gap_to_skipped(job.source, kept, folder)
+
+    def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        new_name = renumbered(name, family, kept)
+        if new_name is not None:
+            yield new_name, tensor
+
+    written = write_changed(job.source, folder, change, config_of_layers(config, kept), "prune")
+    record = record_of(job.source, folder, job.ratio) | gap_to_skipped(written, kept)
     counts = record["parameters"]
     record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
     record["layers"] = {
@@ -85,15 +88,15 @@ def config_of_layers(config: Any, kept: Sequence[int]) -> Any:
     return type(config).from_dict(fields)
 
 
-def gap_to_skipped(source: Path, kept: Sequence[int], pruned: Path) -> dict[str, Any]:
-    """As the merge's gap, between `source` with the dropped layers handing on what they get, and the pruned checkpoint."""
+def gap_to_skipped(written: Written, kept: Sequence[int]) -> dict[str, Any]:
+    """As the merge's gap, between the source with the dropped layers handing on what they get, and the pruned checkpoint."""
 
     def skipping(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(source, dtype)
+        model = checkpoint.load_model(written.source, dtype)
         skip_layers(model, kept)
         return model
 
-    return gap_between(skipping, pruned, source)
+    return gap_between(skipping, written)
 
 
 def skip_layers(model: Any, kept: Sequence[int]) -> None:

@@ -23,10 +23,12 @@ from pat.baselines.job import PruneJob
 from pat.baselines.slicegpt_1q import calibration_batches
 from pat.bases import Basis, principal
 from pat.families import EMBEDDING_SHORTCUT, SHORTCUTS, Family, Role, family_of
-from pat.merge import gap_between, record_of, write_changed
+from pat.fidelity import gap_between
+from pat.merge import record_of, write_changed
 from pat.reshaped import ReshapedConfig
 from pat.sizes import matched_width, nominal_width, slicing_of, step_of
 from pat.stream import Stream, attention_block, enter, feed_forward_block
+from pat.unrounded import Written
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +47,8 @@ def prune_block_by_block(job: PruneJob, folder: Path) -> dict[str, Any]:
     captured = [basis.captured(width) for basis in measured]
     logger.info("the leading %d of %d directions hold %.4f of the stream at least", width, config.hidden_size, min(captured))
     bases = [*(basis.directions_DD[:, :width] for basis in measured), torch.eye(config.hidden_size, dtype=torch.float64)]
-    write_sliced(job.source, folder, bases, text.device)
-    record = record_of(job.source, folder, job.ratio) | gap_to_projected(job.source, bases, folder)
+    written = write_sliced(job.source, folder, bases, text.device)
+    record = record_of(job.source, folder, job.ratio) | gap_to_projected(written, bases)
     counts = record["parameters"]
     record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
     return record | {"captured": captured}
@@ -155,7 +157,7 @@ class BlockRotation:
         return wide.to(tensor).contiguous()
 
 
-def write_sliced(source: Path, folder: Path, bases: Sequence[Tensor], device: str = "cpu") -> None:
+def write_sliced(source: Path, folder: Path, bases: Sequence[Tensor], device: str = "cpu") -> Written:
     """Write `source` in these 2L + 1 bases into `folder`, a reshaped model whose stream has their widths.
 
     One tensor at a time is on `device`: on a CPU the products of a model of billions of parameters take many minutes.
@@ -163,21 +165,20 @@ def write_sliced(source: Path, folder: Path, bases: Sequence[Tensor], device: st
     config = checkpoint.load_config(source)
     family, layers = family_of(config), config.num_hidden_layers
     rotation = BlockRotation(family, bases, checkpoint.norm_gains(source, family), tied=bool(config.tie_word_embeddings), device=device)
-    named = (pair for name, tensor in checkpoint.unique_tensors(source, config) for pair in rotation(name, tensor))
     widths = [basis.shape[1] for basis in bases]
     groups, neurons = [config.num_key_value_heads] * layers, [config.intermediate_size] * layers
-    write_changed(source, folder, named, ReshapedConfig.of(config, groups, neurons, widths), "prune")
+    return write_changed(source, folder, rotation, ReshapedConfig.of(config, groups, neurons, widths), "prune")
 
 
-def gap_to_projected(source: Path, bases: Sequence[Tensor], pruned: Path) -> dict[str, Any]:
-    """As the merge's gap, between `source` whose stream loses the dropped directions before each block, and the pruned checkpoint."""
+def gap_to_projected(written: Written, bases: Sequence[Tensor]) -> dict[str, Any]:
+    """As the merge's gap, between the source whose stream loses the dropped directions before each block, and the pruned checkpoint."""
 
     def projecting(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(source, dtype)
+        model = checkpoint.load_model(written.source, dtype)
         project_stream(model, bases)
         return model
 
-    return gap_between(projecting, pruned, source)
+    return gap_between(projecting, written)
 
 
 def project_stream(model: Any, bases: Sequence[Tensor]) -> None:

@@ -21,8 +21,9 @@ from pat.calibration import Calibration, blocks_for
 from pat.change_of_basis import write_in_basis
 from pat.errors import UserError
 from pat.families import family_of
+from pat.fidelity import gap_to_zeroed
 from pat.fold import Fold
-from pat.merge import gap_to_zeroed, record_of, write_folded
+from pat.merge import record_of, write_folded
 from pat.width import target_width
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,8 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
     kept_D = torch.arange(config.hidden_size) < width
     if width < len(exactness.get("apart", ())):
         raise UserError(f"ratio {job.ratio:g}: leaves {width} channels, fewer than the {len(exactness['apart'])} that are not rotated")
-    write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=exactness["tie"] == "kept"), "prune")
-    gap = gap_to_zeroed(rotated, kept_D, folder)
+    written = write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=exactness["tie"] == "kept"), "prune")
+    gap = gap_to_zeroed(written, kept_D)
     shutil.rmtree(rotated)
     logger.info("the leading %d of %d directions hold %.4f of the variance", width, config.hidden_size, basis.captured(width))
     record = record_of(job.source, folder, job.ratio) | exactness | gap
