@@ -1,11 +1,13 @@
 """Whether a checkpoint that was written computes what it should: two comparisons with the model that it stands for, and their bounds.
 
-Before rounding, in fp32, its logits must be the reference's: what is left is the order of sums. As written, its predictions on text must
-be the reference's: what is left is the rounding to its dtype. A maximum over random tokens tells neither from a mistake.
+Before rounding, in fp32, its logits must be the reference's: what is left is the order of sums. As written, each tensor must be the
+rounding of that, and predictions on text the reference's: what is left is what the dtype cannot hold. A maximum over random tokens tells
+neither from a mistake.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +28,11 @@ LARGEST_FOLD_GAP = 1e-4
 """Of the largest logit, before rounding. Right folds stay below 2e-5 on a pretrained model that pruning has upset, below 3e-6 on others;
 the smallest planted mistake makes 4e-4."""
 LARGEST_KL = 1e-3
-"""Nats per token on text, as written. Right models stay below 2e-4 in any dtype, wrong ones begin at 0.03."""
+"""Nats per token on text, as written. Right models of use stay below it in any dtype, wrong ones begin at 0.03. What a cut has upset can
+lie above it in half precision (2e-2 at half the width of a pretrained model, untuned), though every tensor is rounded rightly."""
 WIDE_DTYPES = {"F32", "F64"}
 HALF_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
+logger = logging.getLogger(__name__)
 LoadReference = Callable[[torch.dtype], nn.Module]
 
 
@@ -48,7 +52,7 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
     gap = (expected_BTV - unrounded_BTV).abs().max().item()
     record = {
         "kl_on_text": mean_kl(expected_BTV, found_BTV),
-        "kl_dtype": "+".join(sorted(str(HALF_DTYPES.get(name, torch.float32)).removeprefix("torch.") for name in dtypes)),
+        "kl_dtype": "+".join(sorted({str(HALF_DTYPES.get(name, torch.float32)).removeprefix("torch.") for name in dtypes})),
         "kl_probe": probe.kind,
         "fold_gap": gap / size if size else gap,
         "logit_gap": gap,
@@ -81,7 +85,13 @@ def _check(record: dict[str, Any], folder: Path) -> None:
             f"{folder}: before rounding, logits differ from those of the model it stands for by {record['fold_gap']:.2g} of their size "
             f"(at most {LARGEST_FOLD_GAP:g} is rounding): the checkpoint is wrong"
         )
-    if not record["kl_on_text"] <= LARGEST_KL:
+    rounds = record["kl_dtype"] != "float32"  # then unrounded_logits has seen that rounding is all there is
+    if rounds and LARGEST_KL < record["kl_on_text"] < math.inf:
+        logger.warning(
+            "%s: rounding to %s alone changes predictions on text by %.2g nats per token; the model is sensitive, fp32 would keep it",
+            folder.name, record["kl_dtype"], record["kl_on_text"],
+        )  # fmt: skip
+    elif not record["kl_on_text"] <= LARGEST_KL:
         raise RuntimeError(
             f"{folder}: as written in {record['kl_dtype']}, predictions on text differ from those of the model it stands for by "
             f"{record['kl_on_text']:.2g} nats per token (at most {LARGEST_KL:g} is rounding): the checkpoint is wrong"

@@ -1,7 +1,8 @@
 """What a changed checkpoint computes before its tensors are rounded to the dtype they are written in: in fp32, a layer at a time.
 
 The change is the very function that made the written tensors, given fp32 ones, which it returns as fp32. So a mistake in a fold shows at
-its full size also where half precision would hide it. No more than a layer, the embedding and the head are held.
+its full size also where half precision would hide it; and each tensor that was written must be the rounding of its own. No more than a
+layer, the embedding and the head are held.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from transformers import AutoModelForCausalLM
 
 from pat import checkpoint
 from pat.families import Family, Role, family_of
-from pat.stored import stored_tensors
+from pat.stored import StoredTensor, stored_tensors
 from pat.tensors import opened
 
 Change = Callable[[str, Tensor], Iterable[tuple[str, Tensor]]]
 """From a tensor of a checkpoint to those of the changed one that it becomes, in the same dtype: one, none, or several."""
+STEPS = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-22, "F64": 2.0**-22}
+"""What rounding to a stored dtype may change, of an entry: its last bit, once."""
+SUM_ERROR = 1e-6
+"""What fp32 sums of a fold may be off by, of the tensor's largest entry: an entry that is nearly zero is a difference of large ones."""
+FP16_SUBNORMAL = 2.0**-24
 ROWS_AT_ONCE = 16384
 """Embedding and head are changed by so many rows, which no change mixes; in one piece they would need several times their size."""
 
@@ -43,7 +49,10 @@ class Written:
 
 @torch.no_grad()
 def unrounded_logits(written: Written, ids_BT: Tensor) -> Tensor:
-    """Return the logits of the changed model before rounding, (B, T, V). Raises RuntimeError where tensors are missing or left over."""
+    """Return the logits of the changed model before rounding, (B, T, V).
+
+    Raises RuntimeError where tensors are missing or left over, or what was written is not the rounding of what was meant.
+    """
     config = checkpoint.load_config(written.folder)
     family = family_of(config)
     with init_empty_weights(include_buffers=False):
@@ -101,7 +110,7 @@ class _Supply:
 def _stages(written: Written) -> Iterator[dict[str, Tensor]]:
     """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32."""
     config = checkpoint.load_config(written.source)
-    family, stored = family_of(config), stored_tensors(written.source)
+    family, stored, rounded = family_of(config), stored_tensors(written.source), stored_tensors(written.folder)
     groups: dict[tuple[int, int], list[str]] = {}
     for name in checkpoint.unique_names(written.source, config):
         groups.setdefault(_place(family, name), []).append(name)
@@ -111,7 +120,20 @@ def _stages(written: Written) -> Iterator[dict[str, Tensor]]:
             with opened(stored[name].path) as shard:
                 tensor = shard.get_tensor(name)
             stage |= _changed(written, family, name, tensor)
+        for new_name, meant in stage.items():
+            _check_rounded(written.folder, new_name, rounded.get(new_name), meant)
         yield stage
+
+
+def _check_rounded(folder: Path, name: str, stored: StoredTensor | None, meant: Tensor) -> None:
+    """Raise RuntimeError unless a stored tensor is the rounding of an fp32 one."""
+    if stored is None or stored.shape != tuple(meant.shape):
+        raise RuntimeError(f"{folder}: {name} was not written in the shape {list(meant.shape)}; the checkpoint is wrong")
+    with opened(stored.path) as shard:
+        found = shard.get_tensor(name).float()
+    allowed = meant.abs().mul_(STEPS[stored.dtype]).add_(SUM_ERROR * meant.abs().max().item() + FP16_SUBNORMAL)
+    if bool((found.sub_(meant).abs_() > allowed).any()):
+        raise RuntimeError(f"{folder}: {name} as written is not the rounding of what it should be; the checkpoint is wrong")
 
 
 def _place(family: Family, name: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import torch
 from accelerate import init_empty_weights
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM
 
 from pat.families import family_of
@@ -22,15 +23,19 @@ HALVES = (torch.float16, torch.bfloat16)
 def wide_logits(model: nn.Module, ids_BT: Tensor) -> Tensor:
     """Return the logits of a stock model, or of a PeftModel around one, in fp32 throughout; (B, T, V).
 
-    The weights are as they were afterwards, the hooks that this needs stay: the model is not to be used for anything else.
+    The weights are afterwards as they were; constants that came rounded stay fp32.
     """
     stock: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     family, count = family_of(stock.config), stock.config.num_hidden_layers
     _widen_buffers(stock)
-    for name in (family.embedding, *(f"{family.layers}.{layer}" for layer in range(count)), family.final_norm, family.head):
-        _widen_while_it_runs(stock.get_submodule(name))
-    whole: Any = model.eval()
-    logits: Tensor = whole(input_ids=ids_BT, use_cache=False).logits
+    names = (family.embedding, *(f"{family.layers}.{layer}" for layer in range(count)), family.final_norm, family.head)
+    hooks = [hook for name in names for hook in _widen_while_it_runs(stock.get_submodule(name))]
+    try:
+        whole: Any = model.eval()
+        logits: Tensor = whole(input_ids=ids_BT, use_cache=False).logits
+    finally:
+        for hook in hooks:  # they hold the modules that hold them, which would keep the model in memory
+            hook.remove()
     return logits.float()
 
 
@@ -45,8 +50,8 @@ def _widen_buffers(stock: nn.Module) -> None:
         buffer.data = fresh.get_buffer(name).to(buffer.device)
 
 
-def _widen_while_it_runs(module: nn.Module) -> None:
-    """Give a module fp32 weights for the time of its forward pass."""
+def _widen_while_it_runs(module: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:
+    """Give a module fp32 weights for the time of its forward pass, until the hooks that are returned are removed."""
     stored: list[tuple[nn.Parameter, Tensor]] = []
 
     def widen(_module: nn.Module, _inputs: Any) -> None:
@@ -59,5 +64,4 @@ def _widen_while_it_runs(module: nn.Module) -> None:
             parameter.data = data
         stored.clear()
 
-    module.register_forward_pre_hook(widen)
-    module.register_forward_hook(restore)
+    return module.register_forward_pre_hook(widen), module.register_forward_hook(restore)

@@ -205,8 +205,20 @@ def test_a_mistake_after_the_rounding_is_refused(
         shards(folder, spoilt, source_bytes)
 
     monkeypatch.setattr(checkpoint, "write_shards", damaged)
-    with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
+    with pytest.raises(RuntimeError, match="before rounding" if dtype == "fp32" else "not the rounding of what it should be"):
         VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+
+
+def test_a_model_that_rounding_upsets_is_accepted_with_a_warning(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The predictions of a model that was cut and not yet tuned may hang on the last bit; no tensor of it is wrong."""
+    monkeypatch.setattr("pat.fidelity.LARGEST_KL", 1e-9)
+    merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")
+    assert "rounding to bfloat16 alone changes predictions on text by" in caplog.text
+    caplog.clear()
+    merge(inputs / "fp32", inputs / "adapter", tmp_path / "wide")
+    assert not caplog.text
 
 
 def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_path: Path) -> None:
