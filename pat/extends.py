@@ -14,7 +14,7 @@ KEY = "extends"
 WHOLE = ("models", "methods", "seeds", "ratios")
 """What spans the grid is replaced as a whole: whoever gives any of it shows all of it."""
 NAMED = (("data", "tasks"), ("data", "text"), ("tables", "ablations"), ("benchmark", "shapes"))
-"""Blocks of named entries: one that is null in the extending file is taken out."""
+"""Blocks of named entries: one of the extended file that is null in the extending one is taken out."""
 SOURCE = "source"
 """The key of a block that says where data comes from: such a block, too, is replaced, since each kind has keys of its own."""
 
@@ -47,13 +47,18 @@ def resolved(raw: Mapping[str, Any], file: Path, below: tuple[Path, ...] = ()) -
         raise UserError(f"{file}: {KEY}: {raw[KEY]} leads back to this file; an experiment cannot start from itself")
     base = read_resolved(start, chain)
     kept = {key: value for key, value in base.items() if not (key in WHOLE and key in own)}
-    return _without_nulls(overridden(kept, own, whole_with=(SOURCE,)))
+    return _without_nulls(overridden(kept, own, whole_with=(SOURCE,)), base)
 
 
-def _without_nulls(whole: dict[str, Any]) -> dict[str, Any]:
-    """Return the contents without those named entries that are null."""
+def _without_nulls(whole: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents without those named entries of `base` that are null; one of its own may be: a known shape is."""
     for section, block in NAMED:
-        entries = whole[section].get(block) if isinstance(whole.get(section), dict) else None
-        if isinstance(entries, dict):
-            whole[section][block] = {name: entry for name, entry in entries.items() if entry is not None}
+        entries, before = _entries(whole, section, block), _entries(base, section, block)
+        if entries:
+            whole[section][block] = {name: entry for name, entry in entries.items() if entry is not None or name not in before}
     return whole
+
+
+def _entries(contents: Mapping[str, Any], section: str, block: str) -> Mapping[str, Any]:
+    entries = contents[section].get(block) if isinstance(contents.get(section), Mapping) else None
+    return entries if isinstance(entries, Mapping) else {}

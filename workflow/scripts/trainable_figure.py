@@ -34,7 +34,7 @@ WIDE = 3.0
 
 
 def points(grid: Grid, printed: PrintedTrainable) -> pd.DataFrame:
-    """Return the figure's data: one row a model, panel and table row; shares are of the unpruned model's parameters, in 0..1."""
+    """Return the figure's data: one row a model, panel and table row; shares are of the unpruned and the added parameters, in 0..1."""
     rows = rows_of(grid.cells)
     panels = sorted({row.ratio for row in rows if row.ratio}) or [0.0]
     places = [(model, panel) for model in models_of(grid.cells) for panel in panels]
@@ -51,9 +51,10 @@ def _point(grid: Grid, model: str, panel: float, row: Row) -> dict[str, object]:
     if value is None or not known:
         return {}
     trainable = fmean(cell.trainable_parameters or 0 for cell in known)
+    share = trainable / (known[0].parameters.before.unique + trainable)
     return {
         "model": model, "panel": panel, "name": METHODS[row.base_method].label, "mode": row.mode, "label": row.label, "method": row.method,
-        "ratio": row.ratio, "trainable_parameters": trainable, "trainable_share": trainable / known[0].parameters.before.unique,
+        "ratio": row.ratio, "trainable_parameters": trainable, "trainable_share": share,
         "accuracy": value.mean, "ci95": value.half_width, "interval_over": value.source, "seeds": value.seeds, "metric": grid.metric,
     }  # fmt: skip
 
