@@ -24,6 +24,7 @@ import pat.baselines.slicegpt
 import pat.merge
 import pat.readers
 import pat.rotation
+import pat.tied_rotation
 from pat import artefacts, checkpoint
 from pat.errors import UserError
 from pat.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, gap_between, mean_kl
@@ -32,12 +33,21 @@ from pat.probe_text import PASSAGES, probe_for
 from pat.pruning import prune
 from pat.refit import refit_readers
 from pat.rotate import rotate
+from pat.settings import PruneSettings
 from pat.unrounded import Written
 
 NAME = "llama-with-everything"
 """Biases everywhere, grouped heads, an eps that shows, one matrix for embedding and head."""
 DTYPES = {"fp32": (torch.float32,), "bf16": (torch.bfloat16,), "fp16": (torch.float16,), "mixed": (torch.bfloat16, torch.float32)}
-WRITERS = (pat.merge, pat.rotation, pat.readers, pat.baselines.llm_pruner, pat.baselines.shortgpt, pat.baselines.slicegpt)
+WRITERS = (
+    pat.merge,
+    pat.rotation,
+    pat.tied_rotation,
+    pat.readers,
+    pat.baselines.llm_pruner,
+    pat.baselines.shortgpt,
+    pat.baselines.slicegpt,
+)
 Fault = Callable[[str, Tensor, list[tuple[str, Tensor]]], list[tuple[str, Tensor]]]
 
 
@@ -73,7 +83,7 @@ def write(name: str, dtypes: tuple[torch.dtype, ...], base: Path) -> None:
 VERBS: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
     "merge": lambda folder, base, out: merge(base, folder / "adapter", out),
     "prune": lambda _folder, base, out: prune(base, "channel-magnitude", 0.25, 4, out),
-    "rotate": lambda folder, base, out: rotate(base, "pca", calibration(folder), out),
+    "rotate": lambda folder, base, out: rotate(base, "pca", calibration(folder), out, tie="break"),
     "refit": lambda folder, base, out: refit_readers(base, "magnitude", 0.25, 4, calibration(folder), out),
 }
 
@@ -228,7 +238,7 @@ def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_pat
     model.save_pretrained(base)
     word_tokenizer().save_pretrained(base)
     with pytest.raises(UserError, match=r"down_proj\.weight is not finite in float16; its weights are damaged, or need bf16 or fp32"):
-        rotate(base, "pca", calibration(inputs), tmp_path / "out")
+        rotate(base, "pca", calibration(inputs), tmp_path / "out", tie="break")
 
 
 @pytest.mark.parametrize(
@@ -236,11 +246,11 @@ def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_pat
 )
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_every_pruner_in_half_precision(pruner: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "out", calibration(inputs))
+    record = prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "out", calibration(inputs), own=PruneSettings(tie="break"))
     assert record["fold_gap"] <= LARGEST_FOLD_GAP / 20 and record["kl_on_text"] <= LARGEST_KL / 5
     plant(monkeypatch, FAULTS["one writer of another scale"] if pruner != "shortgpt" else replaced("q_proj.weight", lambda weight: -weight))
     with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
-        prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "wrong", calibration(inputs))
+        prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "wrong", calibration(inputs), own=PruneSettings(tie="break"))
 
 
 @pytest.mark.parametrize("name", ["gemma", "gemma-untied", "qwen3-tied", "mistral"])
@@ -253,9 +263,9 @@ def test_families_in_half_precision(name: str, tmp_path: Path) -> None:
 
 
 def test_vocabulary_in_pieces_is_the_vocabulary(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "whole")
+    whole = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "whole", tie="break")
     monkeypatch.setattr("pat.unrounded.ROWS_AT_ONCE", 10)
-    pieces = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "pieces")
+    pieces = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "pieces", tie="break")
     assert pieces["fold_gap"] == pytest.approx(whole["fold_gap"], abs=1e-6)
     assert prune(inputs / "bf16", "slicegpt", 0.25, 4, tmp_path / "sliced", calibration(inputs))["fold_gap"] <= LARGEST_FOLD_GAP / 20
 
