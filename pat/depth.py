@@ -19,3 +19,15 @@ def layers_to_drop(layers: int, share: float, ratio: float) -> int:
             f"each is {share:.1%} of all parameters: ratios from {share / 2:.1%} to {share * (layers - 0.5):.1%} are possible"
         )
     return dropped
+
+
+def neurons_beside(wanted: float, of_a_neuron: float, neurons: int, step: int) -> int | None:
+    """Return how many of `neurons` a layer keeps, a multiple of `step`, so that `wanted` parameters go with the others.
+
+    `of_a_neuron` parameters go with one neuron of every layer. The size is the multiple nearest to the wish. None where there is none
+    between one step and all neurons, or where what is wanted is less than half a step's.
+    """
+    if wanted <= -of_a_neuron * step / 2:
+        return None
+    kept = math.floor((neurons - wanted / of_a_neuron) / step + 0.5) * step
+    return min(kept, neurons) if kept > 0 else None

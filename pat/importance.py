@@ -19,6 +19,7 @@ from pat.calibration import Blocks
 from pat.config import PatConfig
 from pat.families import Family, Role, family_of
 from pat.sharding import whole
+from pat.token_loss import IGNORED_LABEL, in_chunks, learned_tokens, read
 
 GRADIENT_TOKENS_AT_ONCE = 2048
 """A backward pass holds every activation of its tokens."""
@@ -77,12 +78,18 @@ def _masked_writes(model: PreTrainedModel, mask_BD: Tensor) -> Iterator[None]:
 def text_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
     """Return the next token's cross-entropy, summed over the batch's real tokens, with dropout off."""
     arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    tokens = learned_tokens(arguments["input_ids"].masked_fill(arguments["attention_mask"] == 0, IGNORED_LABEL))
     was_training = model.training
     model.train(False)
-    logits_BTV = model(**arguments, use_cache=False).logits
+    hidden_BTD, head = read(model, model, arguments)
     model.train(was_training)
-    real_BT = arguments["attention_mask"][:, 1:].bool()
-    return cross_entropy(logits_BTV[:, :-1][real_BT].float(), arguments["input_ids"][:, 1:][real_BT], reduction="sum")
+
+    def objective(hidden_CD: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        loss = cross_entropy(head.logits(hidden_CD), tokens.targets_N[part], reduction="sum")
+        return loss, loss.new_zeros(())
+
+    loss, _ = in_chunks(tokens.among(hidden_BTD), head.chunk(), objective)
+    return loss
 
 
 def gradient_batches(text: Blocks) -> Iterator[dict[str, Tensor]]:

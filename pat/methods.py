@@ -10,7 +10,8 @@ Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
 DORA_TUNERS: tuple[Tuner, ...] = ("dora", "pat-dora")
 Pruner = Literal[
-    "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "minitron-width",
+    "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "layers-and-neurons",
+    "minitron-width",
 ]  # fmt: skip
 WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt-1q", "minitron-width")
 """Those that make the hidden size smaller; the others take out parts of layers, or layers."""
@@ -82,6 +83,7 @@ _ALL = (
     Method("llm-pruner-uniform-ftp", "LLM-Pruner, uniform", "FT→P", "lora", "llm-pruner-uniform", "tune-prune", prunes=True),
     Method("wanda-sp-pft", "Wanda-sp", "P→FT", "lora", "wanda-sp", "prune-tune", prunes=True),
     Method("shortgpt-pft", "ShortGPT", "P→FT", "lora", "shortgpt", "prune-tune", prunes=True),
+    Method("layers-and-neurons-pft", "Layers and neurons", "P→FT", "lora", "layers-and-neurons", "prune-tune", prunes=True),
     Method("minitron-width-pft", "Minitron-style width", "P→FT", "lora", "minitron-width", "prune-tune", prunes=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

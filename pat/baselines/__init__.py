@@ -12,6 +12,7 @@ from typing import Any
 
 from pat.baselines.channel_magnitude import prune_by_magnitude
 from pat.baselines.job import PruneJob
+from pat.baselines.layers_and_neurons import prune_layers_and_neurons
 from pat.baselines.llm_pruner import prune_in_window, prune_units
 from pat.baselines.minitron_width import prune_quiet_channels
 from pat.baselines.shortgpt import prune_layers
@@ -23,6 +24,7 @@ Pruner = Callable[[PruneJob, Path], dict[str, Any]]
 
 PRUNERS: dict[str, Pruner] = {
     "channel-magnitude": prune_by_magnitude,
+    "layers-and-neurons": prune_layers_and_neurons,
     "llm-pruner": prune_in_window,
     "llm-pruner-uniform": prune_units,
     "minitron-width": prune_quiet_channels,
