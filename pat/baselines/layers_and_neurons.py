@@ -25,6 +25,7 @@ from pat.baselines.shortgpt import config_of_layers, renumbered, share_of_a_laye
 from pat.calibration import blocks
 from pat.depth import neurons_beside
 from pat.depth_search import Batch, dropping_order, mean_loss, without_layers
+from pat.errors import SettingError
 from pat.families import Family, family_of
 from pat.fidelity import gap_between
 from pat.mask import largest
@@ -60,7 +61,7 @@ def prune_layers_and_neurons(job: PruneJob, folder: Path) -> dict[str, Any]:
 
     `layers` in it says how many there are and which went (numbered from 0, in the order in which they went), `units` how many neurons
     a layer has, `tried` the loss of each combination in nats per token; `ratio_effective` is the share of all parameters removed. Raises
-    ValueError where the layers hold too little of the model for the ratio.
+    SettingError where the layers hold too little of the model for the ratio.
     """
     config = checkpoint.load_config(job.source)
     widths = possible_widths(job, config)
@@ -77,7 +78,7 @@ def prune_layers_and_neurons(job: PruneJob, folder: Path) -> dict[str, Any]:
 
 
 def possible_widths(job: PruneJob, config: Any) -> dict[int, int]:
-    """Return how many neurons a layer keeps by how many layers go, for each number that meets the ratio. Raises ValueError for none."""
+    """Return how many neurons a layer keeps by how many layers go, for each number that meets the ratio. Raises SettingError for none."""
     family, count, neurons = family_of(config), config.num_hidden_layers, config.intermediate_size
     parameters = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))["unique"]
     of_a_layer = share_of_a_layer(job.source, family, config) * parameters
@@ -89,7 +90,7 @@ def possible_widths(job: PruneJob, config: Any) -> dict[int, int]:
         if (width := neurons_beside(wanted - dropped * of_a_layer, of_a_neuron * (count - dropped), neurons, step)) is not None
     }
     if not found:
-        raise ValueError(f"ratio {job.ratio:g}: layers and neurons hold too little of the model for that; a smaller one is possible")
+        raise SettingError(f"ratio {job.ratio:g}: layers and neurons hold too little of the model for that; a smaller one is possible")
     return found
 
 
@@ -99,7 +100,7 @@ def _texts(job: PruneJob) -> tuple[list[Batch], list[Batch]]:
     text = blocks(job.text(), checkpoint.load_tokenizer(job.source), length, SAMPLES * length)
     rows = len(text.ids_NT)
     if rows < 2:
-        raise ValueError(f"--calibration: {int(text.mask_NT.sum())} tokens are too few to measure on one part and judge by another")
+        raise SettingError(f"--calibration: {int(text.mask_NT.sum())} tokens are too few to measure on one part and judge by another")
     parts = [{"input_ids": text.ids_NT[part], "attention_mask": text.mask_NT[part]} for part in (slice(0, rows, 2), slice(1, rows, 2))]
     measured, judged = (list(_batches(part)) for part in parts)
     return measured, judged
