@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run experiment-file versioning restore reference test test-slow test-gpu test-model test-slurm lint lock clean clean-results
+.PHONY: help demo run experiment-file base dev versioning restore reference test test-slow test-gpu test-model test-slurm lint lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,40 +17,41 @@ help:  ## this list
 demo: CONFIG := config/demo.yaml
 demo: run  ## make the environment, run the embedded demo, print its table
 
-run: experiment-file $(VENV)/.base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
+run: experiment-file base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
 	@tools/run "$(CONFIG)"
-	@python workflow/scripts/summary.py --results results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)")
+	@python workflow/scripts/summary.py --results "results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)")"
 
 # Before the environment, which takes minutes to make.
 experiment-file:
 	@test -f '$(CONFIG)' || { echo "CONFIG=$(CONFIG): no such file; give an experiment file: make run CONFIG=config/<experiment>.yaml" >&2; exit 1; }
 
-versioning: $(VENV)/.versioning  ## DVC for the environment, see "Versioning with DVC" in README.md
+versioning: base  ## DVC for the environment, see "Versioning with DVC" in README.md
+	@python tools/environment.py versioning
 
-restore: experiment-file $(VENV)/.versioning  ## fetch an experiment's results by dvc.lock, check them, and let Snakemake know them: make restore CONFIG=…
-	@python workflow/scripts/restore.py $(CONFIG)
+restore: experiment-file versioning  ## fetch an experiment's results by dvc.lock, check them, and let Snakemake know them: make restore CONFIG=…
+	@python workflow/scripts/restore.py "$(CONFIG)"
 
 reference: run  ## run an experiment and keep it under results/reference: make reference CONFIG=… MACHINE="what it ran on"
-	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(CONFIG)); python workflow/scripts/reference.py --results results/$$name \
-	  --out results/reference/$$name --machine "$(MACHINE)" --experiment $(CONFIG) $(if $(filter undefined,$(origin SHOW)),,--show "$(SHOW)")
+	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)"); python workflow/scripts/reference.py --results "results/$$name" \
+	  --out "results/reference/$$name" --machine "$(MACHINE)" --experiment "$(CONFIG)" $(if $(filter undefined,$(origin SHOW)),,--show "$(SHOW)")
 
-test: $(VENV)/.dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
+test: dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
 	@python -m pytest
 
-test-slow: $(VENV)/.dev  ## the tests that take minutes
+test-slow: dev  ## the tests that take minutes
 	@python -m pytest -m slow
 
-test-gpu: $(VENV)/.dev  ## the tests on a CUDA device; those of several processes need two
+test-gpu: dev  ## the tests on a CUDA device; those of several processes need two
 	@python -m pytest -m gpu -rs
 
-test-model: $(VENV)/.dev  ## the tests on a pretrained model: make test-model PAT_REAL_MODEL=/path/to/model.gguf
+test-model: dev  ## the tests on a pretrained model: make test-model PAT_REAL_MODEL=/path/to/model.gguf
 	@PAT_REAL_MODEL="$(PAT_REAL_MODEL)" python -m pytest -m model -rs
 
-test-slurm: $(VENV)/.dev  ## the tests on a SLURM cluster that they start on this machine; needs root, slurm-wlm and munge
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'
+test-slurm: dev  ## the tests on a SLURM cluster that they start on this machine; needs root, slurm-wlm and munge
+	@python tools/environment.py slurm
 	@python -m pytest -m slurm -rs
 
-lint: $(VENV)/.dev  ## ruff, mypy and snakefmt
+lint: dev  ## ruff, mypy and snakefmt
 	ruff check .
 	mypy
 	snakefmt --check Snakefile workflow/rules
@@ -73,15 +74,9 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-$(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing the environment into $(VENV) (once; some 150 packages, a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	@touch $@
+# By its contents: what is copied with its folder has other times, and is mended where it says in which folder it lies.
+base: $(VENV)/bin/python
+	@python tools/environment.py base
 
-$(VENV)/.versioning: $(VENV)/.base
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[versioning]'
-	@touch $@
-
-$(VENV)/.dev: $(VENV)/.base
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+dev: base
+	@python tools/environment.py dev

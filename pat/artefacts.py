@@ -1,7 +1,8 @@
 """Files that pass between phases: written atomically, read with checks. Knows nothing of what is inside them.
 
 A folder counts as finished when it holds `manifest.json`, the list of its files with sizes and SHA-256 sums, and it appears under
-its final name in one rename. A killed job therefore leaves either the old state or the new one.
+its final name in one step. A killed job therefore leaves either the old state or the new one. What is replaced bears the mark of the
+same verb (marks.py).
 """
 
 from __future__ import annotations
@@ -9,44 +10,53 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pat import marks
 from pat.errors import UserError
+from pat.exchange import put_in_place
+from pat.marks import Folder, check_replaceable, special
 from pat.storage import refusal, writing
+from pat.temporaries import file_for, names_for
 
-MANIFEST = "manifest.json"
+MANIFEST = marks.MANIFEST
 HASHED_AT_ONCE = 8
 """Files whose checksums are formed side by side; a model is written in about as many shards."""
+ANY_FOLDER = Folder("pat")
+"""A finished folder of no particular verb."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` under `path` in one rename, making the parent folders. Raises UserError where the disk refuses."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write `text` under `path` in one rename, making the parent folders.
+
+    Raises UserError where the disk refuses, a pipe is there, or, without `replace`, a file with other content.
+    """
+    write_bytes(path, text.encode(), replace=replace)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
     """As write_text, for bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if problem := special(path):
+        raise UserError(f"{path}: {problem}")
+    if not replace and path.is_file() and path.read_bytes() not in (b"", content):
+        raise UserError(f"{path}: is there already, with other content; name another place, or give --force to replace it")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with file_for(path) as temporary:
             with temporary.open("wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON with sorted keys, so that equal values give equal bytes. NaN is refused."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: object, *, replace: bool = True) -> None:
+    """Write `value` as JSON with sorted keys, so that equal values give equal bytes. NaN is refused; otherwise as write_text."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", replace=replace)
 
 
 def read_json(path: Path) -> Any:
@@ -78,10 +88,10 @@ def parse_json(text: str, place: str, advice: str = "") -> Any:
         raise UserError(f"{place}: is not valid JSON (nested too deeply){advice}") from None
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
-    """Write one JSON object a line; returns how many."""
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]], *, replace: bool = True) -> int:
+    """Write one JSON object a line, otherwise as write_text; returns how many."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_text(path, "".join(line + "\n" for line in lines), replace=replace)
     return len(lines)
 
 
@@ -118,36 +128,27 @@ def _parsed_line(path: Path, number: int, line: str, required: Sequence[str]) ->
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, kind: Folder = ANY_FOLDER, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty sibling of `out`; on success add its manifest and put it in `out`'s place, on failure remove it.
 
-    Raises UserError where the disk refuses, whichever library was writing.
+    Raises UserError where the disk refuses, whichever library was writing, and, now and at the end, where something is in the way that
+    is not of this kind, unless with `force`.
     """
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale_siblings(out)
-            temporary.mkdir()
-            yield temporary
-            write_json(temporary / MANIFEST, manifest(temporary))
-            _put_in_place(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    check_replaceable(out, kind, force=force)
+    with writing(out), names_for(out) as names:
+        names.new.mkdir()
+        yield names.new
+        seal(names.new, kind)
+        check_replaceable(out, kind, force=force)
+        put_in_place(names.new, out, names.aside)
 
 
-def _put_in_place(temporary: Path, out: Path) -> None:
-    replaced = out.with_name(f".{out.name}.{os.getpid()}.old.tmp")
-    if out.exists():
-        out.rename(replaced)
-    temporary.rename(out)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _remove_stale_siblings(out: Path) -> None:
-    """Remove what killed runs of the same step left behind; the scheduler never runs one step twice at a time."""
-    for stale in out.parent.glob(f".{out.name}.*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
+def seal(folder: Path, kind: Folder = ANY_FOLDER) -> None:
+    """Write a folder's manifest, by which it counts as finished. Raises RuntimeError where there is nothing in it."""
+    listed = manifest(folder)
+    if not listed["files"]:
+        raise RuntimeError(f"{folder}: is to be sealed as finished, but holds no file")
+    write_json(folder / MANIFEST, listed if kind is ANY_FOLDER else listed | {"made_by": kind.maker})
 
 
 def manifest(folder: Path) -> dict[str, object]:
@@ -176,6 +177,8 @@ def check_folder(folder: Path) -> None:
     if not (folder / MANIFEST).exists():
         raise UserError(f"{folder}: has no {MANIFEST}: the step that makes this folder did not finish; run it again")
     listed = {folder / name: expected for name, expected in listed_files(folder).items()}
+    if not listed:
+        raise UserError(f"{folder}: its {MANIFEST} lists no file; delete {folder} and run the step that makes it again")
     for path in listed:
         if not path.is_file():
             raise UserError(f"{path}: is missing though {MANIFEST} lists it; delete {folder} and run the step that makes it again")

@@ -25,12 +25,15 @@ from pat.artefacts import new_folder, read_record, write_json
 from pat.base_checks import TOKENIZER_JSONS, check_model
 from pat.errors import UserError
 from pat.families import Family, Role, family_of, is_passed_over
+from pat.marks import FOLDERS
 from pat.origin import ORIGIN_NAME
 from pat.out_of_memory import lacks_memory
+from pat.provenance import provenance
 from pat.sharding import sharding_of
 from pat.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
 from pat.tensors import opened
 
+IMPORT_RECORD = "import.json"
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
               "generation_config.json", ORIGIN_NAME, "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
 REFUSALS = (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, ArithmeticError)
@@ -229,25 +232,26 @@ def parameter_counts(folder: Path, embedding: str, head: str, *, tied: bool) -> 
     return {"unique": sum(sizes.values()), "without_embeddings": sum(sizes.values()) - outer}
 
 
-def import_model(source: Path, out: Path) -> None:
+def import_model(source: Path, out: Path, *, force: bool = False) -> None:
     """Copy a local checkpoint into `out` with a manifest, so that later phases can check it. Raises UserError where it cannot be used."""
     check_model(source)
     load_config(source)
-    with new_folder(out) as folder:
+    with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         for path in [source / "config.json", *shard_files(source)]:
             shutil.copyfile(path, folder / path.name)
         if (source / INDEX_NAME).is_file():
             shutil.copyfile(source / INDEX_NAME, folder / INDEX_NAME)
         copy_companions(source, folder)
+        note_import(folder, {"path": str(source)}, {"model": source})
 
 
-def fetch_model(hub_id: str, revision: str, out: Path) -> None:
+def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -> None:
     """Download a model's safetensors, config and tokenizer from the hub into `out`; the one step of a run that needs a network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["config.json", "*.safetensors", INDEX_NAME, *COMPANIONS]
-    with new_folder(out) as folder:
+    with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         try:
             snapshot_download(hub_id, revision=revision, local_dir=folder, allow_patterns=patterns)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -257,6 +261,12 @@ def fetch_model(hub_id: str, revision: str, out: Path) -> None:
             ) from None
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         check_model(folder)
+        note_import(folder, {"hub": hub_id, "revision": revision}, {})
+
+
+def note_import(folder: Path, settings: dict[str, object], inputs: dict[str, Path]) -> None:
+    """Write where an imported model comes from; by it the folder is known as one that may be replaced."""
+    write_json(folder / IMPORT_RECORD, {"provenance": provenance(settings, 0, inputs=inputs)})
 
 
 def affordable_dtype(folder: Path) -> torch.dtype:

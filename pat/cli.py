@@ -11,25 +11,28 @@ from typing import Annotated, Literal
 
 import typer
 
-from pat import processes
+from pat import __version__, processes
 from pat.errors import UserError
 from pat.out_of_memory import memory_advice
-from pat.progress import fail, log_to
+from pat.places import KEEPS, READS, WRITES, Force, guarded
+from pat.progress import INTERRUPTED, fail, interrupted
 from pat.storage import is_refusal, refusal
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-Base = Annotated[Path, typer.Option(help="folder of a stock model, as save_pretrained writes it")]
-Out = Annotated[Path, typer.Option(help="what to write; appears in one piece when it is complete")]
-RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job runs; a killed job resumes from there")]
-Log = Annotated[Path | None, typer.Option(help="log file; the terminal then shows progress only")]
-SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file")]
+Base = Annotated[Path, typer.Option(help="folder of a stock model, as save_pretrained writes it"), READS]
+Out = Annotated[Path, typer.Option(help="what to write; appears in one piece when it is complete"), WRITES]
+RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job runs; a killed job resumes from there"), KEEPS]
+SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file"), READS]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seeds everything random")]
-Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output")]
+PruneSettingsText = Annotated[
+    str, typer.Option("--settings", help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file"), READS
+]
+Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"), READS]
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
-Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from")]
+Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; results depend on them in the last digit")]
@@ -38,11 +41,25 @@ Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, ali
 ON_GPU_VERBS = ("pretrain", "tune", "search-rate", "prune", "rotate", "refit-readers", "evaluate", "benchmark")
 """All others work on the CPU, and so leave the machine's GPUs to those that do not."""
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pat {__version__}")
+        raise typer.Exit()
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and end")]
+
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 app.add_typer(benchmark, name="benchmark")
-Shape = Annotated[str | None, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")]
-MeasuredShape = Annotated[str, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")]
+Shape = Annotated[str | None, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random"), READS]
+MeasuredShape = Annotated[str, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random"), READS]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
+
+
+@app.callback(invoke_without_command=True)
+def whole(version: Version = False) -> None:
+    pass
 
 
 @app.command()
@@ -61,60 +78,61 @@ def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) ->
 
 
 @app.command("import-model")
+@guarded("import-model")
 def import_model(
     out: Out,
-    path: Annotated[Path | None, typer.Option(help="local folder of a stock model")] = None,
+    path: Annotated[Path | None, typer.Option(help="local folder of a stock model"), READS] = None,
     hub: Annotated[str | None, typer.Option(help="model id on the hub; needs a network")] = None,
     revision: Annotated[str, typer.Option(help="branch, tag or commit on the hub")] = "main",
-    gguf: Annotated[Path | None, typer.Option(help="GGUF file of a Llama-like model, with its tokenizer")] = None,
+    gguf: Annotated[Path | None, typer.Option(help="GGUF file of a Llama-like model, with its tokenizer"), READS] = None,
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32: what the weights of --gguf become")] = "bf16",
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Bring a base model into the results folder, with checksums."""
-    log_to(log)
     from pat import checkpoint
 
     if sum(place is not None for place in (path, hub, gguf)) != 1:
         raise UserError("give exactly one of --path, --hub and --gguf")
     if path is not None:
-        checkpoint.import_model(path, out)
+        checkpoint.import_model(path, out, force=force)
     elif gguf is not None:
         from pat.gguf_import import import_gguf
 
-        import_gguf(gguf, out, dtype)
+        import_gguf(gguf, out, dtype, force=force)
     else:
         assert hub is not None
-        checkpoint.fetch_model(hub, revision, out)
+        checkpoint.fetch_model(hub, revision, out, force=force)
 
 
 @app.command("fetch-tasks")
+@guarded("fetch-tasks")
 def fetch_tasks(
-    task: Annotated[list[str], typer.Option(help="one of lm-eval's own tasks; may be repeated")], out: Out, log: Log = None
+    task: Annotated[list[str], typer.Option(help="one of lm-eval's own tasks; may be repeated")], out: Out, force: Force = False
 ) -> None:
     """Bring the data of lm-eval's own tasks (evaluation.harness_tasks) into the hub's cache; needs a network."""
-    log_to(log)
     from pat.harness import fetch_variants
 
-    fetch_variants(task, out)
+    fetch_variants(task, out, force=force)
 
 
 @app.command()
+@guarded("pretrain")
 def pretrain(
-    corpus: Annotated[Path, typer.Option(help="JSONL with a `text` a line")],
+    corpus: Annotated[Path, typer.Option(help="JSONL with a `text` a line"), READS],
     settings: SettingsText,
     run_dir: RunDir,
     out: Out,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Train a tokenizer and a small base model from scratch."""
-    log_to(log)
     from pat.pretraining import pretrain as run
     from pat.settings import PretrainSettings, load
 
-    run(corpus, load(PretrainSettings, settings), run_dir, out)
+    run(corpus, load(PretrainSettings, settings), run_dir, out, force=force)
 
 
 @app.command()
+@guarded("tune")
 def tune(
     base: Base,
     data: Data,
@@ -125,19 +143,20 @@ def tune(
     ratio: TunedRatio = 0.0,
     seed: Seed = 0,
     teacher: Teacher = None,
-    rate_from: Annotated[Path | None, typer.Option(help="rate.json of `pat search-rate`, where tuning.search is set")] = None,
-    log: Log = None,
+    rate_from: Annotated[Path | None, typer.Option(help="rate.json of `pat search-rate`, where tuning.search is set"), READS] = None,
+    force: Force = False,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
-    log_to(log)
     from pat.search import with_searched_rate
     from pat.settings import TuneJob, load
     from pat.tuning import tune as run
 
-    run(base, data, tuner, ratio, seed, with_searched_rate(load(TuneJob, settings), rate_from), run_dir, out, teacher)
+    job = with_searched_rate(load(TuneJob, settings), rate_from)
+    run(base, data, tuner, ratio, seed, job, run_dir, out, teacher, force=force)
 
 
 @app.command("search-rate")
+@guarded("search-rate")
 def search_rate(
     base: Base,
     data: Data,
@@ -148,130 +167,130 @@ def search_rate(
     ratio: TunedRatio = 0.0,
     seed: Seed = 0,
     teacher: Teacher = None,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
-    log_to(log)
     from pat.search import search_rate as run
     from pat.settings import TuneJob, load
 
-    run(base, data, tuner, ratio, seed, load(TuneJob, settings), run_dir, out, teacher)
+    run(base, data, tuner, ratio, seed, load(TuneJob, settings), run_dir, out, teacher, force=force)
 
 
 @app.command()
+@guarded("merge")
 def merge(
-    base: Base, adapter: Annotated[Path, typer.Option(help="adapter folder that `pat tune` wrote")], out: Out, log: Log = None
+    base: Base, adapter: Annotated[Path, typer.Option(help="adapter folder that `pat tune` wrote"), READS], out: Out, force: Force = False
 ) -> None:
     """Fold an adapter into its base and cut dead channels; writes a stock model."""
-    log_to(log)
     from pat.merge import merge as run
 
-    run(base, adapter, out)
+    run(base, adapter, out, force=force)
 
 
 @app.command()
+@guarded("prune")
 def prune(
     base: Base,
     pruner: Pruner,
     ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
     align: Align = "auto",
-    settings: Annotated[str, typer.Option(help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file")] = "{}",
-    calibration: Annotated[Path | None, typer.Option(help="JSONL of text or instructions, for pruners that measure on text")] = None,
+    settings: PruneSettingsText = "{}",
+    calibration: Annotated[Path | None, typer.Option(help="JSONL of text or instructions, for pruners that measure on text"), READS] = None,
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
-    log_to(log)
     from pat.calibration import Calibration
     from pat.pruning import prune as run
     from pat.settings import PruneSettings, load
 
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device)) if calibration else None
-    run(base, pruner, ratio, _aligned(align), out, text, threads, load(PruneSettings, settings))
+    run(base, pruner, ratio, _aligned(align), out, text, threads, load(PruneSettings, settings), force=force)
 
 
 @app.command()
+@guarded("rotate")
 def rotate(
     base: Base,
     basis: Annotated[str, typer.Option(help="pca or gradient")],
-    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to measure on")],
+    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to measure on"), READS],
     out: Out,
     tie: Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")] = "keep",
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Put a model into a basis whose leading directions matter most; writes a stock model that computes the same."""
-    log_to(log)
     from pat.calibration import Calibration
     from pat.rotate import rotate as run
 
-    run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads, _tie(tie))
+    run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads, _tie(tie), force=force)
 
 
 @app.command("refit-readers")
+@guarded("refit-readers")
 def refit_readers(
     base: Base,
     mask: Annotated[str, typer.Option(help="the fixed mask that the model will be tuned with")],
     ratio: TunedRatio,
-    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to fit on")],
+    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to fit on"), READS],
     out: Out,
-    data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it")] = None,
+    data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it"), READS] = None,
     align: Align = "auto",
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Fold what dead channels would have told the readers into them, by least squares; writes a stock model of the same shape."""
-    log_to(log)
     from pat.calibration import Calibration
     from pat.refit import refit_readers as run
 
-    run(base, mask, ratio, _aligned(align), Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, data, threads)
+    text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
+    run(base, mask, ratio, _aligned(align), text, out, data, threads, force=force)
 
 
 @app.command()
+@guarded("evaluate")
 def evaluate(
-    model: Annotated[Path, typer.Option(help="folder of a stock model")],
+    model: Annotated[Path, typer.Option(help="folder of a stock model"), READS],
     settings: SettingsText,
     out: Out,
-    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated")] = None,
-    text: Annotated[list[Path] | None, typer.Option(help="held-out text (JSONL); may be repeated")] = None,
+    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="held-out text (JSONL); may be repeated"), READS] = None,
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Score a model on zero-shot sets and held-out text."""
-    log_to(log)
     from pat.evaluation import evaluate as run
     from pat.evaluation import prepare_process
     from pat.settings import EvaluationSettings, load
 
     checked = load(EvaluationSettings, settings)
     prepare_process(offline=not checked.harness_tasks)
-    run(model, task or [], text or [], checked, seed, out)
+    run(model, task or [], text or [], checked, seed, out, force=force)
 
 
 @app.command()
+@guarded("sizes")
 def sizes(
     base: Base,
-    model: Annotated[Path, typer.Option(help="folder of a model that was made elsewhere")],
+    model: Annotated[Path, typer.Option(help="folder of a model that was made elsewhere"), READS],
     out: Out,
     ratio: Annotated[float, typer.Option(min=0, max=1, help="the share it is said to be pruned by")] = 0.0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Count a model's parameters beside those of the base it is compared with; writes a JSON."""
-    log_to(log)
     from pat.given_sizes import given_sizes as run
 
-    run(base, model, ratio, out)
+    run(base, model, ratio, out, force=force)
 
 
 @app.command()
@@ -291,57 +310,58 @@ def explain(
 
 
 @benchmark.command("inference")
+@guarded("benchmark inference")
 def benchmark_inference(
     out: Out,
     shape: Shape = None,
-    model: Annotated[list[Path] | None, typer.Option(help="folder of a stock model; repeat it, the unpruned one first")] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="folder of a stock model; repeat it, the unpruned one first"), READS] = None,
     settings: SettingsText = "{}",
     compile_: Compile = False,
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Time to first token, decoding rate and memory against batch size; writes a JSON."""
-    log_to(log)
     from pat.benchmark.inference import benchmark_inference as run
     from pat.benchmark.settings import InferenceBenchmark, shape_of
     from pat.settings import load
 
     checked = load(InferenceBenchmark, settings)
     checked = checked.model_copy(update={"compile": checked.compile or compile_})
-    run(shape_of(shape) if shape else None, model or [], checked, seed, out)
+    run(shape_of(shape) if shape else None, model or [], checked, seed, out, force=force)
 
 
 @benchmark.command("tune")
+@guarded("benchmark tune")
 def benchmark_tune(
     shape: MeasuredShape,
     out: Out,
     settings: SettingsText = "{}",
     compile_: Compile = False,
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Step time and memory of LoRA and of PAT before and after the milestone; writes a JSON."""
-    log_to(log)
     from pat.benchmark.settings import TuningBenchmark, shape_of
     from pat.benchmark.tuning import benchmark_tuning as run
     from pat.settings import load
 
     checked = load(TuningBenchmark, settings)
-    run(shape_of(shape), checked.model_copy(update={"compile": checked.compile or compile_}), seed, out)
+    checked = checked.model_copy(update={"compile": checked.compile or compile_})
+    run(shape_of(shape), checked, seed, out, force=force)
 
 
 @benchmark.command("evaluation")
+@guarded("benchmark evaluation")
 def benchmark_evaluation(
     out: Out,
     shape: Shape = None,
-    model: Annotated[Path | None, typer.Option(help="folder of a stock model, to be asked the items of --task")] = None,
-    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated")] = None,
+    model: Annotated[Path | None, typer.Option(help="folder of a stock model, to be asked the items of --task"), READS] = None,
+    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS] = None,
     settings: SettingsText = "{}",
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Items a second of an evaluation in batches, and whether its answers are those of lm-eval's `hf` one by one; writes a JSON."""
-    log_to(log)
     from pat.evaluation import prepare_process
 
     prepare_process(offline=True)
@@ -349,10 +369,11 @@ def benchmark_evaluation(
     from pat.benchmark.settings import EvaluationBenchmark, shape_of
     from pat.settings import load
 
-    run(shape_of(shape) if shape else None, model, task or [], load(EvaluationBenchmark, settings), seed, out)
+    run(shape_of(shape) if shape else None, model, task or [], load(EvaluationBenchmark, settings), seed, out, force=force)
 
 
 @benchmark.command("prune")
+@guarded("benchmark prune")
 def benchmark_prune(
     shape: MeasuredShape,
     pruner: Pruner,
@@ -360,26 +381,25 @@ def benchmark_prune(
     out: Out,
     settings: SettingsText = "{}",
     seed: Seed = 0,
-    log: Log = None,
+    force: Force = False,
 ) -> None:
     """Time and peak memory of a pruner on a model of random weights; writes a JSON. The temporary folder has to hold three copies."""
-    log_to(log)
     from pat.benchmark.folder_jobs import benchmark_prune as run
     from pat.benchmark.settings import PruneBenchmark, shape_of
     from pat.settings import load
 
-    run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out)
+    run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out, force=force)
 
 
 @benchmark.command("merge")
-def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}", seed: Seed = 0, log: Log = None) -> None:
+@guarded("benchmark merge")
+def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}", seed: Seed = 0, force: Force = False) -> None:
     """Time and peak memory of a merge on a model and an adapter of random weights; writes a JSON."""
-    log_to(log)
     from pat.benchmark.folder_jobs import benchmark_merge as run
     from pat.benchmark.settings import MergeBenchmark, shape_of
     from pat.settings import load
 
-    run(shape_of(shape), load(MergeBenchmark, settings), seed, out)
+    run(shape_of(shape), load(MergeBenchmark, settings), seed, out, force=force)
 
 
 def _tie(tie: str) -> Literal["keep", "break"]:
@@ -415,7 +435,10 @@ def may_need_gpu(arguments: Sequence[str]) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback."""
+    """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback.
+
+    Ctrl-C is one line and status 130.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -424,6 +447,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         processes.stand_alone(gpu=may_need_gpu(given))
     try:
         app(arguments)
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED or not processes.is_main():
+            raise
+        interrupted(verb)
+    except KeyboardInterrupt:
+        interrupted(verb)
     except UserError as error:
         if not processes.is_main():  # a mistake is every process's, and told once
             sys.exit(1)

@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pat import artefacts
+from pat import artefacts, marks
 from pat.errors import UserError
 from pat.items import Item, first_of_each_group, read_items
+from pat.marks import KINDS, check_replaceable
 from pat.progress import say
 from pat.prompts import first_capital_prompt
 from pat.provenance import provenance
@@ -25,13 +26,19 @@ from pat.threads import threads_given_back
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+samples_path = marks.samples_path
+
 
 @threads_given_back
-def evaluate(model: Path, tasks: list[Path], texts: list[Path], settings: EvaluationSettings, seed: int, out: Path) -> None:
+def evaluate(
+    model: Path, tasks: list[Path], texts: list[Path], settings: EvaluationSettings, seed: int, out: Path, *, force: bool = False
+) -> None:
     """Write the checkpoint's figures to `out` and its answers to `samples_path(out)`.
 
-    Raises UserError on broken inputs, or settings that do not fit the model's context.
+    Raises UserError on broken inputs, settings that do not fit the model's context, or where one of the two is there already and holds
+    something else, unless with `force`.
     """
+    check_replaceable(out, KINDS["evaluate"], force=force)
     started = time.monotonic()
     items = read_tasks(tasks, settings.limit)
     documents = read_documents(texts)
@@ -42,11 +49,6 @@ def evaluate(model: Path, tasks: list[Path], texts: list[Path], settings: Evalua
     artefacts.write_jsonl(samples_path(out), (outcome.row() for ones in outcomes.values() for outcome in ones))
     artefacts.write_json(out, record)
     say(_summary(record))
-
-
-def samples_path(out: Path) -> Path:
-    """Return where the answers to single items lie: beside the figures."""
-    return out.with_name(f"{out.stem}_samples.jsonl")
 
 
 def _examine(

@@ -12,19 +12,12 @@ from typing import Any
 
 from pat.artefacts import read_record, sha256
 from pat.errors import UserError
+from pat.marks import FOLDER_RECORDS
 from pat.origin import ORIGIN_NAME
 from pat.record_archive import ARCHIVE, packed
 
 RESULT, EVALUATION = "cell.json", "evaluation.json"
-FOLDER_RECORDS = {
-    ORIGIN_NAME: "import-model",
-    "pretraining.json": "pretrain",
-    "rotation.json": "rotate",
-    "readers.json": "refit-readers",
-    "prune.json": "prune",
-    "tuning.json": "tune",
-    "merge.json": "merge",
-}
+RECORDS = {ORIGIN_NAME: "import-model"} | FOLDER_RECORDS
 """What each step writes into the folder that it makes, and the verb that makes it; the first travels into those of later steps."""
 PHASES = ("sizes", "rotation", "readers", "prune", "tune", "merge", "evaluate")
 """Keys of a cell's provenance, for cells that recorded no inputs by which to follow their steps."""
@@ -129,23 +122,33 @@ def _chain(step: Step, seen: set[Path]) -> Iterator[Step]:
 
 def _maker(folder: Path) -> Step | None:
     """Return the step that made a folder; None for a file, or a folder that was made elsewhere."""
-    there = [name for name in FOLDER_RECORDS if (folder / name).is_file()]
+    there = [name for name in RECORDS if (folder / name).is_file()]
     if not there:
         return None
     record = folder / there[-1]
-    return Step(FOLDER_RECORDS[there[-1]], record, read_record(record).get("provenance") or {})
+    return Step(RECORDS[there[-1]], record, read_record(record).get("provenance") or {})
 
 
 def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a step's provenance says, a line a fact."""
-    dirty = {True: "with uncommitted changes", False: "unchanged", None: "outside a checkout"}[provenance.get("git_dirty")]
     yield f"   config hash {provenance.get('config_hash')}, seed {provenance.get('seed')}, device {provenance.get('device')}"
-    yield f"   commit {provenance.get('git_commit')}, {dirty}"
+    yield f"   {_code(provenance)}"
     versions = ", ".join(f"{name} {version}" for name, version in sorted((provenance.get("versions") or {}).items()))
     yield f"   Python {provenance.get('python')}, {versions}"
     for name, given in (provenance.get("inputs") or {}).items():
         yield f"   {name}: {given['path']} ({_sums(given['sha256'])})"
     yield f"   command: {provenance.get('command') or NOT_RECORDED}"
+
+
+def _code(provenance: Mapping[str, Any]) -> str:
+    """Return what is known of the code that ran: its commit, or, where git does not track it, the checksum of its sources."""
+    dirty, commit, sources = (provenance.get(key) for key in ("git_dirty", "git_commit", "source_hash"))
+    if commit is None and sources is not None:
+        return (
+            f"sources {sources}, " + {True: "changed since they were installed", False: "as installed", None: "outside a checkout"}[dirty]
+        )
+    state = {True: "with uncommitted changes", False: "unchanged", None: "outside a checkout"}[dirty]
+    return f"commit {commit}, {state}" + (f", sources {sources}" if sources else "")
 
 
 def _sums(sums: str | Mapping[str, str]) -> str:

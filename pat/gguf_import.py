@@ -22,9 +22,10 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pat.artefacts import new_folder, sha256, write_json
-from pat.checkpoint import write_shards
+from pat.checkpoint import note_import, write_shards
 from pat.errors import UserError
 from pat.families import FAMILIES, family_of
+from pat.marks import FOLDERS
 from pat.origin import ORIGIN_NAME, quantised_as
 from pat.out_of_memory import lacks_memory
 from pat.progress import say
@@ -43,7 +44,7 @@ NOT_OF_A_CHECKPOINT = ("quantization_config", "_model_name_or_path")
 logger = logging.getLogger(__name__)
 
 
-def import_gguf(file: Path, out: Path, dtype: str = "bf16") -> dict[str, Any]:
+def import_gguf(file: Path, out: Path, dtype: str = "bf16", *, force: bool = False) -> dict[str, Any]:
     """Write the model of a GGUF file to `out` as a stock checkpoint and return its record, which is `origin.json`.
 
     Raises UserError where the file is missing, no GGUF, truncated, without a tokenizer, or of an architecture that transformers or
@@ -53,7 +54,7 @@ def import_gguf(file: Path, out: Path, dtype: str = "bf16") -> dict[str, Any]:
         raise UserError(f"--dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
     reader = read_header(file)
     check_header(file, reader)
-    with _alone(file) as (folder, name), new_folder(out) as target:
+    with _alone(file) as (folder, name), new_folder(out, FOLDERS["import-model"], force=force) as target:
         model = _open_model(file, folder, name, DTYPES[dtype])
         tokenizer = _open_tokenizer(file, folder, name)
         _check_all_read(file, reader, model)
@@ -61,6 +62,7 @@ def import_gguf(file: Path, out: Path, dtype: str = "bf16") -> dict[str, Any]:
         _write_checkpoint(model, _as_it_is(tokenizer, model.config), target)
         record = _record(file, reader, dtype) | {"tokenizer_split": split}
         write_json(target / ORIGIN_NAME, record)
+        note_import(target, {"gguf": str(file), "dtype": dtype}, {"gguf": file})
     formats = quantised_as(record)
     say(f"{file.name}: {record['architecture']}, " + (f"quantised ({formats})" if formats else "not quantised") + f", read into {dtype}")
     return record

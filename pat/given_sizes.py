@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from pat import artefacts, checkpoint
+from pat.marks import KINDS, check_replaceable
 from pat.merge import record_of
 from pat.progress import say
 from pat.provenance import provenance
 from pat.reshaped import ReshapedConfig
 
 
-def given_sizes(base: Path, model: Path, ratio: float, out: Path) -> dict[str, Any]:
+def given_sizes(base: Path, model: Path, ratio: float, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Write sizes of `model` beside those of `base` to `out` and return them, with the keys of a merge's record; no logits are compared.
 
-    Raises UserError where one of them is incomplete, changed or of an unknown architecture.
+    Raises UserError where one of them is incomplete, changed or of an unknown architecture, and where `out` holds something else, unless
+    with `force`.
     """
+    check_replaceable(out, KINDS["sizes"], force=force)
     for folder in (base, model):
         artefacts.check_if_listed(folder)
     record = record_of(base, model, ratio)

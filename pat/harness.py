@@ -21,6 +21,7 @@ from lm_eval.tasks import TaskManager
 from pat.artefacts import write_json
 from pat.errors import UserError
 from pat.items import Item
+from pat.marks import KINDS, check_replaceable
 from pat.out_of_memory import lacks_memory
 from pat.prompts import ANSWER_JOINT, first_capital_prompt, log_likelihood_prompt
 from pat.scoring import GENERATED_READINGS, Outcome, most_likely
@@ -111,13 +112,14 @@ def harness_variants(lm: LM, names: Sequence[str], limit: int | None, seed: int)
     }
 
 
-def fetch_variants(names: Sequence[str], out: Path) -> None:
+def fetch_variants(names: Sequence[str], out: Path, *, force: bool = False) -> None:
     """Bring the data of lm-eval's own tasks into the cache of the hub's libraries, and note in `out` which they are.
 
-    Raises UserError as `harness_variants` does.
+    Raises UserError as `harness_variants` does, and where `out` holds something else, unless with `force`.
     """
+    check_replaceable(out, KINDS["fetch-tasks"], force=force)
     _load(_manager_of(names), names)
-    write_json(out, {"tasks": sorted(names)})
+    write_json(out, {"made_by": "pat fetch-tasks", "tasks": sorted(names)})
 
 
 def _manager_of(names: Sequence[str]) -> TaskManager:

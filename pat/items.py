@@ -52,9 +52,9 @@ class Item:
         return next((choice for place, choice in enumerate(self.choices) if choice in self.choices[:place]), None)
 
 
-def write_items(path: Path, items: Iterable[Item]) -> int:
-    """Write items as JSON lines; returns how many."""
-    return write_jsonl(path, (asdict(item) for item in items))
+def write_items(path: Path, items: Iterable[Item], *, replace: bool = True) -> int:
+    """Write items as JSON lines, otherwise as write_text; returns how many."""
+    return write_jsonl(path, (asdict(item) for item in items), replace=replace)
 
 
 def read_items(path: Path) -> list[Item]:

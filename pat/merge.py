@@ -22,16 +22,18 @@ from pat.families import family_of
 from pat.fidelity import gap_between
 from pat.fold import Fold
 from pat.lora import read_adapter
+from pat.marks import FOLDERS, check_replaceable
 from pat.model import PatModel, make_fold, merged_config, planned_width
 from pat.origin import origin_of, origin_sentence
 from pat.progress import Progress, say
-from pat.provenance import provenance
+from pat.provenance import described, provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.reshaped import ReshapedConfig
 from pat.sparsifier import HSM_WEIGHTS_NAME, Sparsifier
 from pat.unrounded import Change, Written
 
 MERGE_RECORD = "merge.json"
+TUNING_RECORD = "tuning.json"
 STOCK_CARD = "A stock checkpoint: `AutoModelForCausalLM.from_pretrained` opens it, and so does everything built on it."
 RESHAPED_CARD = """Its layers have sizes that no stock class holds. It needs the package `pruning-aware-tuning`: after
 
@@ -42,12 +44,13 @@ PROBED = {"text": "a few passages of text", "vocabulary": "random words of its v
 logger = logging.getLogger(__name__)
 
 
-def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
-    """Write the merged checkpoint to `out` and return its record, which is `merge.json`.
+def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[str, Any]:
+    """Write the merged checkpoint to `out` and return its record, which is `merge.json`; with `force` whatever is there is replaced.
 
     Raises UserError where base or adapter is incomplete, changed, of an unknown architecture or does not fit the other, basis and
-    readers included.
+    readers included, where the adapter was tuned on another base, and where `out` holds something else than such a model.
     """
+    check_replaceable(out, FOLDERS["merge"], force=force)
     check_base(base)
     for folder in (base, adapter):
         artefacts.check_if_listed(folder)
@@ -58,13 +61,15 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
         check_readers(base, pat_config.readers, pat_config.mask, pat_config.pruning_ratio)
         if kept_channels(base) not in (None, fold.index_K.tolist()):
             raise UserError(f"--base {base}: its readers are refitted to other channels than --adapter {adapter} keeps")
-    with artefacts.new_folder(out) as folder:
+    inputs = {"base": described(base), "adapter": described(adapter)}
+    check_tuned_on(inputs["base"]["sha256"], base, adapter)
+    with artefacts.new_folder(out, FOLDERS["merge"], force=force) as folder:
         written = write_folded(base, folder, fold, "merge")
         fold.check_all_used()
         gap = _gap_to_masked(adapter, written, pat_config)
         record = record_of(base, folder, pat_config.pruning_ratio if pat_config else 0.0) | gap
-        settings = {"base": _identity(base), "adapter": _identity(adapter)}
-        record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs={"base": base, "adapter": adapter})
+        settings = {name: it["sha256"] for name, it in inputs.items()}
+        record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs=inputs)
         artefacts.write_json(folder / MERGE_RECORD, record)
         how = "tuned" if pat_config is None else "tuned and pruned with PAT"
         artefacts.write_text(folder / "README.md", model_card(record, how, config))
@@ -166,12 +171,20 @@ def _gap_to_masked(adapter: Path, written: Written, pat_config: PatConfig | None
     return gap_between(masked, written)
 
 
-def _identity(folder: Path) -> dict[str, str]:
-    """Return the checksums of a folder's weights: what was merged, wherever it lay. A manifest that is there has been checked."""
-    there = (folder / artefacts.MANIFEST).is_file()
-    listed = (artefacts.read_json(folder / artefacts.MANIFEST) if there else artefacts.manifest(folder))["files"]
-    assert isinstance(listed, dict)
-    return {name: entry["sha256"] for name, entry in listed.items() if name.endswith(".safetensors")}
+def check_tuned_on(found: object, base: Path, adapter: Path) -> None:
+    """Raise UserError unless the weights of a base, by their checksums, are those that an adapter's record says it was tuned on.
+
+    An adapter that has no record, because it was made elsewhere, passes.
+    """
+    if not (adapter / TUNING_RECORD).is_file():
+        return
+    inputs = (artefacts.read_record(adapter / TUNING_RECORD).get("provenance") or {}).get("inputs") or {}
+    expected = (inputs.get("base") or {}).get("sha256")
+    if expected and expected != found:
+        raise UserError(
+            f"--base {base}: its weights are not those that --adapter {adapter} was tuned on (their checksums are in {TUNING_RECORD}; it "
+            f"lay at {inputs['base'].get('path')} then): give that very base, or tune on this one"
+        )
 
 
 def summary(record: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +32,11 @@ from pat import artefacts
 from pat.corpus import Blocks, stack, train_tokenizer
 from pat.device import peak_memory_gib, resolve_device
 from pat.divergence import StopWhenDiverged, check_finite
+from pat.marks import FOLDERS, check_replaceable
 from pat.progress import Progress, say
-from pat.provenance import provenance
+from pat.provenance import described, provenance
 from pat.resume import SealCheckpoints, checkpoint_of
+from pat.resume_folder import leave, locked
 from pat.rows import read_texts
 from pat.settings import PretrainSettings
 from pat.storage import writing
@@ -50,30 +51,38 @@ logger = logging.getLogger(__name__)
 
 
 @threads_given_back
-def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path) -> dict[str, Any]:
+def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Write a stock checkpoint with its tokenizer to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 
-    Raises UserError on a broken or too small corpus, on a vocabulary too small, and where the training diverged.
+    Raises UserError on a broken or too small corpus, on a vocabulary too small, where the training diverged, where another job is at work
+    in `run_dir`, and where `out` holds something else than such a checkpoint, unless with `force`.
     """
+    check_replaceable(out, FOLDERS["pretrain"], force=force)
+    with locked(run_dir):
+        return _pretrain(corpus, settings, run_dir, out, force=force)
+
+
+def _pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path, *, force: bool) -> dict[str, Any]:
     started = time.monotonic()
     torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     set_seed(settings.seed)
     texts = read_texts(corpus)
+    inputs = {"corpus": described(corpus)}
     learned, heldout = split(texts, settings.heldout_fraction)
     tokenizer = train_tokenizer(learned, settings.vocab_size, whole_prompts=settings.whole_prompts)
     blocks = Blocks(learned, tokenizer, settings.context_length, str(corpus))
     say(f"pretrain: {len(blocks) * settings.context_length} tokens of text, vocabulary {len(tokenizer)}")
+    identity = {"settings": settings.model_dump(mode="json"), "corpus": inputs["corpus"]["sha256"]}
     model = FAMILIES[settings.family](settings, tokenizer)
     trainer = Trainer(
         model=model,
         args=training_arguments(settings, run_dir, device),
         train_dataset=blocks,
         data_collator=stack,
-        callbacks=[ShowProgress(settings.steps), StopWhenDiverged(), SealCheckpoints()],
+        callbacks=[ShowProgress(settings.steps), StopWhenDiverged(), SealCheckpoints(identity)],
     )
     trainer.remove_callback(PrinterCallback)
-    identity = {"settings": settings.model_dump(mode="json"), "corpus": artefacts.sha256(corpus)}
     checkpoint_folder = checkpoint_of(run_dir, identity)
     if checkpoint_folder is not None:
         say(f"pretrain: resuming from {checkpoint_folder}")
@@ -83,12 +92,12 @@ def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path)
     heldout_blocks = Blocks(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
     record = pretraining_record(trainer, model, settings, blocks, heldout_blocks)
     record["wall_s"] = time.monotonic() - started
-    record["provenance"] = provenance(settings.model_dump(mode="json"), settings.seed, str(model.device), {"corpus": corpus})
-    with artefacts.new_folder(out) as folder:
+    record["provenance"] = provenance(settings.model_dump(mode="json"), settings.seed, str(model.device), inputs)
+    with artefacts.new_folder(out, FOLDERS["pretrain"], force=force) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(str(folder))
         artefacts.write_json(folder / PRETRAINING_RECORD, record)
-    shutil.rmtree(run_dir, ignore_errors=True)
+    leave(run_dir)
     return record
 
 

@@ -8,16 +8,21 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from pat import __version__
+from pat.marks import log_of
 from pat.processes import is_main
 
 LINE_INTERVAL_S = 10.0
+INTERRUPTED = 130
+"""The exit status of what was ended by Ctrl-C."""
 logger = logging.getLogger("pat")
 
 
-def log_to(log: Path | None) -> None:
+def log_to(log: Path | None, title: str = "pat") -> None:
     """Send all log records to `log` (all but progress lines leave the terminal then), or to the terminal where it is None.
 
-    Of several processes of a job the main one speaks; the others only of errors, on the terminal.
+    A log begins with its `title`; one with the same title is begun again, to any other the records are added. Of several processes of a
+    job the main one speaks; the others only of errors, on the terminal.
     """
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # where even the log cannot be written, the job's own message says why
@@ -26,13 +31,16 @@ def log_to(log: Path | None) -> None:
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if log is not None and is_main():
         log.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+        begun_before = (log_of(log) or "").startswith(f"{title}, version ")
+        handler = logging.FileHandler(log, mode="w" if begun_before else "a", encoding="utf-8", errors="backslashreplace")
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("%(message)s"))
         terminal.addFilter(lambda record: bool(getattr(record, "for_terminal", False)))
         root.addHandler(terminal)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
+    if isinstance(handler, logging.FileHandler):
+        logger.info(f"{title}, version {__version__}")
 
 
 def say(message: str) -> None:
@@ -45,6 +53,12 @@ def fail(message: str) -> NoReturn:
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logger.error(message)
     sys.exit(f"error: {message}")
+
+
+def interrupted(verb: str) -> NoReturn:
+    """End the process as Ctrl-C does, with one line instead of a traceback."""
+    print(f"pat {verb}: interrupted; the same command begins again, or goes on from its last checkpoint", file=sys.stderr)  # noqa: T201
+    sys.exit(INTERRUPTED)
 
 
 class Progress:

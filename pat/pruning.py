@@ -13,6 +13,7 @@ from pat.baselines import PRUNERS
 from pat.baselines.job import PruneJob
 from pat.calibration import Calibration
 from pat.errors import UserError
+from pat.marks import FOLDERS, check_replaceable
 from pat.merge import model_card, summary
 from pat.progress import say
 from pat.provenance import provenance
@@ -33,12 +34,15 @@ def prune(
     calibration: Calibration | None = None,
     threads: int = 1,
     own: PruneSettings | None = None,
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write the pruned checkpoint to `out` and return its record.
 
-    Raises UserError on an unknown pruner, a ratio outside (0, 1), a size that cannot be, missing calibration text, or a base that is
-    incomplete, changed or reshaped.
+    Raises UserError on an unknown pruner, a ratio outside (0, 1), a size that cannot be, missing calibration text, a base that is
+    incomplete, changed or reshaped, or where `out` holds something else than such a model, unless with `force`.
     """
+    check_replaceable(out, FOLDERS["prune"], force=force)
     if pruner not in PRUNERS:
         raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
     if not 0.0 < ratio < 1.0:
@@ -49,7 +53,7 @@ def prune(
         raise UserError(f"{base}: is reshaped already; pruners take stock models")
     own = own or PruneSettings()
     torch.set_num_threads(threads)
-    with artefacts.new_folder(out) as folder:
+    with artefacts.new_folder(out, FOLDERS["prune"], force=force) as folder:
         record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration, own), folder)
         settings = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration), **own.model_dump(mode="json")}
         inputs = {"base": base, "calibration": calibration.path if calibration else None}

@@ -43,10 +43,10 @@ def packed(archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield entry["name"], entry["record"]
 
 
-def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Write every record into `folder` under its name, as its step wrote it; return the files."""
+def unpack(archive: Path, folder: Path, *, replace: bool = True) -> list[Path]:
+    """Write every record into `folder` under its name, as its step wrote it and as write_text does; return the files."""
     written = []
     for name, record in packed(archive):
-        write_json(folder / name, record)
+        write_json(folder / name, record, replace=replace)
         written.append(folder / name)
     return written

@@ -20,6 +20,7 @@ from pat.config import Mask, PatConfig
 from pat.errors import UserError
 from pat.fidelity import gap_between
 from pat.importance import channel_importance
+from pat.marks import FOLDERS, check_replaceable
 from pat.mask import largest
 from pat.merge import record_of, summary
 from pat.model import planned_width
@@ -42,13 +43,16 @@ def refit_readers(
     out: Path,
     data: Path | None = None,
     threads: int = 1,
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write `base` with readers refitted to the channels that `mask` keeps at `ratio` to `out`, and return its record.
 
     `data` is the instruction set of the tuning to come, on which some masks are measured. `error` in the record is, a norm, the share of
-    its output that plain and refitted readers miss. Raises UserError on a mask that is learned, a width that cannot be, missing data, or a
-    base that is incomplete, changed, reshaped or refitted already.
+    its output that plain and refitted readers miss. Raises UserError on a mask that is learned, a width that cannot be, missing data, a
+    base that is incomplete, changed, reshaped or refitted already, or where `out` holds something else, unless with `force`.
     """
+    check_replaceable(out, FOLDERS["refit-readers"], force=force)
     config = _checked(mask, ratio, align, calibration.seed, data)
     check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
@@ -60,7 +64,7 @@ def refit_readers(
     model, tokenizer = checkpoint.load_to_measure(base, calibration.device), checkpoint.load_tokenizer(base)
     kept_D = kept_by(model, tokenizer, config, data)
     fits = fit_readers(model, blocks_for(model.config, calibration, tokenizer).batches(), kept_D)
-    with artefacts.new_folder(out) as folder:
+    with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         written = write_refitted(base, folder, fits, kept_D)
         record = record_of(base, folder, 0.0) | _gap_to_mapped(written, fits, kept_D)
         record |= {

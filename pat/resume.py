@@ -1,9 +1,8 @@
-"""Trainer checkpoints that survive a kill: sealed with checksums once complete, and only sealed ones are resumed from."""
+"""Trainer checkpoints that survive a kill: sealed with their job and checksums once complete, and only such are resumed from."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,55 +12,60 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pat import artefacts
 from pat.errors import UserError
+from pat.provenance import checksums
+from pat.resume_folder import JOB_NAME, enter, job_in
 
-JOB_NAME = "job.json"
 logger = logging.getLogger(__name__)
 
 
 class SealCheckpoints(TrainerCallback):
-    """Writes a manifest into every checkpoint after the trainer, in all of its processes, has finished writing it."""
+    """Writes the job and a manifest into every checkpoint after the trainer, in all of its processes, has finished writing it."""
+
+    def __init__(self, job: Mapping[str, object]) -> None:
+        self.job = job
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             assert args.output_dir is not None
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            artefacts.write_json(folder / artefacts.MANIFEST, artefacts.manifest(folder))
+            artefacts.write_json(folder / JOB_NAME, self.job)
+            artefacts.seal(folder)
 
 
 def checkpoint_of(run_dir: Path, job: Mapping[str, object]) -> Path | None:
-    """Return the newest whole checkpoint that exactly this job has left in `run_dir`; those of another job are removed.
+    """Return the newest whole checkpoint that exactly this job has left in `run_dir`; those of another job are put aside.
 
     `job` tells jobs apart: settings and checksums of inputs. Without it, a job whose settings were changed after a kill would go on
     from weights that the old settings made.
     """
-    path = run_dir / JOB_NAME
-    if run_dir.exists() and not (path.exists() and artefacts.read_json(path) == job):
-        logger.warning("%s: belongs to a job with other settings or inputs; starting from the beginning", run_dir)
-        shutil.rmtree(run_dir)
-    artefacts.write_json(path, job)
-    return latest_complete(run_dir)
+    enter(run_dir, job)
+    return latest_complete(run_dir, job)
 
 
 def identity_of(base: Path) -> object:
-    """Return what tells a base model from another one in its place, without reading its weights.
+    """Return what tells a base model from another one in its place.
 
-    That is its manifest's checksum, or, of a folder that was made elsewhere and has none, names, sizes and times of change of its files.
+    That is its manifest's checksum, or, of a folder that was made elsewhere and has none, names, sizes and times of change of its files,
+    and the checksums of its weights.
     """
     listed = base / artefacts.MANIFEST
     if listed.exists():
         return artefacts.sha256(listed)
     facts = {path.name: path.stat() for path in sorted(base.iterdir()) if path.is_file()}
-    return {name: [found.st_size, found.st_mtime_ns] for name, found in facts.items()}
+    return {"files": {name: [found.st_size, found.st_mtime_ns] for name, found in facts.items()}, "weights": checksums(base)}
 
 
-def latest_complete(run_dir: Path) -> Path | None:
-    """Return the newest checkpoint below `run_dir` whose seal holds, None where there is none; broken ones are passed over."""
+def latest_complete(run_dir: Path, job: Mapping[str, object] | None = None) -> Path | None:
+    """Return the newest checkpoint below `run_dir` whose seal holds, and which is this job's where one is given; others are passed over."""
     for folder in sorted(run_dir.glob("checkpoint-*"), key=_step, reverse=True):
         try:
             artefacts.check_folder(folder)
         except UserError as error:
             logger.warning("checkpoint passed over: %s", error)
+            continue
+        if job is not None and job_in(folder) != job:
+            logger.warning("checkpoint passed over: %s: was made with other settings or inputs", folder)
             continue
         return folder
     return None

@@ -17,6 +17,7 @@ from pat.calibration import Calibration
 from pat.change_of_basis import MEASURED, write_in_basis
 from pat.config import Tie
 from pat.errors import UserError
+from pat.marks import FOLDERS, check_replaceable
 from pat.merge import record_of, summary
 from pat.progress import say
 from pat.provenance import provenance
@@ -28,13 +29,16 @@ QUARTERS = (0.25, 0.5, 0.75)
 
 
 @threads_given_back
-def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads: int = 1, tie: Tie = "keep") -> dict[str, Any]:
+def rotate(
+    base: Path, basis: str, calibration: Calibration, out: Path, threads: int = 1, tie: Tie = "keep", *, force: bool = False
+) -> dict[str, Any]:
     """Write `base` in another basis to `out`, the most important direction first, and return its record.
 
     `captured` in it is the importance that the leading quarters of the directions hold; where embedding and head are one matrix and stay
     one (`tie`), `text` says how far the model is from its base. Raises UserError on a basis that is none, on a base that is incomplete,
-    changed, rotated, refitted or reshaped, and where the tie cannot be kept.
+    changed, rotated, refitted or reshaped, where the tie cannot be kept, and where `out` holds something else, unless with `force`.
     """
+    check_replaceable(out, FOLDERS["rotate"], force=force)
     if basis not in MEASURED:
         raise UserError(f"--basis {basis!r}: must be one of {', '.join(sorted(MEASURED))}")
     check_base(base, tokenizer=True)
@@ -46,7 +50,7 @@ def rotate(base: Path, basis: str, calibration: Calibration, out: Path, threads:
     if isinstance(checkpoint.load_config(base), ReshapedConfig):
         raise UserError(f"{base}: is reshaped, its layers do not share one stream; give a stock model")
     torch.set_num_threads(threads)
-    with artefacts.new_folder(out) as folder:
+    with artefacts.new_folder(out, FOLDERS["rotate"], force=force) as folder:
         found, exactness = write_in_basis(base, folder, basis, calibration, tie)
         captured = {f"{share:g}": found.captured(round(share * len(found.importance_D))) for share in QUARTERS}
         record = record_of(base, folder, 0.0) | exactness | {"basis": basis, "captured": captured}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,9 +20,11 @@ from pat import artefacts, checkpoint
 from pat.base_checks import check_base
 from pat.errors import UserError
 from pat.instructions import Instructions, PadToLongest
+from pat.marks import KINDS, check_replaceable
 from pat.progress import say
-from pat.provenance import provenance
+from pat.provenance import described, provenance
 from pat.resume import checkpoint_of
+from pat.resume_folder import leave, locked
 from pat.rows import read_instructions
 from pat.settings import SearchSettings, TuneJob
 from pat.threads import threads_given_back
@@ -36,23 +37,56 @@ Row = dict[str, str]
 
 @threads_given_back
 def search_rate(
-    base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, out: Path, teacher: Path | None = None
+    base: Path,
+    data: Path,
+    tuner: str,
+    ratio: float,
+    seed: int,
+    job: TuneJob,
+    run_dir: Path,
+    out: Path,
+    teacher: Path | None = None,
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Tune with every candidate rate, write what the dev rows say of each to `out`, and return that record.
 
     Finished candidates are kept in `run_dir` until all are done. Raises UserError where the settings have no search, the rows are too few,
-    no candidate stays finite, and as `tune` does.
-    """
+    no candidate stays finite, where `out` holds something else, unless with `force`, and as `tune` does.
+    """  # fmt: skip
     search = job.tuning.search
     if search is None:
         raise UserError("tuning.search is not set: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
+    check_replaceable(out, KINDS["search-rate"], force=force)
     check_base(base, tokenizer=True)
     torch.set_num_threads(job.tuning.threads)
     training, held_out = split(read_instructions(data), search.dev_rows, seed, data)
-    checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
-    files = run_dir / "training.jsonl", run_dir / "dev.jsonl"
-    for path, rows in zip(files, (training, held_out), strict=True):
-        artefacts.write_jsonl(path, rows)
+    with locked(run_dir):
+        inputs = {name: described(path) for name, path in (("base", base), ("data", data), ("teacher", teacher)) if path is not None}
+        checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
+        files = run_dir / "training.jsonl", run_dir / "dev.jsonl"
+        for path, rows in zip(files, (training, held_out), strict=True):
+            artefacts.write_jsonl(path, rows)
+        losses = _losses(base, files, tuner, ratio, seed, job, search, run_dir, teacher)
+        record = _record(search, losses, len(training), len(held_out))
+        record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed, inputs=inputs)
+        artefacts.write_json(out, record)
+        leave(run_dir)
+    return record
+
+
+def _losses(
+    base: Path,
+    files: tuple[Path, Path],
+    tuner: str,
+    ratio: float,
+    seed: int,
+    job: TuneJob,
+    search: SearchSettings,
+    run_dir: Path,
+    teacher: Path | None,
+) -> list[float | None]:
+    """Return each candidate's loss on the dev rows; `files` are the training rows and the dev rows."""  # fmt: skip
     losses: dict[str, float | None] = artefacts.read_json(run_dir / LOSSES) if (run_dir / LOSSES).exists() else {}
     for number, rate in enumerate(search.learning_rates, start=1):
         if str(rate) in losses:
@@ -62,13 +96,8 @@ def search_rate(
         _, model = train(base, files[0], tuner, ratio, seed, candidate_job(job, search, rate), candidate_dir, teacher)
         losses[str(rate)] = dev_loss(model, base, files[1], job)
         artefacts.write_json(run_dir / LOSSES, losses)
-        shutil.rmtree(candidate_dir, ignore_errors=True)
-    record = _record(search, [losses[str(rate)] for rate in search.learning_rates], len(training), len(held_out))
-    settings, inputs = job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, {"base": base, "data": data, "teacher": teacher}
-    record["provenance"] = provenance(settings, seed, inputs=inputs)
-    artefacts.write_json(out, record)
-    shutil.rmtree(run_dir, ignore_errors=True)
-    return record
+        leave(candidate_dir)
+    return [losses[str(rate)] for rate in search.learning_rates]
 
 
 def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[list[Row], list[Row]]:

@@ -8,7 +8,6 @@ steps, and the main one writes.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,11 +34,13 @@ from pat.families import family_of
 from pat.health import HealthRecord, health_of
 from pat.instructions import Instructions, PadToLongest
 from pat.lora import sort_targets
+from pat.marks import FOLDERS, check_replaceable
 from pat.model import PatCallback, PatModel, attach, lora_config
 from pat.progress import say
-from pat.provenance import provenance
+from pat.provenance import described, provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.resume import SealCheckpoints, checkpoint_of, identity_of
+from pat.resume_folder import leave, locked
 from pat.settings import PatSettings, TuneJob, TuningSettings
 from pat.sharding import AskForCheckpoints, check_sharding, leave_out_shards, shards
 from pat.storage import writing
@@ -54,26 +55,41 @@ logger = logging.getLogger(__name__)
 
 @threads_given_back
 def tune(
-    base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, out: Path, teacher: Path | None = None
+    base: Path,
+    data: Path,
+    tuner: str,
+    ratio: float,
+    seed: int,
+    job: TuneJob,
+    run_dir: Path,
+    out: Path,
+    teacher: Path | None = None,
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write the trained adapter to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 
-    `teacher` is the stock model to distil from, where the settings say so. Raises UserError as `train` does, and where it diverged.
-    """
+    `teacher` is the stock model to distil from, where the settings say so; with `force` whatever is at `out` is replaced. Raises UserError
+    as `train` does, where it diverged, and where `out` holds something else than such an adapter.
+    """  # fmt: skip
     started = time.monotonic()
-    trainer, model = train(base, data, tuner, ratio, seed, job, run_dir, teacher)
-    check_finite(model, trainer.state.global_step, "tuning.learning_rate")
-    record = tuning_record(trainer, model, ratio, time.monotonic() - started)
-    settings, inputs = job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, {"base": base, "data": data, "teacher": teacher}
-    record["provenance"] = provenance(settings, seed, str(model.device), inputs)
-    state = PartialState()
-    if state.is_main_process:
-        with artefacts.new_folder(out) as folder:
-            model.save_pretrained(str(folder), save_embedding_layers=False)
-            (folder / "README.md").unlink(missing_ok=True)
-            sort_targets(folder)
-            artefacts.write_json(folder / TUNING_RECORD, record)
-        shutil.rmtree(run_dir, ignore_errors=True)
+    if processes.is_main():
+        check_replaceable(out, FOLDERS["tune"], force=force)
+    with locked(run_dir):
+        _check_inputs(base, tuner, ratio, job, teacher)
+        inputs = {name: described(path) for name, path in (("base", base), ("data", data), ("teacher", teacher)) if path is not None}
+        trainer, model = _train(base, data, tuner, ratio, seed, job, run_dir, teacher)
+        check_finite(model, trainer.state.global_step, "tuning.learning_rate")
+        record = tuning_record(trainer, model, ratio, time.monotonic() - started)
+        record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed, str(model.device), inputs)
+        state = PartialState()
+        if state.is_main_process:
+            with artefacts.new_folder(out, FOLDERS["tune"], force=force) as folder:
+                model.save_pretrained(str(folder), save_embedding_layers=False)
+                (folder / "README.md").unlink(missing_ok=True)
+                sort_targets(folder)
+                artefacts.write_json(folder / TUNING_RECORD, record)
+            leave(run_dir)
     state.wait_for_everyone()
     state.destroy_process_group()
     return record
@@ -86,15 +102,28 @@ def train(
     """Return the trainer once it is done and the trained model; a job that was killed goes on from the newest checkpoint in `run_dir`.
 
     Raises UserError on an unknown tuner, a ratio that does not fit it, a teacher without distillation or the other way round, broken
-    inputs, a base in another basis or with other readers than the settings say, or a schedule too short for the mask.
+    inputs, a base in another basis or with other readers than the settings say, a schedule too short for the mask, or a `run_dir` that
+    another job is at work in.
     """
+    with locked(run_dir):
+        _check_inputs(base, tuner, ratio, job, teacher)
+        return _train(base, data, tuner, ratio, seed, job, run_dir, teacher)
+
+
+def _check_inputs(base: Path, tuner: str, ratio: float, job: TuneJob, teacher: Path | None) -> None:
     _check_arguments(tuner, ratio)
     _check_teacher(teacher, job.tuning)
     check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
+    checkpoint.load_config(base)
     if tuner.startswith("pat"):
         check_basis(base, job.pat.basis, job.pat.tie)
         check_readers(base, job.pat.readers, job.pat.mask, ratio)
+
+
+def _train(
+    base: Path, data: Path, tuner: str, ratio: float, seed: int, job: TuneJob, run_dir: Path, teacher: Path | None
+) -> tuple[PatTrainer, PeftModel]:
     device = resolve_device(job.tuning.device)
     check_sharding(job.tuning, tuner, device)
     processes.join(device)
@@ -105,6 +134,7 @@ def train(
     check_context(rows, context_of(checkpoint.load_config(base)))
     if lost := rows.losses_by_length():
         say(f"tune: {lost}")
+    identity = job_identity(base, data, tuner, ratio, seed, job, teacher)
     calibration = Calibration(data, seed=seed, device=device)
     model = build_model(base, tuner, ratio, seed, job, calibration)
     stock: Any = model.get_base_model()
@@ -129,12 +159,12 @@ def train(
             HealthRecord(f"tune {tuner} ratio {ratio:g} seed {seed}", distillation),
             StopWhenDiverged(),
             *([AskForCheckpoints(job.tuning.checkpoint_steps)] if sharded else []),
-            SealCheckpoints(),
+            SealCheckpoints(identity),
         ],
     )
     trainer.remove_callback(PrinterCallback)
     with PartialState().main_process_first():  # it removes what other jobs have left
-        checkpoint_folder = checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
+        checkpoint_folder = checkpoint_of(run_dir, identity)
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
     with writing(run_dir):

@@ -18,7 +18,8 @@ def run(arguments: Sequence[str]) -> None:
         cli.main(arguments)
     module = importlib.import_module(arguments[0].removesuffix(".py"))
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    script.command()(module.main if hasattr(module, "main") else command_line(module.prepare))
+    own = next((getattr(module, name) for name in ("main", "write") if hasattr(module, name)), None)
+    script.command()(own or command_line(module.prepare))
     script(list(arguments[1:]))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
 from pat import pretraining
-from pat.artefacts import check_folder, read_json
+from pat.artefacts import check_folder, read_json, sha256, write_json
 from pat.corpus import Blocks, train_tokenizer
 from pat.errors import UserError
 from pat.pretraining import pretrain
@@ -149,6 +149,7 @@ def _steps_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_checkpoint_that_was_being_written_when_the_kill_came_is_passed_over(corpus: Path, straight: Path, tmp_path: Path) -> None:
     torn = tmp_path / "run" / "checkpoint-6"
     torn.mkdir(parents=True)
+    write_json(tmp_path / "run" / "job.json", {"settings": SETTINGS.model_dump(mode="json"), "corpus": sha256(corpus)})
     (torn / "model.safetensors").write_bytes(b"half of it")
     pretrain(corpus, SETTINGS, tmp_path / "run", tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()

@@ -170,15 +170,40 @@ def test_the_proxy_has_a_constant_rate_of_its_own(tmp_path: Path) -> None:
     assert len(recipe["params"]) + 1 == sum(parameter.requires_grad for parameter in model.parameters())
 
 
+def sealed(run_dir: Path, step: int, job: dict[str, object]) -> Path:
+    """Leave a checkpoint as a job does."""
+    folder = run_dir / f"checkpoint-{step}"
+    artefacts.write_json(folder / "job.json", job)
+    artefacts.seal(folder)
+    return folder
+
+
 def test_checkpoints_of_other_settings_are_not_resumed_from(tmp_path: Path) -> None:
-    """A job that is killed, changed and started again must not go on from what the old settings made."""
-    run_dir, folder = tmp_path / "run", tmp_path / "run" / "checkpoint-4"
+    """A job that is killed, changed and started again must not go on from what the old settings made; changed back, it goes on."""
+    run_dir = tmp_path / "run"
     assert checkpoint_of(run_dir, {"rate": 1}) is None
-    folder.mkdir()
-    artefacts.write_json(folder / "manifest.json", artefacts.manifest(folder))
+    folder = sealed(run_dir, 4, {"rate": 1})
     assert checkpoint_of(run_dir, {"rate": 1}) == folder
     assert checkpoint_of(run_dir, {"rate": 2}) is None
     assert not folder.exists()
+    other = sealed(run_dir, 8, {"rate": 2})
+    assert checkpoint_of(run_dir, {"rate": 1}) == folder and not other.exists()
+    assert checkpoint_of(run_dir, {"rate": 2}) == other and not folder.exists()
+
+
+def test_a_checkpoint_belongs_to_the_job_that_made_it_whatever_its_folder_says(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert checkpoint_of(run_dir, {"rate": 2}) is None
+    sealed(run_dir, 8, {"rate": 1})
+    mine = sealed(run_dir, 4, {"rate": 2})
+    assert checkpoint_of(run_dir, {"rate": 2}) == mine
+
+
+def test_a_first_run_gives_no_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_world(tmp_path)
+    for _ in range(2):
+        run(tmp_path, "adapter")
+    assert "other settings" not in caplog.text
 
 
 def test_a_job_does_not_go_on_upon_a_base_that_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from pat.evaluation import read_tasks
 from pat.examinee import count_cut_items, load_examinee
 from pat.generation_options import none_of_its_own
 from pat.items import Item
+from pat.marks import KINDS, check_replaceable
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
@@ -144,12 +145,20 @@ def agreement(expected: Sequence[Outcome], found: Sequence[Outcome]) -> dict[str
 
 @threads_given_back
 def benchmark_evaluation(
-    shape: ModelShape | None, folder: Path | None, tasks: Sequence[Path], settings: EvaluationBenchmark, seed: int, out: Path
+    shape: ModelShape | None,
+    folder: Path | None,
+    tasks: Sequence[Path],
+    settings: EvaluationBenchmark,
+    seed: int,
+    out: Path,
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Measure a shape with random weights on random items, or a checkpoint on task files; write the record to `out` and return it.
 
     Raises UserError unless exactly one of shape and folder with tasks is given, or on what `pat evaluate` refuses.
-    """
+    """  # fmt: skip
+    check_replaceable(out, KINDS["benchmark evaluation"], force=force)
     if (shape is None) == (folder is None) or (folder is None) == bool(tasks):
         raise UserError("give exactly one of --shape, whose items are random, and --model with --task")
     torch.set_num_threads(settings.threads)

@@ -24,6 +24,7 @@ from pat.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
 from pat.config import PatConfig
 from pat.device import resolve_device
 from pat.errors import SettingError, UserError
+from pat.marks import KINDS, check_replaceable
 from pat.merge import merge
 from pat.out_of_memory import lacks_memory
 from pat.progress import say
@@ -47,8 +48,11 @@ class Cost:
 
 
 @threads_given_back
-def benchmark_prune(shape: ModelShape, pruner: str, ratio: float, settings: PruneBenchmark, seed: int, out: Path) -> dict[str, Any]:
+def benchmark_prune(
+    shape: ModelShape, pruner: str, ratio: float, settings: PruneBenchmark, seed: int, out: Path, *, force: bool = False
+) -> dict[str, Any]:
     """Measure a pruner on a shape, write the record to `out` and return it. Raises UserError as `pat prune` does."""
+    check_replaceable(out, KINDS["benchmark prune"], force=force)
     device = _prepared(settings)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch, "base")
@@ -65,8 +69,9 @@ def benchmark_prune(shape: ModelShape, pruner: str, ratio: float, settings: Prun
 
 
 @threads_given_back
-def benchmark_merge(shape: ModelShape, settings: MergeBenchmark, seed: int, out: Path) -> dict[str, Any]:
+def benchmark_merge(shape: ModelShape, settings: MergeBenchmark, seed: int, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Measure the merge of a PAT adapter on a shape, write the record to `out` and return it. Raises UserError on sizes that cannot be."""
+    check_replaceable(out, KINDS["benchmark merge"], force=force)
     device = _prepared(settings)
     pat_config = PatConfig(
         pruning_ratio=settings.ratio, hio_rank=settings.hio_rank, lora_rank=settings.lora_rank, align=settings.align,

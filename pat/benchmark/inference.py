@@ -22,6 +22,7 @@ from pat.compiled import compile_layers
 from pat.device import resolve_device
 from pat.errors import UserError
 from pat.families import head_size
+from pat.marks import KINDS, check_replaceable
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
@@ -250,13 +251,14 @@ class Comparison:
 
 @threads_given_back
 def benchmark_inference(
-    shape: ModelShape | None, folders: Sequence[Path], settings: InferenceBenchmark, seed: int, out: Path
+    shape: ModelShape | None, folders: Sequence[Path], settings: InferenceBenchmark, seed: int, out: Path, *, force: bool = False
 ) -> dict[str, Any]:
     """Measure a shape with random weights, or checkpoint folders, write the record to `out` and return it.
 
     Times are in seconds, memory in bytes. Raises UserError unless exactly one of shape and folders is given, or where a width, a
-    device or a folder cannot be.
+    device or a folder cannot be, or where `out` holds something else, unless with `force`.
     """
+    check_replaceable(out, KINDS["benchmark inference"], force=force)
     if (shape is None) == (not folders):
         raise UserError("give exactly one of --shape and --model")
     device = resolve_device(settings.device)

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pat import artefacts
+from pat import artefacts, marks
 
-
-def so_far(out: Path) -> Path:
-    """Return where the figures lie until the record `out` is whole."""
-    return out.with_suffix(f".so-far{out.suffix}")
+so_far = marks.so_far_path
 
 
 def keep(record: Mapping[str, Any], out: Path) -> None:

@@ -28,6 +28,7 @@ from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.compiled import compile_layers
 from pat.device import resolve_device
+from pat.marks import KINDS, check_replaceable
 from pat.model import PatCallback, PatModel
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
@@ -121,8 +122,9 @@ class StepClock(TrainerCallback):
 
 
 @threads_given_back
-def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, out: Path) -> dict[str, Any]:
+def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Measure LoRA and PAT on a shape, write the record to `out` and return it; times in seconds, memory in bytes."""
+    check_replaceable(out, KINDS["benchmark tune"], force=force)
     device = resolve_device(settings.device)
     torch.set_num_threads(settings.threads)
     clocks_before = machine.clocks(device)

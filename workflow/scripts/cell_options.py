@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 
 from pat.errors import UserError
+from pat.places import READS
 from pat.settings import shown
 
-CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.json; give the option once a file.")]
-MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files.")]
-ListOption = Annotated[Path | None, typer.Option("--cells-from", help="A text file that names one cell.json a line.")]
+CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.json; give the option once a file."), READS]
+MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files."), READS]
+ListOption = Annotated[Path | None, typer.Option("--cells-from", help="A text file that names one cell.json a line."), READS]
 
 CELL_STEPS = len(Path("evaluation/model/row/ratio/seed/cell.json").parts)
 

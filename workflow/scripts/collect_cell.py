@@ -15,7 +15,9 @@ import typer
 
 from pat.artefacts import parse_json, read_jsonl, read_record, write_json
 from pat.errors import UserError
+from pat.places import READS, WRITES
 from script_errors import run_reporting_errors
+from script_places import CELL, guarded
 
 SCHEMA = 1
 EVALUATION_KEYS = ("mean", "perplexity", "harness")
@@ -79,13 +81,14 @@ def _answers(scores: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, A
     }
 
 
+@guarded(CELL)
 def main(
     cell: Annotated[str, typer.Option(help="JSON: experiment, model, method, base_method, label, mode, ratio_requested, seed, factors.")],
-    tuning: Annotated[str, typer.Option(help="The tuning.json of the run that trained the cell's adapter; empty: nothing was tuned.")],
-    step: Annotated[list[Path], typer.Option(help="A step's record, such as a merge.json; give the option once a step, in order.")],
-    evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json.")],
-    samples: Annotated[Path, typer.Option(help="The cell's evaluation_samples.jsonl.")],
-    out: Annotated[Path, typer.Option(help="The cell.json to write.")],
+    tuning: Annotated[str, typer.Option(help="The tuning.json of the run that trained the adapter; empty: nothing was tuned."), READS],
+    step: Annotated[list[Path], typer.Option(help="A step's record, such as a merge.json; give the option once a step, in order."), READS],
+    evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json."), READS],
+    samples: Annotated[Path, typer.Option(help="The cell's evaluation_samples.jsonl."), READS],
+    out: Annotated[Path, typer.Option(help="The cell.json to write."), WRITES],
 ) -> None:
     """Join a cell's JSONs into cell.json."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +14,10 @@ from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from figure_mark import METADATA
+from pat.storage import writing
+from pat.temporaries import file_for
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 """Okabe and Ito's palette, without its yellow, which print does not show."""
@@ -42,7 +45,6 @@ STYLES: dict[str, Any] = {
     "savefig.dpi": 200,
 }
 SeriesT = TypeVar("SeriesT")
-_NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
 
 
 def look_of(position: int) -> tuple[str, str]:
@@ -114,11 +116,10 @@ def shifts(places: Iterable[float], count: int, apart: float | None = None) -> l
 
 def save(drawing: Figure, out: Path, name: str) -> None:
     """Write `name`.png and `name`.pdf into `out`, each in one rename and without dates."""
-    out.mkdir(parents=True, exist_ok=True)
-    for kind, metadata in _NO_DATES.items():
-        temporary = out / f".{name}.{os.getpid()}.tmp"
-        try:
-            drawing.savefig(temporary, format=kind, metadata=metadata)
-            temporary.replace(out / f"{name}.{kind}")
-        finally:
-            temporary.unlink(missing_ok=True)
+    for kind, metadata in METADATA.items():
+        path = out / f"{name}.{kind}"
+        with writing(path):
+            out.mkdir(parents=True, exist_ok=True)
+            with file_for(path) as temporary:
+                drawing.savefig(temporary, format=kind, metadata=metadata)
+                temporary.replace(path)

@@ -21,7 +21,9 @@ from intervals import Estimate
 from layouts import csv_text
 from method_lines import names_in_order
 from pat.artefacts import write_text
+from pat.places import WRITES
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 PANELS_A_LINE = 3
 GUESSING = "guessing"
@@ -132,7 +134,6 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
     """Write accuracy.png, accuracy.pdf and accuracy.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
     grid = headline_grid(paths)
     data = points(grid)
-    write_text(out / "accuracy.csv", csv_text(data, digits=6))
     views = _views(data)
     width, height = 1.2 + 2.6 * min(len(views), PANELS_A_LINE), 1.0 + 2.6 * math.ceil(len(views) / PANELS_A_LINE)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
@@ -141,11 +142,13 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
     with figure(max(width, least), height) as drawing:
         draw(data, views, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
         save(drawing, out, "accuracy")
+    write_text(out / "accuracy.csv", csv_text(data, digits=6))
     return grid.metric
 
 
+@guarded(Pictures("accuracy"))
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for accuracy.png, .pdf and .csv; other files in it stay.")],
+    out: Annotated[Path, typer.Option(help="Folder for accuracy.png, .pdf and .csv; other files in it stay."), WRITES],
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,

@@ -17,7 +17,9 @@ from figure_style import BLACK, BLUE, GREEN, ORANGE, VERMILION, figure, grid_lin
 from layouts import csv_text
 from pat.artefacts import write_text
 from pat.mask import gate, offset, temperature
+from pat.places import WRITES
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 MILESTONE_STEP = 1000
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)
@@ -55,13 +57,14 @@ def draw(data: pd.DataFrame, drawing: Figure) -> None:
 def write_gate(out: Path) -> None:
     """Write gate.png, gate.pdf and gate.csv into `out`."""
     data = gate_values()
-    write_text(out / "gate.csv", csv_text(data, digits=6))
     with figure(4.6, 2.7) as drawing:
         draw(data, drawing)
         save(drawing, out, "gate")
+    write_text(out / "gate.csv", csv_text(data, digits=6))
 
 
-def main(out: Annotated[Path, typer.Option(help="Folder for gate.png, .pdf and .csv; other files in it stay.")]) -> None:
+@guarded(Pictures("gate"))
+def main(out: Annotated[Path, typer.Option(help="Folder for gate.png, .pdf and .csv; other files in it stay."), WRITES]) -> None:
     """Draw the gate M against the proxy w on the way to the milestone (figure 3 of the paper)."""
 
     def action() -> str:

@@ -21,7 +21,9 @@ from layouts import csv_text
 from milestones import verdict
 from pat.artefacts import read_json, write_text
 from pat.errors import UserError
+from pat.places import READS, WRITES
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 HISTORY = (
     "step", "instruct_loss", "identity_loss", "active_loss", "kept", "mask_mean", "proxy_min", "proxy_max", "proxy_std", "tau", "beta",
@@ -173,12 +175,12 @@ def _line(axes: Axes, history: pd.DataFrame, column: str, label: str, color: str
 def write_health(tuning: Path, out: Path, title: str) -> str:
     """Write health.csv, health.png and health.pdf into `out`; returns the verdict. Raises UserError on a broken tuning.json."""
     record, history = read_run(tuning)
-    write_text(out / "health.csv", csv_text(history))
     masked = bool(history["kept"].notna().any())
     height = 2.6 if not masked else 6.4 + 2.0 * bool(_bins(history)) + 2.0 * _has_operators(history)
     with figure(7.0, height) as drawing:
         draw(record, history, drawing, title)
         save(drawing, out, "health")
+    write_text(out / "health.csv", csv_text(history))
     return verdict(record["health"], record["width"]) + _said_of_operators(history)
 
 
@@ -187,9 +189,10 @@ def _said_of_operators(history: pd.DataFrame) -> str:
     return "" if distances.empty else f"; operators at the end ‖D − I‖ {distances.iloc[-1]:.2f}"
 
 
+@guarded(Pictures("health"))
 def main(
-    tuning: Annotated[Path, typer.Option(help="The run's adapter/tuning.json.")],
-    out: Annotated[Path, typer.Option(help="Folder for health.csv, health.png and health.pdf; other files in it stay.")],
+    tuning: Annotated[Path, typer.Option(help="The run's adapter/tuning.json."), READS],
+    out: Annotated[Path, typer.Option(help="Folder for health.csv, health.png and health.pdf; other files in it stay."), WRITES],
     title: Annotated[str, typer.Option(help="What the figure calls the run, for example its model, method, ratio and seed.")] = "",
 ) -> None:
     """Draw one tuning run's losses, mask and learning rate over its steps, and say whether it is healthy."""

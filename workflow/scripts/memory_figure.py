@@ -21,7 +21,9 @@ from grid import Grid, headline_grid
 from layouts import csv_text
 from method_lines import names_in_order
 from pat.artefacts import write_text
+from pat.places import READS, WRITES
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 BYTES_A_PARAMETER = 2
 """bf16, in which the paper loads its models."""
@@ -154,7 +156,6 @@ def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -
     """Write memory.png, memory.pdf and memory.csv into `out`; returns the metric. Raises UserError on broken cells or benchmarks."""
     grid = headline_grid(paths)
     data = points(grid, [read_inference(path) for path in benchmarks])
-    write_text(out / "memory.csv", csv_text(data, digits=6))
     bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     heading = f"{grid.cells[0].experiment}: weights in bf16; {scoring}\nbars: 95 % interval over {bars or 'nothing'}"
@@ -162,12 +163,14 @@ def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -
     with figure(max(1.4 + 2.4 * len(columns), 6.0), 5.2) as drawing:
         draw(data, columns, drawing, heading)
         save(drawing, out, "memory")
+    write_text(out / "memory.csv", csv_text(data, digits=6))
     return grid.metric
 
 
+@guarded(Pictures("memory"))
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for memory.png, .pdf and .csv; other files in it stay.")],
-    benchmark: Annotated[list[Path] | None, typer.Option(help="A JSON of `pat benchmark inference`; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for memory.png, .pdf and .csv; other files in it stay."), WRITES],
+    benchmark: Annotated[list[Path] | None, typer.Option(help="A JSON of `pat benchmark inference`; may be repeated."), READS] = None,
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,

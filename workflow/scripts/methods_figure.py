@@ -20,8 +20,10 @@ from layouts import csv_text
 from method_lines import LINE_IN, draw_points, name_lines, names_in_order
 from pat.artefacts import write_text
 from pat.methods import METHODS
+from pat.places import WRITES
 from published import Printed
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 
 def points(grid: Grid, printed: Printed) -> pd.DataFrame:
@@ -92,7 +94,6 @@ def write_methods(paths: Sequence[Path], out: Path) -> str:
     """Write methods.png, methods.pdf and methods.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
     grid = headline_grid(paths)
     data = points(grid, Printed("table1"))
-    write_text(out / "methods.csv", csv_text(data, digits=6))
     width = 2.0 + 2.2 * data["panel"].nunique()
     height = 1.0 + data["model"].nunique() * (0.6 + LINE_IN * data["method"].nunique())
     bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
@@ -100,11 +101,13 @@ def write_methods(paths: Sequence[Path], out: Path) -> str:
     with figure(max(width, 4.6), height) as drawing:
         draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}", _whole(grid))
         save(drawing, out, "methods")
+    write_text(out / "methods.csv", csv_text(data, digits=6))
     return grid.metric
 
 
+@guarded(Pictures("methods"))
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for methods.png, .pdf and .csv; other files in it stay.")],
+    out: Annotated[Path, typer.Option(help="Folder for methods.png, .pdf and .csv; other files in it stay."), WRITES],
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,

@@ -18,7 +18,9 @@ from cells import Row, metrics_of, models_of, read_cells, rows_of
 from grid import Grid, texts_of
 from layouts import csv_text
 from pat.artefacts import write_json, write_text
+from pat.places import WRITES, Force
 from script_errors import run_reporting_errors
+from script_places import Unmarked, guarded
 
 DIGITS = 6
 
@@ -72,21 +74,23 @@ def _named(model: str, row: Row) -> str:
     return f"{model}, {row.name}, {percent(row.ratio)}"
 
 
+@guarded(Unmarked())
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON to write.")],
-    accuracy: Annotated[Path, typer.Option(help="The CSV of accuracies to write.")],
-    perplexity: Annotated[Path, typer.Option(help="The CSV of perplexities to write.")],
+    out: Annotated[Path, typer.Option(help="The JSON to write."), WRITES],
+    accuracy: Annotated[Path, typer.Option(help="The CSV of accuracies to write."), WRITES],
+    perplexity: Annotated[Path, typer.Option(help="The CSV of perplexities to write."), WRITES],
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,
+    force: Force = False,
 ) -> None:
     """Write the numbers that version control compares."""
 
     def action() -> str:
         metrics = Metrics(listed(cells, more, cells_from))
-        write_json(out, metrics.nested())
-        write_text(accuracy, csv_text(metrics.accuracies(), digits=DIGITS))
-        write_text(perplexity, csv_text(metrics.perplexities(), digits=DIGITS))
+        write_json(out, metrics.nested(), replace=force)
+        write_text(accuracy, csv_text(metrics.accuracies(), digits=DIGITS), replace=force)
+        write_text(perplexity, csv_text(metrics.perplexities(), digits=DIGITS), replace=force)
         return str(out)
 
     run_reporting_errors(action)

@@ -24,7 +24,9 @@ from layouts import csv_text
 from method_lines import LINE_IN, draw_points, name_lines, names_in_order
 from pat.artefacts import write_text
 from pat.errors import UserError
+from pat.places import WRITES
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 FARTHEST = 4.0
 """A panel ends at so many times its best pruned model's perplexity; what lies beyond is an arrow at its edge with its number."""
@@ -94,18 +96,19 @@ def write_perplexity(paths: Sequence[Path], out: Path) -> int:
     if not texts_of(cells):
         raise UserError("no cell has the perplexity of a text; name texts under data.text, or leave the figure `perplexity` out")
     data = points(Grid(cells, ""))
-    write_text(out / "perplexity.csv", csv_text(data, digits=6))
     lines = data.groupby(["model", "text"]).ngroups
     width = 2.0 + 2.4 * data["panel"].nunique()
     height = 1.0 + lines * (0.6 + LINE_IN * data["method"].nunique())
     with figure(max(width, 4.6), height) as drawing:
         draw(data, drawing, f"{cells[0].experiment}: perplexity of held-out text\nbars: 95 % interval over seeds, where there are several")
         save(drawing, out, "perplexity")
+    write_text(out / "perplexity.csv", csv_text(data, digits=6))
     return len(data)
 
 
+@guarded(Pictures("perplexity"))
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for perplexity.png, .pdf and .csv; other files in it stay.")],
+    out: Annotated[Path, typer.Option(help="Folder for perplexity.png, .pdf and .csv; other files in it stay."), WRITES],
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,

@@ -8,18 +8,22 @@ from typing import Annotated
 
 import typer
 
+from pat.places import WRITES, Force
 from script_errors import run_reporting_errors
+from script_places import Unmarked, guarded
 
 
-def command_line(prepare: Callable[[str, int, Path], str]) -> Callable[..., None]:
-    """Return what a script's command line runs: `prepare(source, seed, out)`, described by its docstring."""
+def command_line(prepare: Callable[..., str]) -> Callable[..., None]:
+    """Return what a script's command line runs: `prepare(source, seed, out, replace=…)`, described by its docstring."""
 
+    @guarded(Unmarked())
     def main(
         source: Annotated[str, typer.Option(help="The set's source block of the experiment file, as JSON.")],
-        out: Annotated[Path, typer.Option(help="The JSONL to write.")],
+        out: Annotated[Path, typer.Option(help="The JSONL to write."), WRITES],
         seed: Annotated[int, typer.Option(help="Draws the fraction of a hub data set.")] = 0,
+        force: Force = False,
     ) -> None:
-        run_reporting_errors(lambda: prepare(source, seed, out))
+        run_reporting_errors(lambda: prepare(source, seed, out, replace=force))
 
     main.__doc__ = prepare.__doc__
     return main

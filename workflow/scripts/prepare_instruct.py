@@ -48,7 +48,7 @@ def task_rows(source: Tasks) -> Iterator[dict[str, str]]:
             yield {"instruction": lettered_question(item.question, item.choices), "input": "", "output": answer}
 
 
-def prepare(source: str, seed: int, out: Path) -> str:
+def prepare(source: str, seed: int, out: Path, *, replace: bool = True) -> str:
     """Write the instruction set to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
     assert isinstance(block, Hub | JsonRows | Tasks)
@@ -56,7 +56,7 @@ def prepare(source: str, seed: int, out: Path) -> str:
     rows = [row for row in read if row is not None]
     if not rows:
         raise UserError(f"instruction set {block.model_dump_json()}: holds no usable row")
-    write_jsonl(out, rows)
+    write_jsonl(out, rows, replace=replace)
     blank = len(read) - len(rows)
     return f"{out}: {len(rows)} rows" + (f"; left out {blank} with a blank instruction or output" if blank else "")
 

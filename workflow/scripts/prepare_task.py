@@ -12,10 +12,12 @@ import typer
 from hub_layouts import LAYOUTS
 from pat.errors import UserError
 from pat.items import Item, write_items
+from pat.places import WRITES, Force
 from pat.settings import Settings
 from pat.sources import HubTask, JsonFile, Release
 from release_prompts import release_items
 from script_errors import run_reporting_errors
+from script_places import Unmarked, guarded
 from source_records import Record, file_records, hub_records, json_records, parse_source
 
 KINDS: dict[str, type[Settings]] = {"hub": HubTask, "json": JsonFile, "release": Release}
@@ -78,14 +80,14 @@ def _place(answer: Any) -> Any:
     return ord(answer) - ord("A") if is_letter else answer
 
 
-def prepare(task: str, source: str, out: Path) -> str:
+def prepare(task: str, source: str, out: Path, *, replace: bool = True) -> str:
     """Write the task's items to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
     assert isinstance(block, HubTask | JsonFile | Release)
     items = list(task_items(task, block))
     if not items:
         raise UserError(f"task {task!r}: its source {block.model_dump_json(exclude_none=True)} holds no items")
-    write_items(out, items)
+    write_items(out, items, replace=replace)
     (identifier, count), *_ = Counter(item.id for item in items).most_common(1)
     if count > 1:
         raise UserError(f"task {task!r}: gives {count} items the id {identifier!r}; every item needs one of its own")
@@ -102,13 +104,15 @@ def _oddities(items: Sequence[Item]) -> str:
     return said + (f"; {again} that ask what another one asks" if again else "")
 
 
+@guarded(Unmarked())
 def main(
     task: Annotated[str, typer.Option(help="The task's name in the experiment.")],
     source: Annotated[str, typer.Option(help="The task's source block, as JSON.")],
-    out: Annotated[Path, typer.Option(help="The JSONL to write.")],
+    out: Annotated[Path, typer.Option(help="The JSONL to write."), WRITES],
+    force: Force = False,
 ) -> None:
     """Write one task's items."""
-    run_reporting_errors(lambda: prepare(task, source, out))
+    run_reporting_errors(lambda: prepare(task, source, out, replace=force))
 
 
 if __name__ == "__main__":

@@ -47,14 +47,14 @@ def document(record: Record) -> str:
     return alpaca_prompt(row["instruction"], row["input"]) + ANSWER_JOINT + row["output"] if row else ""
 
 
-def prepare(source: str, seed: int, out: Path) -> str:
+def prepare(source: str, seed: int, out: Path, *, replace: bool = True) -> str:
     """Write the documents to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
     assert isinstance(block, Hub | JsonRows | TextFile)
     texts = list(documents(block, seed))
     if not texts:
         raise UserError(f"text {block.model_dump_json()}: holds nothing but blanks")
-    write_jsonl(out, ({"text": text} for text in texts))
+    write_jsonl(out, ({"text": text} for text in texts), replace=replace)
     return f"{out}: {len(texts)} document(s), {sum(map(len, texts)):,} characters"
 
 

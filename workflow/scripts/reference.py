@@ -18,8 +18,10 @@ from cell_options import behind_tables
 from pat.artefacts import MANIFEST, new_folder, read_json, write_json, write_text
 from pat.errors import UserError
 from pat.extends import read_resolved
+from pat.places import READS, WRITES, Force
 from pat.record_archive import ARCHIVE, pack
 from script_errors import run_reporting_errors
+from script_places import REFERENCE, guarded
 from seals import SEAL
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
@@ -28,7 +30,7 @@ REMADE_TABLES = ("cells.csv", "*.tex")
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 
-def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES) -> None:
+def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
     """Copy tables, figures, benchmarks, the records behind them and the experiment's file into `out`, with a record of what made them.
 
     The records are in one compressed file, of which `unpack_records.py` makes the files again. The runs' health plots stay behind: many
@@ -40,7 +42,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
     cells = behind_tables(results)
     whole_experiment = read_resolved(experiment)
     record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells)}
-    with new_folder(out) as folder:
+    with new_folder(out, REFERENCE, force=force) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
         for figure in sorted((results / "figures").glob("*.png")):
             _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
@@ -69,10 +71,10 @@ def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
     """Return commits and versions that all phases of all cells share. Raises UserError on changed code."""
     origins = [phase for cell in cells for phase in read_json(cell)["provenance"].values() if phase]
-    if any(origin["git_dirty"] for origin in origins):
-        raise UserError("some cells were made by code with uncommitted changes; a reference must name its commit: commit, then run again")
     if any(origin["git_commit"] is None for origin in origins):
         raise UserError("some cells were made by code outside a git checkout; a reference must name its commit: run from a clone")
+    if any(origin["git_dirty"] for origin in origins):
+        raise UserError("some cells were made by code with uncommitted changes; a reference must name its commit: commit, then run again")
     return {
         "git_commits": sorted({str(origin["git_commit"]) for origin in origins}),
         "versions": origins[0]["versions"],
@@ -125,25 +127,36 @@ def with_block(readme: str, name: str, block: str, document: str = "README.md") 
 
 
 def update(
-    results: Path, out: Path, readme: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES
+    results: Path,
+    out: Path,
+    readme: Path,
+    machine: str,
+    experiment: Path,
+    shown: Sequence[str] = SHOWN_TABLES,
+    *,
+    force: bool = False,
 ) -> Mapping[str, object]:
     """Keep the reference, then bring the README's block up to date; return the reference's record."""
-    keep(results, out, machine, experiment, shown)
+    keep(results, out, machine, experiment, shown, force=force)
     write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out)))
     record: Mapping[str, object] = read_json(out / "origin.json")
     return record
 
 
+@guarded(REFERENCE)
 def main(
-    results: Annotated[Path, typer.Option(help="results/<experiment>, finished")],
-    out: Annotated[Path, typer.Option(help="results/reference/<name>")],
+    results: Annotated[Path, typer.Option(help="results/<experiment>, finished"), READS],
+    out: Annotated[Path, typer.Option(help="results/reference/<name>"), WRITES],
     machine: Annotated[str, typer.Option(help="what it ran on, in words")],
-    experiment: Annotated[Path, typer.Option(help="the experiment's file")],
+    experiment: Annotated[Path, typer.Option(help="the experiment's file"), READS],
     readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
     show: Annotated[str, typer.Option(help="the tables that the README shows, where there are such")] = " ".join(SHOWN_TABLES),
+    force: Force = False,
 ) -> None:
     """Keep a finished experiment as a reference and show it in the README."""
-    run_reporting_errors(lambda: f"{out}: {update(results, out, readme, machine, experiment, show.split())['cells']} cells kept")
+    run_reporting_errors(
+        lambda: f"{out}: {update(results, out, readme, machine, experiment, show.split(), force=force)['cells']} cells kept"
+    )
 
 
 if __name__ == "__main__":

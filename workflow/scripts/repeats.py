@@ -24,11 +24,13 @@ from pat.benchmark.machine import description
 from pat.device import resolve_device
 from pat.errors import UserError
 from pat.lora import ADAPTER_WEIGHTS_NAME
+from pat.places import READS, WRITES
 from pat.progress import Progress
 from pat.provenance import provenance
 from pat.sparsifier import HSM_WEIGHTS_NAME
 from pat.tensors import read_tensors
 from script_errors import run_reporting_errors
+from script_places import REPEATS, guarded
 
 SCHEMA = 1
 STEPS = ("tune", "merge", "evaluate")
@@ -113,9 +115,10 @@ def _largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
     return max(float((ours[name].float() - theirs[name].float()).abs().max()) for name in theirs)
 
 
+@guarded(REPEATS)
 def write(
-    cells: Annotated[list[Path], typer.Option("--cell", help="a cell.json; may be given several times")],
-    out: Annotated[Path, typer.Option(help="the JSON to write")],
+    cells: Annotated[list[Path], typer.Option("--cell", help="a cell.json; may be given several times"), READS],
+    out: Annotated[Path, typer.Option(help="the JSON to write"), WRITES],
     times: Annotated[int, typer.Option(min=2, help="how often each cell is made")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="how many are made at a time")] = 1,
 ) -> None:

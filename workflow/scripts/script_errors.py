@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from pat.errors import UserError
+from pat.progress import INTERRUPTED
 from pat.storage import is_refusal, refusal
 
 
@@ -19,7 +20,7 @@ def run_reporting_errors(action: Callable[[], str]) -> None:
 
 @contextmanager
 def errors_reported() -> Iterator[None]:
-    """Turn a user's mistake, or a file that the system refuses, into its message alone and exit status 1."""
+    """Turn a user's mistake, or a file that the system refuses, into its message alone and exit status 1; Ctrl-C into one line."""
     try:
         yield
     except (UserError, OSError) as error:
@@ -28,3 +29,6 @@ def errors_reported() -> Iterator[None]:
         shown = refusal(error) if isinstance(error, OSError) else error
         typer.echo(f"error: {shown}", err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None

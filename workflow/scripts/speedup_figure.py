@@ -18,8 +18,10 @@ from layouts import csv_text
 from pat.artefacts import write_text
 from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
+from pat.places import READS, WRITES
 from published import PrintedSpeedup
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 PHASES = {"first_token": "first token", "decode": "decoding"}
 MEASURED = "measured"
@@ -119,19 +121,20 @@ def write_speedup(paths: Sequence[Path], out: Path) -> int:
     if not benchmarks:
         raise UserError("--benchmark: names no file; at least one JSON of `pat benchmark inference` is needed")
     data = points(benchmarks, PrintedSpeedup())
-    write_text(out / "speedup.csv", csv_text(data, digits=6))
     devices = ", ".join(sorted({str(it.machine.get("name")) for it in benchmarks}))
     details = ", ".join(sorted({f"context {it.context}, {it.dtype}" for it in benchmarks}))
     heading = f"{devices}; {details}\nbars: range of the rounds; dotted: limit by parameters"
     with figure(max(1.2 + 2.6 * len(columns_of(data)), 4.6), 5.2) as drawing:
         draw(data, drawing, heading)
         save(drawing, out, "speedup")
+    write_text(out / "speedup.csv", csv_text(data, digits=6))
     return len(benchmarks)
 
 
+@guarded(Pictures("speedup"))
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for speedup.png, .pdf and .csv; other files in it stay.")],
-    benchmark: Annotated[list[Path], typer.Option(help="A JSON of `pat benchmark inference`; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="Folder for speedup.png, .pdf and .csv; other files in it stay."), WRITES],
+    benchmark: Annotated[list[Path], typer.Option(help="A JSON of `pat benchmark inference`; may be repeated."), READS],
 ) -> None:
     """Draw the speed-up over the unpruned model against the batch size (figure 6 of the paper)."""
     run_reporting_errors(lambda: f"{out}: speedup of {write_speedup(benchmark, out)} shape(s)")

@@ -22,21 +22,24 @@ from grid import Grid, texts_of
 from layouts import Layout, csv_text, latex, markdown
 from pat.artefacts import new_folder, write_text
 from pat.origin import quantised_as
+from pat.places import READS, WRITES, Force
 from pat.settings import TableSettings, load
 from perplexity_comparisons import perplexity_comparisons
 from published import Printed, PrintedAblation
 from script_errors import run_reporting_errors
+from script_places import TABLES, guarded
 from shares import shortfall_notes
 from size_tables import perplexities, sizes, tidy
 
 DEFAULTS = TableSettings()
 
 
-def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEFAULTS) -> list[str]:
+def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEFAULTS, *, force: bool = False) -> list[str]:
     """Fill the folder `out` (replaced as a whole) with the tables of the cells in `paths`; returns the tables' names.
 
     `table1` (`table3`), `ablation_<name>` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same
-    tables of another metric carry its name. Raises UserError for files that are not cells' results or do not belong together.
+    tables of another metric carry its name. Raises UserError for files that are not cells' results or do not belong together, and where
+    `out` holds something else than tables, unless with `force`.
     """
     cells = read_cells(paths)
     metrics = metrics_of(cells)
@@ -56,7 +59,7 @@ def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEF
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
     notes = [*shortfall_notes(cells), *origin_notes(cells)]
-    with new_folder(out) as folder:
+    with new_folder(out, TABLES, force=force) as folder:
         write_text(folder / "cells.csv", csv_text(tidy(cells)))
         for name, (plain, frame) in tables.items():
             layout = replace(plain, notes=[*plain.notes, *notes])
@@ -76,17 +79,19 @@ def origin_notes(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
+@guarded(TABLES)
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the tables; replaced as a whole.")],
-    settings: Annotated[str, typer.Option(help="Which tables, as JSON: reference, accuracy, ablations.")] = "{}",
+    out: Annotated[Path, typer.Option(help="Folder for the tables; replaced as a whole."), WRITES],
+    settings: Annotated[str, typer.Option(help="Which tables, as JSON: reference, accuracy, ablations."), READS] = "{}",
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,
+    force: Force = False,
 ) -> None:
     """Write all tables as .csv, .md and .tex, and cells.csv with the origin of every number."""
 
     def action() -> str:
-        names = write_tables(listed(cells, more, cells_from), out, load(TableSettings, settings))
+        names = write_tables(listed(cells, more, cells_from), out, load(TableSettings, settings), force=force)
         return f"{out}: {', '.join(names)}"
 
     run_reporting_errors(action)

@@ -23,8 +23,10 @@ from grid import Grid, headline_grid
 from layouts import csv_text
 from pat.artefacts import write_text
 from pat.methods import METHODS
+from pat.places import WRITES
 from published import PrintedTrainable
 from script_errors import run_reporting_errors
+from script_places import Pictures, guarded
 
 SAME = 0.01
 """Shares nearer to each other than this, relatively, are one: variants of one size are no curve and get no line."""
@@ -158,7 +160,6 @@ def write_trainable(paths: Sequence[Path], out: Path) -> str:
     """Write trainable.png, .pdf and .csv into `out`; returns the metric they show. Raises UserError on broken cells."""
     grid = headline_grid(paths)
     data = points(grid, PrintedTrainable())
-    write_text(out / "trainable.csv", csv_text(data, digits=6))
     bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     data = data.assign(series=_series_of(data))
@@ -166,11 +167,13 @@ def write_trainable(paths: Sequence[Path], out: Path) -> str:
     with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * len(lines)) as drawing:
         draw(data, lines, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
         save(drawing, out, "trainable")
+    write_text(out / "trainable.csv", csv_text(data, digits=6))
     return grid.metric
 
 
+@guarded(Pictures("trainable"))
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for trainable.png, .pdf and .csv; other files in it stay.")],
+    out: Annotated[Path, typer.Option(help="Folder for trainable.png, .pdf and .csv; other files in it stay."), WRITES],
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,

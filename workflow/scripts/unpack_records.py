@@ -8,26 +8,30 @@ from typing import Annotated
 import typer
 
 from pat.artefacts import write_text
+from pat.places import READS, WRITES, Force
 from pat.record_archive import ARCHIVE, unpack
 from script_errors import run_reporting_errors
+from script_places import Unmarked, guarded
 
 CELLS_LIST = "cells.txt"
 
 
-def unpack_reference(reference: Path, out: Path) -> str:
+def unpack_reference(reference: Path, out: Path, *, replace: bool = True) -> str:
     """Write a reference's records into `out`, and a list of its cells for --cells-from; return what was done."""
-    files = unpack(reference / ARCHIVE, out)
+    files = unpack(reference / ARCHIVE, out, replace=replace)
     cells = [path for path in files if path.name == "cell.json"]
-    write_text(out / CELLS_LIST, "".join(f"{path}\n" for path in cells))
+    write_text(out / CELLS_LIST, "".join(f"{path}\n" for path in cells), replace=replace)
     return f"{out}: {len(files)} records; {out / CELLS_LIST} lists {len(cells)} cells"
 
 
+@guarded(Unmarked())
 def main(
-    reference: Annotated[Path, typer.Argument(help="results/reference/<name>")],
-    out: Annotated[Path, typer.Option(help="where the files go")],
+    reference: Annotated[Path, typer.Argument(help="results/reference/<name>"), READS],
+    out: Annotated[Path, typer.Option(help="where the files go"), WRITES],
+    force: Force = False,
 ) -> None:
     """Make the records of a kept reference into files again."""
-    run_reporting_errors(lambda: unpack_reference(reference, out))
+    run_reporting_errors(lambda: unpack_reference(reference, out, replace=force))
 
 
 if __name__ == "__main__":

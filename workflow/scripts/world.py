@@ -18,10 +18,12 @@ from typing import Annotated
 import typer
 
 from pat.artefacts import write_jsonl
+from pat.places import READS, WRITES, Force
 from pat.prompts import ANSWER_JOINT, alpaca_prompt, lettered_question, letters
 from pat.settings import load
 from pat.sources import WorldSettings
 from script_errors import run_reporting_errors
+from script_places import Unmarked, guarded
 from world_facts import RELATIONS, Relation
 
 CHOICES = 4
@@ -177,28 +179,30 @@ def answer_text(choices: Sequence[str], place: int) -> str:
     return f"{choices[place]}, {LETTERS[place]}"
 
 
-def write_world(settings: WorldSettings, out: Path) -> None:
-    """Write the corpus, the held-out text, the instruction set and one file per task under `out`."""
+def write_world(settings: WorldSettings, out: Path, *, replace: bool = True) -> None:
+    """Write the corpus, the held-out text, the instruction set and one file per task under `out`, each as write_text does."""
     world = World(settings)
-    write_jsonl(out / "text" / "pretrain.jsonl", _rows(world.pretraining_texts()))
-    write_jsonl(out / "text" / "heldout.jsonl", _rows(world.heldout_texts()))
-    write_jsonl(out / "instruct.jsonl", world.instructions())
+    write_jsonl(out / "text" / "pretrain.jsonl", _rows(world.pretraining_texts()), replace=replace)
+    write_jsonl(out / "text" / "heldout.jsonl", _rows(world.heldout_texts()), replace=replace)
+    write_jsonl(out / "instruct.jsonl", world.instructions(), replace=replace)
     for relation in RELATIONS:
-        write_jsonl(out / "tasks" / f"{relation.name}.jsonl", world.items(relation.name))
+        write_jsonl(out / "tasks" / f"{relation.name}.jsonl", world.items(relation.name), replace=replace)
 
 
 def _rows(texts: Iterable[str]) -> Iterator[dict[str, str]]:
     return ({"text": text} for text in texts)
 
 
+@guarded(Unmarked())
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for instruct.jsonl, text/ and tasks/.")],
-    settings: Annotated[str, typer.Option(help="The experiment's data.world block: JSON text or a file.")] = "{}",
+    out: Annotated[Path, typer.Option(help="Folder for instruct.jsonl, text/ and tasks/."), WRITES],
+    settings: Annotated[str, typer.Option(help="The experiment's data.world block: JSON text or a file."), READS] = "{}",
+    force: Force = False,
 ) -> None:
     """Write the embedded world's data."""
 
     def action() -> str:
-        write_world(load(WorldSettings, settings), out)
+        write_world(load(WorldSettings, settings), out, replace=force)
         return f"{out}: the embedded world"
 
     run_reporting_errors(action)
