@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pat.config import PatConfig
+    from pat.instructions import Instructions, PadToLongest
     from pat.model import PatCallback, PatModel, attach
     from pat.trainer import PatTrainer
 
 __version__ = "0.1.0"
-__all__ = ["PatCallback", "PatConfig", "PatModel", "PatTrainer", "__version__", "attach"]
+__all__ = ["Instructions", "PadToLongest", "PatCallback", "PatConfig", "PatModel", "PatTrainer", "__version__", "attach"]
 
 _HOMES = {
+    "Instructions": "pat.instructions",
+    "PadToLongest": "pat.instructions",
     "PatConfig": "pat.config",
     "PatModel": "pat.model",
     "PatCallback": "pat.model",

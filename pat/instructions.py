@@ -26,7 +26,8 @@ class Instructions(Dataset[dict[str, list[int]]]):
     are left out; these are counted, and those whose answer is cut. Raises UserError where the file is broken or nothing is left.
     """
 
-    def __init__(self, path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(self, path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        path = Path(path)
         self._ids = array("i")
         self._starts = [0]
         self._prompt_lengths: list[int] = []

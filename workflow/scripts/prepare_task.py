@@ -52,7 +52,7 @@ def _hub_items(task: str, layout: str, records: Iterable[Record]) -> Iterator[It
 def _own_items(task: str, records: Iterable[Record]) -> Iterator[Item]:
     """Yield items from records with question, choices and answer (its place, or its letter); id and group may be there.
 
-    Raises UserError naming the place of a broken one. A choice that is there twice is none: MMLU has nine such items, which everybody scores.
+    Raises UserError naming the place of a broken one. A choice that is there twice breaks none: MMLU as published has nine such items.
     """
     for number, record in enumerate(records):
         choices = record.fields.get("choices")
