@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cell_maker import cell, write_cell
 
@@ -17,5 +18,5 @@ def test_points_stand_at_their_ratios_however_many_methods_there_are(tmp_path: P
     data = memory_figure.points(headline_grid([write_cell(tmp_path, cell(method, ratio)) for method, ratio in rows]), [])
     with figure(6, 5) as drawing:
         memory_figure.draw(data, memory_figure._columns(data), drawing, "x")
-        drawn = {float(x) for axes in drawing.axes for line in axes.lines for x in line.get_xdata()}
+        drawn = {float(x) for axes in drawing.axes for line in axes.lines for x in np.asarray(line.get_xdata())}
     assert sorted(drawn) == pytest.approx([0.0, 25.0, 50.0])
