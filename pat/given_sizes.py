@@ -26,7 +26,7 @@ def given_sizes(base: Path, model: Path, ratio: float, out: Path, *, force: bool
     before, after = (record["parameters"][when]["unique"] for when in ("before", "after"))
     if record["ratio_effective"] == 0 or isinstance(checkpoint.load_config(model), ReshapedConfig):
         record["ratio_effective"] = 1.0 - after / before
-    record |= {"logit_gap": None, "provenance": provenance({"ratio": ratio}, 0, inputs={"base": base, "model": model})}
+    record |= {"logit_gap": None, "kl_on_text": None, "provenance": provenance({"ratio": ratio}, 0, inputs={"base": base, "model": model})}
     artefacts.write_json(out, record)
     say(f"{model}: {after:,} parameters, the base {before:,}")
     return record

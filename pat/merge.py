@@ -20,6 +20,7 @@ from pat.config import PAT_CONFIG_NAME, PatConfig
 from pat.errors import UserError
 from pat.families import family_of
 from pat.fidelity import gap_between
+from pat.first_base import first_base
 from pat.fold import Fold
 from pat.lora import read_adapter
 from pat.marks import FOLDERS, check_replaceable
@@ -138,7 +139,10 @@ def _check_fits(name: str, tensor: Tensor, source: Path) -> None:
 
 
 def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, Any]:
-    """Return sizes before and after: hidden size, parameters, requested and effective ratio."""
+    """Return sizes before and after, of the base that the user gave first, and the share of its parameters that is gone.
+
+    `ratio_effective` is the ratio of this step as it came out, a share of what the one asked for is a share of.
+    """
     before, after = checkpoint.load_config(source), checkpoint.load_config(folder)
     family = family_of(before)
     counts = {
@@ -150,7 +154,10 @@ def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, A
         for name, config in (("before", before), ("after", after))
     }
     origin = origin_of(source)
+    base = first_base(source) or {"hidden_size": widths["before"], "parameters": counts["before"]}
     return {
+        "base": base,
+        "removed": 1.0 - counts["after"]["unique"] / base["parameters"]["unique"],
         "ratio_requested": ratio_requested,
         "ratio_effective": 1.0 - widths["after"] / widths["before"],
         "hidden_size": widths,
@@ -189,12 +196,12 @@ def check_tuned_on(found: object, base: Path, adapter: Path) -> None:
 
 def summary(record: dict[str, Any]) -> str:
     """Return one line on what a merge or a pruning did."""
-    sizes, counts = record["hidden_size"], record["parameters"]
+    base, width, count = record["base"], record["hidden_size"]["after"], record["parameters"]["after"]
     return (
-        f"ratio {record['ratio_requested']:.2%} requested, {record['ratio_effective']:.2%} effective; "
-        f"width {sizes['before']} -> {sizes['after']}; "
-        f"parameters {counts['before']['unique']:,} -> {counts['after']['unique']:,} "
-        f"(without embeddings {counts['before']['without_embeddings']:,} -> {counts['after']['without_embeddings']:,}); "
+        f"ratio {record['ratio_requested']:.2%} requested; of the base's parameters {record['removed']:.2%} removed: "
+        f"{base['parameters']['unique']:,} -> {count['unique']:,} "
+        f"(without embeddings {base['parameters']['without_embeddings']:,} -> {count['without_embeddings']:,}), "
+        f"width {base['hidden_size']} -> {width}; "
         f"KL on text {record['kl_on_text']:.1e} nats per token ({record['kl_dtype']})"
     )
 
@@ -202,7 +209,7 @@ def summary(record: dict[str, Any]) -> str:
 def model_card(record: dict[str, Any], how: str, config: Any) -> str:
     """Return the README.md of a checkpoint: what it is, how to open it, its sizes."""
     opening = RESHAPED_CARD if isinstance(config, ReshapedConfig) else STOCK_CARD
-    sizes, counts = record["hidden_size"], record["parameters"]
+    base, width, count = record["base"], record["hidden_size"]["after"], record["parameters"]["after"]
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -213,13 +220,13 @@ tags: [pruning-aware-tuning, structured-pruning]
 
 {opening}
 
-| | before | after |
+| | base model | this model |
 | --- | --- | --- |
-| hidden size | {sizes["before"]} | {sizes["after"]} |
-| parameters, each counted once | {counts["before"]["unique"]:,} | {counts["after"]["unique"]:,} |
-| parameters without embedding and head | {counts["before"]["without_embeddings"]:,} | {counts["after"]["without_embeddings"]:,} |
+| hidden size | {base["hidden_size"]} | {width} |
+| parameters, each counted once | {base["parameters"]["unique"]:,} | {count["unique"]:,} |
+| parameters without embedding and head | {base["parameters"]["without_embeddings"]:,} | {count["without_embeddings"]:,} |
 
-Requested ratio {record["ratio_requested"]:.2%}, effective {record["ratio_effective"]:.2%}: a width is rounded to what stock software takes.
+Requested ratio {record["ratio_requested"]:.2%}; {record["removed"]:.2%} of the base model's parameters are removed.
 Written in {record["kl_dtype"]}, its predictions differ from those of the model that it stands for by {record["kl_on_text"]:.1e} nats per
 token (KL divergence on {PROBED[record["kl_probe"]]}); before rounding, its logits differ by {record["fold_gap"]:.1e} of their size.
 The JSON file beside this card says which settings, code version and inputs made it.

@@ -67,6 +67,11 @@ def test_milestones_and_merges_are_summed_up(tmp_path: Path) -> None:
     assert "largest difference of a logit 3.0e-05 (over 2 models)" in text
 
 
+def test_the_divergence_on_text_takes_the_place_of_the_logits(tmp_path: Path) -> None:
+    text = shown(tmp_path, [cell(seed=0) | {"kl_on_text": 2e-5}, cell(seed=1) | {"kl_on_text": 3e-6}, cell("lora", 0.0)])
+    assert "written models: KL on text at most 2.0e-05 nats per token (over 2 models)" in text and "of a logit" not in text
+
+
 def test_an_experiment_without_lora_or_tasks_is_summed_up_too(tmp_path: Path) -> None:
     assert "guessing" in shown(tmp_path / "a", [cell()])
     assert "merge" in shown(tmp_path / "b", [cell() | {"tasks": {}}])

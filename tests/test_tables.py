@@ -152,17 +152,18 @@ def test_per_task_table_has_items_chance_mean_and_perplexity(tmp_path: Path) -> 
     assert row[3:] == ["50.0 ± 9.8", "90.0 ± 5.9", "70.0 ± 5.7", "12.50"]
 
 
-def test_sizes_show_requested_and_effective_ratio_and_what_was_removed(tmp_path: Path) -> None:
+def test_sizes_show_what_was_asked_for_and_what_was_removed(tmp_path: Path) -> None:
     content = cell(ratio=0.25) | {"ratio_requested": 0.3, "ratio_effective": 0.25}
     out = tables_of(tmp_path, [content])
     row = rows_of((out / "sizes.md").read_text())[-1]
-    assert row == ["tiny", "PAT", "PAT", "30 %", "25.0 %", "25.0 %", "72", "750", "600", "25.0 %", "120", "2.0e-05"]
+    assert row == ["tiny", "PAT", "PAT", "30 %", "25.0 %", "72", "750", "600", "25.0 %", "120", "2.0e-05"]
 
 
 def test_a_range_is_explained_where_there_is_one(tmp_path: Path) -> None:
     note = "A range: the seeds differ."
     same = tables_of(tmp_path / "same", [cell(seed=0, label="a – b"), cell(seed=1, label="a – b")])
-    differ = tables_of(tmp_path / "differ", [cell(seed=0), cell(seed=1, ratio_effective=0.3)])
+    fewer = {"before": {"unique": 1000, "without_embeddings": 800}, "after": {"unique": 700, "without_embeddings": 600}}
+    differ = tables_of(tmp_path / "differ", [cell(seed=0), cell(seed=1, parameters=fewer)])
     assert note not in (same / "sizes.md").read_text()
     assert note in (differ / "sizes.md").read_text() and "25.0 % – 30.0 %" in (differ / "sizes.md").read_text()
 

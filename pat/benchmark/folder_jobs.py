@@ -135,6 +135,8 @@ def _written(
         "parameters": {name: count["unique"] for name, count in counts.items()},
         "share_removed": 1.0 - counts["after"]["unique"] / counts["before"]["unique"],
         "hidden_size": found["hidden_size"],
+        "kl_on_text": found["kl_on_text"],
+        "kl_dtype": found["kl_dtype"],
         "logit_gap": found["logit_gap"],
         "logit_size": found["logit_size"],
         "wall_s": cost.wall_s,

@@ -132,6 +132,7 @@ class Cell(_Part):
     parameters: Parameters
     trainable_parameters: int | None
     logit_gap: float | None
+    kl_on_text: float | None = None
     tasks: dict[str, TaskResult]
     perplexity: dict[str, Perplexity]
     tuning: dict[str, Any] | None

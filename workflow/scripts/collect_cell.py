@@ -34,8 +34,10 @@ def joined(cell: dict[str, Any], tuning: Path | None, steps: list[Path], evaluat
     named = ", ".join(map(str, filter(None, (tuning, *steps, evaluation))))
     try:
         widths = {"before": records[0]["hidden_size"]["before"], "after": records[-1]["hidden_size"]["after"]}
-        sizes = {"before": records[0]["parameters"]["before"], "after": records[-1]["parameters"]["after"]}
+        base = records[0].get("base") or {"parameters": records[0]["parameters"]["before"]}  # what a rotation may have taken apart
+        sizes = {"before": base["parameters"], "after": records[-1]["parameters"]["after"]}
         gaps = [record["logit_gap"] for record in records if record["logit_gap"] is not None]
+        kls = [record["kl_on_text"] for record in records if record.get("kl_on_text") is not None]
         origin = {step.stem: record["provenance"] for step, record in zip(steps, records, strict=True)}
         return {
             **cell,
@@ -46,6 +48,7 @@ def joined(cell: dict[str, Any], tuning: Path | None, steps: list[Path], evaluat
             "parameters": sizes,
             "ratio_effective": 1.0 - math.prod(1.0 - record["ratio_effective"] for record in records),
             "logit_gap": max(gaps, default=None),
+            "kl_on_text": max(kls, default=None),
             "trainable_parameters": tuned["trainable_parameters"] if tuned else 0,
             **({"origin": records[0]["origin"]} if records[0].get("origin") else {}),
             "tuning": {key: value for key, value in tuned.items() if key not in ("history", "provenance")} if tuned else None,

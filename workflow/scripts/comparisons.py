@@ -89,6 +89,12 @@ def health_lines(cells: list[Cell]) -> list[str]:
 
 
 def merge_line(cells: list[Cell]) -> list[str]:
-    """Return a line on the largest difference that a merge made to the logits, nothing where none was measured."""
+    """Return a line on how far written models are from what they stand for, nothing where none was measured.
+
+    Results of earlier versions have the largest difference of a logit over random tokens instead of the divergence on text.
+    """
+    kls = [cell.kl_on_text for cell in cells if cell.kl_on_text is not None]
+    if kls:
+        return [f"written models: KL on text at most {max(kls):.1e} nats per token (over {len(kls)} models)"]
     gaps = [cell.logit_gap for cell in cells if cell.logit_gap is not None]
     return [f"merge: largest difference of a logit {max(gaps):.1e} (over {len(gaps)} models)"] if gaps else []

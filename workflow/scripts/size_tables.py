@@ -62,24 +62,29 @@ def _fewer_seeds(grid: Grid) -> list[str]:
 
 
 def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
-    """Return requested and effective ratio, width, parameters and trainable parameters of every model and row."""
+    """Return the ratio asked for, the share removed, width, parameters and trainable parameters of every model and row."""
     groups = [(model, grid.members(model, row)) for model in models_of(grid.cells) for row in rows_of(grid.cells)]
-    frames = [_size(model, cells) for model, cells in groups if cells]
-    body = [_size_entries(frame) for frame in frames]
-    header = ["Model", "Method", "Mode", "asked for", "removed", "effective", "width", "parameters", "without embeddings",
-              "removed of these", "trainable", "logit gap"]  # fmt: skip
+    by_kl = any(cell.kl_on_text is not None for cell in grid.cells)  # results of earlier versions have none
+    frames = [_size(model, cells, by_kl=by_kl) for model, cells in groups if cells]
+    body = [_size_entries(frame, "kl_on_text" if by_kl else "logit_gap") for frame in frames]
+    header = ["Model", "Method", "Mode", "asked for", "removed", "width", "parameters", "without embeddings",
+              "removed of these", "trainable", "KL on text" if by_kl else "logit gap"]  # fmt: skip
     caption = (
-        f"{grid.cells[0].experiment}: sizes. asked for: the ratio. removed: share of all parameters, each tensor counted once. effective: "
-        "share of the hidden width that is gone (it is rounded to what the architecture accepts), of all parameters where a method leaves "
-        "the width or cuts it block by block; width: the narrowest then. without embeddings: parameters that are neither embedding nor "
-        "head; removed of these: the share that is gone. logit gap: largest difference between the logits before and after the merge."
+        f"{grid.cells[0].experiment}: sizes. asked for: the ratio. removed: share of all the base model's parameters, each tensor counted "
+        "once. width: the hidden size, rounded to what the architecture accepts, the narrowest where a method cuts it block by block. "
+        "without embeddings: parameters that are neither embedding nor head; removed of these: the share that is gone. "
+        + (
+            "KL on text: divergence in nats per token between a written model's predictions and those of what it stands for."
+            if by_kl
+            else "logit gap: largest difference between the logits before and after the merge."
+        )
     )
     has_range = any(RANGE in entry for entries in body for entry in entries[SIZE_TEXTS:])
     notes = [*(["A range: the seeds differ."] if has_range else []), *_fewer_seeds(grid)]
     return Layout(caption, header, body, text_columns=SIZE_TEXTS, notes=notes), pd.DataFrame(frames)
 
 
-def _size(model: str, cells: Sequence[Cell]) -> dict[str, Any]:
+def _size(model: str, cells: Sequence[Cell], *, by_kl: bool) -> dict[str, Any]:
     """Return one row's sizes; each is (smallest, largest) over the seeds as two columns."""
     row = cells[0].row
     record: dict[str, Any] = {"model": model, "method": row.method, "label": row.label, "mode": row.mode, "ratio_requested": row.ratio}
@@ -97,6 +102,7 @@ def _size(model: str, cells: Sequence[Cell]) -> dict[str, Any]:
         ],
         "trainable_parameters": [cell.trainable_parameters for cell in cells],
         "logit_gap": [cell.logit_gap for cell in cells],
+        **({"kl_on_text": [cell.kl_on_text for cell in cells]} if by_kl else {}),
     }
     for name, values in figures.items():
         known = [value for value in values if value is not None]
@@ -105,7 +111,7 @@ def _size(model: str, cells: Sequence[Cell]) -> dict[str, Any]:
     return record
 
 
-def _size_entries(record: Mapping[str, Any]) -> list[str]:
+def _size_entries(record: Mapping[str, Any], closeness: str) -> list[str]:
     def show(name: str, form: str) -> str:
         low, high = record[f"{name}_min"], record[f"{name}_max"]
         if low is None:
@@ -114,10 +120,10 @@ def _size_entries(record: Mapping[str, Any]) -> list[str]:
         return texts[0] if texts[0] == texts[1] else RANGE.join(texts)
 
     share, count = "{:.1f} %", "{:,}"
-    gap = record["logit_gap_max"]
+    gap = record[f"{closeness}_max"]
     return [
         record["model"], record["label"], record["mode"], percent(record["ratio_requested"]), show("removed", share),
-        show("ratio_effective", share), show("width", "{}"), show("parameters", count), show("without_embeddings", count),
+        show("width", "{}"), show("parameters", count), show("without_embeddings", count),
         show("removed_without_embeddings", share), show("trainable_parameters", count), HOLE if gap is None else f"{gap:.1e}",
     ]  # fmt: skip
 
