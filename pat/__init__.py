@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pat.callback import PatCallback
     from pat.config import PatConfig
     from pat.instructions import Instructions, PadToLongest
-    from pat.model import PatCallback, PatModel, attach
+    from pat.model import PatModel, attach
     from pat.trainer import PatTrainer
 
 __version__ = "0.1.0"
@@ -23,7 +24,7 @@ _HOMES = {
     "PadToLongest": "pat.instructions",
     "PatConfig": "pat.config",
     "PatModel": "pat.model",
-    "PatCallback": "pat.model",
+    "PatCallback": "pat.callback",
     "PatTrainer": "pat.trainer",
     "attach": "pat.model",
 }

@@ -13,12 +13,10 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
+from pat.adapter_folder import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, is_pat_adapter, read_lora_config, read_lora_tensors
 from pat.artefacts import read_record, write_json
 from pat.errors import UserError
-from pat.tensors import read_tensors
 
-ADAPTER_CONFIG_NAME = "adapter_config.json"
-ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 
 
@@ -46,18 +44,19 @@ def read_adapter(folder: Path) -> dict[str, LoraUpdate]:
     path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise UserError(f"{path}: no such file; is {folder} an adapter folder?")
-    config = _adapter_config(folder)
+    config = read_lora_config(folder) if is_pat_adapter(folder) else _adapter_config(folder)
     if not isinstance(config, LoraConfig):
         raise UserError(f"{folder}: holds a {config.peft_type} adapter; only LoRA and DoRA can be folded")
     _refuse_what_cannot_be_folded(config, folder)
-    return collect_updates(read_tensors(path), config, str(path))
+    return collect_updates(read_lora_tensors(folder), config, str(path))
 
 
 def sort_targets(folder: Path) -> None:
-    """Put a saved adapter's target modules in order: PEFT keeps them as a set, and equal runs shall give equal bytes."""
+    """Put the target modules of a saved LoRA adapter in order: PEFT keeps them as a set, and equal runs shall give equal bytes."""
     path = folder / ADAPTER_CONFIG_NAME
     config = read_record(path)
-    write_json(path, {**config, "target_modules": sorted(config["target_modules"])})
+    if "target_modules" in config:
+        write_json(path, {**config, "target_modules": sorted(config["target_modules"])})
 
 
 def _adapter_config(folder: Path) -> LoraConfig:

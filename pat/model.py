@@ -1,11 +1,12 @@
 """PatModel: a stock causal language model with LoRA (through PEFT) and an HSM behind every write to its residual stream.
 
 The HSMs sit in forward hooks, so no module of transformers or PEFT is replaced or patched and every tensor keeps its name. Being a
-PeftModel, it trains with any Trainer and saves as an adapter folder: PEFT's files plus `hsm.safetensors` and `pat_config.json`.
+PeftModel, it trains with any Trainer and saves as an adapter folder (adapter_folder.py); PEFT's other methods are one_adapter.py's.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -15,19 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModelForCausalLM
-from peft.utils import get_peft_model_state_dict
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pat import compaction
+from pat.adapter_folder import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_WEIGHTS_NAME,
+    check_same_tensors,
+    is_pat_adapter,
+    read_lora_config,
+    read_lora_tensors,
+    write_lora,
+)
 from pat.calibration import Blocks
 from pat.config import PAT_CONFIG_NAME, PatConfig
 from pat.errors import SettingError, UserError
@@ -36,6 +39,7 @@ from pat.fold import Fold
 from pat.hsm import HybridSparsificationModule
 from pat.importance import channel_importance
 from pat.lora import collect_updates
+from pat.one_adapter import OneAdapter, check_bare
 from pat.own_losses import OwnLosses
 from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
@@ -50,6 +54,7 @@ def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None
     readers of the model are refitted to, which the mask keeps, whatever an order measured on such a model would be. Raises UserError on an
     unknown architecture, ValueError on a width that cannot be, a reshaped model, or where text or channels do not go with the config.
     """
+    check_bare(model)
     family = family_of(model.config)
     if isinstance(model.config, ReshapedConfig):
         raise SettingError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
@@ -95,7 +100,7 @@ def planned_width(model_config: Any, config: PatConfig) -> int:
     return target_width(model_config.hidden_size, model_config.num_attention_heads, config.pruning_ratio, config.align)
 
 
-class PatModel(PeftModelForCausalLM):
+class PatModel(OneAdapter):
     """A PeftModel whose residual stream passes the HSMs. Call `advance()` after every optimizer step, or train with PatCallback.
 
     In training its loss is L = L_instruct + L_active + L_identity (paper, objective); gradient accumulation is accounted for. Under
@@ -113,6 +118,7 @@ class PatModel(PeftModelForCausalLM):
         empty: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_bare(model)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self.family = family_of(model.config)
         self.sparsifier = Sparsifier(
@@ -127,7 +133,7 @@ class PatModel(PeftModelForCausalLM):
         witness = next(parameter for name, parameter in self.named_parameters() if ".lora_B" in name)
         self.own_losses = OwnLosses(self.sparsifier, witness)
         self.loss_terms: dict[str, Tensor] = {}
-        self.compacted = False
+        self.sparsifier.switch = (self.a_lora_layer(),)
         self._hooks = {
             write: model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
             for write, hsm in self.sparsifier.by_write().items()
@@ -176,20 +182,17 @@ class PatModel(PeftModelForCausalLM):
             raise UserError("the mask is still open: a model can be compacted from the milestone on")
         if reason := self.compaction_obstacle:
             raise UserError(f"this model cannot be compacted: {reason}")
-        self._check_whole("compacted again")
+        self.check_whole("compacted again")
+        self.check_unmerged("compacted")
         base: Any = self.get_base_model()
         compaction.compact(base, self.family, self.sparsifier, self._hooks[self.family.embedding])
         self.compacted = True
-
-    def _check_whole(self, what: str) -> None:
-        if self.compacted:
-            raise UserError(f"a compacted model cannot be {what}: save its adapter and open it upon the whole base model")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The stock forward; in training with labels, `loss` includes the identity and the active loss."""
         if kwargs.get("inputs_embeds") is not None:
             raise ValueError("PatModel takes input_ids only: the embedding's HSM acts on the embedding module's output")
-        if not self.training or self.sparsifier.bypassed:
+        if not self.training or self.adapter_disabled:
             return super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.own_losses.note_forward()
         labels = kwargs.get("labels")
@@ -221,28 +224,66 @@ class PatModel(PeftModelForCausalLM):
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Within this context the model is the untouched base model."""
-        self._check_whole("had without its adapter")
+        self.check_whole("had without its adapter")
         with super().disable_adapter():
-            self.sparsifier.bypassed = True
-            try:
-                yield
-            finally:
-                self.sparsifier.bypassed = False
+            yield
 
-    def save_pretrained(self, save_directory: str, *args: Any, **kwargs: Any) -> None:
-        """Write the adapter folder: PEFT's files, `hsm.safetensors` and `pat_config.json`."""
-        kwargs.setdefault("save_embedding_layers", False)
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if kwargs.get("is_main_process", True):
-            self.sparsifier.save(Path(save_directory))
+    def remove_hooks(self) -> None:
+        """Take the HSMs from behind the base's modules."""
+        for hook in self._hooks.values():
+            hook.remove()
 
-    def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Load an adapter folder, its HSMs and mask state included; Trainer calls it when it resumes."""
-        self._check_whole("given another adapter")
-        result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
-        self.sparsifier.mask.config = PatConfig.load(Path(model_id))
-        self.sparsifier.load(Path(model_id))
-        return result
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        safe_serialization: bool = True,
+        selected_adapters: Sequence[str] | None = None,
+        save_embedding_layers: str | bool = False,
+        is_main_process: bool = True,
+        path_initial_model_for_weight_conversion: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the adapter folder: LoRA (adapter_folder.py), `hsm.safetensors` and `pat_config.json`; of no embedding, which is frozen."""
+        if not safe_serialization:
+            raise UserError("save_pretrained(safe_serialization=False): adapters are written as safetensors; leave it out")
+        if path_initial_model_for_weight_conversion is not None:
+            raise UserError("save_pretrained(path_initial_model_for_weight_conversion=…): LoRA starts at zero here; leave it out")
+        self.check_own_name(selected_adapters)
+        tensors = get_peft_model_state_dict(self, kwargs.get("state_dict"), self.adapter_name, save_embedding_layers=False)
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        config = copy.copy(self.active_peft_config)
+        config.base_model_name_or_path = config.base_model_name_or_path or self.get_base_model().name_or_path or None
+        write_lora(folder, config, tensors)
+        self.create_or_update_model_card(str(folder))
+        self.sparsifier.save(folder)
+
+    def load_adapter(  # type: ignore[override]  # of PEFT's further arguments, all for its hub and its devices, none is taken
+        self, model_id: str | os.PathLike[str], adapter_name: str, is_trainable: bool = False, **kwargs: Any
+    ) -> None:
+        """Put an adapter folder's LoRA, HSMs and mask into the place of the present ones; Trainer calls it when it resumes.
+
+        Raises UserError where the folder is not the adapter of a PAT run on such a model.
+        """
+        self.check_whole("given another adapter")
+        self.check_unmerged("given another adapter")
+        self.check_own_name(adapter_name)
+        if unknown := sorted(set(kwargs) - {"torch_device", "autocast_adapter_dtype", "low_cpu_mem_usage"}):  # which have no effect here
+            raise UserError(f"load_adapter: {', '.join(unknown)}: not possible with the adapter of a PAT run, a folder on disk")
+        folder = _checked_folder(model_id)
+        tensors, own = read_lora_tensors(folder), get_peft_model_state_dict(self, None, self.adapter_name, save_embedding_layers=False)
+        check_same_tensors(tensors, own, str(folder / ADAPTER_WEIGHTS_NAME))
+        settings, present = read_lora_config(folder), self.active_peft_config
+        for field in ("r", "lora_alpha", "use_dora", "use_rslora"):
+            if (theirs := getattr(settings, field)) != (ours := getattr(present, field)):
+                raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: {field}={theirs} does not fit this model, whose LoRA has {ours}")
+        set_peft_model_state_dict(self, tensors, self.adapter_name)
+        self.sparsifier.mask.config = PatConfig.load(folder)
+        self.sparsifier.load(folder)
+        self.own_losses.begin_step()
+        if not is_trainable:
+            self.eval()
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the base model is a stock causal language model here
@@ -254,10 +295,8 @@ class PatModel(PeftModelForCausalLM):
         **kwargs: Any,
     ) -> PatModel:
         """Return `model` with the saved adapter, HSMs and mask of the folder `model_id`. Raises UserError where it is not one."""
-        folder = Path(model_id)
-        if not (folder / PAT_CONFIG_NAME).is_file():
-            raise UserError(f"{folder}: has no {PAT_CONFIG_NAME}; it is not the adapter of a PAT run")
-        peft_config = LoraConfig.from_pretrained(str(folder))
+        folder = _checked_folder(model_id)
+        peft_config = read_lora_config(folder)
         peft_config.inference_mode = not is_trainable
         loaded = cls(model, peft_config, adapter_name, pat_config=PatConfig.load(folder), empty=True)
         loaded.load_adapter(folder, adapter_name, is_trainable=is_trainable, **kwargs)
@@ -270,24 +309,36 @@ class PatModel(PeftModelForCausalLM):
             parameter.requires_grad_(is_trainable and not (name == "mask.proxy" and self.pat_config.fixed_mask))
 
     @torch.no_grad()
-    def merge_and_unload(self) -> PreTrainedModel:
+    def merge_and_unload(
+        self, progressbar: bool = False, safe_merge: bool = False, adapter_names: list[str] | None = None
+    ) -> PreTrainedModel:
         """Return a new stock model with LoRA and HSMs folded in and dead channels cut; this model is left as it is.
 
-        Raises UserError while the mask is still open, or once the model is compacted. For a checkpoint on disk, `pat.merge` needs less
-        memory.
+        `safe_merge` refuses weights that are not finite. Raises UserError while the mask is still open, or once the model is compacted.
+        For a checkpoint on disk, `pat.merge` needs less memory.
         """
-        self._check_whole("merged")
+        self.check_whole("merged")
+        self.check_own_name(adapter_names)
         base: Any = self.get_base_model()
-        state = get_peft_model_state_dict(self)
+        state = {} if self.adapter_merged else get_peft_model_state_dict(self, None, self.adapter_name, save_embedding_layers=False)
         fold = make_fold(self.family, base.config, self.sparsifier, collect_updates(state, self.active_peft_config, "this model"))
         narrower = merged_config(base.config, int(fold.kept_D.sum()))
         merged: Any = AutoModelForCausalLM.from_config(narrower, dtype=base.dtype)
         folded = {name: fold(name, tensor) for name, tensor in base_tensors(base)}
         fold.check_all_used()
+        if safe_merge and (broken := [name for name, tensor in folded.items() if not bool(tensor.isfinite().all())]):
+            raise ValueError(f"merge_and_unload(safe_merge=True): {', '.join(broken[:5])}: not finite; the adapter seems to be broken")
         merged.load_state_dict(folded, strict=not base.config.tie_word_embeddings)
         merged.tie_weights()
         stock: PreTrainedModel = merged.to(base.device).eval()
         return stock
+
+
+def _checked_folder(model_id: str | os.PathLike[str]) -> Path:
+    folder = Path(model_id)
+    if not is_pat_adapter(folder):
+        raise UserError(f"{folder}: has no {PAT_CONFIG_NAME}; it is not the adapter of a PAT run")
+    return folder
 
 
 def _sparsify(sparsifier: Sparsifier, hsm: HybridSparsificationModule, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -327,53 +378,3 @@ def make_fold(family: Family, model_config: Any, sparsifier: Sparsifier, lora: d
 def merged_config(model_config: Any, width: int) -> Any:
     """Return the config with the hidden size `width` and the head size written out, which must not follow it."""
     return type(model_config).from_dict(model_config.to_dict() | {"hidden_size": width, "head_dim": head_size(model_config)})
-
-
-class PatCallback(TrainerCallback):
-    """Adds the gradient of the mask's and the operators' losses before every optimizer step, whatever the trainer's loss is made of, and
-    moves the mask on after it. With `compact` the model is cut to the living channels as soon as the mask is 0/1.
-    """
-
-    def __init__(self, *, compact: bool = False) -> None:
-        self.compact = compact
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
-    ) -> None:
-        assert model is not None
-        if args.n_gpu > 1:  # the trainer would make replicas of the model, whose hooks are those of the first
-            raise ValueError(
-                f"one process sees {args.n_gpu} GPUs, and would train by DataParallel, which copies no hooks: set CUDA_VISIBLE_DEVICES to "
-                "one of them, or start a process a GPU with torchrun"
-            )
-        if args.deepspeed:  # it keeps the gradients to itself
-            raise ValueError("PAT cannot be trained with DeepSpeed, which takes optimizer steps without PatCallback; leave `deepspeed` out")
-        model.plan(state.max_steps)
-        if model.sparsifier.mask.step != state.global_step:
-            raise ValueError(f"the mask is at step {model.sparsifier.mask.step}, the trainer at {state.global_step}: not the same run")
-        model.own_losses.begin_step()
-        model.own_losses.by_callback = True
-        self._compact_if_closed(model)
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
-    ) -> None:
-        assert model is not None
-        model.add_own_gradients()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
-    ) -> None:
-        assert model is not None
-        model.advance()
-        self._compact_if_closed(model)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PatModel | None = None, **kwargs: Any
-    ) -> None:
-        assert model is not None
-        model.own_losses.by_callback = False
-
-    def _compact_if_closed(self, model: PatModel) -> None:
-        if self.compact and not model.compacted and model.sparsifier.mask.closed:
-            model.compact()

@@ -16,8 +16,9 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, Trainer
 
+from pat.callback import PatCallback
 from pat.distillation import Distillation, summed_divergence
-from pat.model import PatCallback, PatModel
+from pat.model import PatModel
 from pat.token_loss import Objective, Tokens, has_frozen_head, in_chunks, learned_tokens, read
 
 FLOPS_PER_WEIGHT = 6

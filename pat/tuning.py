@@ -23,6 +23,7 @@ from pat.attention import rely_on_causal_kernel
 from pat.base_checks import check_base
 from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
+from pat.callback import PatCallback
 from pat.compiled import compile_layers, compiles, is_compiled
 from pat.config import MEASURED_MASKS, PatConfig
 from pat.context import check_context, context_of
@@ -35,7 +36,7 @@ from pat.health import HealthRecord, health_of
 from pat.instructions import Instructions, PadToLongest
 from pat.lora import sort_targets
 from pat.marks import FOLDERS, check_replaceable
-from pat.model import PatCallback, PatModel, attach, lora_config
+from pat.model import PatModel, attach, lora_config
 from pat.progress import say
 from pat.provenance import described, provenance
 from pat.readers_record import check_readers, kept_channels

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pat import artefacts
+from pat.adapter_folder import write_lora
 from pat.benchmark.random_checkpoint import SPREAD
 from pat.config import PatConfig
 from pat.families import Family, family_of
-from pat.lora import ADAPTER_WEIGHTS_NAME, PEFT_PREFIX
+from pat.lora import PEFT_PREFIX
 from pat.model import lora_config, planned_width
 from pat.sparsifier import Sparsifier
 
@@ -28,8 +28,7 @@ def write_random_adapter(model_config: Any, shapes: Mapping[str, tuple[int, ...]
     torch.manual_seed(config.seed)
     with artefacts.new_folder(out) as folder:
         lora = lora_config(family, config.lora_rank, config.lora_alpha, config.lora_dropout, use_dora=config.use_dora)
-        lora.save_pretrained(str(folder))
-        save_file(dict(random_updates(shapes, family, config.lora_rank)), folder / ADAPTER_WEIGHTS_NAME, metadata={"format": "pt"})
+        write_lora(folder, lora, dict(random_updates(shapes, family, config.lora_rank)))
         closed_sparsifier(model_config, family, config).save(folder)
 
 

@@ -26,10 +26,11 @@ from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
+from pat.callback import PatCallback
 from pat.compiled import compile_layers
 from pat.device import resolve_device
 from pat.marks import KINDS, check_replaceable
-from pat.model import PatCallback, PatModel
+from pat.model import PatModel
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance

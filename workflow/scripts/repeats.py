@@ -19,11 +19,11 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor
 
+from pat.adapter_folder import ADAPTER_WEIGHTS_NAME
 from pat.artefacts import read_record, sha256, write_json
 from pat.benchmark.machine import description
 from pat.device import resolve_device
 from pat.errors import UserError
-from pat.lora import ADAPTER_WEIGHTS_NAME
 from pat.places import READS, WRITES
 from pat.progress import Progress
 from pat.provenance import provenance
