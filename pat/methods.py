@@ -10,10 +10,11 @@ Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
 DORA_TUNERS: tuple[Tuner, ...] = ("dora", "pat-dora")
 Pruner = Literal[
-    "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "layers-and-neurons",
+    "channel-fisher", "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt",
+    "layers-and-neurons",
     "minitron-width",
 ]  # fmt: skip
-WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt-1q", "minitron-width")
+WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-fisher", "channel-magnitude", "slicegpt-1q", "minitron-width")
 """Those that make the hidden size smaller; the others take out parts of layers, or layers."""
 UNIT_PRUNERS: tuple[Pruner, ...] = ("llm-pruner", "llm-pruner-uniform", "wanda-sp")
 """Those that take heads and neurons out of layers."""
@@ -71,6 +72,8 @@ _ALL = (
     Method("pat", "PAT", "PAT", "pat", None, "tune", prunes=True),
     Method("pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True),
     Method("pat-g", "PAT-G", "PAT", "pat", None, "tune", prunes=True, pat=PAT_G),
+    Method("channel-fisher-pft", "Channel Fisher", "P→FT", "lora", "channel-fisher", "prune-tune", prunes=True),
+    Method("channel-fisher-ftp", "Channel Fisher", "FT→P", "lora", "channel-fisher", "tune-prune", prunes=True),
     Method("channel-magnitude-pft", "Channel magnitude", "P→FT", "lora", "channel-magnitude", "prune-tune", prunes=True),
     Method("channel-magnitude-ftp", "Channel magnitude", "FT→P", "lora", "channel-magnitude", "tune-prune", prunes=True),
     Method("slicegpt-1q-pft", "SliceGPT-1Q", "P→FT", "lora", "slicegpt-1q", "prune-tune", prunes=True),

@@ -242,7 +242,7 @@ def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "pruner", ["minitron-width", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "slicegpt", "slicegpt-1q"]
+    "pruner", ["channel-fisher", "minitron-width", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "slicegpt", "slicegpt-1q"]
 )
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_every_pruner_in_half_precision(pruner: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

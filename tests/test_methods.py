@@ -20,7 +20,7 @@ def test_a_method_prunes_by_its_mask_or_by_its_pruner(method: Method) -> None:
 def test_every_pruner_is_there_before_tuning_and_the_papers_after_it_too() -> None:
     orders = {method.pruner: {other.order for other in METHODS.values() if other.pruner == method.pruner} for method in METHODS.values()}
     assert all("prune-tune" in found for pruner, found in orders.items() if pruner)
-    papers: tuple[Pruner, ...] = ("channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform")
+    papers: tuple[Pruner, ...] = ("channel-fisher", "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform")
     assert all(orders[pruner] == {"prune-tune", "tune-prune"} for pruner in papers)
 
 

@@ -68,7 +68,7 @@ def test_the_score_does_not_depend_on_where_a_factor_sits(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("pruner", "ratio", "align", "message"),
     [
-        ("magic", 0.5, "auto", "one of channel-magnitude"),
+        ("magic", 0.5, "auto", "one of channel-fisher"),
         ("channel-magnitude", 0.0, "auto", "between 0 and 1"),
         ("channel-magnitude", 0.5, 64, "align=64"),
     ],

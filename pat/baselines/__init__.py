@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pat.baselines.channel_fisher import prune_unfelt_channels
 from pat.baselines.channel_magnitude import prune_by_magnitude
 from pat.baselines.job import PruneJob
 from pat.baselines.layers_and_neurons import prune_layers_and_neurons
@@ -23,6 +24,7 @@ from pat.baselines.wanda_sp import prune_by_activation
 Pruner = Callable[[PruneJob, Path], dict[str, Any]]
 
 PRUNERS: dict[str, Pruner] = {
+    "channel-fisher": prune_unfelt_channels,
     "channel-magnitude": prune_by_magnitude,
     "layers-and-neurons": prune_layers_and_neurons,
     "llm-pruner": prune_in_window,
