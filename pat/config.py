@@ -26,8 +26,14 @@ CHOICES = {
     "closing": ("gradual", "at-once"),
     "count": ("centre", "loss"),
     "operators": ("free", "pinned"),
+    "mask_prior": ("none", "magnitude", "variance", "fisher", "leading"),
+    "mask_learning": ("saliency", "gradient", "adam"),
 }
 Mask = Literal["trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"]
+MaskPrior = Literal["none", "magnitude", "variance", "fisher", "leading"]
+MaskLearning = Literal["saliency", "gradient", "adam"]
+AS_THE_VARIANT = ("count", "mask_learning")
+"""Those that may be None."""
 MEASURED_MASKS: tuple[Mask, ...] = ("variance", "fisher")
 """Those whose order is measured on text."""
 
@@ -63,6 +69,8 @@ class PatConfig:
     decide_fraction: float | None = None
     identity_weight: float | None = None
     active_weight: float = 1.0
+    mask_prior: MaskPrior = "none"
+    mask_learning: MaskLearning | None = None
     mask_learning_rate: float | None = None
     lora_rank: int = 20
     lora_alpha: float = 4.0
@@ -73,7 +81,7 @@ class PatConfig:
     def __post_init__(self) -> None:
         for field, allowed in CHOICES.items():
             value = getattr(self, field)
-            if value not in allowed and not (field == "count" and value is None):
+            if value not in allowed and not (field in AS_THE_VARIANT and value is None):
                 raise SettingError(f"PatConfig.{field}={value!r}: must be one of {', '.join(map(repr, allowed))}")
         self._check_range("pruning_ratio", 0.0, 1.0, open_end=True)
         self._check_range("milestone_fraction", 0.0, 1.0, open_start=True)
@@ -91,6 +99,10 @@ class PatConfig:
             raise SettingError("PatConfig.exact_count=False: only the trained mask of variant='release' may end with another count")
         if self.readers == "least-squares" and not self.fixed_mask:
             raise SettingError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
+        if self.mask_prior != "none" and self.fixed_mask:
+            raise SettingError(f"PatConfig.mask_prior={self.mask_prior!r} with mask={self.mask!r}: only a trained mask starts in an order")
+        if self.variant == "release" and (self.mask_prior != "none" or self.mask_learning not in (None, "adam")):
+            raise SettingError("PatConfig.variant='release': moves its proxy by Adam, from 0 on; leave out mask_prior and mask_learning")
         if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
             raise SettingError(
                 f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
@@ -112,7 +124,25 @@ class PatConfig:
     @property
     def measured(self) -> bool:
         """Whether something has to be measured on calibration text before tuning."""
-        return self.mask in MEASURED_MASKS
+        return self.order in MEASURED_MASKS
+
+    @property
+    def order(self) -> Mask | None:
+        """The importance that a fixed mask keeps channels by, or that a trained one starts in; None where it starts with all alike."""
+        if self.fixed_mask:
+            return self.mask
+        return None if self.mask_prior == "none" else self.mask_prior
+
+    @property
+    def learning(self) -> MaskLearning:
+        """What moves the proxy of a trained mask: its own learner, by one of two rules, or Adam with everything else (mask_learning.py)."""
+        return self.mask_learning or ("adam" if self.variant == "release" else "saliency")
+
+    @property
+    def proxy_rate(self) -> float:
+        """How far the proxy goes in a step, constant: it follows the milestone, or is the config's own."""
+        travel = 0.5 if self.learning == "adam" else 1.0
+        return self.mask_learning_rate or travel / self.milestone_step
 
     @property
     def milestone_step(self) -> int:
@@ -126,7 +156,7 @@ class PatConfig:
     @property
     def decide_step(self) -> int:
         """Step at which it is settled which channels live, between 1 and the milestone."""
-        default = 0.8 if self.variant == "release" else 0.1
+        default = 0.8 if self.variant == "release" else 0.1 if self.learning == "adam" else 1.0
         fraction = default if self.decide_fraction is None else self.decide_fraction
         return min(max(round(fraction * self.milestone_step), 2), self.milestone_step)
 

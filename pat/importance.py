@@ -26,7 +26,7 @@ GRADIENT_TOKENS_AT_ONCE = 2048
 
 
 def channel_importance(model: PreTrainedModel, config: PatConfig, text: Blocks | None) -> Tensor | None:
-    """Return the importance by which the config's mask keeps channels, (D,); None where the mask is trained.
+    """Return the importance by which the config's mask keeps channels, or a trained one starts, (D,); None where all start alike.
 
     `frozen` gives up the first channels, as the paper's table 2 does, `leading` the last: right where the basis is ordered. `text` is
     needed by `variance` and `fisher` alone.
@@ -41,7 +41,7 @@ def channel_importance(model: PreTrainedModel, config: PatConfig, text: Blocks |
     if text is not None:
         orders["variance"] = lambda: second_moment(model, text.batches()).diagonal()
         orders["fisher"] = lambda: fisher(model, gradient_batches(text))
-    return orders[config.mask]() if config.fixed_mask else None
+    return orders[config.order]() if config.order else None
 
 
 def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Tensor:

@@ -8,12 +8,14 @@ Axes: D hidden channels.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pat.config import PatConfig
 from pat.errors import SettingError
+from pat.mask_learning import ProxyLearner, spread
 
 SETTLED_PROXY = 0.3
 """Size to which settled proxies are drawn: large enough to close early, small enough that the gate closes slowly (method 11.3)."""
@@ -56,10 +58,13 @@ class UnifiedMask(nn.Module):
     """The proxy w, its schedule and its state; `forward()` gives the gate M of the present step as (D,) in fp32 at least.
 
     `advance()` belongs after every optimizer step. The state (proxy, membership, step) is in the state dict, so a run resumes.
-    A fixed mask keeps the channels of largest `importance_D`, equal ones by index; without it the last ones, until a state is loaded.
+    A fixed mask keeps the channels of largest `importance_D`, equal ones by index; without it the last ones, until a state is loaded. A
+    trained one starts in its order, or with all proxies alike; unless Adam is to move it, `advance()` lets it learn from the gradients
+    that have come to the proxy since, which it takes away from there (mask_learning.py).
     """
 
     proxy: nn.Parameter
+    learner: ProxyLearner | None
     kept: Tensor
     settled_proxy: Tensor
     step_count: Tensor
@@ -75,7 +80,11 @@ class UnifiedMask(nn.Module):
         self.config = config
         # The trained mask's membership is filled in when it is settled.
         kept_D = largest(torch.arange(hidden_size) if importance_D is None else importance_D.cpu(), width)
-        self.proxy = nn.Parameter(self._first_proxy(kept_D), requires_grad=not config.fixed_mask)
+        self.proxy = nn.Parameter(self._first_proxy(kept_D, importance_D), requires_grad=not config.fixed_mask)
+        self.learner = None
+        if config.learning != "adam" and not config.fixed_mask:
+            self.learner = ProxyLearner(hidden_size, config.learning)
+            self._hand_gradients_over()
         self.register_buffer("kept", kept_D)
         self.register_buffer("settled_proxy", torch.zeros(hidden_size))
         self.register_buffer("step_count", torch.zeros((), dtype=torch.int64))
@@ -89,8 +98,19 @@ class UnifiedMask(nn.Module):
         self.register_buffer("remaining", torch.ones(()), persistent=False)
         self.register_load_state_dict_post_hook(_read_state_back)  # type: ignore[no-untyped-call]
 
-    def _first_proxy(self, kept_D: Tensor) -> Tensor:
-        """Return where w starts: at zero, or where settled proxies are drawn to, if an importance has settled it."""
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._hand_gradients_over()  # a copy's parameters have lost their hooks
+
+    def _hand_gradients_over(self) -> None:
+        if self.learner is not None:
+            self.proxy.register_post_accumulate_grad_hook(self.learner.take)
+
+    def _first_proxy(self, kept_D: Tensor, importance_D: Tensor | None) -> Tensor:
+        """Return where w starts: at zero, spread in an order, or where settled proxies are drawn to, if an importance has settled it."""
+        if self.config.mask == "trained" and importance_D is not None:
+            place_D = spread(importance_D.detach().cpu().float())
+            return SETTLED_PROXY * (place_D - torch.sort(place_D, descending=True).values[self.width - 1 : self.width + 1].mean())
         if self.config.mask in ("trained", "frozen"):
             return torch.zeros(len(kept_D))
         return torch.where(kept_D, SETTLED_PROXY, -SETTLED_PROXY)
@@ -144,11 +164,14 @@ class UnifiedMask(nn.Module):
     def active_loss(self) -> Tensor:
         """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient.
 
-        Zero where the count is held otherwise: by centring, by a fixed mask, or because membership is settled.
+        Zero where the count is held otherwise: by centring, by a fixed mask, or because membership is settled. Without a gradient where
+        the proxy learns by itself: `advance` takes that step, which would drown what the data says of the channels, and most of all
+        other gradients in one clipped norm.
         """
         if self.config.keeps_count == "centre" or self.settled:
             return self.proxy.new_zeros(())
-        return (self.width - straight_through_count(self.proxy, self.proxy > 0)).abs()
+        distance = (self.width - straight_through_count(self.proxy, self.proxy > 0)).abs()
+        return distance if self.learner is None else distance.detach()
 
     def kept_count(self) -> int:
         """Channels that are open at present: Σ 1[w > 0], or the members of a fixed mask."""
@@ -158,8 +181,10 @@ class UnifiedMask(nn.Module):
 
     @torch.no_grad()
     def advance(self) -> None:
-        """Take one step of the schedule: hold the count, settle membership, draw settled proxies apart, close at the milestone."""
+        """Take one step of the schedule: learn, hold the count, settle membership, draw settled proxies apart, close at the milestone."""
         was_settled = self.settled
+        if self.learner is not None and not was_settled and self.width < self.proxy.numel():
+            self._learn(self.learner)
         self._set_step(self._step + 1)
         if self.config.fixed_mask or self.width == self.proxy.numel():
             return
@@ -171,6 +196,15 @@ class UnifiedMask(nn.Module):
             self.kept.copy_(largest(self.proxy, self.width))
             self.settled_proxy.copy_(self.proxy)
         self._draw_apart()
+
+    def _learn(self, learner: ProxyLearner) -> None:
+        """Move the proxy where its learner says, and where L_active alone holds the count, all of it towards that count."""
+        opened_D = torch.sigmoid(self.temperature * self.proxy.float())
+        slope_D = self.temperature * opened_D * (1.0 - opened_D)
+        step_D = learner.direction(opened_D + self.offset, slope_D)
+        if self.config.keeps_count == "loss":
+            step_D = step_D + self.config.active_weight * (self.width - (self.proxy > 0).sum()).sign()
+        self.proxy.add_(step_D.to(self.proxy.dtype), alpha=self.config.proxy_rate)
 
     def _centre(self) -> None:
         """Shift the whole proxy by one constant so that exactly `width` entries are positive (method 11.2)."""

@@ -133,6 +133,7 @@ class PatModel(OneAdapter):
         witness = next(parameter for name, parameter in self.named_parameters() if ".lora_B" in name)
         self.own_losses = OwnLosses(self.sparsifier, witness)
         self.loss_terms: dict[str, Tensor] = {}
+        self.fisher_order: Tensor | None = None  # of the base, where a trained mask is to be judged by it (mask_choice.py)
         self.sparsifier.switch = (self.a_lora_layer(),)
         self._hooks = {
             write: model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
@@ -195,6 +196,7 @@ class PatModel(OneAdapter):
         if not self.training or self.adapter_disabled:
             return super().forward(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.own_losses.note_forward()
+        self._note_tokens(kwargs.get("attention_mask"), kwargs.get("input_ids", args[0] if args else None))
         labels = kwargs.get("labels")
         # Before the model, so that backward comes to them last, when the activations have been let go.
         own = None if labels is None else self.own_loss_share(labels, kwargs.get("num_items_in_batch"))
@@ -210,6 +212,7 @@ class PatModel(OneAdapter):
         They belong once to every optimizer step. A trainer that normalises by the items of the whole accumulated batch gets them in
         proportion to this micro-batch's items; any other averages micro-batches itself.
         """
+        self._note_tokens((labels[..., 1:] != IGNORED_LABEL).sum())
         share: Tensor | float = 1.0
         if items_in_batch is not None:
             share = (labels[..., 1:] != IGNORED_LABEL).sum() / items_in_batch
@@ -220,6 +223,12 @@ class PatModel(OneAdapter):
             "share": torch.as_tensor(share).detach(),
         }
         return share * own.total
+
+    def _note_tokens(self, counted: Tensor | None, ids: Tensor | None = None) -> None:
+        """Tell a mask that learns by itself how many tokens the loss is made of: those that are `counted`, or all."""
+        learner = self.sparsifier.mask.learner
+        if learner is not None and (counted is not None or ids is not None):
+            learner.note_tokens(counted.sum() if counted is not None else ids.numel())  # type: ignore[union-attr]
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from pat.artefacts import parse_json
-from pat.config import Basis, Mask, Readers, Tie
+from pat.config import Basis, Mask, MaskLearning, MaskPrior, Readers, Tie
 from pat.errors import UserError
 from pat.storage import refusal
 
@@ -182,7 +182,9 @@ class PatSettings(Settings):
     decide_fraction: Annotated[Number, Field(gt=0, le=1)] | None = Field(default=None, description="None: as the variant does")
     identity_weight: Weight | None = Field(default=None, description="None: as the variant does")
     active_weight: Weight = 1.0
-    mask_learning_rate: Rate | None = Field(default=None, description="a step; None: 0.5 over the milestone step")
+    mask_prior: MaskPrior = Field(default="none", exclude_if=_is("none"), description="the order that a trained mask starts in")
+    mask_learning: MaskLearning | None = Field(default=None, exclude_if=_is_none, description="None: as the variant does")
+    mask_learning_rate: Rate | None = Field(default=None, description="a step; None: 1 over the milestone step, with Adam 0.5")
     align: Count | Literal["auto"] = "auto"
 
     @field_validator("variant")
@@ -198,6 +200,22 @@ class PatSettings(Settings):
         if not exact and (info.data.get("variant") != "release" or info.data.get("mask") != "trained"):
             raise ValueError("must be true but for the trained mask of variant: release, which may end with another count")
         return exact
+
+    @field_validator("mask_prior")
+    @classmethod
+    def _starts_a_trained_mask(cls, prior: str, info: ValidationInfo) -> str:
+        if prior != "none" and info.data.get("mask") != "trained":
+            raise ValueError("must be 'none' where the mask is fixed; only a trained mask starts from an order and leaves it")
+        if prior != "none" and info.data.get("variant") == "release":
+            raise ValueError("must be 'none' with variant: release, whose proxy starts at 0")
+        return prior
+
+    @field_validator("mask_learning")
+    @classmethod
+    def _learns_as_the_variant(cls, learning: str | None, info: ValidationInfo) -> str | None:
+        if learning not in (None, "adam") and info.data.get("variant") == "release":
+            raise ValueError("must be 'adam' with variant: release")
+        return learning
 
     @field_validator("closing")
     @classmethod

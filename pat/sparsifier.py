@@ -100,8 +100,13 @@ class Sparsifier(nn.Module):
         return state
 
     def load_named_state(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Take over the tensors of `named_state`. Raises UserError unless the names match exactly."""
+        """Take over the tensors of `named_state`. Raises UserError unless the names match exactly.
+
+        Only what a mask remembers of its learning may be missing: adapters from before it learned by itself have none.
+        """
         own = self.named_state()
+        remembered = {name: torch.zeros_like(tensor) for name, tensor in own.items() if name.startswith("mask.learner.")}
+        state = {**remembered, **state}
         missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
         if missing or unexpected:
             raise UserError(f"{source}: does not fit this model: missing {missing[:5]}, unexpected {unexpected[:5]}")

@@ -176,13 +176,15 @@ class PatTrainer(Trainer):
 
 
 def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-    """Return optimizer groups: LoRA and operators at the recipe's rate, then the proxy at its own, without decay."""
+    """Return optimizer groups: LoRA and operators at the recipe's rate, and a proxy that Adam is to move at its own, without decay.
+
+    A mask that learns by itself has no group: its proxy is no optimizer's.
+    """
     proxy = model.sparsifier.mask.proxy
     others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter is not proxy]
     groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate, "weight_decay": weight_decay}]
-    if proxy.requires_grad:
-        rate = model.pat_config.mask_learning_rate or 0.5 / model.pat_config.milestone_step
-        groups.append({"params": [proxy], "lr": rate, "weight_decay": 0.0})
+    if proxy.requires_grad and model.sparsifier.mask.learner is None:
+        groups.append({"params": [proxy], "lr": model.pat_config.proxy_rate, "weight_decay": 0.0})
     return groups
 
 

@@ -36,6 +36,7 @@ from pat.health import HealthRecord, health_of
 from pat.instructions import Instructions, PadToLongest
 from pat.lora import sort_targets
 from pat.marks import FOLDERS, check_replaceable
+from pat.mask_choice import fisher_order, overlaps
 from pat.model import PatModel, attach, lora_config
 from pat.progress import say
 from pat.provenance import described, provenance
@@ -214,9 +215,13 @@ def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, c
         stock.to(torch.device(calibration.device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     stock.config.use_cache = False
     kept = kept_channels(base) if tuner.startswith("pat") else None
-    measured = tuner.startswith("pat") and job.pat.mask in MEASURED_MASKS and kept is None
-    text = blocks_for(stock.config, calibration, checkpoint.load_tokenizer(base)) if measured else None
+    measured = tuner.startswith("pat") and {job.pat.mask, job.pat.mask_prior} & set(MEASURED_MASKS) and kept is None
+    judged = tuner.startswith("pat") and job.pat.mask == "trained" and ratio > 0
+    text = blocks_for(stock.config, calibration, checkpoint.load_tokenizer(base)) if measured or judged else None
+    fisher_D = fisher_order(stock, text) if judged and text is not None else None
     model = adapted(stock, tuner, ratio, seed, job, text, kept)
+    if isinstance(model, PatModel):
+        model.fisher_order = fisher_D
     if sharded:
         leave_out_shards(model)
     return model
@@ -343,5 +348,11 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "wall_s": wall_s,
         "peak_memory_gib": peak_memory_gib(),
         "history": history,
-        "health": health_of(history, model.pat_config.milestone_step) if isinstance(model, PatModel) and ratio else None,
+        "health": _health(history, model) if isinstance(model, PatModel) and ratio else None,
     }
+
+
+def _health(history: Sequence[dict[str, Any]], model: PatModel) -> dict[str, Any]:
+    """Return the health of a pruning run, and what its mask chose where it was trained."""
+    health: dict[str, Any] = health_of(history, model.pat_config.milestone_step)
+    return health | (overlaps(model.sparsifier.mask, model.fisher_order) if model.fisher_order is not None else {})

@@ -23,7 +23,9 @@ def test_pruned_equals_the_base_with_the_other_channels_of_the_fisher_mask_at_ze
     record = prune(tmp_path / "base", "channel-fisher", 0.5, "auto", tmp_path / "pruned", calibration(tmp_path))
     oracle = reload(tmp_path / "base")
     text = blocks_for(oracle.config, calibration(tmp_path), checkpoint.load_tokenizer(tmp_path / "base"))
-    masked = attach(reload(tmp_path / "base"), PatConfig(pruning_ratio=0.5, mask="fisher", closing="at-once", lora_rank=2), text)
+    masked = attach(
+        reload(tmp_path / "base"), PatConfig(pruning_ratio=0.5, mask="fisher", closing="at-once", hio_rank=0, lora_rank=2), text
+    )
     kept_D = masked.sparsifier.mask.kept
     assert int(kept_D.sum()) == 24
     kept_channels_only(oracle, kept_D)

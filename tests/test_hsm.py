@@ -159,4 +159,4 @@ def test_gradients_reach_operator_and_proxy_while_the_gate_is_open() -> None:
     operator = hsm.operator
     assert isinstance(operator, LowRankOperator)
     assert operator.up.grad is not None and operator.up.grad.abs().sum() > 0
-    assert mask.proxy.grad is not None and mask.proxy.grad.abs().sum() > 0
+    assert mask.learner is not None and mask.learner.gradient.abs().sum() > 0

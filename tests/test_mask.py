@@ -60,7 +60,7 @@ def test_straight_through_count_counts_and_passes_the_gradient() -> None:
 
 
 def test_active_loss_by_hand() -> None:
-    mask = make_mask(count="loss", decide_fraction=1.0)
+    mask = make_mask(count="loss", decide_fraction=1.0, mask_learning="adam")
     with torch.no_grad():
         mask.proxy.copy_(torch.linspace(-1, 1, 12))  # six positive, eight wanted
     loss = mask.active_loss()
@@ -75,6 +75,8 @@ def test_active_loss_by_hand() -> None:
         {},
         {"count": "loss"},
         {"count": "loss", "decide_fraction": 1.0},
+        {"mask_learning": "gradient"},
+        {"mask_learning": "adam"},
         {"mask": "frozen"},
         {"mask": "leading"},
         {"mask": "random", "closing": "at-once"},
@@ -96,7 +98,7 @@ def test_exactly_the_wanted_channels_survive(choices: dict[str, Any], width: int
 
 
 def test_members_do_not_change_once_settled_and_close_smoothly() -> None:
-    mask = make_mask(total_steps=300)
+    mask = make_mask(total_steps=300, decide_fraction=0.1)
     noise = torch.Generator().manual_seed(2)
     members = None
     previous = mask().detach()

@@ -13,7 +13,7 @@ from cells import Cell, Row, models_of, rows_of
 from comparison_tables import compared
 from grid import Grid
 from intervals import Estimate, paired_difference
-from milestones import is_healthy, verdict
+from milestones import choice, is_healthy, verdict
 from pairs import Pair
 
 POINT = 100.0
@@ -85,7 +85,10 @@ def health_lines(cells: list[Cell]) -> list[str]:
                 f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: "
                 + verdict(health, cell.hidden_size.after)
             )
-    return lines
+    chosen = ((cell, choice(health)) for cell, health in runs)
+    return lines + [
+        f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: {said}" for cell, said in chosen if said
+    ]
 
 
 def merge_line(cells: list[Cell]) -> list[str]:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from figure_style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure, grid_lines, save
 from layouts import csv_text
-from milestones import verdict
+from milestones import choice, verdict
 from pat.artefacts import read_json, write_text
 from pat.errors import UserError
 from pat.places import READS, WRITES
@@ -55,7 +55,8 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
     """Fill `drawing` with the panels the run has: two where nothing was pruned; else six, two more of operators that were watched, and the
     mask's histogram where there is one.
     """
-    drawing.suptitle(f"{title}\n{verdict(record['health'], record['width'])}", fontsize=9, x=0.01, ha="left")
+    said = "\n".join(line for line in (title, verdict(record["health"], record["width"]), choice(record["health"])) if line)
+    drawing.suptitle(said, fontsize=9, x=0.01, ha="left")
     if history.empty:
         drawing.text(0.5, 0.4, "no step was logged: tuning.log_steps is above the number of steps", ha="center", color=GREY)
         return
@@ -181,7 +182,8 @@ def write_health(tuning: Path, out: Path, title: str) -> str:
         draw(record, history, drawing, title)
         save(drawing, out, "health")
     write_text(out / "health.csv", csv_text(history))
-    return verdict(record["health"], record["width"]) + _said_of_operators(history)
+    chosen = choice(record["health"])
+    return verdict(record["health"], record["width"]) + (f"; {chosen}" if chosen else "") + _said_of_operators(history)
 
 
 def _said_of_operators(history: pd.DataFrame) -> str:

@@ -27,6 +27,18 @@ def verdict(health: Mapping[str, Any] | None, width: int) -> str:
     return f"milestone at step {health['milestone_step']}: {count}; {said} (cross-entropy {before:.2f} before, at most {after:.2f} after)"
 
 
+def overlaps(health: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    """Return which share of a trained mask's channels the Fisher order keeps too, and which any mask has; None where it is not known."""
+    found, by_chance = ((health or {}).get(key) for key in ("fisher_overlap", "chance_overlap"))
+    return None if found is None or by_chance is None else (float(found), float(by_chance))
+
+
+def choice(health: Mapping[str, Any] | None) -> str:
+    """Return that in words, nothing where it is not known."""
+    known = overlaps(health)
+    return f"of the mask's channels {known[0]:.0%} are the Fisher order's, by chance {known[1]:.0%}" if known else ""
+
+
 def is_shock(before: float, after: float) -> bool:
     """Return whether the cross-entropy after the milestone is beyond what batches alone explain."""
     return after - before > SHOCK_NATS + SHOCK_SHARE * before

@@ -20,6 +20,7 @@ from cells import Cell, metrics_of, models_of, read_cells
 from comparison_tables import comparisons
 from grid import Grid, texts_of
 from layouts import Layout, csv_text, latex, markdown
+from mask_tables import trained_masks
 from pat.artefacts import new_folder, write_text
 from pat.origin import quantised_as
 from pat.places import READS, WRITES, Force
@@ -54,6 +55,8 @@ def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEF
         tables |= {f"per_task_{model}{suffix}": per_task(grid, model) for model in models_of(cells)}
         if (compared := comparisons(grid, settings.reference)) is not None:
             tables[f"comparisons{suffix}"] = compared
+    if (masks := trained_masks(first)) is not None:
+        tables["masks"] = masks
     if texts_of(cells):
         tables["perplexity"] = perplexities(first)
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
