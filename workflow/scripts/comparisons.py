@@ -14,7 +14,7 @@ from comparison_tables import compared
 from grid import Grid
 from intervals import Estimate, paired_difference
 from milestones import choice, is_healthy, verdict
-from pairs import Pair
+from pairs import RANDOM, REFERENCE, Pair
 
 POINT = 100.0
 
@@ -33,7 +33,8 @@ def _facts_of(grid: Grid, model: str) -> Iterator[str]:
         if row.mode != "PAT":
             continue
         baselines = [other for other in rows if other.ratio == row.ratio and other.mode not in ("", "PAT")]
-        for other in [*([unpruned] if unpruned is not None else []), *baselines]:
+        random = [other for other in rows if other.ratio == row.ratio and other.method == RANDOM and row.method == REFERENCE]
+        for other in [*([unpruned] if unpruned is not None else []), *random, *baselines]:
             yield from _difference(grid, model, row, other)
 
 

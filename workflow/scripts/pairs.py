@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cells import Cell, Row, models_of, rows_of
 from layouts import HOLE
 
-REFERENCE = "pat"
+REFERENCE, RANDOM = "pat", "pat-random"
 """The row that others are compared with where an experiment names none."""
 NO_DIFFERENCE, BETTER, WORSE = "no difference shown", "better", "worse"
 ONE_SEED = "Of one seed, a word compares two models, not two methods: it says nothing of how other seeds would do."
