@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from pat.config import PatConfig
     from pat.instructions import Instructions, PadToLongest
     from pat.model import PatModel, attach
+    from pat.prepare import prepare_base
     from pat.trainer import PatTrainer
 
 __version__ = "0.1.0"
-__all__ = ["Instructions", "PadToLongest", "PatCallback", "PatConfig", "PatModel", "PatTrainer", "__version__", "attach"]
+__all__ = ["Instructions", "PadToLongest", "PatCallback", "PatConfig", "PatModel", "PatTrainer", "__version__", "attach", "prepare_base"]
 
 _HOMES = {
     "Instructions": "pat.instructions",
@@ -27,6 +28,7 @@ _HOMES = {
     "PatCallback": "pat.callback",
     "PatTrainer": "pat.trainer",
     "attach": "pat.model",
+    "prepare_base": "pat.prepare",
 }
 
 

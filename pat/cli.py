@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pat import __version__, processes
+from pat import __version__, marks, processes
 from pat.errors import UserError
 from pat.out_of_memory import memory_advice
 from pat.places import KEEPS, READS, WRITES, Force, guarded
@@ -29,7 +29,7 @@ PruneSettingsText = Annotated[
     str, typer.Option("--settings", help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file"), READS
 ]
 Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"), READS]
-Tuner = Annotated[str, typer.Option(help="lora, dora, pat or pat-dora")]
+Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g upon what `pat prepare` writes")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
@@ -255,6 +255,29 @@ def refit_readers(
 
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
     run(base, mask, ratio, _aligned(align), text, out, data, threads, force=force)
+
+
+@app.command()
+@guarded("prepare", marks.KINDS["refit-readers"])
+def prepare(
+    base: Base,
+    ratio: TunedRatio,
+    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to measure and fit on"), READS],
+    out: Out,
+    align: Align = "auto",
+    tie: Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")] = "keep",
+    calibration_tokens: CalibrationTokens = None,
+    device: MeasuringDevice = "auto",
+    threads: Threads = 1,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Make a base ready for `pat tune --tuner pat-g`: rotate into the gradient basis, then refit the readers to the ratio."""
+    from pat.calibration import Calibration
+    from pat.prepare import prepare_base as run
+
+    text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
+    run(base, ratio, text, out, _aligned(align), threads, _tie(tie), force=force)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from pat.artefacts import read_record, write_json
 from pat.errors import SettingError, UserError
+from pat.methods import PAT_G
 
 PAT_CONFIG_NAME = "pat_config.json"
 
@@ -115,6 +116,14 @@ class PatConfig:
         if not inside:
             bounds = f"{'(' if open_start else '['}{low:g}, {high:g}{')' if open_end else ']'}"
             raise SettingError(f"PatConfig.{field}={value!r}: must lie in {bounds}")
+
+    @classmethod
+    def pat_g(cls, pruning_ratio: float, **choices: Any) -> PatConfig:
+        """Return PAT-G's: the leading directions of the gradient basis, cut at once behind refitted readers, no operators.
+
+        `choices` win. Its base is what `prepare_base` writes, and `attach` is told the channels that it keeps.
+        """
+        return cls(pruning_ratio, **{**PAT_G, **choices})
 
     @property
     def fixed_mask(self) -> bool:

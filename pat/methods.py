@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
@@ -61,7 +61,7 @@ class Method:
         return self.prunes and (self.pruner is None or self.pruner in WIDTH_PRUNERS)
 
 
-PAT_G: dict[str, object] = {"basis": "gradient", "mask": "leading", "closing": "at-once", "readers": "least-squares", "hio_rank": 0}
+PAT_G: dict[str, Any] = {"basis": "gradient", "mask": "leading", "closing": "at-once", "readers": "least-squares", "hio_rank": 0}
 """The leading directions of the gradient basis, cut at once behind readers that make up for the others (method section 12)."""
 
 _ALL = (

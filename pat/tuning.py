@@ -38,6 +38,7 @@ from pat.lora import sort_targets
 from pat.marks import FOLDERS, check_replaceable
 from pat.mask_choice import fisher_order, overlaps
 from pat.model import PatModel, attach, lora_config
+from pat.prepare import as_pat
 from pat.progress import say
 from pat.provenance import described, provenance
 from pat.readers_record import check_readers, kept_channels
@@ -49,7 +50,7 @@ from pat.storage import writing
 from pat.threads import threads_given_back
 from pat.trainer import PatTrainer
 
-TUNERS = ("lora", "dora", "pat", "pat-dora")
+TUNERS = ("lora", "dora", "pat", "pat-dora", "pat-g")
 TUNING_RECORD = "tuning.json"
 CHECKPOINTS_KEPT = 2
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ def tune(
     as `train` does, where it diverged, and where `out` holds something else than such an adapter.
     """  # fmt: skip
     started = time.monotonic()
+    tuner, job = as_pat(tuner, job, base, ratio)
     if processes.is_main():
         check_replaceable(out, FOLDERS["tune"], force=force)
     with locked(run_dir):
@@ -107,6 +109,7 @@ def train(
     inputs, a base in another basis or with other readers than the settings say, a schedule too short for the mask, or a `run_dir` that
     another job is at work in.
     """
+    tuner, job = as_pat(tuner, job, base, ratio)
     with locked(run_dir):
         _check_inputs(base, tuner, ratio, job, teacher)
         return _train(base, data, tuner, ratio, seed, job, run_dir, teacher)
@@ -193,7 +196,7 @@ def _check_arguments(tuner: str, ratio: float) -> None:
     if not 0.0 <= ratio < 1.0:
         raise UserError(f"--ratio {ratio}: must lie in [0, 1)")
     if ratio and not tuner.startswith("pat"):
-        raise UserError(f"--ratio {ratio} with --tuner {tuner}: only pat and pat-dora prune while they tune; use 0")
+        raise UserError(f"--ratio {ratio} with --tuner {tuner}: only pat, pat-dora and pat-g prune while they tune; use 0")
 
 
 def _check_teacher(teacher: Path | None, tuning: TuningSettings) -> None:
