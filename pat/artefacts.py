@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,10 +22,12 @@ from pat import marks
 from pat.errors import UserError
 from pat.exchange import put_in_place
 from pat.marks import Folder, check_replaceable, special
-from pat.storage import refusal, writing
+from pat.storage import check_regular, refusal, writing
 from pat.temporaries import file_for, names_for
 
 MANIFEST = marks.MANIFEST
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""How a surrogate is spelt in JSON, or stands in an argument that is not UTF-8."""
 HASHED_AT_ONCE = 8
 """Files whose checksums are formed side by side; a model is written in about as many shards."""
 ANY_FOLDER = Folder("pat")
@@ -55,12 +59,31 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
 
 
 def write_json(path: Path, value: object, *, replace: bool = True) -> None:
-    """Write `value` as JSON with sorted keys, so that equal values give equal bytes. NaN is refused; otherwise as write_text."""
+    """Write `value` as JSON with sorted keys, so that equal values give equal bytes; otherwise as write_text.
+
+    Raises UserError on a number that is none.
+    """
+    if (place := _not_finite("", value)) is not None:
+        raise UserError(
+            f"{path}: not written: {place} is not a finite number; the weights or settings that it comes from are beyond a float's range"
+        )
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", replace=replace)
+
+
+def _not_finite(place: str, value: object) -> str | None:
+    """Return where in a value a NaN or an infinity is, as keys joined by dots; None where there is none."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place
+    if not isinstance(value, dict | list | tuple):
+        return None
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    below = (_not_finite(f"{place}.{key}" if place else str(key), entry) for key, entry in entries)
+    return next((found for found in below if found is not None), None)
 
 
 def read_json(path: Path) -> Any:
     """Return the parsed file. Raises UserError where it cannot be read or is not JSON."""
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -78,14 +101,37 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def parse_json(text: str, place: str, advice: str = "") -> Any:
-    """Return the parsed text. Raises UserError that names its `place` where it is not JSON, or JSON beyond reading: depth, digits."""
+def parse_json(text: str, place: str, advice: str = "", *, unique_keys: bool = False) -> Any:
+    """Return the parsed text. Raises UserError that names its `place` where it is not JSON, or JSON beyond reading: depth, digits, halves
+    of surrogate pairs; with `unique_keys` also where an object gives a key twice, of which the last would count.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once_each if unique_keys else None)
     except ValueError as error:
         raise UserError(f"{place}: is not valid JSON ({error}){advice}") from None
     except RecursionError:
         raise UserError(f"{place}: is not valid JSON (nested too deeply){advice}") from None
+    if SURROGATE.search(text) and not is_utf8(json.dumps(value, ensure_ascii=False)):
+        raise UserError(f"{place}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text{advice}")
+    return value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as an object. Raises ValueError that names a key that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return found
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written: halves of surrogate pairs, which JSON and YAML can spell, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]], *, replace: bool = True) -> int:
@@ -102,6 +148,7 @@ def read_jsonl(path: Path, required: Sequence[str]) -> list[dict[str, Any]]:
 
 def numbered_rows(path: Path, required: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number of each line that is not blank with its object, as read_jsonl. Raises UserError where there are none."""
+    check_regular(path)
     found = 0
     try:
         with path.open(encoding="utf-8") as stream:

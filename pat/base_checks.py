@@ -23,6 +23,7 @@ TOKENIZER_FILES = (*TOKENIZER_JSONS, "tokenizer.model", "vocab.json", "spiece.mo
 FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
          "max_position_embeddings")  # fmt: skip
+LARGEST = 2**31 - 1
 TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 RESHAPED = "pat_reshaped"
 LISTED = 3
@@ -92,6 +93,8 @@ def _config_problems(fields: Fields) -> Iterator[str]:
         value = fields.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             yield f"{name}: {value!r}: must be a positive whole number"
+        elif value is not None and value > LARGEST:
+            yield f"{name}: {value}: is beyond every model"
     for name in ("dtype", "torch_dtype"):
         if (value := fields.get(name)) is not None and str(value).removeprefix("torch.") not in (*FLOATING.values(), "auto"):
             yield f"{name}: {value!r}: must be one of {', '.join(FLOATING.values())}"
@@ -172,14 +175,14 @@ def _size_problems(folder: Path, fields: Fields, family: Family, stored: Mapping
     layers, stock = fields.get("num_hidden_layers"), fields.get("model_type") != RESHAPED
     if isinstance(layers, int):
         gone = [] if not stock else [f"{family.final_norm}.weight"]
-        for layer in range(layers):
+        for layer in range(min(layers, len(stored) + 1)):  # more are not there, whatever the config says
             modules = (*family.linears, *(family.norms if stock else ()))
             gone += [name for module in modules if (name := f"{family.layers}.{layer}.{module}.weight") not in stored]
         if missing := [name for name in gone if name not in stored]:
             yield f"{folder}: missing tensor(s) {', '.join(missing[:LISTED])}; the checkpoint does not fit its config"
         prefix = f"{family.layers}."
         numbers = {int(name.removeprefix(prefix).partition(".")[0]) for name in stored if name.startswith(prefix)}
-        if extra := sorted(numbers - set(range(layers))):
+        if extra := sorted(number for number in numbers if number >= layers):
             yield f"{folder}: unexpected tensors of layer {extra[0]}, num_hidden_layers is {layers}; the checkpoint does not fit its config"
     if not stock:
         return

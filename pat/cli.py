@@ -32,10 +32,11 @@ Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g upon what `pat prepare` writes")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
+RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; needed by pat and pat-dora")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads; results depend on them in the last digit")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
 ON_GPU_VERBS = ("pretrain", "tune", "search-rate", "prune", "rotate", "refit-readers", "evaluate", "benchmark")
@@ -64,11 +65,14 @@ def whole(version: Version = False) -> None:
 
 @app.command()
 def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
-    """Check an experiment file and list its cells."""
+    """Check an experiment file, and the models and data that it names on this disk, and list its cells."""
     from pat.experiment import load_experiment
+    from pat.experiment_checks.disk import disk_problems
     from pat.shortfall import shortfalls
 
     experiment = load_experiment(config, str(config))
+    if found := disk_problems(experiment):
+        raise UserError("\n".join(f"{config}: {problem}" for problem in found))
     cells = experiment.cells()
     for cell in cells:
         typer.echo(str(cell.path))
@@ -140,7 +144,7 @@ def tune(
     settings: SettingsText,
     run_dir: RunDir,
     out: Out,
-    ratio: TunedRatio = 0.0,
+    ratio: RatioOfTuner = None,
     seed: Seed = 0,
     teacher: Teacher = None,
     rate_from: Annotated[Path | None, typer.Option(help="rate.json of `pat search-rate`, where tuning.search is set"), READS] = None,
@@ -152,7 +156,7 @@ def tune(
     from pat.tuning import tune as run
 
     job = with_searched_rate(load(TuneJob, settings), rate_from)
-    run(base, data, tuner, ratio, seed, job, run_dir, out, teacher, force=force)
+    run(base, data, tuner, _ratio_of(tuner, ratio), seed, job, run_dir, out, teacher, force=force)
 
 
 @app.command("search-rate")
@@ -164,7 +168,7 @@ def search_rate(
     settings: SettingsText,
     run_dir: RunDir,
     out: Out,
-    ratio: TunedRatio = 0.0,
+    ratio: RatioOfTuner = None,
     seed: Seed = 0,
     teacher: Teacher = None,
     force: Force = False,
@@ -173,7 +177,8 @@ def search_rate(
     from pat.search import search_rate as run
     from pat.settings import TuneJob, load
 
-    run(base, data, tuner, ratio, seed, load(TuneJob, settings), run_dir, out, teacher, force=force)
+    job = load(TuneJob, settings)
+    run(base, data, tuner, _ratio_of(tuner, ratio), seed, job, run_dir, out, teacher, force=force)
 
 
 @app.command()
@@ -432,11 +437,18 @@ def _tie(tie: str) -> Literal["keep", "break"]:
     return "break" if tie == "break" else "keep"
 
 
+def _ratio_of(tuner: str, ratio: float | None) -> float:
+    """Return the ratio that a tuner prunes at; it has to be said, were it 0, where it prunes."""
+    if ratio is None and tuner.startswith("pat"):
+        raise UserError(f"--tuner {tuner}: prunes while it tunes, so --ratio is needed: the share of channels to prune, such as 0.25")
+    return ratio or 0.0
+
+
 def _aligned(align: str) -> int | Literal["auto"]:
     """Return what widths are multiples of."""
     if align == "auto":
         return "auto"
-    if not (align.isdigit() and int(align) > 0):
+    if not (align.isascii() and align.isdigit() and int(align) > 0):
         raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
     return int(align)
 

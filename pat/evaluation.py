@@ -40,6 +40,9 @@ def evaluate(
     """
     check_replaceable(out, KINDS["evaluate"], force=force)
     started = time.monotonic()
+    if not (texts or settings.harness_tasks or (tasks and (settings.generate or settings.log_likelihood))):
+        unscored = "evaluation.generate and evaluation.log_likelihood are both false" if tasks else "give --task, --text or harness_tasks"
+        raise UserError(f"nothing to evaluate: {unscored}")
     items = read_tasks(tasks, settings.limit)
     documents = read_documents(texts)
     record, outcomes, device = _examine(model, items, documents, settings, seed)

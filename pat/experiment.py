@@ -26,14 +26,15 @@ from pat.settings import (
     Number,
     PruneSettings,
     SearchSettings,
+    SeedNumber,
     Settings,
     TableSettings,
     TuneJob,
     problems,
-    read_yaml,
     shown,
 )
 from pat.sources import Data, ModelSource
+from pat.yaml_files import parse_yaml, read_yaml
 
 TUNED_ROW = "lora"
 """The row whose merged model FT→P prunes, and distillation learns from."""
@@ -54,7 +55,7 @@ def _once(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-Seeds = Annotated[tuple[CountOrZero, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
+Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
 Ratios = Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(_once)]
 
 
@@ -260,6 +261,14 @@ def with_presets(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, **({"methods": rows} if rows else {})}
 
 
+def _as_written(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return parsed contents in which what `--config key=value` leaves as text, such as "[0, 1]", is the list or mapping that it says."""
+    if not isinstance(config, Mapping):
+        return config
+    composed = {key: value for key, value in config.items() if isinstance(value, str) and value.strip()[:1] in ("[", "{")}
+    return {**config, **{key: parse_yaml(value, f"--config {key}") for key, value in composed.items()}}
+
+
 def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | None = None) -> Experiment:
     """Return the checked experiment from a file, or from its parsed contents; `source` names it in messages.
 
@@ -268,7 +277,7 @@ def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | 
     """
     from pat.experiment_checks import check_grid  # its checks read this module's schema
 
-    raw = read_yaml(config) if isinstance(config, Path) else config
+    raw = read_yaml(config) if isinstance(config, Path) else _as_written(config)
     if isinstance(raw, Mapping):
         raw = with_presets(resolved(raw, config if isinstance(config, Path) else file or Path(source)))
     if not isinstance(raw, Mapping):

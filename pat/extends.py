@@ -8,7 +8,8 @@ from typing import Any
 
 from pat.errors import UserError
 from pat.overrides import overridden
-from pat.settings import read_yaml, shown
+from pat.settings import shown
+from pat.yaml_files import read_yaml
 
 KEY = "extends"
 WHOLE = ("models", "methods", "seeds", "ratios")

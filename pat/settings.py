@@ -8,29 +8,26 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from pat.artefacts import parse_json
 from pat.config import Basis, Mask, MaskLearning, MaskPrior, Readers, Tie
 from pat.errors import UserError
-from pat.storage import refusal
+from pat.yaml_files import read_yaml
+
+EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def _number(value: object) -> object:
     """YAML 1.1 reads 1e-3 as text, because it lacks a dot; everybody who writes it means the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def _is_none(value: object) -> bool:
@@ -44,10 +41,19 @@ def _is(default: object) -> Callable[[object], bool]:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
-Count = Annotated[int, Field(gt=0)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Rate = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+MOST = 2**31 - 1
+"""The largest whole number that torch's kernels count with."""
+Count = Annotated[int, Field(gt=0, le=MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
+MOST_THREADS = 1024
+Threads = Annotated[int, Field(gt=0, le=MOST_THREADS)]
+LARGEST_SEED = 2**32 - 1
+"""numpy's generators take no larger one."""
+SeedNumber = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+LARGEST_FACTOR = 1e6
+"""Beyond it, rates and factors of losses leave nothing of fp32's digits."""
+Rate = Annotated[Number, Field(gt=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
+Weight = Annotated[Number, Field(ge=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 PLAIN_WORDS = {
@@ -106,7 +112,7 @@ class TuningSettings(Settings):
     learning_rate: Rate | None = Field(default=None, validate_default=True)
     batch_size: Count
     micro_batch_size: Count | None = Field(default=None, description="rows per forward pass; None: the whole batch")
-    max_length: Annotated[int, Field(ge=8)] = 256
+    max_length: Annotated[int, Field(ge=8, le=MOST)] = 256
     warmup_steps: CountOrZero = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: Weight = 0.0
@@ -122,7 +128,7 @@ class TuningSettings(Settings):
     shard: bool = Field(default=False, exclude_if=_is(False), description="the frozen base over the processes")
     checkpoint_steps: Count = 100
     log_steps: Count = 10
-    threads: Count = 1
+    threads: Threads = 1
     device: Device = "auto"
     lora: LoraSettings = LoraSettings()
     distillation: DistillationSettings | None = Field(default=None, exclude_if=_is_none, description="None: from the data alone")
@@ -133,6 +139,15 @@ class TuningSettings(Settings):
         if "epochs" in info.data and (max_steps is None) == (info.data["epochs"] is None):
             raise ValueError("give exactly one of epochs and max_steps")
         return max_steps
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _ends_before_the_run(cls, warmup: int, info: ValidationInfo) -> int:
+        search = info.data.get("search")
+        for name, steps in (("max_steps", info.data.get("max_steps")), ("search.steps", search.steps if search else None)):
+            if steps is not None and warmup > steps:
+                raise ValueError(f"must not be more than {name}, which is {steps}")
+        return warmup
 
     @field_validator("learning_rate")
     @classmethod
@@ -255,13 +270,13 @@ class PretrainSettings(Settings):
     """A base model made from scratch inside the pipeline: its shape and its short training run."""
 
     family: Literal["llama"] = "llama"
-    vocab_size: Annotated[int, Field(ge=64)]
+    vocab_size: Annotated[int, Field(ge=64, le=MOST)]
     hidden_size: Count
     layers: Count
     heads: Count
     kv_heads: Count | None = Field(default=None, description="None: as many as heads")
     intermediate_size: Count
-    context_length: Annotated[int, Field(ge=8)]
+    context_length: Annotated[int, Field(ge=8, le=MOST)]
     tie_embeddings: bool = False
     initializer_range: Rate = Field(default=0.02, description="spread of the random weights; narrow models learn sooner from 0.05")
     steps: Count
@@ -270,8 +285,8 @@ class PretrainSettings(Settings):
     warmup_steps: CountOrZero = 0
     precision: Precision = "fp32"
     device: Device = "auto"
-    threads: Count = 1
-    seed: CountOrZero = 0
+    threads: Threads = 1
+    seed: SeedNumber = 0
     checkpoint_steps: Count = 500
     heldout_fraction: Annotated[Number, Field(ge=0, le=0.5)] = Field(default=0.0, description="of the texts: measured, not learned")
     whole_prompts: bool = Field(default=False, description="one token for each fixed phrase of the prompts: far shorter rows")
@@ -292,6 +307,14 @@ class PretrainSettings(Settings):
             raise ValueError(f"must divide heads, which is {heads}")
         return kv_heads
 
+    @field_validator("warmup_steps")
+    @classmethod
+    def _ends_before_the_run(cls, warmup: int, info: ValidationInfo) -> int:
+        steps = info.data.get("steps")
+        if steps is not None and warmup > steps:
+            raise ValueError(f"must not be more than steps, which is {steps}")
+        return warmup
+
 
 class EvaluationSettings(Settings):
     """How a checkpoint is scored. `limit` keeps the first items of every task, of each of its groups where it has some, and as many
@@ -305,10 +328,10 @@ class EvaluationSettings(Settings):
     log_likelihood: bool = True
     generate: bool = True
     harness_tasks: tuple[str, ...] = Field(default=(), strict=False)
-    perplexity_context: Annotated[int, Field(ge=8)] = 256
+    perplexity_context: Annotated[int, Field(ge=8, le=MOST)] = 256
     precision: Precision = "fp32"
     device: Device = "auto"
-    threads: Count = 1
+    threads: Threads = 1
 
     @property
     def windows(self) -> int | None:
@@ -337,39 +360,11 @@ def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
     """
     is_text = isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{")
     source = "settings" if is_text else str(text_or_path)
-    data = parse_json(str(text_or_path), source) if is_text else read_yaml(Path(text_or_path))
+    data = parse_json(str(text_or_path), source, unique_keys=True) if is_text else read_yaml(Path(text_or_path))
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise UserError("\n".join(f"{source}: {problem}" for problem in problems(model, error))) from None
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the parsed YAML (or JSON) file. Raises UserError where it is missing, is not YAML, or gives a key twice."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _OneOfEachKey)
-    except OSError as error:
-        raise refusal(error, path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
-    except RecursionError:
-        raise UserError(f"{path}: is not valid YAML (nested too deeply)") from None
-
-
-class _OneOfEachKey(yaml.SafeLoader):
-    """YAML's safe loader, which takes the last of equal keys without a word, made to refuse them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    message = f"the key {key.value!r} stands twice in one mapping"
-                    raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = ()) -> list[str]:

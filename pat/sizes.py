@@ -16,6 +16,7 @@ from pat.errors import SettingError
 from pat.families import FAMILIES, Family, Role
 from pat.methods import UNIT_PRUNERS, Pruner
 from pat.settings import PruneSettings
+from pat.width import check_rounding
 
 Kind = Literal["groups", "neurons"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -124,6 +125,8 @@ def matched_units(parameters: int, units: Mapping[Kind, Units], ratio: float, st
             f"ratio {ratio:g}: attention and feed-forward layers hold too little of the model for that; "
             f"at most {most:.1%} of all parameters can go with widths in steps of {step}"
         )
+    gone = removed * groups.parameters + (neurons.count - kept) * neurons.parameters
+    check_rounding(ratio, _least(gone / parameters, kept + step >= neurons.count))
     return Kept(groups.count - removed, kept)
 
 
@@ -140,6 +143,7 @@ def nominal_units(units: Mapping[Kind, Units], head_size: int, ratio: float, all
         raise SettingError(
             f"ratio {ratio:g}: would leave {kept.groups} of {groups} groups of heads and {kept.neurons} of {neurons} neurons"
         )
+    check_rounding(ratio, _least(1 / neurons, kept.neurons == neurons - 1 and not removed))
     return kept
 
 
@@ -200,6 +204,7 @@ def matched_width(parameters: int, slicing: Slicing, hidden_size: int, ratio: fl
     """
     for width in range((hidden_size - 1) // step * step, 0, -step):
         if slicing.parameters(width) <= (1 - ratio) * parameters:
+            check_rounding(ratio, _least(1 - slicing.parameters(width) / parameters, width + step >= hidden_size))
             return width
     most = 1 - slicing.parameters(step) / parameters
     raise SettingError(
@@ -213,7 +218,13 @@ def nominal_width(hidden_size: int, ratio: float, step: int) -> int:
     width = _floor((1 - ratio) * hidden_size) // step * step
     if width <= 0:
         raise SettingError(f"ratio {ratio:g}: leaves no width of {hidden_size} in steps of {step}")
+    check_rounding(ratio, _least(1 - width / hidden_size, width + step >= hidden_size))
     return width
+
+
+def _least(removed: float, is_least: bool) -> float:
+    """Return what is removed where no less can be, else nothing: rounding up by a step of many is what every ratio sees."""
+    return removed if is_least else 0.0
 
 
 def llama_shapes(

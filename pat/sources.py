@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pat.settings import Count, CountOrZero, Number, PretrainSettings, Settings
+from pat.settings import Count, Number, PretrainSettings, SeedNumber, Settings
 
 WORLD_TASKS = ("animals", "capitals", "continents", "elements", "languages", "opposites", "sums", "verbs")
 WORLD_TEXTS = ("heldout",)
-Text = Annotated[str, Field(min_length=1)]
+JSON_FORMATS = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
+TABLE_FORMATS = {".parquet": "parquet", ".csv": "csv"}
+"""A hub's data set as it is stored, by the file's ending; the names are those of the library that reads them."""
+
+
+def _printable(value: str) -> str:
+    """Return the text. Raises ValueError where it holds what no path and no name can."""
+    if any(ord(character) < 32 for character in value):
+        raise ValueError("must be of printable characters")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 
 
@@ -22,7 +34,7 @@ def _whole(share: float) -> bool:
 class WorldSettings(Settings):
     """Sizes of what the embedded world writes; the same seed and sizes give the same bytes."""
 
-    seed: CountOrZero = 0
+    seed: SeedNumber = 0
     pretrain_texts: Count = 40_000
     heldout_texts: Count = 100
     instruct_rows: Count = 4_000

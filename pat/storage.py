@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,16 @@ def _is_named(place: str, argument: str) -> bool:
     file, named = Path(place).absolute(), Path(value).absolute()
     beside = any(each.parent == named.parent and each.name.startswith(f".{named.name}.") for each in (file, *file.parents))
     return bool(value) and (place in value or file == named or named in file.parents or file in named.parents or beside)
+
+
+def check_regular(path: Path) -> None:
+    """Raise UserError where a file to be read is a pipe, a socket or a device, which might never end, or never begin."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it says why
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path}: is a pipe, a socket or a device; a regular file is needed")
 
 
 def refusal(error: OSError, path: Path | None = None) -> UserError:

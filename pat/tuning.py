@@ -32,6 +32,7 @@ from pat.distillation import load_distillation
 from pat.divergence import StopWhenDiverged, check_finite
 from pat.errors import UserError
 from pat.families import family_of
+from pat.fit import check_fit, check_warmup
 from pat.health import HealthRecord, health_of
 from pat.instructions import Instructions, PadToLongest
 from pat.lora import sort_targets
@@ -120,8 +121,10 @@ def _check_inputs(base: Path, tuner: str, ratio: float, job: TuneJob, teacher: P
     _check_teacher(teacher, job.tuning)
     check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
-    checkpoint.load_config(base)
-    if tuner.startswith("pat"):
+    config = checkpoint.load_config(base)
+    masked = tuner.startswith("pat")
+    check_fit(config, tuner, pat_config(job, ratio, 0, use_dora=tuner == "pat-dora") if masked else None, job)
+    if masked:
         check_basis(base, job.pat.basis, job.pat.tie)
         check_readers(base, job.pat.readers, job.pat.mask, ratio)
 
@@ -137,6 +140,7 @@ def _train(
     tokenizer = checkpoint.load_tokenizer(base)
     rows = Instructions(data, tokenizer, job.tuning.max_length)
     check_context(rows, context_of(checkpoint.load_config(base)))
+    check_warmup(job, len(rows))
     if lost := rows.losses_by_length():
         say(f"tune: {lost}")
     identity = job_identity(base, data, tuner, ratio, seed, job, teacher)

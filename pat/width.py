@@ -27,9 +27,9 @@ def width_step(hidden_size: int, heads: int, align: int | Literal["auto"]) -> in
 
 
 def target_width(hidden_size: int, heads: int, ratio: float, align: int | Literal["auto"] = "auto") -> int:
-    """Return N_target: the multiple of `width_step` nearest to (1 − ratio)·hidden_size, at least one step; the whole size at ratio 0.
+    """Return N_target: the multiple of `width_step` nearest to (1 − ratio)·hidden_size; the whole size at ratio 0.
 
-    Raises SettingError where the ratio is outside [0, 1) or the alignment leaves no smaller width.
+    Raises SettingError where the ratio is outside [0, 1), the alignment leaves no smaller width, or the nearest one is all or nothing.
     """
     if not 0.0 <= ratio < 1.0:
         raise SettingError(f"pruning ratio {ratio!r}: must lie in [0, 1)")
@@ -40,4 +40,19 @@ def target_width(hidden_size: int, heads: int, ratio: float, align: int | Litera
     if largest < 1:
         raise SettingError(f"align={align!r}: widths are multiples of {step}, and hidden_size={hidden_size} has none below it")
     wanted = round((1.0 - ratio) * hidden_size / step)
-    return step * min(max(wanted, 1), largest)
+    if not 1 <= wanted <= largest:
+        nearest = "all of it stays" if wanted else "nothing stays"
+        low, high = (1.0 - step * (count + 0.5) / hidden_size for count in (largest, 0))
+        raise SettingError(
+            f"pruning ratio {ratio:g}: the nearest width to it in steps of {step} of hidden_size={hidden_size} is {step * wanted}: "
+            f"{nearest}; ratios from {max(low, 0.0):.2g} to {high:.2g} are possible, others with a lower align"
+        )
+    return step * wanted
+
+
+def check_rounding(ratio: float, removed: float) -> None:
+    """Raise SettingError where a ratio is so small that the least that can go, the share `removed`, is more than twice as much."""
+    if removed > 2.0 * ratio:
+        raise SettingError(
+            f"ratio {ratio:g}: the least that can go is {removed:.2%}, more than twice as much; ask for {removed / 2.0:.2%} or more"
+        )

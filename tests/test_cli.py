@@ -41,7 +41,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         ((*TUNE, "--tuner", "lora", "--settings", SEARCH), "tuning.search is set, but there is no --rate-from"),
         ((*TUNE, "--tuner", "lora", "--settings", SEARCH, "--rate-from", "rate.json"), "rate.json: no such file"),
-        (("search-rate", *TUNE[1:], "--tuner", "lora", "--settings", SEARCH), "d: no such file"),
+        (("search-rate", *TUNE[1:], "--tuner", "lora", "--settings", SEARCH), "b: no such folder"),
     ],
 )
 def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
-from failures import AGAIN, advice
+from failures import AGAIN, MOST_SHOWN, advice, reasons
 from pat import cli
 from pat.out_of_memory import memory_advice
 
@@ -123,3 +124,57 @@ def test_a_verb_that_runs_out_of_memory_ends_with_the_message_and_leaves_it_in_i
         root.setLevel(level)
     assert str(ended.value).startswith("error: the GPU's memory is too small")
     assert "What helps" in log.read_text() and "Traceback" not in log.read_text()
+
+
+FAILED_BLOCK = """
+RuleException:
+CalledProcessError in file "/x/workflow/rules/models.smk", line 30:
+Command 'pat {rule} --settings {{"log": 3}}' returned non-zero exit status 1.
+[Sat Nov 28 06:17:25 2026]
+Error in rule {rule}:
+    message: None
+    jobid: 3
+    input: a.jsonl, b.jsonl
+    output: results/out/manifest.json
+    log: {logs} (check log file(s) for error details)
+    shell:
+        pat {rule}
+        (command exited with non-zero exit code)
+Logfile {logs}:
+"""
+
+
+def why(tmp_path: Path, *ended: tuple[str, str]) -> list[str]:
+    """Return what a run says at its end whose jobs, by rule, ended with these logs."""
+    blocks = []
+    for number, (rule, text) in enumerate(ended):
+        log = tmp_path / f"{number}.log"
+        log.write_text(text)
+        blocks.append(FAILED_BLOCK.format(rule=rule, logs=log))
+    (tmp_path / "log").write_text("".join(blocks) + "Exiting because a job execution failed. Look above for error messages\n")
+    return reasons(tmp_path / "log").splitlines()
+
+
+def test_a_failed_run_ends_with_the_reason_in_the_words_of_its_jobs(tmp_path: Path) -> None:
+    pat = "2026-11-28 06:17:03,052 INFO pat: a line\n2026-11-28 06:17:04,052 ERROR pat: x.json: two\nlines of one message\n"
+    script = "some output\nerror: data.json:3: output is null; must be a text\n"
+    ours = 'Traceback (most recent call last):\n  File "x.py", line 3\nValueError: a mistake of ours\n'
+    first, *lines = why(tmp_path, ("tune", pat), ("instruct", script), ("merge", ours), ("tune", pat))
+    assert first == "Not finished, because:"
+    assert lines == [
+        "tune: x.json: two",
+        f"lines of one message ({tmp_path}/0.log)",
+        f"instruct: data.json:3: output is null; must be a text ({tmp_path}/1.log)",
+        f"merge: ValueError: a mistake of ours ({tmp_path}/2.log)",
+    ]
+
+
+def test_many_reasons_are_counted_and_none_is_nothing(tmp_path: Path) -> None:
+    lines = why(tmp_path, *[("tune", f"error: number {number}\n") for number in range(MOST_SHOWN + 2)])
+    assert len(lines) == MOST_SHOWN + 2 and lines[-1] == "and 2 more, in the logs that are named above"
+    assert why(tmp_path) == []
+
+
+def test_the_run_says_why_last() -> None:
+    script = (ROOT / "tools" / "run").read_text()
+    assert "failures.py" in script and script.index("say_why;") < script.index('exit "$status"')

@@ -38,7 +38,10 @@ def experiment(tie_embeddings: bool, **rows: Any) -> Experiment:
 
 
 def test_only_a_broken_tie_of_a_tied_model_is_told() -> None:
-    broken: dict[str, Any] = {"apart": {"method": "pat-g", "label": "a", "pat": {"tie": "break"}}, "slicegpt-1q-pft": {"prune": {"tie": "break"}}}
+    broken: dict[str, Any] = {
+        "apart": {"method": "pat-g", "label": "a", "pat": {"tie": "break"}},
+        "slicegpt-1q-pft": {"prune": {"tie": "break"}},
+    }
     told = list(shortfalls(experiment(True, **broken)))
     assert [sentence.partition(",")[0] for sentence in told] == ["methods.apart", "methods.slicegpt-1q-pft"]
     assert all("models.tiny: ratio 0.5 removes" in sentence and "tie: break" in sentence for sentence in told)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pat.errors import SettingError
 from pat.width import target_width, width_step
 
 
@@ -21,11 +22,23 @@ def test_llama_2_7b(ratio: float, align: int, width: int) -> None:
 @given(st.integers(1, 16), st.integers(4, 64), st.floats(0.01, 0.99))
 def test_laws(heads: int, per_head: int, ratio: float) -> None:
     hidden = heads * per_head
-    width = target_width(hidden, heads, ratio, "auto")
     step = width_step(hidden, heads, "auto")
+    try:
+        width = target_width(hidden, heads, ratio, "auto")
+    except SettingError:
+        nearest = step * round((1 - ratio) * hidden / step)
+        assert nearest == 0 or nearest + step > hidden
+        return
     assert 0 < width < hidden
     assert width % heads == 0 and width % step == 0
-    assert abs(width - (1 - ratio) * hidden) <= max(step, 1) + 1e-9
+    assert abs(width - (1 - ratio) * hidden) <= step / 2 + 1e-9
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(1e-9, "all of it stays"), (0.9999999, "nothing stays"), (0.015, "all of it stays")])
+def test_a_ratio_that_rounds_to_all_or_nothing_is_refused_with_those_that_do_not(ratio: float, said: str) -> None:
+    with pytest.raises(SettingError, match=f"{said}; ratios from 0.031 to 0.97 are possible"):
+        target_width(64, 4, ratio)
+    assert [target_width(64, 4, possible) for possible in (0.0313, 0.968)] == [60, 4]
 
 
 def test_auto_takes_64_on_large_models_and_less_on_small_ones() -> None:

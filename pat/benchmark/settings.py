@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pat.errors import SettingError, UserError
-from pat.settings import Count, CountOrZero, Device, Number, PatSettings, Precision, PruneSettings, Settings, load, nearest
+from pat.settings import Count, CountOrZero, Device, Number, PatSettings, Precision, PruneSettings, Settings, Threads, load, nearest
 from pat.width import target_width
 
 Ratio = Annotated[Number, Field(gt=0, lt=1)]
@@ -75,7 +75,7 @@ class InferenceBenchmark(Settings):
     attention: Literal["sdpa", "eager"] = "sdpa"
     compile: bool = False
     device: Device = "auto"
-    threads: Count = 1
+    threads: Threads = 1
 
 
 class TuningBenchmark(Settings):
@@ -102,7 +102,7 @@ class TuningBenchmark(Settings):
     compile: Literal["both"] | bool = False
     uncompacted: bool = Field(default=True, description="PAT after the milestone is measured without compaction too")
     device: Device = "auto"
-    threads: Count = 1
+    threads: Threads = 1
 
     @field_validator("shortest")
     @classmethod
@@ -123,7 +123,7 @@ class EvaluationBenchmark(Settings):
     precision: Precision = "bf16"
     attention: Literal["sdpa", "eager"] = "sdpa"
     device: Device = "auto"
-    threads: Count = 1
+    threads: Threads = 1
 
 
 class PruneBenchmark(Settings):
@@ -133,7 +133,7 @@ class PruneBenchmark(Settings):
     align: Align = "auto"
     calibration_tokens: Count | None = Field(default=None, description="None: as many as the pruner's paper takes")
     device: Device = "auto"
-    threads: Count | None = Field(default=None, description="None: as many as torch takes, the cores")
+    threads: Threads | None = Field(default=None, description="None: as many as torch takes, the cores")
 
 
 class MergeBenchmark(Settings):
@@ -144,7 +144,7 @@ class MergeBenchmark(Settings):
     lora_rank: Count = 20
     align: Align = "auto"
     device: Device = "auto"
-    threads: Count | None = Field(default=None, description="None: as many as torch takes, the cores")
+    threads: Threads | None = Field(default=None, description="None: as many as torch takes, the cores")
 
 
 class BenchmarkSettings(Settings):

@@ -10,7 +10,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 from pat.artefacts import MANIFEST
 from pat.errors import UserError
 from pat.experiment import load_experiment
-from pat.settings import read_yaml
+from pat.yaml_files import read_yaml
 from failures import advice
 from plan import OFFLINE, Plan
 from rule_values import as_json, one_of, repeated

@@ -1,12 +1,13 @@
-"""What a user can change when jobs were cut off from outside, by SLURM or by the kernel: read from Snakemake's log at the end of a run.
+"""Why jobs of a run failed, read from Snakemake's log at its end: what each said of itself, or, of those that were cut off from outside by
+SLURM or by the kernel and could say nothing, what a user can change.
 
-What a job says of itself before it ends (a mistake in the settings, no memory left on the GPU) is in its own log; this is about jobs that
-could not say anything.
+    python workflow/scripts/failures.py LOG    what the jobs said that failed in the run of this log
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 PHASES = {
@@ -42,6 +43,34 @@ OVER_MEMORY = re.compile(r"exceeded (?:job |step )?memory limit|oom[-_ ]kill|out
 KILLED = re.compile(r"(?:died with <Signals\.SIGKILL: 9>|returned non-zero exit status 137)\.\n+(?:\[.*\]\n)?Error in rule (?P<rule>\w+):")
 
 
+FAILED = re.compile(
+    r"^Error in rule (?P<rule>\w+):\n(?:    (?!log:).*\n)*    log: (?P<logs>.*?) \(check log file\(s\) for error details\)", re.MULTILINE
+)
+SAID = re.compile(r"(?:^error: |^\S+ \S+ ERROR pat: )(?P<message>.*(?:\n(?!\d{4}-\d\d-\d\d |error: ).*){0,5})", re.MULTILINE)
+"""What a job ends with: a message of one line or of some, with or without the time before it."""
+MOST_SHOWN = 5
+
+
+def reasons(log: Path) -> str:
+    """Return why the jobs of a run failed, in their own words: a line for each, the same words once; nothing where none has failed."""
+    found: dict[str, str] = {}
+    for failed in FAILED.finditer(_read(log)):
+        files = [Path(name.strip()) for name in failed["logs"].split(", ")]
+        for file in (each for each in files if each.is_file()):
+            if message := _last_words(_read(file)):
+                found.setdefault(message, f"{failed['rule']}: {message} ({file})")
+    lines = list(found.values())
+    more = [f"and {len(lines) - MOST_SHOWN} more, in the logs that are named above"] if len(lines) > MOST_SHOWN else []
+    return "\n".join(["Not finished, because:", *lines[:MOST_SHOWN], *more]) if lines else ""
+
+
+def _last_words(text: str) -> str:
+    """Return the message that a job's log ends with; of a log without one, such as a traceback's, the last line."""
+    said = [found["message"].strip() for found in SAID.finditer(text)]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return said[-1] if said else next(iter(lines[-1:]), "")
+
+
 def advice(log: Path) -> str:
     """Return what to change after a failed run, a line for each rule and cause; nothing where jobs have ended by themselves."""
     text = _read(log)
@@ -72,3 +101,8 @@ def _line(rule: str, cause: str) -> str:
     phase = phase_of(rule)
     less = f", {SMALLER}" if phase == "tune" and ADVICE[cause] == NO_MEMORY else ""
     return f"A job of the rule {rule} {ADVICE[cause].format(phase=phase)}{less}."
+
+
+if __name__ == "__main__":
+    if said := reasons(Path(sys.argv[1])):
+        sys.stderr.write(f"\n{said}\n")

@@ -18,7 +18,7 @@ import typer
 
 from pat.errors import UserError
 from pat.experiment import load_experiment
-from pat.settings import read_yaml
+from pat.yaml_files import read_yaml
 from phases import PHASES
 from script_errors import run_reporting_errors
 from seals import RESTORING, check

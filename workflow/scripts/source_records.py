@@ -18,10 +18,10 @@ from pat.artefacts import parse_json
 from pat.errors import UserError
 from pat.rows import text_field
 from pat.settings import Settings, load, shown
+from pat.sources import JSON_FORMATS, TABLE_FORMATS
+from pat.storage import check_regular
 
 KindT = TypeVar("KindT", bound=Settings)
-TABLE_FORMATS = {".parquet": "parquet", ".csv": "csv"}
-JSON_FORMATS = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def _record(place: str, value: object) -> Record:
 @contextmanager
 def opened(path: Path) -> Iterator[IO[str]]:
     """Yield the file as UTF-8 text, unpacked where it is .xz. Raises UserError where it cannot be read."""
+    check_regular(path)
     try:
         with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as stream:
             yield stream
