@@ -60,8 +60,8 @@ def is_pat_adapter(folder: Path) -> bool:
 def read_lora_config(folder: Path) -> LoraConfig:
     """Return the settings of LoRA. Raises UserError where the config is broken or another kind's."""
     path = folder / ADAPTER_CONFIG_NAME
-    settings = _settings(folder)
-    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+    settings = lora_settings(folder)
+    if settings.get("peft_type") != "LORA":
         raise UserError(f"{path}: holds no settings of LoRA, which the adapter of a PAT run has")
     try:
         config = LoraConfig.from_peft_type(**settings)
@@ -71,9 +71,13 @@ def read_lora_config(folder: Path) -> LoraConfig:
     return config
 
 
-def _settings(folder: Path) -> Any:
+def lora_settings(folder: Path) -> dict[str, Any]:
+    """Return PEFT's settings of LoRA as they are written, of a PAT run or of LoRA alone. Raises UserError where there are none."""
     record = read_record(folder / ADAPTER_CONFIG_NAME)
-    return record.get("lora") if record.get("peft_type") == PEFT_TYPE else record
+    settings = record.get("lora") if record.get("peft_type") == PEFT_TYPE else record
+    if not isinstance(settings, dict):
+        raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: holds no settings of LoRA, which the adapter of a PAT run has")
+    return settings
 
 
 def read_lora_tensors(folder: Path) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from pat.marks import FOLDERS
 from pat.origin import ORIGIN_NAME
 from pat.out_of_memory import lacks_memory
 from pat.provenance import provenance
+from pat.rope_fields import write_both_ways
 from pat.sharding import sharding_of
 from pat.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
 from pat.tensors import opened
@@ -146,6 +147,13 @@ def unique_names(folder: Path, config: Any) -> list[str]:
     return [name for name in stored_tensors(folder) if name != tied_head and not is_passed_over(name)]
 
 
+def linear_modules(folder: Path, config: Any) -> list[str]:
+    """Return the names of a checkpoint's linear layers, the head included where it is a matrix of its own."""
+    family, suffix = family_of(config), ".weight"
+    roles = (Role.READ, Role.WRITE, Role.HEAD)
+    return [name.removesuffix(suffix) for name in unique_names(folder, config) if name.endswith(suffix) and family.role(name) in roles]
+
+
 def norm_gains(folder: Path, family: Family) -> dict[str, Tensor]:
     """Return what each norm on the stream multiplies the channels by, (D,) in fp64, by the norm's name."""
     return {
@@ -241,6 +249,7 @@ def import_model(source: Path, out: Path, *, force: bool = False) -> None:
             shutil.copyfile(path, folder / path.name)
         if (source / INDEX_NAME).is_file():
             shutil.copyfile(source / INDEX_NAME, folder / INDEX_NAME)
+        write_both_ways(folder)
         copy_companions(source, folder)
         note_import(folder, {"path": str(source)}, {"model": source})
 
@@ -261,6 +270,7 @@ def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -
             ) from None
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         check_model(folder)
+        write_both_ways(folder)
         note_import(folder, {"hub": hub_id, "revision": revision}, {})
 
 

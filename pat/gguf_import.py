@@ -30,6 +30,7 @@ from pat.origin import ORIGIN_NAME, quantised_as
 from pat.out_of_memory import lacks_memory
 from pat.progress import say
 from pat.provenance import provenance
+from pat.rope_fields import write_both_ways
 from pat.storage import refusal
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -194,6 +195,7 @@ def _write_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     config.architectures = [type(model).__name__]
     config.name_or_path = ""
     config.save_pretrained(folder)
+    write_both_ways(folder)
     model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -5,18 +5,22 @@ Axes: O output features, I input features, R rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from pat.adapter_folder import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, is_pat_adapter, read_lora_config, read_lora_tensors
+from pat.adapter_kinds import refuse_what_cannot_be_folded
 from pat.artefacts import read_record, write_json
 from pat.errors import UserError
 
+LISTED = 4
 PEFT_PREFIX = "base_model.model."
 
 
@@ -44,10 +48,8 @@ def read_adapter(folder: Path) -> dict[str, LoraUpdate]:
     path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise UserError(f"{path}: no such file; is {folder} an adapter folder?")
+    refuse_what_cannot_be_folded(folder)
     config = read_lora_config(folder) if is_pat_adapter(folder) else _adapter_config(folder)
-    if not isinstance(config, LoraConfig):
-        raise UserError(f"{folder}: holds a {config.peft_type} adapter; only LoRA and DoRA can be folded")
-    _refuse_what_cannot_be_folded(config, folder)
     return collect_updates(read_lora_tensors(folder), config, str(path))
 
 
@@ -64,7 +66,7 @@ def _adapter_config(folder: Path) -> LoraConfig:
     read_record(path)
     try:
         return LoraConfig.from_pretrained(str(folder))  # type: ignore[no-any-return]  # PEFT's is untyped
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, ImportError, RecursionError) as error:
         raise UserError(f"{path}: is not a config that PEFT takes: {error}") from None
 
 
@@ -76,23 +78,26 @@ def collect_updates(state: Mapping[str, Tensor], config: LoraConfig, source: str
         if not found or part not in ("A.weight", "B.weight", "magnitude_vector", "magnitude_vector.weight"):
             raise UserError(f"{source}: tensor {name!r} is neither LoRA's nor DoRA's; it would be lost by the merge")
         parts.setdefault(module, {})[part.removesuffix(".weight")] = tensor
-    rank = config.r**0.5 if config.use_rslora else config.r
-    return {module: _update(module, found_parts, config.lora_alpha / rank, source) for module, found_parts in parts.items()}
+    return {module: _update(module, found_parts, config, source) for module, found_parts in parts.items()}
 
 
-def _update(module: str, parts: Mapping[str, Tensor], scaling: float, source: str) -> LoraUpdate:
+def _update(module: str, parts: Mapping[str, Tensor], config: LoraConfig, source: str) -> LoraUpdate:
     if not {"A", "B"} <= set(parts):
         raise UserError(f"{source}: {module}: has only {', '.join(sorted(parts))} of the pair lora_A, lora_B")
-    return LoraUpdate(parts["A"], parts["B"], scaling, parts.get("magnitude_vector"))
+    if config.use_dora != ("magnitude_vector" in parts):
+        raise UserError(f"{source}: {module}: {'lacks' if config.use_dora else 'has'} a magnitude, use_dora is {config.use_dora}")
+    patterns = config.alpha_pattern or {}
+    alpha = patterns.get(get_pattern_key(list(patterns), module), config.lora_alpha)  # as PEFT looks it up
+    rank = parts["A"].shape[0]
+    return LoraUpdate(parts["A"], parts["B"], alpha / (rank**0.5 if config.use_rslora else rank), parts.get("magnitude_vector"))
 
 
-def _refuse_what_cannot_be_folded(config: LoraConfig, folder: Path) -> None:
-    plain = {
-        "bias": config.bias == "none",
-        "fan_in_fan_out": not config.fan_in_fan_out,
-        "rank_pattern": not config.rank_pattern,
-        "alpha_pattern": not config.alpha_pattern,
-        "modules_to_save": not set(config.modules_to_save or ()) - {"classifier", "score"},
-    }
-    if odd := [field for field, as_expected in plain.items() if not as_expected]:
-        raise UserError(f"{folder / 'adapter_config.json'}: {', '.join(odd)}: set in a way that the merge does not fold; use the default")
+def check_complete(folder: Path, updates: Mapping[str, LoraUpdate], modules: Iterable[str]) -> None:
+    """Raise UserError where an adapter holds nothing for one of the base's `modules` that its config says were trained."""
+    config = read_lora_config(folder) if is_pat_adapter(folder) else _adapter_config(folder)
+    lost = [module for module in modules if module not in updates and check_target_module_exists(config, module)]
+    if lost:
+        raise UserError(
+            f"{folder / ADAPTER_WEIGHTS_NAME}: holds nothing for {', '.join(lost[:LISTED])} ({len(lost)} in all), which target_modules "
+            "of its config names; trained tensors are lost"
+        )

@@ -22,7 +22,7 @@ from pat.families import family_of
 from pat.fidelity import gap_between
 from pat.first_base import first_base
 from pat.fold import Fold
-from pat.lora import read_adapter
+from pat.lora import check_complete, read_adapter
 from pat.marks import FOLDERS, check_replaceable
 from pat.model import PatModel, make_fold, merged_config, planned_width
 from pat.origin import origin_of, origin_sentence
@@ -30,6 +30,7 @@ from pat.progress import Progress, say
 from pat.provenance import described, provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.reshaped import ReshapedConfig
+from pat.rope_fields import write_both_ways
 from pat.sparsifier import HSM_WEIGHTS_NAME, Sparsifier
 from pat.unrounded import Change, Written
 
@@ -57,6 +58,7 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
         artefacts.check_if_listed(folder)
     config = checkpoint.load_config(base)
     fold, pat_config = fold_of(adapter, config)
+    check_complete(adapter, fold.lora, checkpoint.linear_modules(base, config))
     if pat_config is not None:
         check_basis(base, pat_config.basis, pat_config.tie)
         check_readers(base, pat_config.readers, pat_config.mask, pat_config.pruning_ratio)
@@ -128,6 +130,8 @@ def write_changed(
 
     checkpoint.write_shards(folder, changed(), checkpoint.weights_size(source))
     config.save_pretrained(folder)
+    if not isinstance(config, ReshapedConfig):  # which transformers 4.x cannot open anyway
+        write_both_ways(folder)
     checkpoint.copy_companions(source, folder)
     return Written(source, folder, change, in_one_piece)
 

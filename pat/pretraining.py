@@ -37,6 +37,7 @@ from pat.progress import Progress, say
 from pat.provenance import described, provenance
 from pat.resume import SealCheckpoints, checkpoint_of
 from pat.resume_folder import leave, locked
+from pat.rope_fields import write_both_ways
 from pat.rows import read_texts
 from pat.settings import PretrainSettings
 from pat.storage import writing
@@ -95,6 +96,7 @@ def _pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path
     record["provenance"] = provenance(settings.model_dump(mode="json"), settings.seed, str(model.device), inputs)
     with artefacts.new_folder(out, FOLDERS["pretrain"], force=force) as folder:
         model.save_pretrained(folder)
+        write_both_ways(folder)
         tokenizer.save_pretrained(str(folder))
         artefacts.write_json(folder / PRETRAINING_RECORD, record)
     leave(run_dir)
