@@ -56,8 +56,9 @@ def mend(root: Path, old: str) -> None:
             path.write_text(mended, encoding="utf-8")
     for path in venv.glob("lib/python3*/site-packages/__editable__*"):
         if path.is_file():
+            named = re.compile(rf"(['\"]){re.escape(repr(old)[1:-1])}(/[^'\"]*)?\1")
             text = path.read_text(encoding="utf-8")
-            path.write_text(text.replace(repr(old)[1:-1], repr(str(root))[1:-1]), encoding="utf-8")
+            path.write_text(named.sub(lambda found: repr(f"{root}{found[2] or ''}"), text), encoding="utf-8")
 
 
 def install(root: Path, group: str) -> None:
