@@ -80,7 +80,7 @@ rule collect_cell:
     message:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python {params.script:q} --cell {params.cell:q} --tuning {params.tuning:q} {params.steps}"
+        "python {params.script:q} --cell {params.cell:q} --tuning={params.tuning:q} {params.steps}"
         " --evaluation {input.evaluation:q} --samples {input.samples:q} --out {output:q} > {log:q} 2>&1"
 
 
