@@ -39,7 +39,7 @@ MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
-ON_GPU_VERBS = ("pretrain", "tune", "search-rate", "prune", "rotate", "refit-readers", "evaluate", "benchmark")
+ON_GPU_VERBS = ("pretrain", "prepare", "tune", "search-rate", "prune", "rotate", "refit-readers", "evaluate", "benchmark")
 """All others work on the CPU, and so leave the machine's GPUs to those that do not."""
 
 

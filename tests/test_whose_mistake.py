@@ -214,7 +214,7 @@ def test_verbs_of_the_cpu_take_no_gpu(arguments: list[str], needs: bool, tmp_pat
 
 def test_every_verb_is_known_to_need_a_gpu_or_not() -> None:
     verbs = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
-    on_cpu = {"validate", "import-model", "fetch-tasks", "merge", "explain"}
+    on_cpu = {"validate", "import-model", "fetch-tasks", "merge", "sizes", "explain"}
     assert verbs | {"benchmark"} == on_cpu | set(cli.ON_GPU_VERBS)
 
 
