@@ -26,9 +26,11 @@ from pat.marks import Folder, Kind
 from pat.places import KEEPS, READS, WRITES, Role, roles_of
 from preparation import command_line
 
+MAKES_AS = {"prepare": "refit-readers"}
+"""Verbs whose output is of another verb's kind."""
 WITHOUT_OUTPUT = {"validate", "explain"}
 SCRIPTS = ROOT / "workflow" / "scripts"
-READ_ONLY_SCRIPTS = {"summary.py", "seals.py", "restore.py", "plan.py"}
+READ_ONLY_SCRIPTS = {"summary.py", "seals.py", "restore.py", "plan.py", "failures.py"}
 """They print, or act on the workflow's own folders, which no option names."""
 IN_PLACE_SCRIPTS = {"benchmark_table.py"}
 """They change a marked block of a document, which they are given for that."""
@@ -50,7 +52,7 @@ class Command:
 
     @property
     def kind(self) -> Kind | None:
-        return marks.KINDS.get(str(self))
+        return marks.KINDS.get(MAKES_AS.get(str(self), str(self)))
 
     @property
     def makes_folder(self) -> bool:
