@@ -172,7 +172,7 @@ def _train(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    with PartialState().main_process_first():  # it removes what other jobs have left
+    with PartialState().main_process_first():  # it puts aside what other jobs have left
         checkpoint_folder = checkpoint_of(run_dir, identity)
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")

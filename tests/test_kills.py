@@ -50,7 +50,8 @@ def jobs_done(folder: Path) -> int:
 def under_way(folder: Path) -> tuple[Trainings, dict[str, float]]:
     """Return, of every training that has started and not ended, its newest sealed step, 0 if none, and the seconds since."""
     steps, seconds = {}, {}
-    for job in sorted((folder / RESULTS).rglob("job.json")):
+    jobs = [path for path in (folder / RESULTS).rglob("job.json") if not path.parent.name.startswith("checkpoint-")]
+    for job in sorted(jobs):
         seals = {int(path.parent.name.rpartition("-")[2]): path for path in job.parent.glob(f"checkpoint-*/{MANIFEST}")}
         step = max(seals, default=0)
         name = job.parent.relative_to(folder).as_posix()
