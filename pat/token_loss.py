@@ -70,7 +70,7 @@ def read(model: nn.Module, stock: PreTrainedModel, inputs: Mapping[str, Any]) ->
 
     hook = linear.register_forward_pre_hook(take)
     try:
-        model(**inputs, use_cache=False)
+        model(**{**inputs, "use_cache": False})
     finally:
         hook.remove()
     [hidden_BTD] = taken
