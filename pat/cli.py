@@ -247,6 +247,7 @@ def refit_readers(
     calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to fit on"), READS],
     out: Out,
     data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it"), READS] = None,
+    second_text: Annotated[Path | None, typer.Option(help="JSONL of other text, which only shows what the fit does to it"), READS] = None,
     align: Align = "auto",
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
@@ -259,7 +260,7 @@ def refit_readers(
     from pat.refit import refit_readers as run
 
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
-    run(base, mask, ratio, _aligned(align), text, out, data, threads, force=force)
+    run(base, mask, ratio, _aligned(align), text, out, data, threads, second_text, force=force)
 
 
 @app.command()

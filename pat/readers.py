@@ -4,7 +4,7 @@ A reader computes W·n. With dead channels at zero it gets n_kept (K) instead of
 the kept part. Where B (D × K) minimises E‖n − B·n_kept‖², W·B is the reader that needs the kept channels alone: no parameter is added.
 Norms are taken in the order of the computation, n_kept behind readers that are refitted already, n from the model as it was, so that later
 readers make up for what is left of earlier errors. On small pretrained models that was better throughout than taking both from the
-unpruned stream, which at half the width could be worse than nothing.
+unpruned stream, which at half the width could be worse than nothing. The map of one norm is reader_fit.py's.
 
 On the CPU lie two streams of the text and the maps B, on the device the model, one batch and the moments of one norm.
 Axes: B batch, T tokens, N tokens that count, D channels, K kept channels, O outputs of a reader.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,77 +24,36 @@ from transformers import PreTrainedModel
 from pat import checkpoint
 from pat.families import Family, Role, family_of
 from pat.merge import write_changed
+from pat.reader_fit import Fit, Moments, fitted
 from pat.stream import Stream, attention_block, enter, feed_forward_block
 from pat.unrounded import Written
 
-RIDGE = 1e-6
-"""Of each channel's own second moment, so that no gain changes what it does. It is for text too short, or of too few words, to fix B."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The map B of one norm, (D, K) in fp64, and the share of E‖n‖² that plain reading and B leave unexplained."""
-
-    map_DK: Tensor
-    error_plain: float
-    error: float
-
-
-@dataclass
-class Moments:
-    """Sums over tokens, in fp64: n·n_keptᵀ, n_kept·n_keptᵀ and ‖n‖²."""
-
-    cross_DK: Tensor
-    kept_KK: Tensor
-    size: Tensor
-
-    def fit(self, index_K: Tensor) -> Fit:
-        """Return the least-squares map and its error; `index_K` says which channels of n are the kept ones."""
-        map_DK = least_squares(self.cross_DK, self.kept_KK, index_K)
-        return Fit(map_DK.cpu(), self._error(selection(index_K, len(map_DK))), self._error(map_DK))
-
-    def _error(self, map_DK: Tensor) -> float:
-        """Return E‖n − B·n_kept‖² / E‖n‖²."""
-        left = self.size - 2 * (map_DK * self.cross_DK).sum() + ((map_DK @ self.kept_KK) * map_DK).sum()
-        return (left / self.size).clamp(min=0).item()
-
-
-def selection(index_K: Tensor, channels: int) -> Tensor:
-    """Return S, (D, K) in fp64: the map that reads the kept channels as they are and the dead ones as zero."""
-    return torch.eye(channels, dtype=torch.float64, device=index_K.device)[:, index_K]
-
-
-def least_squares(cross_DK: Tensor, kept_KK: Tensor, index_K: Tensor) -> Tensor:
-    """Return B = S + (C − S·M)·(M + λ)⁻¹ for C = Σ n·n_keptᵀ and M = Σ n_kept·n_keptᵀ, (D, K).
-
-    That is C·M⁻¹ but for the ridge λ, a diagonal in proportion to M's, which draws to plain reading and not to zero: B is exactly I
-    where nothing is dropped.
-    """
-    plain_DK = selection(index_K, len(cross_DK))
-    squares_K = kept_KK.diagonal()
-    ridge_K = RIDGE * squares_K.clamp(min=RIDGE * squares_K.mean().item())  # a channel may be silent on the text
-    regular_KK = kept_KK + torch.diag(ridge_K)
-    change_KD: Tensor = torch.linalg.solve(regular_KK, (cross_DK - plain_DK @ kept_KK).T)
-    return plain_DK + change_KD.T
+MASSIVE = 5.0
+"""Times the median norm of the stream: tokens above it are read as before whatever is fitted to the others (reader_fit.py)."""
 
 
 @torch.no_grad()
-def fit_readers(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], kept_D: Tensor) -> dict[str, Fit]:
+def fit_readers(
+    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], kept_D: Tensor, held_out: Iterable[Mapping[str, Tensor]] = ()
+) -> dict[str, Fit]:
     """Return the fit of each norm on the stream by its name, for a stream that has the channels `kept_D` (boolean) alone.
 
+    `held_out` is text that chooses each fit's ridge; without it the ridge is the smallest.
     The final norm has none where embedding and head are one matrix, which B would split: a second matrix of the vocabulary costs more than
     the pruning saves. The readers of `model` are refitted on the way.
     """
     family = family_of(model.config)
     index_K = kept_D.nonzero().flatten().to(model.device)
     whole = [enter(model, batch) for batch in batches]
+    fitted_to = len(whole)
+    whole += [enter(model, batch) for batch in held_out]
     pruned = [dataclasses.replace(stream, x_BTD=stream.x_BTD * kept_D.to(stream.x_BTD)) for stream in whole]
     everything_D = torch.ones_like(kept_D)
     fits: dict[str, Fit] = {}
     layers: Any = model.get_submodule(family.layers)
     for index, layer in enumerate(layers):
         for (norm, readers), block in zip(family.readers_of_norm, (attention_block, feed_forward_block), strict=True):
-            fit = moments(layer.get_submodule(norm), whole, pruned, index_K).fit(index_K)
+            fit = fitted(*moments(layer.get_submodule(norm), whole, pruned, index_K, fitted_to), index_K)
             fits[f"{family.layers}.{index}.{norm}"] = fit
             _pass_through(block, layer, index, whole, everything_D, model.device)
             for reader in readers:
@@ -103,21 +61,33 @@ def fit_readers(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]],
                 weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
             _pass_through(block, layer, index, pruned, kept_D, model.device)
     if not model.config.tie_word_embeddings:
-        fits[family.final_norm] = moments(model.get_submodule(family.final_norm), whole, pruned, index_K).fit(index_K)
+        fits[family.final_norm] = fitted(*moments(model.get_submodule(family.final_norm), whole, pruned, index_K, fitted_to), index_K)
     return fits
 
 
-def moments(norm: nn.Module, whole: Sequence[Stream], pruned: Sequence[Stream], index_K: Tensor) -> Moments:
-    """Return the moments of what `norm` hands on of the whole stream and of the pruned one, over all real tokens."""
+def moments(
+    norm: nn.Module, whole: Sequence[Stream], pruned: Sequence[Stream], index_K: Tensor, fitted_to: int
+) -> tuple[Moments, Moments, Moments]:
+    """Return the moments of what `norm` hands on of the whole stream and of the pruned one: of ordinary, massive and held-out tokens.
+
+    The first `fitted_to` streams are those to fit to. Of the others the massive tokens count nowhere: the fit is exact on such anyway.
+    """
     device, (channels, kept) = index_K.device, (whole[0].x_BTD.shape[-1], len(index_K))
-    found = Moments(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((channels, kept), (kept, kept), ())))
-    for full, narrow in zip(whole, pruned, strict=True):
+    ordinary, massive, held_out = (Moments.none(channels, kept, device) for _ in range(3))
+    limit = MASSIVE * torch.cat([_norms(stream) for stream in whole]).median()
+    for place, (full, narrow) in enumerate(zip(whole, pruned, strict=True)):
         n_ND, kept_NK = (norm(stream.x_BTD[stream.mask_BT].to(device)).double() for stream in (full, narrow))
-        kept_NK = kept_NK[:, index_K]
-        found.cross_DK.addmm_(n_ND.T, kept_NK)
-        found.kept_KK.addmm_(kept_NK.T, kept_NK)
-        found.size.add_(n_ND.square().sum())
-    return found
+        kept_NK, huge_N = kept_NK[:, index_K], (_norms(full) > limit).to(device)
+        (ordinary if place < fitted_to else held_out).add(n_ND[~huge_N], kept_NK[~huge_N])
+        if place < fitted_to:
+            massive.add(n_ND[huge_N], kept_NK[huge_N])
+    return ordinary, massive, held_out
+
+
+def _norms(stream: Stream) -> Tensor:
+    """Return the norm of each real token's stream."""
+    norms_N: Tensor = stream.x_BTD[stream.mask_BT].float().norm(dim=-1)
+    return norms_N
 
 
 def _pass_through(block: Any, layer: nn.Module, index: int, streams: Sequence[Stream], written_D: Tensor, device: torch.device) -> None:

@@ -5,6 +5,8 @@ Owns the verb and its record. The arithmetic is readers.py's, the channels are t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,20 +17,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pat import artefacts, checkpoint
 from pat.base_checks import check_base
 from pat.basis_record import basis_of, tie_of
-from pat.calibration import Calibration, blocks_for
+from pat.calibration import CHECK_TOKENS, Blocks, Calibration, blocks_and_check, blocks_for
 from pat.config import Mask, PatConfig
 from pat.errors import UserError
 from pat.fidelity import gap_between
 from pat.importance import channel_importance
 from pat.marks import FOLDERS, check_replaceable
 from pat.mask import largest
+from pat.masked import kept_channels_only
 from pat.merge import record_of, summary
 from pat.model import planned_width
 from pat.progress import say
 from pat.provenance import provenance
-from pat.readers import Fit, fit_readers, map_norms, write_refitted
+from pat.reader_fit import Fit
+from pat.readers import fit_readers, map_norms, write_refitted
 from pat.readers_record import READERS_RECORD, readers_of
 from pat.reshaped import ReshapedConfig
+from pat.text_gap import Said, said, text_gap
 from pat.threads import threads_given_back
 from pat.unrounded import Written
 
@@ -43,14 +48,17 @@ def refit_readers(
     out: Path,
     data: Path | None = None,
     threads: int = 1,
+    second_text: Path | None = None,
     *,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write `base` with readers refitted to the channels that `mask` keeps at `ratio` to `out`, and return its record.
 
     `data` is the instruction set of the tuning to come, on which some masks are measured. `error` in the record is, a norm, the share of
-    its output that plain and refitted readers miss. Raises UserError on a mask that is learned, a width that cannot be, missing data, a
-    base that is incomplete, changed, reshaped or refitted already, or where `out` holds something else, unless with `force`.
+    its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is what the cut does to the base's
+    perplexity with both, on held-out calibration text, which chooses the ridges, and on `second_text`, which has no part in the fit.
+    Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
+    refitted already, or where `out` holds something else, unless with `force`.
     """
     check_replaceable(out, FOLDERS["refit-readers"], force=force)
     config = _checked(mask, ratio, align, calibration.seed, data)
@@ -63,7 +71,13 @@ def refit_readers(
     torch.set_num_threads(threads)
     model, tokenizer = checkpoint.load_to_measure(base, calibration.device), checkpoint.load_tokenizer(base)
     kept_D = kept_by(model, tokenizer, config, data)
-    fits = fit_readers(model, blocks_for(model.config, calibration, tokenizer).batches(), kept_D)
+    text, check = blocks_and_check(model.config, calibration, tokenizer)
+    texts = {"calibration, held out": check}
+    if second_text is not None:
+        texts["second text"] = blocks_for(model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS), tokenizer)
+    whole, plain = _said(model, texts), _said_when_cut(base, kept_D, texts, calibration.device)
+    fits = fit_readers(model, text.batches(), kept_D, check.batches())
+    del model
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         written = write_refitted(base, folder, fits, kept_D)
         record = record_of(base, folder, 0.0) | _gap_to_mapped(written, fits, kept_D)
@@ -74,14 +88,70 @@ def refit_readers(
             "pruning_ratio": ratio,
             "kept": kept_D.nonzero().flatten().tolist(),
         }
-        record["error"] = {norm: {"plain": fit.error_plain, "least-squares": fit.error} for norm, fit in fits.items()}
+        record["error"] = {norm: _errors(fit) for norm, fit in fits.items()}
+        refitted = _said_when_cut(folder, kept_D, texts, calibration.device)
+        record["text"] = {name: _effect(whole[name], plain[name], refitted[name]) for name in texts}
         settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
-        settings |= {name: artefacts.sha256(path) for name, path in (("calibration", calibration.path), ("data", data)) if path}
-        inputs = {"base": base, "calibration": calibration.path, "data": data}
+        settings |= {
+            name: artefacts.sha256(path)
+            for name, path in (("calibration", calibration.path), ("data", data), ("second_text", second_text))
+            if path
+        }
+        inputs = {"base": base, "calibration": calibration.path, "data": data, "second_text": second_text}
         record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)
         artefacts.write_json(folder / READERS_RECORD, record)
     say(f"readers refitted to {int(kept_D.sum())} of {len(kept_D)} channels; {summary(record)}")
+    for sentence in _told(record["text"]):
+        say(sentence)
     return record
+
+
+def _errors(fit: Fit) -> dict[str, Any]:
+    found: dict[str, Any] = {"plain": fit.error_plain, "least-squares": fit.error, "ridge": fit.ridge}
+    if fit.massive_tokens:
+        found["massive"] = {"tokens": fit.massive_tokens, "plain": fit.massive_plain, "least-squares": fit.massive}
+    if fit.held_out is not None:
+        found["held out"] = {"plain": fit.held_out_plain, "least-squares": fit.held_out}
+    return found
+
+
+def _said(model: PreTrainedModel, texts: Mapping[str, Blocks]) -> dict[str, Said]:
+    return {name: said(model, blocks) for name, blocks in texts.items()}
+
+
+def _said_when_cut(folder: Path, kept_D: Tensor, texts: Mapping[str, Blocks], device: str) -> dict[str, Said]:
+    """Return what the model in a folder says of the texts with its dead channels at zero."""
+    model = checkpoint.load_to_measure(folder, device)
+    kept_channels_only(model, kept_D)
+    return _said(model, texts)
+
+
+def _effect(whole: Said, plain: Said, refitted: Said) -> dict[str, float]:
+    """Return the perplexities of the base and of the cut with plain and with refitted readers, and how many tokens they are of."""
+    cut, fit = text_gap(whole, plain), text_gap(whole, refitted)
+    return {
+        "base": cut["perplexity_before"],
+        "plain": cut["perplexity_after"],
+        "least-squares": fit["perplexity_after"],
+        "tokens": cut["tokens"],
+    }
+
+
+def _told(texts: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return what the user should know of the fit: its effect on each text, and a warning where it harms one."""
+    told = [
+        f"perplexity on {name}: {it['base']:.2f} whole, {it['plain']:.2f} cut, {it['least-squares']:.2f} cut with refitted readers"
+        for name, it in texts.items()
+    ]
+    helped, harmed = ([name for name, it in texts.items() if (it["least-squares"] < it["plain"]) is better] for better in (True, False))
+    if harmed and helped:
+        told.append(
+            f"warning: refitting helps on {helped[0]} and harms on {harmed[0]}: it has learned the calibration text; give calibration text "
+            "of more kinds or more of it, or use readers: plain"
+        )
+    elif harmed:
+        told.append("warning: refitting harms on every text; use readers: plain")
+    return told
 
 
 def _checked(mask: str, ratio: float, align: int | Literal["auto"], seed: int, data: Path | None) -> PatConfig:

@@ -124,6 +124,13 @@ def parts(source: Settings) -> list[Settings]:
     return list(source.of.values()) if isinstance(source, Tasks) else [source]
 
 
+class CalibrationPart(Settings):
+    """One of the sets that calibration text is mixed from, and its share of the characters."""
+
+    of: Literal["instruct", "pretrain"]
+    share: Share = 1.0
+
+
 class Data(Settings):
     """All data of an experiment. Keys of `tasks` and `text` are the names that stand in the tables."""
 
@@ -132,7 +139,17 @@ class Data(Settings):
     tasks: dict[str, TaskSource] = {}
     text: dict[str, TextSource] = {}
     pretrain: TextSource | None = None
-    calibration: Literal["instruct", "pretrain"] = Field(default="instruct", description="which of these pruners measure on")
+    calibration: Literal["instruct", "pretrain"] | Annotated[tuple[CalibrationPart, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="what bases, refits and pruners measure on; None: half instruct, half pretrain where that is given"
+    )
+
+    @property
+    def calibration_parts(self) -> tuple[CalibrationPart, ...]:
+        """The sets that calibration text comes from, with their shares."""
+        if self.calibration is None:
+            own, general = CalibrationPart(of="instruct", share=0.5), CalibrationPart(of="pretrain", share=0.5)
+            return (own, general) if self.pretrain is not None else (CalibrationPart(of="instruct"),)
+        return (CalibrationPart(of=self.calibration),) if isinstance(self.calibration, str) else self.calibration
 
 
 class HubModel(Settings):

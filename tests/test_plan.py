@@ -52,10 +52,25 @@ def test_sources_that_are_away_are_no_inputs(tmp_path: Path) -> None:
 
 def test_pruners_measure_on_the_instructions_or_on_the_corpus() -> None:
     data = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["data"]
-    assert Plan(smoke()).data.calibration_file() == Plan(smoke()).data.instruct_file()
+    own = Plan(smoke(data=data | {"calibration": "instruct"}))
+    assert own.data.calibration_file() == own.data.instruct_file() and not own.data.mixed_files()
     plan = Plan(smoke(models={"here": {"path": "x"}}, data=data | {"calibration": "pretrain"}))
     assert plan.data.calibration_file() == plan.data.corpus_files()[0] != plan.data.instruct_file()
     assert plan.data.calibration_file() not in plan.data.text_files()
+
+
+def test_calibration_text_is_half_instructions_half_corpus_unless_told_otherwise() -> None:
+    data = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["data"]
+    plan = Plan(smoke(data={name: value for name, value in data.items() if name != "calibration"}))
+    assert plan.data.mixed_files() == [plan.data.calibration_file()] == ["results/smoke/data/calibration.jsonl"]
+    assert plan.data.mixed_from() == [plan.data.instruct_file(), *plan.data.corpus_files()]
+    assert [option.partition(":")[0] for option in plan.data.mixing_options(None)] == ["0.5", "0.5"]
+    shares = [{"of": "instruct", "share": 0.2}, {"of": "pretrain", "share": 0.6}]
+    options = Plan(smoke(data=data | {"calibration": shares})).data.mixing_options(None)
+    assert [option.partition(":")[0] for option in options] == ["0.2", "0.6"]
+    alone = {name: value for name, value in data.items() if name not in ("calibration", "pretrain")}
+    here = Plan(smoke(models={"here": {"path": "x"}}, data=alone))
+    assert here.data.calibration_file() == here.data.instruct_file()
 
 
 def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> None:

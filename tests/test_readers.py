@@ -17,7 +17,8 @@ from training import random_text
 
 from pat.families import Role, family_of
 from pat.masked import kept_channels_only
-from pat.readers import RIDGE, fit_readers, folded, least_squares, write_refitted
+from pat.reader_fit import RIDGE, Moments, least_squares
+from pat.readers import fit_readers, folded, write_refitted
 
 EXACT = 1e-4
 KEPT_D = torch.arange(WIDTH) % 4 != 1
@@ -46,6 +47,16 @@ def hooked(model: Any, maps_DK: dict[str, Tensor]) -> Any:
     return model
 
 
+def none(whole_ND: Tensor, kept_NK: Tensor) -> Moments:
+    return Moments.none(whole_ND.shape[1], kept_NK.shape[1], torch.device("cpu"))
+
+
+def moments_of(whole_ND: Tensor, kept_NK: Tensor) -> Moments:
+    found = none(whole_ND, kept_NK)
+    found.add(whole_ND, kept_NK)
+    return found
+
+
 @given(st.integers(0, 10_000), st.integers(1, 5))
 def test_the_map_is_the_textbooks(seed: int, dead: int) -> None:
     """Against the solution of the stacked system: rows of text, then rows that hold the change from plain reading near zero."""
@@ -54,8 +65,7 @@ def test_the_map_is_the_textbooks(seed: int, dead: int) -> None:
     whole_ND = torch.randn(40, 6, generator=generator, dtype=torch.float64) @ mixing_DD
     index_K = torch.randperm(6, generator=generator)[dead:].sort().values
     kept_NK = whole_ND[:, index_K] * (0.5 + torch.rand(40, 1, generator=generator, dtype=torch.float64))
-    moment_KK = kept_NK.T @ kept_NK
-    found_DK = least_squares(whole_ND.T @ kept_NK, moment_KK, index_K)
+    found_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), index_K)
 
     plain_DK = torch.zeros(6, len(index_K), dtype=torch.float64)
     plain_DK[index_K, torch.arange(len(index_K))] = 1.0
@@ -69,7 +79,7 @@ def test_by_hand_a_dead_channel_that_copies_a_living_one_is_read_from_it() -> No
     """n = (a, 2a, b), channel 1 dead: its reader has to take twice channel 0; a and b are uncorrelated."""
     kept_NK = torch.tensor([[1.0, 1.0], [1.0, -1.0], [2.0, 0.0]], dtype=torch.float64)
     whole_ND = torch.stack([kept_NK[:, 0], 2 * kept_NK[:, 0], kept_NK[:, 1]], 1)
-    map_DK = least_squares(whole_ND.T @ kept_NK, kept_NK.T @ kept_NK, torch.tensor([0, 2]))
+    map_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
     expected = torch.tensor([[1.0, 0.0], [2.0 / (1 + RIDGE), 0.0], [0.0, 1.0]], dtype=torch.float64)
     assert torch.allclose(map_DK, expected, rtol=1e-12)
     weight_OD = torch.tensor([[1.0, 10.0, 100.0]])
@@ -79,7 +89,7 @@ def test_by_hand_a_dead_channel_that_copies_a_living_one_is_read_from_it() -> No
 def test_a_silent_channel_is_no_obstacle() -> None:
     kept_NK = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     whole_ND = torch.stack([kept_NK[:, 0], -kept_NK[:, 0], kept_NK[:, 1]], 1)
-    map_DK = least_squares(whole_ND.T @ kept_NK, kept_NK.T @ kept_NK, torch.tensor([0, 2]))
+    map_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
     assert torch.allclose(map_DK, torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64), atol=1e-5)
 
 

@@ -19,8 +19,11 @@ def data_problems(raw: Mapping[str, Any]) -> Iterator[str]:
     pretrained = [model for model in part(raw, "models") if part(raw, "models", model, "pretrain")]
     if pretrained and "data" in raw and not part(raw, "data", "pretrain"):
         yield f"data.pretrain: is required, because models.{pretrained[0]} is pretrained"
-    if part(raw, "data").get("calibration") == "pretrain" and not part(raw, "data", "pretrain"):
-        yield "data.pretrain: is required, because data.calibration is 'pretrain'"
+    asked = part(raw, "data").get("calibration")
+    mixed = [entry.get("of") for entry in asked if isinstance(entry, Mapping)] if isinstance(asked, list) else [asked]
+    if "pretrain" in mixed and not part(raw, "data", "pretrain"):
+        how = "is" if asked == "pretrain" else "mixes in"
+        yield f"data.pretrain: is required, because data.calibration {how} 'pretrain'"
     scored = part(raw, "data", "tasks") or part(raw, "data", "text") or part(raw, "evaluation").get("harness_tasks")
     if "data" in raw and not scored:
         yield "data.tasks: is empty, and so are data.text and evaluation.harness_tasks: name at least one thing to evaluate on"

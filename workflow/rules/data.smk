@@ -95,6 +95,28 @@ rule text:
         "{params.online} python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
+rule mix_calibration:
+    input:
+        plan.data.mixed_from(),
+    output:
+        f"{DATA}/calibration.jsonl",
+    log:
+        f"{RESULTS}/logs/data/calibration.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/data/calibration.tsv"
+    resources:
+        gpu=plan.gpu("prepare"),
+        mem_mb=plan.memory("prepare"),
+        runtime=plan.time("prepare"),
+    params:
+        script=f"{SCRIPTS}/mix_calibration.py",
+        parts=repeated("--part", plan.data.mixing_options(None)),
+    message:
+        "mix the calibration text"
+    shell:
+        "python {params.script:q} {params.parts} --out {output:q} > {log:q} 2>&1"
+
+
 rule fetch_tasks:
     output:
         f"{DATA}/harness.json",
@@ -118,3 +140,4 @@ rule fetch_tasks:
 rule data:
     input:
         plan.data.files(),
+        plan.data.mixed_files(),

@@ -16,6 +16,7 @@ from rule_values import as_json, existing
 
 Source = InstructSource | TaskSource | TextSource
 CORPUS = "text/pretrain"
+MIXED = "calibration"
 
 
 class Named(Protocol):
@@ -45,8 +46,28 @@ class PreparedData:
         return self.files("instruct")[0]
 
     def calibration_file(self) -> str:
-        """Return the set that pruners measure on."""
-        return self.files(CORPUS)[0] if self.experiment.data.calibration == "pretrain" else self.instruct_file()
+        """Return the set that bases, refits and pruners measure on."""
+        parts = self._calibration_parts()
+        return f"{self.folder}/{MIXED}.jsonl" if len(parts) > 1 else next(iter(parts))
+
+    def mixed_files(self) -> list[str]:
+        """Return the mixed calibration text, as a list that is empty where all of it is one set."""
+        return [self.calibration_file()] if len(self._calibration_parts()) > 1 else []
+
+    def mixed_from(self) -> list[str]:
+        """Return the sets that calibration text is mixed from."""
+        return list(self._calibration_parts())
+
+    def mixing_options(self, wildcards: object) -> list[str]:
+        """Return the sets as the mixing script takes them: share:file."""
+        return [f"{share:g}:{path}" for path, share in self._calibration_parts().items()]
+
+    def _calibration_parts(self) -> dict[str, float]:
+        parts: dict[str, float] = {}
+        for part in self.experiment.data.calibration_parts:
+            path = self.instruct_file() if part.of == "instruct" else self.files(CORPUS)[0]
+            parts[path] = parts.get(path, 0.0) + part.share
+        return parts
 
     def corpus_files(self) -> list[str]:
         """Return the corpus of the models pretrained here or of the pruners, as a list that is empty where neither reads one."""
@@ -107,7 +128,9 @@ class PreparedData:
     def _sources(self) -> dict[str, Source]:
         """Return every prepared set's source; the key is its file's name below the data folder."""
         data = self.experiment.data
-        read = data.calibration == "pretrain" or any(model.pretrain is not None for model in self.experiment.models.values())
+        read = any(part.of == "pretrain" for part in data.calibration_parts) or any(
+            model.pretrain is not None for model in self.experiment.models.values()
+        )
         corpus: dict[str, Source] = {CORPUS: data.pretrain} if data.pretrain and read else {}
         tasks: dict[str, Source] = {f"tasks/{name}": source for name, source in data.tasks.items()}
         texts: dict[str, Source] = {f"text/{name}": source for name, source in data.text.items()}

@@ -1,0 +1,135 @@
+"""The least-squares map of one norm: exact on the massive tokens, on the others as much as held-out text says is worth it.
+
+A few tokens of a pretrained model, its attention sinks, are many times larger than all others and lie nearly in one direction. Every
+token attends to them, so what is read of them has to stay what it was: a fit that treats them as any other token, or a ridge that draws
+at them, bends it. So they are a constraint: where the massive tokens lie, B is what they demand, and the fit of the others has the
+complement alone.
+Axes: D channels, K kept channels, N tokens that count, R directions in which the massive tokens lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RIDGE = 1e-6
+"""Of each channel's own second moment, so that no gain changes what it does. It is for text too short, or of too few words, to fix B."""
+RIDGES = (RIDGE, 1e-4, 1e-2, 1e-1, 1.0)
+"""Tried on held-out text, from the least to the strongest pull towards plain reading; plain reading itself is tried too."""
+SMALLEST_MASSIVE = 1e-6
+"""Share of the massive tokens' largest moment below which a direction is rounding."""
+MOST_MASSIVE = 1 / 8
+"""Of the kept channels: what the massive tokens may take of the freedom to fit the others."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The map B of one norm, (D, K) in fp64, and how well it does: shares of E‖n‖² that plain reading and B leave unexplained.
+
+    `error` and `error_plain` are those of the tokens it was fitted to, `massive` and `massive_plain` those of the massive ones, None where
+    there are none, `held_out` and `held_out_plain` those of text that chose the ridge. A ridge of None is plain reading.
+    """
+
+    map_DK: Tensor
+    error_plain: float
+    error: float
+    ridge: float | None = RIDGE
+    massive_tokens: int = 0
+    massive_plain: float | None = None
+    massive: float | None = None
+    held_out_plain: float | None = None
+    held_out: float | None = None
+
+
+@dataclass
+class Moments:
+    """Sums over tokens, in fp64: n·n_keptᵀ, n_kept·n_keptᵀ and ‖n‖², and how many tokens they are."""
+
+    cross_DK: Tensor
+    kept_KK: Tensor
+    size: Tensor
+    tokens: int = 0
+
+    @classmethod
+    def none(cls, channels: int, kept: int, device: torch.device) -> Moments:
+        """Return the moments of no token."""
+        cross_DK, kept_KK, size = (torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((channels, kept), (kept, kept), ()))
+        return cls(cross_DK, kept_KK, size)
+
+    def add(self, n_ND: Tensor, kept_NK: Tensor) -> None:
+        """Add tokens: what the norm hands on of the whole stream and of the kept channels of the pruned one, fp64."""
+        self.cross_DK.addmm_(n_ND.T, kept_NK)
+        self.kept_KK.addmm_(kept_NK.T, kept_NK)
+        self.size.add_(n_ND.square().sum())
+        self.tokens += len(n_ND)
+
+    def error(self, map_DK: Tensor) -> float:
+        """Return E‖n − B·n_kept‖² / E‖n‖²."""
+        left = self.size - 2 * (map_DK * self.cross_DK).sum() + ((map_DK @ self.kept_KK) * map_DK).sum()
+        return (left / self.size).clamp(min=0).item()
+
+
+def selection(index_K: Tensor, channels: int) -> Tensor:
+    """Return S, (D, K) in fp64: the map that reads the kept channels as they are and the dead ones as zero."""
+    return torch.eye(channels, dtype=torch.float64, device=index_K.device)[:, index_K]
+
+
+def fitted(ordinary: Moments, massive: Moments, held_out: Moments, index_K: Tensor) -> Fit:
+    """Return the fit to the ordinary tokens that is exact on the massive ones, of the ridge that held-out tokens like best.
+
+    Without held-out tokens the ridge is the smallest. Plain reading is the answer where nothing is better on them. `index_K` says which
+    channels of n are the kept ones.
+    """
+    plain_DK = selection(index_K, len(ordinary.cross_DK))
+    choices: list[tuple[float | None, Tensor]] = [(ridge, least_squares(ordinary, massive, index_K, ridge)) for ridge in RIDGES]
+    if held_out.tokens:
+        ridge, map_DK = min([*choices, (None, plain_DK)], key=lambda choice: held_out.error(choice[1]))
+    else:
+        ridge, map_DK = choices[0]
+    seen = (massive, plain_DK, map_DK) if massive.tokens else None
+    return Fit(
+        map_DK.cpu(),
+        ordinary.error(plain_DK),
+        ordinary.error(map_DK),
+        ridge,
+        massive.tokens,
+        seen and massive.error(plain_DK),
+        seen and massive.error(map_DK),
+        held_out.error(plain_DK) if held_out.tokens else None,
+        held_out.error(map_DK) if held_out.tokens else None,
+    )
+
+
+def least_squares(ordinary: Moments, massive: Moments, index_K: Tensor, ridge: float = RIDGE) -> Tensor:
+    """Return the B (D, K) that minimises Σ‖n − B·n_kept‖² + ‖(B − S)·λ^½‖² over ordinary tokens, B·n_kept = n on massive ones.
+
+    λ is `ridge` times the diagonal of Σ n_kept·n_keptᵀ; it draws to plain reading S and not to zero: B is exactly I where nothing is
+    dropped. With U the directions of the massive tokens, B − S is what they demand on U, and solves the rest on U's complement.
+    """
+    plain_DK = selection(index_K, len(ordinary.cross_DK))
+    missing_DK, ridge_K = ordinary.cross_DK - plain_DK @ ordinary.kept_KK, _ridge(ordinary.kept_KK, ridge)
+    if not massive.tokens:
+        change_KD: Tensor = torch.linalg.solve(ordinary.kept_KK + torch.diag(ridge_K), missing_DK.T)
+        return plain_DK + change_KD.T
+    directions_KR, sizes_R, free_KF = _massive_directions(massive.kept_KK)
+    demanded_DR = (massive.cross_DK - plain_DK @ massive.kept_KK) @ directions_KR / sizes_R
+    demanded_DK = demanded_DR @ directions_KR.T
+    left_DF = (missing_DK - demanded_DK @ ordinary.kept_KK) @ free_KF
+    regular_FF = free_KF.T @ (ordinary.kept_KK + torch.diag(ridge_K)) @ free_KF
+    return plain_DK + demanded_DK + torch.linalg.solve(regular_FF, left_DF.T).T @ free_KF.T
+
+
+def _ridge(kept_KK: Tensor, ridge: float) -> Tensor:
+    squares_K = kept_KK.diagonal()
+    ridge_K: Tensor = ridge * squares_K.clamp(min=RIDGE * squares_K.mean().item())  # a channel may be silent on the text
+    return ridge_K
+
+
+def _massive_directions(kept_KK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the directions in which the massive tokens lie, their moments there, and the complement."""
+    values_K, vectors_KK = torch.linalg.eigh(kept_KK)
+    real = int((values_K > SMALLEST_MASSIVE * values_K[-1]).sum())
+    count = min(real, max(1, int(MOST_MASSIVE * len(values_K))))
+    return vectors_KK[:, -count:], values_K[-count:], vectors_KK[:, :-count]

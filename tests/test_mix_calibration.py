@@ -1,0 +1,60 @@
+"""The mix of calibration text: shares of the characters, whole rows, equal inputs give equal rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pruning_inputs import word_tokenizer
+from typer.testing import CliRunner
+
+import mix_calibration
+from pat.artefacts import read_jsonl, write_jsonl
+from pat.calibration import Calibration, blocks
+
+
+def write_sets(folder: Path) -> tuple[Path, Path]:
+    own, general = folder / "own.jsonl", folder / "general.jsonl"
+    write_jsonl(own, ({"instruction": f"w{3 + n % 40} w4", "input": "", "output": "w5 w6 w7"} for n in range(200)))
+    write_jsonl(general, ({"text": " ".join([f"w{50 + n % 40}"] * (5 + n % 9))} for n in range(400)))
+    return own, general
+
+
+def shares(rows: list[dict[str, str]]) -> float:
+    lengths = {kind: sum(mix_calibration.characters(row) for row in rows if ("text" in row) is kind) for kind in (True, False)}
+    return lengths[False] / (lengths[True] + lengths[False])
+
+
+@pytest.mark.parametrize("own_share", [0.5, 0.2])
+def test_each_set_has_its_share_and_the_scarcer_one_is_used_up(own_share: float, tmp_path: Path) -> None:
+    own, general = write_sets(tmp_path)
+    rows = mix_calibration.mixed([(own, own_share), (general, 1 - own_share)], seed=0)
+    assert shares(rows) == pytest.approx(own_share, abs=0.02)
+    kept = {kind: sum(("text" in row) is kind for row in rows) for kind in (True, False)}
+    assert kept[True] == 400 or kept[False] == 200
+    original = [*read_jsonl(own, ()), *read_jsonl(general, ())]
+    assert all(row in original for row in rows)
+
+
+def test_shares_need_not_add_up_to_one(tmp_path: Path) -> None:
+    own, general = write_sets(tmp_path)
+    assert mix_calibration.mixed([(own, 1.0), (general, 1.0)], 0) == mix_calibration.mixed([(own, 0.5), (general, 0.5)], 0)
+
+
+def test_the_script_writes_what_calibration_reads(tmp_path: Path) -> None:
+    own, general = write_sets(tmp_path)
+    arguments = ["--part", f"0.5:{own}", "--part", f"0.5:{general}", "--out"]
+    for name in ("one", "other"):
+        found = CliRunner().invoke(app(), [*arguments, str(tmp_path / f"{name}.jsonl")])
+        assert found.exit_code == 0, found.output
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "other.jsonl").read_bytes()
+    text = blocks(Calibration(tmp_path / "one.jsonl"), word_tokenizer(), 32, 320)
+    assert text.ids_NT.shape == (10, 32)
+
+
+def app() -> object:
+    import typer
+
+    program = typer.Typer()
+    program.command()(mix_calibration.main)
+    return program
