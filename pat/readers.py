@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from pat import checkpoint
 from pat.families import Family, Role, family_of
 from pat.merge import write_changed
-from pat.reader_fit import Fit, Moments, fitted
+from pat.reader_fit import RIDGE, Fit, Moments, fitted
 from pat.stream import Stream, attention_block, enter, feed_forward_block
 from pat.unrounded import Written
 
@@ -34,11 +34,15 @@ MASSIVE = 5.0
 
 @torch.no_grad()
 def fit_readers(
-    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], kept_D: Tensor, held_out: Iterable[Mapping[str, Tensor]] = ()
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    kept_D: Tensor,
+    held_out: Iterable[Mapping[str, Tensor]] = (),
+    ridge: float = RIDGE,
 ) -> dict[str, Fit]:
     """Return the fit of each norm on the stream by its name, for a stream that has the channels `kept_D` (boolean) alone.
 
-    `held_out` is text that chooses each fit's ridge; without it the ridge is the smallest.
+    On `held_out` the fits' errors are measured too.
     The final norm has none where embedding and head are one matrix, which B would split: a second matrix of the vocabulary costs more than
     the pruning saves. The readers of `model` are refitted on the way.
     """
@@ -53,7 +57,7 @@ def fit_readers(
     layers: Any = model.get_submodule(family.layers)
     for index, layer in enumerate(layers):
         for (norm, readers), block in zip(family.readers_of_norm, (attention_block, feed_forward_block), strict=True):
-            fit = fitted(*moments(layer.get_submodule(norm), whole, pruned, index_K, fitted_to), index_K)
+            fit = fitted(*moments(layer.get_submodule(norm), whole, pruned, index_K, fitted_to), index_K, ridge)
             fits[f"{family.layers}.{index}.{norm}"] = fit
             _pass_through(block, layer, index, whole, everything_D, model.device)
             for reader in readers:
@@ -61,7 +65,9 @@ def fit_readers(
                 weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
             _pass_through(block, layer, index, pruned, kept_D, model.device)
     if not model.config.tie_word_embeddings:
-        fits[family.final_norm] = fitted(*moments(model.get_submodule(family.final_norm), whole, pruned, index_K, fitted_to), index_K)
+        fits[family.final_norm] = fitted(
+            *moments(model.get_submodule(family.final_norm), whole, pruned, index_K, fitted_to), index_K, ridge
+        )
     return fits
 
 

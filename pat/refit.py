@@ -20,6 +20,7 @@ from pat.basis_record import basis_of, tie_of
 from pat.calibration import CHECK_TOKENS, Blocks, Calibration, blocks_and_check, blocks_for
 from pat.config import Mask, PatConfig
 from pat.errors import UserError
+from pat.families import family_of
 from pat.fidelity import gap_between
 from pat.importance import channel_importance
 from pat.marks import FOLDERS, check_replaceable
@@ -29,7 +30,7 @@ from pat.merge import record_of, summary
 from pat.model import planned_width
 from pat.progress import say
 from pat.provenance import provenance
-from pat.reader_fit import Fit
+from pat.reader_fit import RIDGES, Fit
 from pat.readers import fit_readers, map_norms, write_refitted
 from pat.readers_record import READERS_RECORD, readers_of
 from pat.reshaped import ReshapedConfig
@@ -56,7 +57,7 @@ def refit_readers(
 
     `data` is the instruction set of the tuning to come, on which some masks are measured. `error` in the record is, a norm, the share of
     its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is what the cut does to the base's
-    perplexity with both, on held-out calibration text, which chooses the ridges, and on `second_text`, which has no part in the fit.
+    perplexity with both, on held-out calibration text, which chooses the ridge, and on `second_text`, which has no part in the fit.
     Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
     refitted already, or where `out` holds something else, unless with `force`.
     """
@@ -76,8 +77,8 @@ def refit_readers(
     if second_text is not None:
         texts["second text"] = blocks_for(model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS), tokenizer)
     whole, plain = _said(model, texts), _said_when_cut(base, kept_D, texts, calibration.device)
-    fits = fit_readers(model, text.batches(), kept_D, check.batches())
     del model
+    ridge, fits = _chosen(base, calibration.device, text, check, kept_D, next(iter(whole.values())))
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         written = write_refitted(base, folder, fits, kept_D)
         record = record_of(base, folder, 0.0) | _gap_to_mapped(written, fits, kept_D)
@@ -88,6 +89,7 @@ def refit_readers(
             "pruning_ratio": ratio,
             "kept": kept_D.nonzero().flatten().tolist(),
         }
+        record["ridge"] = ridge
         record["error"] = {norm: _errors(fit) for norm, fit in fits.items()}
         refitted = _said_when_cut(folder, kept_D, texts, calibration.device)
         record["text"] = {name: _effect(whole[name], plain[name], refitted[name]) for name in texts}
@@ -106,8 +108,22 @@ def refit_readers(
     return record
 
 
+def _chosen(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor, whole: Said) -> tuple[float, dict[str, Fit]]:
+    """Return the ridge with which the cut model's perplexity on `check` is lowest, and its fits."""
+    found: list[tuple[float, float, dict[str, Fit]]] = []
+    for ridge in RIDGES:
+        model = checkpoint.load_to_measure(base, device)
+        fits = fit_readers(model, text.batches(), kept_D, check.batches(), ridge)
+        final = family_of(model.config).final_norm  # its reader, the head, is not refitted in place
+        kept_channels_only(model, kept_D)
+        map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, kept_D)
+        found.append((text_gap(whole, said(model, check))["perplexity_after"], ridge, fits))
+    _, ridge, fits = min(found, key=lambda one: one[0])
+    return ridge, fits
+
+
 def _errors(fit: Fit) -> dict[str, Any]:
-    found: dict[str, Any] = {"plain": fit.error_plain, "least-squares": fit.error, "ridge": fit.ridge}
+    found: dict[str, Any] = {"plain": fit.error_plain, "least-squares": fit.error}
     if fit.massive_tokens:
         found["massive"] = {"tokens": fit.massive_tokens, "plain": fit.massive_plain, "least-squares": fit.massive}
     if fit.held_out is not None:

@@ -430,7 +430,7 @@ def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list
             continue
         deeper = [inner for kind in candidates for inner in _step(kind, step)]
         if not deeper and not models:
-            break  # a union branch of a plain value ("int", "literal[...]"): nothing below it is the user's
+            continue  # a union branch of a plain value or a list ("int", "literal[...]", "tuple[...]")
         known = sorted({name for kind in models for name in kind.model_fields})
         path.append(str(step))
         candidates = deeper
@@ -450,7 +450,7 @@ def _step(kind: Any, step: int | str) -> Iterator[Any]:
             yield from _members(kind.model_fields[str(step)].annotation)
     elif get_origin(kind) in (dict, Mapping):
         yield from _members(get_args(kind)[1])
-    elif get_origin(kind) in (list, tuple):
+    elif get_origin(kind) in (list, tuple) and isinstance(step, int):
         yield from _members(get_args(kind)[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 from pruning_inputs import word_tokenizer
 from typer.testing import CliRunner
 
@@ -52,9 +53,7 @@ def test_the_script_writes_what_calibration_reads(tmp_path: Path) -> None:
     assert text.ids_NT.shape == (10, 32)
 
 
-def app() -> object:
-    import typer
-
+def app() -> typer.Typer:
     program = typer.Typer()
     program.command()(mix_calibration.main)
     return program

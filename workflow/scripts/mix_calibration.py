@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pat.artefacts import write_jsonl
+from pat.artefacts import numbered_rows, write_jsonl
 from pat.errors import UserError
-from pat.rows import numbered_rows
 from script_errors import run_reporting_errors
 
 MOST_CHARACTERS = 2**23
@@ -42,7 +41,8 @@ def characters(row: Mapping[str, Any]) -> int:
 
 def _first(rows: Sequence[dict[str, Any]], wanted: float) -> list[dict[str, Any]]:
     """Return the first rows up to the one that reaches so many characters, at least one."""
-    taken, length = [], 0
+    taken: list[dict[str, Any]] = []
+    length = 0
     for row in rows:
         if taken and length >= wanted:
             break

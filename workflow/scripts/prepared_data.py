@@ -128,9 +128,8 @@ class PreparedData:
     def _sources(self) -> dict[str, Source]:
         """Return every prepared set's source; the key is its file's name below the data folder."""
         data = self.experiment.data
-        read = any(part.of == "pretrain" for part in data.calibration_parts) or any(
-            model.pretrain is not None for model in self.experiment.models.values()
-        )
+        pretrained = any(model.pretrain is not None for model in self.experiment.models.values())
+        read = pretrained or any(part.of == "pretrain" for part in data.calibration_parts)
         corpus: dict[str, Source] = {CORPUS: data.pretrain} if data.pretrain and read else {}
         tasks: dict[str, Source] = {f"tasks/{name}": source for name, source in data.tasks.items()}
         texts: dict[str, Source] = {f"text/{name}": source for name, source in data.text.items()}
