@@ -25,8 +25,8 @@ from pat.unrounded import Written, unrounded_logits
 from pat.wide_arithmetic import wide_logits
 
 LARGEST_FOLD_GAP = 2e-4
-"""Of the largest logit, before rounding. Right folds stay below 3e-6, on a pretrained model that a cut has upset below 2e-5, and with a basis
-for every block below 8e-5; the smallest planted mistake makes 4e-4."""
+"""Of the largest logit, before rounding. Right folds stay below 3e-6, on a pretrained model that a cut has upset below 2e-5, and with a
+basis for every block below 8e-5; the smallest planted mistake makes 4e-4."""
 LARGEST_KL = 1e-3
 """Nats per token on text, as written. Right models of use stay below it in any dtype, wrong ones begin at 0.03. What a cut has upset can
 lie above it in half precision (2e-2 at half the width of a pretrained model, untuned), though every tensor is rounded rightly."""

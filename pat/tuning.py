@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from pat import artefacts, checkpoint, processes
 from pat.attention import rely_on_causal_kernel
-from pat.base_checks import check_base
+from pat.base_checks import check_base, check_checkpoint
 from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.callback import PatCallback
@@ -120,6 +120,8 @@ def _check_inputs(base: Path, tuner: str, ratio: float, job: TuneJob, teacher: P
     _check_arguments(tuner, ratio)
     _check_teacher(teacher, job.tuning)
     check_base(base, tokenizer=True)
+    if teacher is not None:
+        check_checkpoint(teacher)
     artefacts.check_if_listed(base)
     config = checkpoint.load_config(base)
     masked = tuner.startswith("pat")
