@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pat.artefacts import numbered_rows
 from pat.errors import UserError
+from pat.progress import Progress
 from pat.prompts import ANSWER_JOINT, alpaca_prompt
 from pat.rows import instruction_row, text_field
 
@@ -50,9 +51,11 @@ class Blocks:
     mask_NT: Tensor
 
     def batches(self, size: int | None = None) -> Iterator[dict[str, Tensor]]:
-        """Yield a model's arguments, `size` blocks at a time; without it as many as hold 8192 tokens."""
+        """Yield a model's arguments, `size` blocks at a time; without it as many as hold 8192 tokens. Long passes tell how far they are."""
         size = size or max(1, TOKENS_AT_ONCE // self.ids_NT.shape[1])
+        progress = Progress("measuring on text, blocks", len(self.ids_NT))
         for start in range(0, len(self.ids_NT), size):
+            progress.update(start)
             yield {"input_ids": self.ids_NT[start : start + size], "attention_mask": self.mask_NT[start : start + size]}
 
     def split(self, tokens: int) -> tuple[Blocks, Blocks]:

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from pat import checkpoint
 from pat.families import Family, Role, family_of
 from pat.merge import write_changed
+from pat.progress import Progress
 from pat.reader_fit import RIDGE, Fit, Moments, fitted
 from pat.stream import Stream, attention_block, enter, feed_forward_block
 from pat.unrounded import Written
@@ -55,7 +56,9 @@ def fit_readers(
     everything_D = torch.ones_like(kept_D)
     fits: dict[str, Fit] = {}
     layers: Any = model.get_submodule(family.layers)
+    progress = Progress("refitting readers, layers", len(layers))
     for index, layer in enumerate(layers):
+        progress.update(index)
         for (norm, readers), block in zip(family.readers_of_norm, (attention_block, feed_forward_block), strict=True):
             fit = fitted(*moments(layer.get_submodule(norm), whole, pruned, index_K, fitted_to), index_K, ridge)
             fits[f"{family.layers}.{index}.{norm}"] = fit
