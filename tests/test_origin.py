@@ -17,7 +17,7 @@ import tables
 from pat.errors import UserError
 from pat.experiment import load_experiment
 from pat.gguf_import import import_gguf
-from pat.merge import model_card, record_of
+from pat.pruning import prune
 from plan import Plan
 
 ORIGIN = {"file": "small.Q4_1.gguf", "dtype": "bf16", "quantised": ["Q4_1", "Q8_0"]}
@@ -40,9 +40,9 @@ def test_every_table_says_that_a_model_is_quantised(tmp_path: Path, origin: dict
 
 def test_records_and_cards_of_what_is_made_from_it_say_so(tmp_path: Path) -> None:
     import_gguf(write_gguf(tmp_path / "tiny.gguf", random_model("llama-tied"), "Q8_0"), tmp_path / "base")
-    record = record_of(tmp_path / "base", tmp_path / "base", 0.0)
+    record = prune(tmp_path / "base", "channel-magnitude", 0.25, 8, tmp_path / "pruned")
     assert record["origin"]["quantised"] == ["Q8_0"]
-    card = model_card(record | {"logit_gap": 0.0, "logit_gap_dtype": "float32"}, "tuned", None)
+    card = (tmp_path / "pruned" / "README.md").read_text()
     assert "The base model is quantised: it was read from the GGUF file tiny.gguf into bf16" in card
     assert card.endswith("left of the original's.\n")
 
