@@ -72,7 +72,7 @@ class PatConfig:
     active_weight: float = 1.0
     mask_prior: MaskPrior = "none"
     mask_learning: MaskLearning | None = None
-    mask_learning_rate: float | None = None
+    mask_learning_rate: float | Literal["recipe"] | None = None
     lora_rank: int = 20
     lora_alpha: float = 4.0
     lora_dropout: float = 0.05
@@ -84,6 +84,7 @@ class PatConfig:
             value = getattr(self, field)
             if value not in allowed and not (field in AS_THE_VARIANT and value is None):
                 raise SettingError(f"PatConfig.{field}={value!r}: must be one of {', '.join(map(repr, allowed))}")
+        self._check_variant()
         self._check_range("pruning_ratio", 0.0, 1.0, open_end=True)
         self._check_range("milestone_fraction", 0.0, 1.0, open_start=True)
         if self.decide_fraction is not None:
@@ -94,21 +95,27 @@ class PatConfig:
             raise SettingError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
         if self.closing == "at-once" and not self.fixed_mask:
             raise SettingError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
-        if self.operators == "pinned" and self.variant == "release":
-            raise SettingError("PatConfig.operators='pinned' with variant='release': released operators start in their own way; use 'free'")
-        if not self.exact_count and (self.variant != "release" or self.fixed_mask):
-            raise SettingError("PatConfig.exact_count=False: only the trained mask of variant='release' may end with another count")
         if self.readers == "least-squares" and not self.fixed_mask:
             raise SettingError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
         if self.mask_prior != "none" and self.fixed_mask:
             raise SettingError(f"PatConfig.mask_prior={self.mask_prior!r} with mask={self.mask!r}: only a trained mask starts in an order")
-        if self.variant == "release" and (self.mask_prior != "none" or self.mask_learning not in (None, "adam")):
-            raise SettingError("PatConfig.variant='release': moves its proxy by Adam, from 0 on; leave out mask_prior and mask_learning")
+        if self.mask_learning_rate == "recipe" and self.learning != "adam":
+            raise SettingError(
+                f"PatConfig.mask_learning_rate='recipe' with mask_learning={self.learning!r}: only 'adam' has a recipe's rate"
+            )
         if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
             raise SettingError(
                 f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
                 f"milestone at step {self.milestone_step}: the gate needs at least 2 steps to close"
             )
+
+    def _check_variant(self) -> None:
+        if self.operators == "pinned" and self.variant == "release":
+            raise SettingError("PatConfig.operators='pinned' with variant='release': released operators start in their own way; use 'free'")
+        if not self.exact_count and (self.variant != "release" or self.fixed_mask):
+            raise SettingError("PatConfig.exact_count=False: only the trained mask of variant='release' may end with another count")
+        if self.variant == "release" and (self.mask_prior != "none" or self.mask_learning not in (None, "adam")):
+            raise SettingError("PatConfig.variant='release': moves its proxy by Adam, from 0 on; leave out mask_prior and mask_learning")
 
     def _check_range(self, field: str, low: float, high: float, *, open_start: bool = False, open_end: bool = False) -> None:
         value = getattr(self, field)
@@ -151,7 +158,13 @@ class PatConfig:
     def proxy_rate(self) -> float:
         """How far the proxy goes in a step, constant: it follows the milestone, or is the config's own."""
         travel = 0.5 if self.learning == "adam" else 1.0
-        return self.mask_learning_rate or travel / self.milestone_step
+        given = self.mask_learning_rate
+        return travel / self.milestone_step if given is None or given == "recipe" else given
+
+    @property
+    def mask_follows_recipe(self) -> bool:
+        """Whether the proxy has the rate and the schedule of everything else, as printed and as released, instead of a constant one."""
+        return self.mask_learning_rate == "recipe" or (self.mask_learning_rate is None and self.variant == "release")
 
     @property
     def milestone_step(self) -> int:

@@ -199,7 +199,9 @@ class PatSettings(Settings):
     active_weight: Weight = 1.0
     mask_prior: MaskPrior = Field(default="none", exclude_if=_is("none"), description="the order that a trained mask starts in")
     mask_learning: MaskLearning | None = Field(default=None, exclude_if=_is_none, description="None: as the variant does")
-    mask_learning_rate: Rate | None = Field(default=None, description="a step; None: 1 over the milestone step, with Adam 0.5")
+    mask_learning_rate: Rate | Literal["recipe"] | None = Field(
+        default=None, description="a step; None: 1 over the milestone step, with Adam 0.5, in the release recipe: as everything else"
+    )
     align: Count | Literal["auto"] = "auto"
 
     @field_validator("variant")
@@ -224,6 +226,13 @@ class PatSettings(Settings):
         if prior != "none" and info.data.get("variant") == "release":
             raise ValueError("must be 'none' with variant: release, whose proxy starts at 0")
         return prior
+
+    @field_validator("mask_learning_rate")
+    @classmethod
+    def _is_adams(cls, rate: float | str | None, info: ValidationInfo) -> float | str | None:
+        if rate == "recipe" and info.data.get("mask_learning") != "adam" and info.data.get("variant") != "release":
+            raise ValueError("must be a number, or None, where mask_learning is not adam: the recipe's rate is the optimizer's")
+        return rate
 
     @field_validator("mask_learning")
     @classmethod

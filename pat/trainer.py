@@ -160,7 +160,7 @@ class PatTrainer(Trainer):
         """
         given = self.lr_scheduler is not None
         recipe: Any = super().create_scheduler(num_training_steps, optimizer)
-        if given or not isinstance(self.model, PatModel):
+        if given or not isinstance(self.model, PatModel) or self.model.pat_config.mask_follows_recipe:
             return recipe
         if not isinstance(recipe, LambdaLR):
             raise ValueError(
@@ -184,7 +184,9 @@ def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float 
     others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter is not proxy]
     groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate, "weight_decay": weight_decay}]
     if proxy.requires_grad and model.sparsifier.mask.learner is None:
-        groups.append({"params": [proxy], "lr": model.pat_config.proxy_rate, "weight_decay": 0.0})
+        config = model.pat_config
+        rate = learning_rate if config.mask_follows_recipe else config.proxy_rate
+        groups.append({"params": [proxy], "lr": rate, "weight_decay": 0.0})
     return groups
 
 

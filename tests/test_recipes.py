@@ -38,7 +38,8 @@ def test_the_row_pat_is_the_papers_recipe(name: str) -> None:
     assert (found.tuning.learning_rate, found.tuning.schedule, found.tuning.max_grad_norm) == (5e-5, "cosine", 0.3)
     assert (found.tuning.epochs, found.tuning.batch_size, found.tuning.max_length, found.tuning.warmup_steps) == (3, 128, 256, 100)
     assert (mask.hio_rank, mask.lora_rank, mask.lora_alpha, mask.operators) == (200, 20, 4.0, "free")
-    assert (mask.variant, mask.mask, mask.keeps_count, mask.mask_learning_rate) == ("paper", "trained", "loss", 5e-5)
+    assert (mask.variant, mask.mask, mask.keeps_count, mask.learning) == ("paper", "trained", "loss", "adam")
+    assert mask.mask_follows_recipe
     planned = PatConfig(pruning_ratio=0.25, count="loss", decide_fraction=mask.decide_fraction, total_steps=24_000)
     assert planned.milestone_step == planned.decide_step == 8000
     assert (mask.weight_of_identity, mask.active_weight) == (1.0, 1.0)
@@ -48,6 +49,7 @@ def test_the_row_pat_is_the_papers_recipe(name: str) -> None:
 def test_other_rows_say_what_they_have_by_defaults_of_their_own(name: str, row: str) -> None:
     mask, paper = mask_of(name, row), mask_of(name, "pat")
     assert mask.decide_fraction is None and paper.decide_fraction == 1.0
+    assert mask.mask_follows_recipe == (row == "pat-release") and mask.learning == ("adam" if row == "pat-release" else "saliency")
     assert mask.keeps_count == ("loss" if row == "pat-release" else "centre")
 
 

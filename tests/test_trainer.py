@@ -17,7 +17,13 @@ from pat.trainer import parameter_groups
 
 
 def model_of(**choices: Any) -> PatModel:
-    settings: dict[str, Any] = {"pruning_ratio": 0.25, "hio_rank": 4, "lora_rank": 3, "lora_dropout": 0.0} | choices
+    settings: dict[str, Any] = {
+        "pruning_ratio": 0.25,
+        "hio_rank": 4,
+        "lora_rank": 3,
+        "lora_dropout": 0.0,
+        "mask_learning": "adam",
+    } | choices
     return attach(tiny_model("llama"), PatConfig(**settings))
 
 
@@ -74,6 +80,22 @@ def test_the_schedule_is_the_one_asked_for_and_leaves_the_mask_alone(schedule: s
     rates = [[entry["learning_rate"] for entry in each.state.log_history if "learning_rate" in entry] for each in (ours, stock)]
     assert rates[0] == rates[1] and len(rates[0]) == 12
     assert ours.optimizer is not None and ours.optimizer.param_groups[-1]["lr"] == 0.5 / 4
+
+
+@pytest.mark.parametrize("choices", [{"mask_learning_rate": "recipe"}, {"variant": "release"}])
+def test_a_mask_that_follows_the_recipe_has_its_rate_and_schedule(choices: dict[str, Any], tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, model_of(**choices), lr_scheduler_type="cosine", warmup_steps=3)
+    trainer.train()
+    assert trainer.optimizer is not None and trainer.lr_scheduler is not None
+    whole, proxy = trainer.optimizer.param_groups
+    assert proxy["initial_lr"] == whole["initial_lr"] == 5e-3 and proxy["lr"] == whole["lr"] < 1e-6
+    model: Any = trainer.model
+    assert proxy["params"][0] is model.sparsifier.mask.proxy
+
+
+def test_a_mask_that_learns_by_itself_has_no_recipes_rate() -> None:
+    with pytest.raises(ValueError, match="mask_learning_rate='recipe' with mask_learning='saliency': only 'adam' has a recipe's rate"):
+        PatConfig(pruning_ratio=0.25, mask_learning_rate="recipe")
 
 
 def test_a_schedule_that_looks_at_the_losses_is_refused(tmp_path: Path) -> None:
