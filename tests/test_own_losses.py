@@ -15,8 +15,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from pat import PatCallback, PatConfig, PatModel, PatTrainer, attach
 
-WEIGHTS = {"identity_weight": 5.0, "active_weight": 0.25}
-NO_WEIGHTS = {"identity_weight": 0.0, "active_weight": 0.0}
+WEIGHTS: dict[str, Any] = {"identity_weight": 5.0, "active_weight": 0.25}
+NO_WEIGHTS: dict[str, Any] = {"identity_weight": 0.0, "active_weight": 0.0}
 
 
 class FromLogits(Trainer):
@@ -69,7 +69,15 @@ class KeepGradients(TrainerCallback):
 
 def fresh(**choices: Any) -> PatModel:
     """Return a model whose own losses have gradients from the first step."""
-    settings: dict[str, Any] = {"pruning_ratio": 0.25, "hio_rank": 4, "lora_rank": 3, "lora_dropout": 0.0, "count": "loss"} | choices
+    settings: dict[str, Any] = {
+        "pruning_ratio": 0.25,
+        "hio_rank": 4,
+        "lora_rank": 3,
+        "lora_dropout": 0.0,
+        "count": "loss",
+        "mask_learning": "adam",
+    }
+    settings |= choices
     model = attach(tiny_model("llama"), PatConfig(**settings))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
