@@ -12,6 +12,7 @@ from pat.errors import UserError
 from pat.experiment import load_experiment
 from pat.yaml_files import read_yaml
 from failures import advice
+from intermediates import free
 from plan import OFFLINE, Plan
 from rule_values import as_json, one_of, repeated
 from seals import RESTORING, foreign, refusal, seal
@@ -51,6 +52,7 @@ if RESTORING not in os.environ and (replaced := foreign(Path(RESULTS))):
 
 # Also for a run that was not started by tools/run, which seals by itself: where there is nothing to do, no hook is called.
 onsuccess:
+    free(Path(RESULTS))
     seal(Path(RESULTS))
 
 

@@ -9,7 +9,7 @@ rule prune_base:
         base=plan.base,
         text=plan.data.calibration_file(),
     output:
-        f"{CELL}/pruned/{MANIFEST}",
+        temp(f"{CELL}/pruned/{MANIFEST}"),
     log:
         f"{RESULTS}/logs/prune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
