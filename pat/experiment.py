@@ -43,6 +43,8 @@ Figure = Literal["accuracy", "methods", "perplexity", "trainable", "memory", "sp
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
 FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
+OF_TEXT = {"name", "root"}
+"""The keys whose value is text whatever stands in it."""
 ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "search", "search": "learning_rate"}
 """Tuning keys that exclude each other: the one that is given later replaces the other."""
 
@@ -261,12 +263,16 @@ def with_presets(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, **({"methods": rows} if rows else {})}
 
 
-def _as_written(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _as_written(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     """Return parsed contents in which what `--config key=value` leaves as text, such as "[0, 1]", is the list or mapping that it says."""
     if not isinstance(config, Mapping):
         return config
-    composed = {key: value for key, value in config.items() if isinstance(value, str) and value.strip()[:1] in ("[", "{")}
-    return {**config, **{key: parse_yaml(value, f"--config {key}") for key, value in composed.items()}}
+    composed = {
+        key: value
+        for key, value in config.items()
+        if key in Experiment.model_fields.keys() - OF_TEXT and isinstance(value, str) and value.strip()[:1] in ("[", "{")
+    }
+    return {**config, **{key: parse_yaml(value, f"{source}: {key}") for key, value in composed.items()}}
 
 
 def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | None = None) -> Experiment:
@@ -277,7 +283,7 @@ def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | 
     """
     from pat.experiment_checks import check_grid  # its checks read this module's schema
 
-    raw = read_yaml(config) if isinstance(config, Path) else _as_written(config)
+    raw = read_yaml(config) if isinstance(config, Path) else _as_written(config, source)
     if isinstance(raw, Mapping):
         raw = with_presets(resolved(raw, config if isinstance(config, Path) else file or Path(source)))
     if not isinstance(raw, Mapping):

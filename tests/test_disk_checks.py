@@ -92,7 +92,7 @@ def test_models_and_data_that_the_pipeline_makes_are_not_looked_for() -> None:
 def test_what_config_on_the_command_line_leaves_as_text_is_read() -> None:
     experiment = load_experiment({**EXPERIMENT, "seeds": "[0, 1]", "methods": "{lora: null}"}, "--config")
     assert experiment.seeds == (0, 1) and list(experiment.methods) == ["lora"]
-    with pytest.raises(UserError, match="--config seeds: is not valid YAML"):
+    with pytest.raises(UserError, match="--config: seeds: is not valid YAML"):
         load_experiment({**EXPERIMENT, "seeds": "[0, 1"}, "--config")
 
 
