@@ -107,7 +107,7 @@ def test_memory_that_torch_cannot_get_on_the_cpu_is_recognised_and_other_errors_
 def test_a_verb_that_runs_out_of_memory_ends_with_the_message_and_leaves_it_in_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError(GPU_MESSAGE)
 
     log = tmp_path / "merge.log"

@@ -60,7 +60,7 @@ def test_the_system_s_refusal_of_what_was_named_is_the_users_and_nothing_else(er
 def test_a_mistake_of_ours_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("pat.merge.merge", broken)
