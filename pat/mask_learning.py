@@ -28,6 +28,8 @@ MEMORY = 0.9
 """Of the running means of gradients and of what closing costs."""
 MEMORY_OF_SIZE = 0.999
 """Of the one second moment of `gradient`."""
+UNCOUNTED = 4096.0
+"""Tokens of a batch where a loss is formed past the model's forward pass, so that nobody has counted them."""
 FARTHEST = 3.0
 UNFELT = 1e-12
 """A gate whose slope is smaller than this is saturated: what is left of its gradient, squared, is below fp32's range."""
@@ -81,6 +83,7 @@ class ProxyLearner(nn.Module):
         `gate_D` is M, `slope_D` its derivative by the proxy.
         """
         self._gather()
+        self.tokens.copy_(torch.where(self.tokens > 0, self.tokens, UNCOUNTED))
         self.steps += 1
         found_D = self._by_saliency(gate_D, slope_D) if self.rule == "saliency" else self._by_gradient()
         self.gradient.zero_()

@@ -254,3 +254,10 @@ def test_the_gate_of_a_prior_is_the_papers() -> None:
     mask.advance()
     assert torch.allclose(mask(), gate(mask.proxy, 1.0, 0.5 - 1 / 20))
     assert torch.equal(mask(), mask().sort(descending=True).values)
+
+
+def test_tokens_that_nobody_counted_leave_the_curvature_in_charge() -> None:
+    learner = ProxyLearner(3, "saliency")
+    learner.gradient.copy_(torch.tensor([0.5, -0.1, 0.2]))
+    direction_D = learner.direction(torch.ones(3), torch.full((3,), 0.25))
+    assert torch.argsort(direction_D).tolist() == [1, 2, 0] and learner.tokens == 0
