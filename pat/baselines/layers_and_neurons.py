@@ -37,8 +37,10 @@ from pat.units import UnitCut, units_of
 from pat.unrounded import Written
 
 SAMPLES = 256
-ROWS_AT_ONCE = 16
-"""A backward pass through all layers holds the activations of so many rows of 128 tokens."""
+ROWS_AT_ONCE = 64
+"""Of 128 tokens, in a forward pass."""
+ROWS_BACKWARD = 16
+"""A backward pass holds the activations of all layers."""
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +69,7 @@ def prune_layers_and_neurons(job: PruneJob, folder: Path) -> dict[str, Any]:
     widths = possible_widths(job, config)
     model = checkpoint.load_to_measure(job.source, job.text().device)
     measured, judged = _texts(job)
-    order = dropping_order(model, measured, max(widths))
+    order = dropping_order(model, _batches(measured, ROWS_AT_ONCE), max(widths))
     cuts = [_cut(model, order[:dropped], width, measured, judged) for dropped, width in sorted(widths.items())]
     del model
     best = min(cuts, key=lambda cut: cut.loss)
@@ -94,31 +96,31 @@ def possible_widths(job: PruneJob, config: Any) -> dict[int, int]:
     return found
 
 
-def _texts(job: PruneJob) -> tuple[list[Batch], list[Batch]]:
+def _texts(job: PruneJob) -> tuple[Batch, Batch]:
     """Return the calibration text in two parts: to measure on, and to judge by."""
     length = min(SAMPLE_LENGTH, checkpoint.load_config(job.source).max_position_embeddings)
     text = blocks(job.text(), checkpoint.load_tokenizer(job.source), length, SAMPLES * length)
     rows = len(text.ids_NT)
     if rows < 2:
         raise SettingError(f"--calibration: {int(text.mask_NT.sum())} tokens are too few to measure on one part and judge by another")
-    parts = [{"input_ids": text.ids_NT[part], "attention_mask": text.mask_NT[part]} for part in (slice(0, rows, 2), slice(1, rows, 2))]
-    measured, judged = (list(_batches(part)) for part in parts)
-    return measured, judged
+    even, odd = slice(0, rows, 2), slice(1, rows, 2)
+    measured = {"input_ids": text.ids_NT[even], "attention_mask": text.mask_NT[even]}
+    return measured, {"input_ids": text.ids_NT[odd], "attention_mask": text.mask_NT[odd]}
 
 
-def _batches(part: Batch) -> Iterator[Batch]:
-    for start in range(0, len(part["input_ids"]), ROWS_AT_ONCE):
-        yield {name: tensor[start : start + ROWS_AT_ONCE] for name, tensor in part.items()}
+def _batches(part: Batch, rows: int) -> list[Batch]:
+    starts = range(0, len(part["input_ids"]), rows)
+    return [{name: tensor[start : start + rows] for name, tensor in part.items()} for start in starts]
 
 
-def _cut(model: PreTrainedModel, dropped: Sequence[int], width: int, measured: Sequence[Batch], judged: Sequence[Batch]) -> Cut:
+def _cut(model: PreTrainedModel, dropped: Sequence[int], width: int, measured: Batch, judged: Batch) -> Cut:
     """Return the cut of these layers and of the neurons of least information beside them, with its loss."""
     rest = [layer for layer in range(model.config.num_hidden_layers) if layer not in dropped]
     with without_layers(model, dropped):
-        information = neuron_information(model, measured, rest)
+        information = neuron_information(model, _batches(measured, ROWS_BACKWARD), rest)
         kept = {layer: largest(information_I, width) for layer, information_I in information.items()}
         with gated(model, {layer: kept_I.to(model.device, torch.float32) for layer, kept_I in kept.items()}):
-            loss = mean_loss(model, judged)
+            loss = mean_loss(model, _batches(judged, ROWS_AT_ONCE))
     say(f"prune: {len(dropped)} layers and all but {width} neurons of each other one gone: {loss:.3f} nats per token")
     return Cut(tuple(dropped), kept, loss)
 
