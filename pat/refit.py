@@ -58,6 +58,7 @@ def refit_readers(
     `data` is the instruction set of the tuning to come, on which some masks are measured. `error` in the record is, a norm, the share of
     its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is what the cut does to the base's
     perplexity with both, on held-out calibration text, which chooses the ridge, and on `second_text`, which has no part in the fit.
+    Where no ridge makes the cut better on the held-out text the readers stay plain: `applied` says which, and `ridge` is None.
     Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
     refitted already, or where `out` holds something else, unless with `force`.
     """
@@ -78,7 +79,10 @@ def refit_readers(
         texts["second text"] = blocks_for(model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS), tokenizer)
     whole, plain = _said(model, texts), _said_when_cut(base, kept_D, texts, calibration.device)
     del model
-    ridge, fits = _chosen(base, calibration.device, text, check, kept_D, next(iter(whole.values())))
+    on_check = next(iter(texts))
+    ridge, fitted, best = _chosen(base, calibration.device, text, check, kept_D, whole[on_check])
+    applied = best < text_gap(whole[on_check], plain[on_check])["perplexity_after"]
+    fits = fitted if applied else {}
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         written = write_refitted(base, folder, fits, kept_D)
         record = record_of(base, folder, 0.0) | _gap_to_mapped(written, fits, kept_D)
@@ -89,8 +93,8 @@ def refit_readers(
             "pruning_ratio": ratio,
             "kept": kept_D.nonzero().flatten().tolist(),
         }
-        record["ridge"] = ridge
-        record["error"] = {norm: _errors(fit) for norm, fit in fits.items()}
+        record |= {"applied": applied, "ridge": ridge if applied else None, "best_perplexity": best}
+        record["error"] = {norm: _errors(fit) for norm, fit in fitted.items()}
         refitted = _said_when_cut(folder, kept_D, texts, calibration.device)
         record["text"] = {name: _effect(whole[name], plain[name], refitted[name]) for name in texts}
         settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
@@ -102,14 +106,15 @@ def refit_readers(
         inputs = {"base": base, "calibration": calibration.path, "data": data, "second_text": second_text}
         record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)
         artefacts.write_json(folder / READERS_RECORD, record)
-    say(f"readers refitted to {int(kept_D.sum())} of {len(kept_D)} channels; {summary(record)}")
-    for sentence in _told(record["text"]):
+    done = "refitted to" if applied else "left plain for"
+    say(f"readers {done} {int(kept_D.sum())} of {len(kept_D)} channels; {summary(record)}")
+    for sentence in _told(record["text"]) if applied else [_why_plain(record)]:
         say(sentence)
     return record
 
 
-def _chosen(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor, whole: Said) -> tuple[float, dict[str, Fit]]:
-    """Return the ridge with which the cut model's perplexity on `check` is lowest, and its fits."""
+def _chosen(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor, whole: Said) -> tuple[float, dict[str, Fit], float]:
+    """Return the ridge with which the cut model's perplexity on `check` is lowest, its fits and that perplexity."""
     found: list[tuple[float, float, dict[str, Fit]]] = []
     for ridge in RIDGES:
         model = checkpoint.load_to_measure(base, device)
@@ -118,8 +123,16 @@ def _chosen(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor
         kept_channels_only(model, kept_D)
         map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, kept_D)
         found.append((text_gap(whole, said(model, check))["perplexity_after"], ridge, fits))
-    _, ridge, fits = min(found, key=lambda one: one[0])
-    return ridge, fits
+    perplexity, ridge, fits = min(found, key=lambda one: one[0])
+    return ridge, fits, perplexity
+
+
+def _why_plain(record: Mapping[str, Any]) -> str:
+    name, it = next(iter(record["text"].items()))
+    return (
+        f"readers stay plain: perplexity on {name} is {it['plain']:.2f} with the cut alone and {record['best_perplexity']:.2f} with the "
+        "best refit; more calibration text may change that"
+    )
 
 
 def _errors(fit: Fit) -> dict[str, Any]:
@@ -165,8 +178,6 @@ def _told(texts: Mapping[str, Mapping[str, float]]) -> list[str]:
             f"warning: refitting helps on {helped[0]} and harms on {harmed[0]}: it has learned the calibration text; give calibration text "
             "of more kinds or more of it, or use readers: plain"
         )
-    elif harmed:
-        told.append("warning: refitting harms on every text; use readers: plain")
     return told
 
 

@@ -8,20 +8,23 @@ from typing import Any
 import pytest
 import torch
 from pruning_inputs import calibration, reload, write_base
+from safetensors.torch import load_file
 from tiny_models import random_tokens, tiny_model
 from tiny_world import write_world
 from training import random_text
 
-from pat import PatConfig, attach, stored
+from pat import PatConfig, attach, refit, stored
 from pat.artefacts import check_folder, read_json
 from pat.basis_record import basis_of
 from pat.calibration import Calibration
 from pat.errors import UserError
 from pat.merge import merge
+from pat.reader_fit import RIDGES
 from pat.readers_record import check_readers, kept_channels, readers_of
 from pat.refit import refit_readers
 from pat.rotate import rotate
 from pat.settings import TuneJob
+from pat.text_gap import Said
 from pat.tuning import tune
 
 REFITTED: dict[str, Any] = {"mask": "leading", "readers": "least-squares", "hio_rank": 0}
@@ -46,6 +49,30 @@ def test_a_refitted_model_is_stock_and_says_what_it_is(name: str, tmp_path: Path
     assert reload(tmp_path / "refitted").config.hidden_size == 48
 
 
+def test_readers_stay_plain_where_every_fit_harms_the_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_base("llama", tmp_path / "base")
+    true_gap, calls = refit.text_gap, []
+
+    def as_if_fits_harmed(whole: Said, other: Said) -> dict[str, Any]:
+        calls.append(other)
+        found = dict(true_gap(whole, other))
+        if len(calls) <= len(RIDGES):  # those of the candidates
+            found["perplexity_after"] += 1e6
+        return found
+
+    monkeypatch.setattr(refit, "text_gap", as_if_fits_harmed)
+    record = refit_readers(tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "refitted")
+    assert (record["applied"], record["ridge"]) == (False, None) and record["best_perplexity"] > 1e6
+    one, other = (dict(stored_weights(tmp_path / name)) for name in ("base", "refitted"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert record["text"]["calibration, held out"]["plain"] == record["text"]["calibration, held out"]["least-squares"]
+    assert kept_channels(tmp_path / "refitted") == list(range(36))
+
+
+def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for path in stored.shard_files(folder) for name, tensor in load_file(path).items()}
+
+
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     for name in ("one", "other"):
@@ -67,8 +94,6 @@ def test_the_channels_are_those_that_plain_tuning_keeps(mask: str, tmp_path: Pat
 
 
 def checkpoint_mask(adapter: Path) -> list[int]:
-    from safetensors.torch import load_file
-
     kept: list[int] = load_file(adapter / "hsm.safetensors")["mask.kept"].nonzero().flatten().tolist()
     return kept
 
