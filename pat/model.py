@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pat import compaction
@@ -39,8 +41,10 @@ from pat.fold import Fold
 from pat.hsm import HybridSparsificationModule
 from pat.importance import channel_importance
 from pat.lora import collect_updates
+from pat.mask import UnifiedMask
 from pat.one_adapter import OneAdapter, check_bare
 from pat.own_losses import OwnLosses
+from pat.release_mask import ReleaseMask
 from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
 from pat.token_loss import IGNORED_LABEL
@@ -134,11 +138,7 @@ class PatModel(OneAdapter):
         self.own_losses = OwnLosses(self.sparsifier, witness)
         self.loss_terms: dict[str, Tensor] = {}
         self.fisher_order: Tensor | None = None  # of the base, where a trained mask is to be judged by it (mask_choice.py)
-        self.sparsifier.switch = (self.a_lora_layer(),)
-        self._hooks = {
-            write: model.get_submodule(write).register_forward_hook(partial(_sparsify, self.sparsifier, hsm))
-            for write, hsm in self.sparsifier.by_write().items()
-        }
+        self._hooks = {write: self._put_behind(model.get_submodule(write), hsm) for write, hsm in self.sparsifier.by_write().items()}
 
     @property
     def pat_config(self) -> PatConfig:
@@ -149,6 +149,11 @@ class PatModel(OneAdapter):
     def width(self) -> int:
         """Channels that the merged model has: N_target, or, where it is not held to (`exact_count`), what the mask came to."""
         return self.sparsifier.mask.final_width
+
+    def _put_behind(self, write: nn.Module, hsm: HybridSparsificationModule) -> RemovableHandle:
+        # A write with LoRA is its own switch: with one of another layer, compiled layers would no longer be alike (compiled.py).
+        switch = write if isinstance(write, LoraLayer) else self.a_lora_layer()
+        return write.register_forward_hook(partial(_sparsify, self.sparsifier.mask, hsm, switch))
 
     def plan(self, total_steps: int) -> None:
         """Fix the number of optimizer steps S, from which the schedule follows. Raises ValueError where it is fixed otherwise."""
@@ -350,9 +355,11 @@ def _checked_folder(model_id: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _sparsify(sparsifier: Sparsifier, hsm: HybridSparsificationModule, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-    """The forward hook of a write: z = M ⊙ (D·y)."""
-    sparsified: Tensor = output if sparsifier.bypassed else hsm(output, sparsifier.mask)
+def _sparsify(
+    mask: UnifiedMask | ReleaseMask, hsm: HybridSparsificationModule, switch: LoraLayer, _module: nn.Module, _inputs: Any, output: Tensor
+) -> Tensor:
+    """The forward hook of a write: z = M ⊙ (D·y), or y where the HSMs are switched off with the LoRA layers they belong to."""
+    sparsified: Tensor = output if switch.disable_adapters else hsm(output, mask)
     return sparsified
 
 

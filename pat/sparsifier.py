@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -45,7 +44,6 @@ class Sparsifier(nn.Module):
     ) -> None:
         super().__init__()
         self.writes = tuple(writes)
-        self.switch: tuple[LoraLayer, ...] = ()  # in a tuple, so that it is no part of this module
         released = config.variant == "release" and not config.fixed_mask
         self.mask = (ReleaseMask if released else UnifiedMask)(hidden_size, width, config, importance_D)
         self.hsms = nn.ModuleList(self._make(hidden_size, bare=tied and index == 0, empty=empty) for index in range(len(self.writes)))
@@ -59,11 +57,6 @@ class Sparsifier(nn.Module):
         if empty:
             operator.to_empty(device="cpu")
         return HybridSparsificationModule(operator, output_scale_size=scaled)
-
-    @property
-    def bypassed(self) -> bool:
-        """Whether the HSMs do nothing: they are switched off with the LoRA layers that they belong to."""
-        return any(layer.disable_adapters for layer in self.switch)
 
     @property
     def config(self) -> PatConfig:

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from children import child, wait_for
 from commands import outcome
 from test_places import COMMANDS, VERBS, Command
 from tiny_world import write_world
@@ -86,10 +86,8 @@ def test_ctrl_c_in_a_training_is_one_line_and_leaves_no_half_output(tmp_path: Pa
         sys.executable, "-m", "pat", "tune", "--base", str(base), "--data", str(data), "--tuner", "lora", "--settings", settings,
         "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--log", str(tmp_path / "log"),
     ]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not list((tmp_path / "run").glob("checkpoint-*/manifest.json")):
-            assert process.poll() is None
-            time.sleep(0.05)
+    with child(command, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*/manifest.json")), process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
     assert process.returncode == INTERRUPTED

@@ -13,7 +13,7 @@ from pat.pretraining import pretrain
 from pat.settings import PretrainSettings, TuneJob
 from pat.tuning import tune
 
-TUNING = {"max_steps": 12, "learning_rate": 1e30, "batch_size": 4, "checkpoint_steps": 2, "log_steps": 2, "lora": {"rank": 2}}
+TUNING = {"max_steps": 12, "learning_rate": 1e6, "batch_size": 4, "checkpoint_steps": 2, "log_steps": 2, "lora": {"rank": 2}}
 
 
 @pytest.mark.parametrize(("tuner", "ratio"), [("lora", 0.0), ("pat", 0.5)])
@@ -37,7 +37,7 @@ def test_a_pretraining_that_diverges_is_one_message(tmp_path: Path) -> None:
         context_length=16,
         steps=40,
         batch_size=1,
-        learning_rate=1e30,
+        learning_rate=1e6,
     )
     with pytest.raises(UserError, match=r"the training diverged: .* lower pretrain\.learning_rate"):
         pretrain(tmp_path / "text.jsonl", settings, tmp_path / "run", tmp_path / "out")

@@ -304,10 +304,12 @@ def test_a_name_that_is_taken_is_one_safe_step_of_a_path(name: str) -> None:
 def test_the_grid_is_models_by_rows_by_ratios_by_seeds() -> None:
     raw = SMOKE | {"seeds": [3, 1], "ratios": [0.25, 0.5]}
     cells = loaded(raw).cells()
-    pruning = [row for row in SMOKE["methods"] if loaded(raw).method(row).prunes]
-    assert len(cells) == 2 * (2 * len(pruning) + len(SMOKE["methods"]) - len(pruning))
+    rows = [loaded(raw).method(row) for row in SMOKE["methods"]]
+    pruning, given = sum(row.prunes for row in rows), sum(row.order == "given" for row in rows)
+    seeded = len(rows) - pruning - given
+    assert given and seeded and len(cells) == 2 * (2 * pruning + seeded) + given, "a given model has neither ratios nor seeds"
     assert len({cell.path for cell in cells}) == len(cells)
-    assert str(cells[0].path) == "tiny/lora/0/seed3"
+    assert [str(cell.path) for cell in cells[:3]] == ["tiny/base/0/seed3", "tiny/lora/0/seed3", "tiny/lora/0/seed1"]
 
 
 def test_a_row_may_run_with_some_of_the_seeds() -> None:

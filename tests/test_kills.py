@@ -86,7 +86,9 @@ def victims(process: subprocess.Popen[bytes], target: str) -> list[psutil.Proces
 
 def kill(process: subprocess.Popen[bytes], target: str) -> bool:
     """Kill the target as soon as it is there; return whether it was before the run ended."""
+    deadline = time.monotonic() + FINISHED_WITHIN_S
     while process.poll() is None:
+        assert time.monotonic() < deadline
         try:
             chosen = victims(process, target)
             if target == "group":
@@ -178,8 +180,9 @@ def test_a_cell_killed_in_three_ways_ends_in_the_same_bytes(finished: Path, tmp_
     shutil.rmtree(folder / RESULTS / "checkpoints/tiny/pat")
     for target in TARGETS:
         process = started(folder)
+        deadline = time.monotonic() + FINISHED_WITHIN_S
         while not victims(process, "job"):
-            assert process.poll() is None, (folder / "run.log").read_text()
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "run.log").read_text()
         time.sleep(1)
         assert kill(process, target)
         process.wait(FINISHED_WITHIN_S)

@@ -93,11 +93,13 @@ def test_while_a_folder_is_replaced_it_is_never_missing(tmp_path: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for number in range(200):
-        with new_folder(out) as folder:
-            (folder / "state").write_text(str(number))
-    done.set()
-    watcher.join()
+    try:
+        for number in range(200):
+            with new_folder(out) as folder:
+                (folder / "state").write_text(str(number))
+    finally:
+        done.set()
+        watcher.join()
     assert missing == []
 
 

@@ -6,10 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from children import child, wait_for
 from safetensors.torch import load_file, save_file
 from tiny_world import write_world
 
@@ -33,10 +33,8 @@ def command(folder: Path, out: str, **tuning: object) -> list[str]:
 def test_of_two_equal_jobs_at_once_one_is_told(tmp_path: Path) -> None:
     write_world(tmp_path)
     endless = command(tmp_path, "out", max_steps=100_000)
-    with subprocess.Popen(endless, stderr=subprocess.PIPE, text=True) as first:
-        while not list((tmp_path / "run").glob("checkpoint-*/manifest.json")):
-            assert first.poll() is None
-            time.sleep(0.05)
+    with child(endless, stderr=subprocess.PIPE) as first:
+        wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*/manifest.json")), first)
         for second in (endless, command(tmp_path, "other", learning_rate=0.5)):
             told = subprocess.run(second, capture_output=True, text=True, check=False)
             assert told.returncode == 1 and "Traceback" not in told.stderr

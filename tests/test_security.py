@@ -25,7 +25,17 @@ from rule_values import repeated
 SMOKE = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 SOURCES = [*sorted((ROOT / "pat").rglob("*.py")), *sorted((ROOT / "workflow").rglob("*.py"))]
 RULES = [ROOT / "Snakefile", *sorted((ROOT / "workflow" / "rules").glob("*.smk"))]
-OPTIONS = {"params.tasks", "params.texts", "params.steps", "params.benchmarks", "params.teacher", "params.rate", "params.data"}
+OPTIONS = {
+    "params.tasks",
+    "params.texts",
+    "params.steps",
+    "params.benchmarks",
+    "params.teacher",
+    "params.rate",
+    "params.data",
+    "params.parts",
+    "params.tie",
+}
 READY = OPTIONS | {"params.online", "params.launcher"}
 """What the plan has put together and quoted by itself: options, and what stands before a command."""
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}

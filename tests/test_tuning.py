@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from children import child, wait_for
 from safetensors.torch import load_file, save_file
 from tiny_world import ROWS, tiny_tokenizer, write_world
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
@@ -264,12 +264,9 @@ def test_a_killed_process_group_resumes_to_the_same_bytes(tmp_path: Path) -> Non
         sys.executable, "-m", "pat.cli", "tune", "--base", str(tmp_path / "base"), "--data", str(tmp_path / "instruct.jsonl"), "--tuner", "pat",
         "--ratio", "0.25", "--seed", "7", "--settings", settings.model_dump_json(), "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "killed"),
     ]  # fmt: skip
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    while not list((tmp_path / "run").glob("checkpoint-*")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with child(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*")), process)
+        os.killpg(process.pid, signal.SIGKILL)
     assert not (tmp_path / "killed").exists()
     subprocess.run(command, check=True)
     assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "killed")
@@ -289,8 +286,8 @@ def test_frozen_mask_and_release_variant_run_to_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tuner", "ratio", "settings", "message"),
     [
-        ("lore", 0.0, job(), "'lore': must be one of lora, dora, pat, pat-dora"),
-        ("lora", 0.25, job(), "only pat and pat-dora prune"),
+        ("lore", 0.0, job(), "'lore': must be one of lora, dora, pat, pat-dora, pat-g"),
+        ("lora", 0.25, job(), "only pat, pat-dora and pat-g prune"),
         ("pat", 1.5, job(), r"must lie in \[0, 1\)"),
         ("pat", 0.25, job(max_steps=3), "milestone"),
         ("pat", 0.25, job({"hio_rank": 64}), "hio_rank=64"),

@@ -11,7 +11,9 @@ import typer
 
 from pat.artefacts import numbered_rows, write_jsonl
 from pat.errors import UserError
+from pat.places import READS, WRITES, Force, Place, check_apart
 from script_errors import run_reporting_errors
+from script_places import Unmarked, guarded
 
 MOST_CHARACTERS = 2**23
 """About two million tokens: whatever is measured takes a quarter of a million at most."""
@@ -51,16 +53,20 @@ def _first(rows: Sequence[dict[str, Any]], wanted: float) -> list[dict[str, Any]
     return taken
 
 
+@guarded(Unmarked())
 def main(
     part: Annotated[list[str], typer.Option(help="<share>:<JSONL>; repeat it")],
-    out: Annotated[Path, typer.Option(help="JSONL to write")],
+    out: Annotated[Path, typer.Option(help="JSONL to write"), WRITES],
     seed: Annotated[int, typer.Option(help="orders the rows")] = 0,
+    force: Force = False,
 ) -> None:
     """Write the mix of some prepared sets."""
 
     def action() -> str:
-        rows = mixed([_parsed(text) for text in part], seed)
-        write_jsonl(out, rows)
+        parts = [_parsed(text) for text in part]
+        check_apart([Place("--out", out, WRITES), *(Place("--part", path, READS) for path, _ in parts)])
+        rows = mixed(parts, seed)
+        write_jsonl(out, rows, replace=force)
         return f"{out}: {len(rows)} rows, {sum(map(characters, rows)):,} characters"
 
     run_reporting_errors(action)
