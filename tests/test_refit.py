@@ -13,7 +13,7 @@ from tiny_models import random_tokens, tiny_model
 from tiny_world import write_world
 from training import random_text
 
-from pat import PatConfig, attach, refit, stored
+from pat import PatConfig, attach, stored
 from pat.artefacts import check_folder, read_json
 from pat.basis_record import basis_of
 from pat.calibration import Calibration
@@ -24,7 +24,7 @@ from pat.readers_record import check_readers, kept_channels, readers_of
 from pat.refit import refit_readers
 from pat.rotate import rotate
 from pat.settings import TuneJob
-from pat.text_gap import Said
+from pat.text_gap import Said, text_gap
 from pat.tuning import tune
 
 REFITTED: dict[str, Any] = {"mask": "leading", "readers": "least-squares", "hio_rank": 0}
@@ -51,7 +51,7 @@ def test_a_refitted_model_is_stock_and_says_what_it_is(name: str, tmp_path: Path
 
 def test_readers_stay_plain_where_every_fit_harms_the_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_base("llama", tmp_path / "base")
-    true_gap, calls = refit.text_gap, []
+    true_gap, calls = text_gap, list[Said]()
 
     def as_if_fits_harmed(whole: Said, other: Said) -> dict[str, Any]:
         calls.append(other)
@@ -60,7 +60,7 @@ def test_readers_stay_plain_where_every_fit_harms_the_cut(tmp_path: Path, monkey
             found["perplexity_after"] += 1e6
         return found
 
-    monkeypatch.setattr(refit, "text_gap", as_if_fits_harmed)
+    monkeypatch.setattr("pat.refit.text_gap", as_if_fits_harmed)
     record = refit_readers(tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "refitted")
     assert (record["applied"], record["ridge"]) == (False, None) and record["best_perplexity"] > 1e6
     one, other = (dict(stored_weights(tmp_path / name)) for name in ("base", "refitted"))
