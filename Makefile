@@ -25,7 +25,7 @@ run: experiment-file base  ## the same for another experiment: make run CONFIG=c
 experiment-file:
 	@test -f '$(CONFIG)' || { echo "CONFIG=$(CONFIG): no such file; give an experiment file: make run CONFIG=config/<experiment>.yaml" >&2; exit 1; }
 
-versioning: base  ## DVC for the environment, see "Versioning with DVC" in README.md
+versioning: base  ## DVC for the environment, see docs/dvc.md
 	@python tools/environment.py versioning
 
 restore: experiment-file versioning  ## fetch an experiment's results by dvc.lock, check them, and let Snakemake know them: make restore CONFIG=…

@@ -1,7 +1,7 @@
 """Brings an experiment's results back from DVC so that Snakemake has nothing to do, and later reruns exactly what a change touches.
 
 After a clone Snakemake has no record of how the files were made. Writing one is right only where files, code and settings are those that
-were locked together; so each is checked first, and a doubt is a refusal with its reason. See README.md, "Versioning with DVC".
+were locked together; so each is checked first, and a doubt is a refusal with its reason. See docs/dvc.md, "Versioning with DVC".
 """
 
 from __future__ import annotations
