@@ -67,7 +67,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool 
     """Return the stock model of a folder, in the checkpoint's dtype unless another is given.
 
     With `sharded` each process of the job gets its shard of every tensor, on its device. Raises UserError where a tensor is missing,
-    left over or misshapen: transformers would fill gaps with random values.
+    left over, misshapen (transformers would fill gaps with random values) or not finite.
     """
     config = load_config(folder)
     sharding = {"distributed_config": sharding_of(config)} if sharded else {}
@@ -88,7 +88,16 @@ def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool 
             raise UserError(
                 f"{folder}: {problem.replace('_keys', '')} tensor(s) {', '.join(names[:5])}; the checkpoint does not fit its config"
             )
+    if not sharded:  # a shard alone would have one process stop and the others wait
+        _check_weights(folder, model)
     return model
+
+
+def _check_weights(folder: Path, model: PreTrainedModel) -> None:
+    """Raise UserError where a weight is NaN or infinite: every number that is computed with it would be, after all the work."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"{folder}: the tensor {name} holds NaN or infinity; fetch or make the model again")
 
 
 def load_to_measure(folder: Path, device: str) -> PreTrainedModel:
