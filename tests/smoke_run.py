@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from pat.artefacts import MANIFEST, sha256
 CONFIG = "config/smoke.yaml"
 RESULTS = Path("results/smoke")
 FINISHED_WITHIN_S = 900
+COMMIT = ("git_commit", "git_dirty")
 TIMED = (MANIFEST, "tuning.json", "merge.json", "prune.json", "rotation.json", "pretraining.json")
 """Files of a checkpoint that hold how long it took, or a checksum of one that does."""
 
@@ -46,10 +49,20 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """Return the tables' contents by name."""
-    return {
-        path.name: path.read_bytes() for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name not in (MANIFEST, ".seal")
-    }
+    """Return the tables' contents by name, without the sources' commit in cells.csv: who works on them commits while tests run."""
+    paths = [path for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name not in (MANIFEST, ".seal")]
+    return {path.name: _without_commit(path) if path.name == "cells.csv" else path.read_bytes() for path in paths}
+
+
+def _without_commit(path: Path) -> bytes:
+    lines = csv.DictReader(path.read_text().splitlines())
+    kept = [name for name in lines.fieldnames or () if name not in COMMIT]
+    assert len(kept) == len(lines.fieldnames or ()) - len(COMMIT)
+    text = io.StringIO()
+    table = csv.DictWriter(text, kept, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(lines)
+    return text.getvalue().encode()
 
 
 def checkpoints(folder: Path) -> dict[str, str]:

@@ -66,8 +66,10 @@ def test_equal_values_give_equal_bytes(tmp_path: Path) -> None:
     write_json(tmp_path / "a", {"x": 1, "y": [1.5]})
     write_json(tmp_path / "b", {"y": [1.5], "x": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "c", float("nan"))
+    for value, place in ((float("nan"), "the value"), ({"x": [1.0, float("inf")]}, "x.1")):
+        with pytest.raises(UserError, match=rf"/c: not written: {place} is not a finite number"):
+            write_json(tmp_path / "c", value)
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize(
