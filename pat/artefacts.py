@@ -65,7 +65,8 @@ def write_json(path: Path, value: object, *, replace: bool = True) -> None:
     """
     if (place := _not_finite("", value)) is not None:
         raise UserError(
-            f"{path}: not written: {place or 'the value'} is not a finite number; the weights or settings that it comes from are beyond a float's range"
+            f"{path}: not written: {place or 'the value'} is not a finite number; "
+            "the weights or settings that it comes from are beyond a float's range"
         )
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", replace=replace)
 

@@ -53,6 +53,19 @@ def test_the_script_writes_what_calibration_reads(tmp_path: Path) -> None:
     assert text.ids_NT.shape == (10, 32)
 
 
+def test_the_mix_replaces_none_of_its_parts_and_other_content_only_by_force(tmp_path: Path) -> None:
+    own, general = write_sets(tmp_path)
+    before = own.read_bytes()
+    arguments = ["--part", f"0.5:{own}", "--part", f"0.5:{general}", "--force", "--out"]
+    assert "--part" in CliRunner().invoke(app(), [*arguments, str(own)]).output
+    assert own.read_bytes() == before
+    other = tmp_path / "other.jsonl"
+    other.write_text("something else")
+    refused = CliRunner().invoke(app(), [word for word in [*arguments, str(other)] if word != "--force"])
+    assert refused.exit_code == 1 and "--force" in refused.output and other.read_text() == "something else"
+    assert CliRunner().invoke(app(), [*arguments, str(other)]).exit_code == 0
+
+
 def app() -> typer.Typer:
     program = typer.Typer()
     program.command()(mix_calibration.main)
