@@ -42,10 +42,9 @@ from pat.hsm import HybridSparsificationModule
 from pat.importance import channel_importance
 from pat.lora import collect_updates
 from pat.mask import UnifiedMask
-from pat.one_adapter import OneAdapter, check_bare
+from pat.one_adapter import OneAdapter, check_bare, check_one_width
 from pat.own_losses import OwnLosses
 from pat.release_mask import ReleaseMask
-from pat.reshaped import ReshapedConfig
 from pat.sparsifier import Sparsifier
 from pat.token_loss import IGNORED_LABEL
 from pat.width import target_width
@@ -60,8 +59,7 @@ def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None
     """
     check_bare(model)
     family = family_of(model.config)
-    if isinstance(model.config, ReshapedConfig):
-        raise SettingError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
+    check_one_width(model.config)
     importance_D = _order(model, config, text, kept)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

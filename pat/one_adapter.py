@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from pat.adapter_folder import CARD
 from pat.artefacts import write_text
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
+from pat.reshaped import ReshapedConfig
 
 
 def check_bare(model: nn.Module) -> None:
@@ -29,6 +30,12 @@ def check_bare(model: nn.Module) -> None:
         )
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise UserError("this model has an adapter already: unload() that one first, or load the base model anew")
+
+
+def check_one_width(config: object) -> None:
+    """Raise SettingError on a reshaped model: its streams or layers differ, and one mask does not go through them."""
+    if isinstance(config, ReshapedConfig):
+        raise SettingError("PAT cannot narrow a reshaped model, whose layers differ; tune it with LoRA or DoRA")
 
 
 class OneAdapter(PeftModelForCausalLM):

@@ -39,6 +39,7 @@ from pat.lora import sort_targets
 from pat.marks import FOLDERS, check_replaceable
 from pat.mask_choice import fisher_order, overlaps
 from pat.model import PatModel, attach, lora_config
+from pat.one_adapter import check_one_width
 from pat.prepare import as_pat
 from pat.progress import say
 from pat.provenance import described, provenance
@@ -217,6 +218,8 @@ def build_model(base: Path, tuner: str, ratio: float, seed: int, job: TuneJob, c
 
     `calibration` is the text that the PatConfig's options measure on, and where.
     """
+    if tuner.startswith("pat"):
+        check_one_width(checkpoint.load_config(base))
     dtype = torch.bfloat16 if job.tuning.precision == "bf16" else torch.float32
     sharded = shards(job.tuning)
     stock = checkpoint.load_model(base, dtype, sharded=sharded)

@@ -186,6 +186,6 @@ def test_what_cannot_work_is_one_clear_message(tmp_path: Path) -> None:
 def test_a_search_in_which_everything_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path)
     monkeypatch.setattr(pat.search, "dev_loss", lambda *_: None)
-    with pytest.raises(UserError, match=r"every candidate \(1e\+30, 1e\+31\) diverged"):
-        run(tmp_path, job(1e30, 1e31, steps=8))
+    with pytest.raises(UserError, match=r"every candidate \(\S+, 1e\+06\) diverged"):
+        run(tmp_path, job(1e5, 1e6, steps=8))
     assert not (tmp_path / "rate.json").exists()
