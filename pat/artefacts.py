@@ -26,6 +26,7 @@ from pat.storage import check_regular, refusal, writing
 from pat.temporaries import file_for, names_for
 
 MANIFEST = marks.MANIFEST
+MAKE_AGAIN = "; delete it and run the step that makes it again"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """How a surrogate is spelt in JSON, or stands in an argument that is not UTF-8."""
 HASHED_AT_ONCE = 8
@@ -82,16 +83,20 @@ def _not_finite(place: str, value: object) -> str | None:
     return next((found for found in below if found is not None), None)
 
 
-def read_json(path: Path) -> Any:
-    """Return the parsed file. Raises UserError where it cannot be read or is not JSON."""
+def read_text(path: Path, advice: str = "") -> str:
+    """Return a file's text. Raises UserError where it cannot be read, or is not UTF-8, which ends in the `advice`."""
     check_regular(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise refusal(error, path) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error}); delete it and run the step that makes it again") from None
-    return parse_json(text, str(path), "; delete it and run the step that makes it again")
+        raise UserError(f"{path}: is not UTF-8 text ({error}){advice}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed file. Raises UserError where it cannot be read or is not JSON."""
+    return parse_json(read_text(path, MAKE_AGAIN), str(path), MAKE_AGAIN)
 
 
 def read_record(path: Path) -> dict[str, Any]:

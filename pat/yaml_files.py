@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from pat.artefacts import is_utf8
+from pat.artefacts import is_utf8, read_text
 from pat.errors import UserError
-from pat.storage import check_regular, refusal
 
 MERGE_TAG = "tag:yaml.org,2002:merge"
 CLOCK = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
@@ -24,14 +23,7 @@ MOST_NODES = 1_000_000
 
 def read_yaml(path: Path) -> Any:
     """Return the parsed YAML (or JSON) file. Raises UserError where it is missing, is not YAML, or not what its writer can have meant."""
-    check_regular(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise refusal(error, path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error})") from None
-    return parse_yaml(text, str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
 def parse_yaml(text: str, place: str) -> Any:
