@@ -96,7 +96,8 @@ def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool 
 def _check_weights(folder: Path, model: PreTrainedModel) -> None:
     """Raise UserError where a weight is NaN or infinite: every number that is computed with it would be, after all the work."""
     for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
+        ends = torch.stack(weight.detach().aminmax()) if weight.numel() else torch.zeros(2)  # NaN is both; no copy of the weight is made
+        if not torch.isfinite(ends).all():
             raise UserError(f"{folder}: the tensor {name} holds NaN or infinity; fetch or make the model again")
 
 

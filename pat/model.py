@@ -150,7 +150,8 @@ class PatModel(OneAdapter):
 
     def _put_behind(self, write: nn.Module, hsm: HybridSparsificationModule) -> RemovableHandle:
         # A write with LoRA is its own switch: with one of another layer, compiled layers would no longer be alike (compiled.py).
-        switch = write if isinstance(write, LoraLayer) else self.a_lora_layer()
+        # The hook is given the write anyway; were it held here too, a circle would keep a model in memory that nobody uses any more.
+        switch = None if isinstance(write, LoraLayer) else self.a_lora_layer()
         return write.register_forward_hook(partial(_sparsify, self.sparsifier.mask, hsm, switch))
 
     def plan(self, total_steps: int) -> None:
@@ -354,10 +355,14 @@ def _checked_folder(model_id: str | os.PathLike[str]) -> Path:
 
 
 def _sparsify(
-    mask: UnifiedMask | ReleaseMask, hsm: HybridSparsificationModule, switch: LoraLayer, _module: nn.Module, _inputs: Any, output: Tensor
+    mask: UnifiedMask | ReleaseMask, hsm: HybridSparsificationModule, switch: LoraLayer | None, write: Any, _inputs: Any, output: Tensor
 ) -> Tensor:
-    """The forward hook of a write: z = M ⊙ (D·y), or y where the HSMs are switched off with the LoRA layers they belong to."""
-    sparsified: Tensor = output if switch.disable_adapters else hsm(output, mask)
+    """The forward hook of a write: z = M ⊙ (D·y), or y where the HSMs are switched off with the LoRA layers they belong to.
+
+    `switch` is the LoRA layer that says so, None where it is the write itself.
+    """
+    layer: LoraLayer = write if switch is None else switch
+    sparsified: Tensor = output if layer.disable_adapters else hsm(output, mask)
     return sparsified
 
 

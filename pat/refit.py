@@ -81,7 +81,7 @@ def refit_readers(
     del model
     on_check = next(iter(texts))
     ridge, fitted, best = _chosen(base, calibration.device, text, check, kept_D, whole[on_check])
-    applied = best < text_gap(whole[on_check], plain[on_check])["perplexity_after"]
+    applied = helps(best, text_gap(whole[on_check], plain[on_check])["perplexity_after"])
     fits = fitted if applied else {}
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         written = write_refitted(base, folder, fits, kept_D)
@@ -125,6 +125,11 @@ def _chosen(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor
         found.append((text_gap(whole, said(model, check))["perplexity_after"], ridge, fits))
     perplexity, ridge, fits = min(found, key=lambda one: one[0])
     return ridge, fits, perplexity
+
+
+def helps(refitted: float, plain: float) -> bool:
+    """Return whether readers are refitted, by the cut model's perplexities on held-out text."""
+    return refitted < plain
 
 
 def _why_plain(record: Mapping[str, Any]) -> str:
