@@ -213,7 +213,8 @@ def test_a_damaged_object_of_the_local_cache_is_named_and_never_used(restored: P
     """DVC trusts an object of its cache whose time has not changed, as on a failing disk; the seals and manifests do not."""
     folder = tmp_path / "copy"
     shutil.copytree(restored, folder, symlinks=True)
-    weights = objects(folder / ".dvc/cache/files")[-1]
+    content = next((folder / RESULTS).rglob("model.safetensors")).read_bytes()
+    weights = next(path for path in objects(folder / ".dvc/cache/files") if path.read_bytes() == content)
     before = weights.stat()
     weights.chmod(0o644)
     weights.write_bytes(flipped(weights.read_bytes()))
