@@ -95,7 +95,7 @@ def refit_readers(
         }
         record |= {"applied": applied, "ridge": ridge if applied else None, "best_perplexity": best}
         record["error"] = {norm: _errors(fit) for norm, fit in fitted.items()}
-        refitted = _said_when_cut(folder, kept_D, texts, calibration.device)
+        refitted = _said_when_cut(folder, kept_D, texts, calibration.device) if applied else plain
         record["text"] = {name: _effect(whole[name], plain[name], refitted[name]) for name in texts}
         settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
         settings |= {
