@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +12,7 @@ import typer
 
 from pat import __version__, marks, processes
 from pat.errors import UserError
+from pat.gpu_need import may_need_gpu
 from pat.out_of_memory import memory_advice
 from pat.places import KEEPS, READS, WRITES, Force, guarded
 from pat.progress import INTERRUPTED, fail, interrupted
@@ -38,9 +38,6 @@ CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of 
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
-
-ON_GPU_VERBS = ("pretrain", "prepare", "tune", "search-rate", "prune", "rotate", "refit-readers", "evaluate", "benchmark")
-"""All others work on the CPU, and so leave the machine's GPUs to those that do not."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -461,13 +458,6 @@ def _resolved(device: str) -> str:
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
     return resolve_device(device)
-
-
-def may_need_gpu(arguments: Sequence[str]) -> bool:
-    """Return whether a command could work on a GPU: neither a verb that only reads and writes files, nor one told to measure on the CPU."""
-    verb = next(iter(arguments), "")
-    told = {option.partition("=")[2] or value for option, value in pairwise([*arguments, ""]) if option.partition("=")[0] == "--device"}
-    return verb in ON_GPU_VERBS and "cpu" not in told
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,6 +21,7 @@ import script_errors
 from pat import cli, harness, processes
 from pat.config import PatConfig
 from pat.errors import SettingError, UserError
+from pat.gpu_need import ON_GPU_VERBS, may_need_gpu
 from pat.gpus import take_one
 from pat.items import write_items
 from pat.settings import TuneJob
@@ -192,13 +193,33 @@ def test_threads_are_given_back_however_a_job_ends() -> None:
         ([], False),
         (["tune", "--base", "x"], True),
         (["evaluate"], True),
-        (["prune", "--device", "auto"], True),
-        (["prune", "--device", "cpu"], False),
+        (["prune", "--calibration", "text.jsonl", "--device", "auto"], True),
+        (["prune", "--calibration=text.jsonl", "--device", "cpu"], False),
+        (["prune", "--pruner", "channel-magnitude"], False),
         (["rotate", "--device=cpu"], False),
+        (["rotate", "--device", "cpu", "--device", "cuda"], True),
+        (["rotate", "--help"], False),
+        (["tune", "--settings", '{"tuning": {"device": "cpu"}}'], False),
+        (["tune", '--settings={"tuning": {"device": "cpu"}}'], False),
+        (["tune", "--settings", '{"device": "cpu"}'], True),
+        (["tune", "--settings", '{"tuning": {"device": "auto"}}'], True),
+        (["tune", "--settings", '{"tuning": ["cpu"]}'], True),
+        (["tune", "--settings", "tuning.yaml"], False),
+        (["search-rate", "--settings", "tuning.yaml"], False),
+        (["tune", "--settings", "missing.yaml"], True),
+        (["tune", "--settings", "broken.yaml"], True),
+        (["tune", "--settings", "tuning.yaml", "--settings", "broken.yaml"], True),
+        (["evaluate", "--settings", "plain.yaml"], False),
+        (["pretrain", "--settings", "plain.yaml"], False),
+        (["benchmark", "inference", "--settings", "plain.yaml"], False),
+        (["benchmark", "merge"], True),
     ],
 )
 def test_verbs_of_the_cpu_take_no_gpu(arguments: list[str], needs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli.may_need_gpu(arguments) == needs
+    for name, text in {"tuning": "tuning: {device: cpu}", "plain": "device: cpu", "broken": "tuning: {device: cpu"}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert may_need_gpu(arguments) == needs
     taken: list[list[str]] = []
 
     def take_one(names: list[str]) -> str:
@@ -207,7 +228,7 @@ def test_verbs_of_the_cpu_take_no_gpu(arguments: list[str], needs: bool, tmp_pat
 
     monkeypatch.setattr(os, "environ", {"CUDA_VISIBLE_DEVICES": "0,1"})
     monkeypatch.setattr("pat.gpus.take_one", take_one)
-    processes.stand_alone(gpu=cli.may_need_gpu(arguments))
+    processes.stand_alone(gpu=may_need_gpu(arguments))
     assert bool(taken) == needs
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ("1" if needs else "")
 
@@ -215,7 +236,7 @@ def test_verbs_of_the_cpu_take_no_gpu(arguments: list[str], needs: bool, tmp_pat
 def test_every_verb_is_known_to_need_a_gpu_or_not() -> None:
     verbs = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
     on_cpu = {"validate", "import-model", "fetch-tasks", "merge", "sizes", "explain"}
-    assert verbs | {"benchmark"} == on_cpu | set(cli.ON_GPU_VERBS)
+    assert verbs | {"benchmark"} == on_cpu | set(ON_GPU_VERBS)
 
 
 def test_parts_of_a_gpu_whose_names_have_slashes_are_locked_one_by_one(tmp_path: Path) -> None:
