@@ -38,12 +38,17 @@ def pca_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> B
     return principal(second_moment(model, batches))
 
 
+def root_mean_square(x_ND: Tensor, eps: float) -> Tensor:
+    """Return what an RMS norm divides by, √(mean of x² + eps), (N, 1) (docs/method.md, equation 2)."""
+    return (x_ND.square().mean(1, keepdim=True) + eps).sqrt()
+
+
 @torch.no_grad()
 def second_moment(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Tensor:
     """Return Σ x·xᵀ, (D, D) in fp64, where x is every input of a norm on the stream, divided by its RMS.
 
     So every token and every norm has the same weight, and a few tokens of huge norm do not decide alone. Not centred: an RMS norm
-    does not centre either. The second moment is summed up in fp64 (method section 12).
+    does not centre either. The sum is taken in fp64.
     """
     moment_DD = torch.zeros(model.config.hidden_size, model.config.hidden_size, dtype=torch.float64, device=model.device)
 

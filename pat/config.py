@@ -46,7 +46,7 @@ class PatConfig:
     `operators` says how the low-rank ones start: "free" with L1 = 0, or, an ablation that hardly moves, "pinned" with v = 0 and both
     factors orthonormal and held so; D = I in both. `variant="release"` follows the authors' code: scale over the output channels, Kaiming
     L0, their count and identity losses, a mask that stays soft in training, its temperature fixed from `decide_fraction` of the milestone
-    on. In both, exactly `width` channels survive (method section 8), unless `exact_count` is off: the release keeps those that are open in
+    on. In both, exactly `width` channels survive, unless `exact_count` is off: the release keeps those that are open in
     the end, however many. `basis` says which one the base is in: `pat rotate` puts it there, and tuning and merging refuse a base that is
     in another. `tie` says whether that left embedding and head one matrix, `readers` what `pat refit-readers` did to the base.
     Raises ValueError on a value that cannot be.
@@ -189,7 +189,7 @@ class PatConfig:
 
     @property
     def weight_of_identity(self) -> float:
-        """Factor of the identity loss: 1 as in the paper and the release; pinned operators would not move at all by it (method 12.3)."""
+        """Factor of the identity loss: 1 as in the paper and the release; pinned operators would not move at all by it."""
         default = 0.01 if self.operators == "pinned" else 1.0
         return default if self.identity_weight is None else self.identity_weight
 

@@ -90,7 +90,7 @@ class Fold:
         return 1.0 if self.family.embedding_factor else self.stream_scale
 
     def _gain(self, gain: Tensor, factor: float) -> Tensor:
-        """Multiply the effective gain, offset + g, by `factor` and return what is stored."""
+        """Multiply the effective gain, offset + g, by `factor` and return what is stored (g of docs/method.md, equation 1)."""
         return factor * (gain + self.family.gain_offset) - self.family.gain_offset
 
     def check_all_used(self) -> None:

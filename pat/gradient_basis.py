@@ -1,4 +1,4 @@
-"""The basis in which cutting the stream costs the loss least: directions that both vary and are felt (method section 12).
+"""The basis in which cutting the stream costs the loss least: directions that both vary and matter to it.
 
 Owns the moment of the gradients and how it is joined with the activations'. Axes: B rows, T tokens, D channels, N tokens that count.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pat.bases import Basis, signed
+from pat.bases import Basis, root_mean_square, signed
 from pat.families import family_of
 from pat.importance import text_loss
 
@@ -27,7 +27,7 @@ def joined(activations_DD: Tensor, gradients_DD: Tensor) -> Basis:
     """Return Q from QR of C^½·V, where V are the eigenvectors of C^½·G·C^½, C and G the moments of activations and gradients.
 
     For every width the leading directions span those subspaces of the stream that carry the largest first-order change of the loss,
-    whatever the units of a channel. The importance is the eigenvalues (method section 12).
+    whatever the units of a channel. The importance is the eigenvalues (docs/method.md, "What this project adds").
     """
     values_D, vectors_DD = torch.linalg.eigh(activations_DD)
     root_DD = vectors_DD * values_D.clamp(min=0).sqrt() @ vectors_DD.T
@@ -47,7 +47,7 @@ def moments(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> tup
     activations_DD, gradients_DD = (torch.zeros(size, size, dtype=torch.float64, device=model.device) for _ in range(2))
 
     def add(x_ND: Tensor, gradient_ND: Tensor) -> None:
-        rms_N1 = (x_ND.square().mean(1, keepdim=True) + model.config.rms_norm_eps).sqrt()
+        rms_N1 = root_mean_square(x_ND, model.config.rms_norm_eps)
         for moment_DD, row_ND in ((activations_DD, x_ND / rms_N1), (gradients_DD, gradient_ND * rms_N1)):
             moment_DD.addmm_(row_ND.T, row_ND)
 

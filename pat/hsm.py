@@ -1,6 +1,6 @@
 """Hybrid Sparsification Modules: a linear map D after each write to the residual stream, then the shared mask.
 
-Owns the Hybrid-Identity-Operator and its ablations (paper, section 3.2); orthogonality.py has the identity loss. Knows nothing of models.
+Owns the Hybrid-Identity-Operator and its ablations (docs/method.md); orthogonality.py has the identity loss. Knows nothing of models.
 Axes: D hidden channels (output side of a write), R operator rank, I input features of the folded weight.
 """
 
@@ -67,7 +67,7 @@ class FactoredOperator(Operator):
 
 
 class LowRankOperator(FactoredOperator):
-    """HIO, D = I + L1·diag(v)·L0 with 2·D·R + R parameters (paper, equation of the HIO).
+    """HIO, D = I + L1·diag(v)·L0 with 2·D·R + R parameters.
 
     Starts at D = I exactly and is free to leave it: L1 = 0, v = 1 and orthonormal L0, so that L1 has a gradient from the first step on,
     as LoRA's second factor has. The identity loss holds L0; L1 at zero can be orthogonal to nothing, and scales what L0 turns.
@@ -82,6 +82,7 @@ class LowRankOperator(FactoredOperator):
         self.up = nn.Parameter(torch.zeros(hidden_size, rank))
 
     def forward(self, y: Tensor) -> Tensor:
+        """D·y with D = L1·diag(v)·L0 + I (docs/method.md, equation 10)."""
         low = functional.linear(y, self.down.to(y.dtype)) * self.scale.to(y.dtype)
         return y + functional.linear(low, self.up.to(y.dtype)).to(y.dtype)
 
@@ -96,7 +97,7 @@ class LowRankOperator(FactoredOperator):
 class PinnedOperator(LowRankOperator):
     """The HIO with v = 0 and both factors orthonormal, both held by the identity loss: an ablation, for it hardly leaves D = I.
 
-    Orthonormal factors are a kink of the loss's unsquared norm, whose gradient there is far above the data's (method 13).
+    Orthonormal factors are a kink of the loss's unsquared norm, whose gradient there is far above the data's.
     """
 
     def __init__(self, hidden_size: int, rank: int) -> None:
@@ -117,6 +118,7 @@ class ReleaseOperator(FactoredOperator):
         self.up = nn.Parameter(torch.zeros(hidden_size, rank))
 
     def forward(self, y: Tensor) -> Tensor:
+        """D·y with D = L1·L0 + I (docs/method.md, equation 5)."""
         low = functional.linear(y, self.down.to(y.dtype))
         return y + functional.linear(low, self.up.to(y.dtype)).to(y.dtype)
 
@@ -170,7 +172,7 @@ class HybridSparsificationModule(nn.Module):
         self.register_parameter("output_scale", scale)
 
     def forward(self, y: Tensor, mask: UnifiedMask) -> Tensor:
-        """Return z in y's shape (..., D) and dtype; channels whose mask is 0 come out exactly 0.
+        """Return z = M ⊙ (D·y) in y's shape (..., D) and dtype (docs/method.md, equation 4); channels whose mask is 0 come out exactly 0.
 
         In mixed precision the release's scale, which is fp32, makes an fp32 stream of it.
         """

@@ -1,6 +1,6 @@
 """The Unified Sparsification Mask: one proxy, one gate, one schedule, shared by every write to the residual stream.
 
-Owns the gate of the paper's section 3.3, the count of kept channels and when membership is settled; release_mask.py has the rules of the
+Owns the gate, the count of kept channels and when it is settled which ones live (docs/method.md); release_mask.py has the rules of the
 released code. Knows nothing of the model.
 Axes: D hidden channels.
 """
@@ -18,12 +18,12 @@ from pat.errors import SettingError
 from pat.mask_learning import ProxyLearner, spread
 
 SETTLED_PROXY = 0.3
-"""Size to which settled proxies are drawn: large enough to close early, small enough that the gate closes slowly (method 11.3)."""
+"""Size to which settled proxies are drawn: large enough to close early, small enough that the gate closes slowly."""
 DRAW_RATE = 0.1
 
 
 def temperature(step: int, milestone_step: int) -> float:
-    """τ(s) = 1 / (1 − ln s / ln s0) for s < s0, infinite from the milestone on; 0 at s = 0 (paper, equation of the gate)."""
+    """τ(s) = 1 / (1 − ln s / ln s0) for s < s0, infinite from the milestone on; 0 at s = 0 (docs/method.md, equation 6)."""
     if step >= milestone_step:
         return math.inf
     if step == 0:
@@ -32,12 +32,15 @@ def temperature(step: int, milestone_step: int) -> float:
 
 
 def offset(step: int, milestone_step: int) -> float:
-    """β(s) = 1/2 − s/s0 for s < s0/2, 0 after (paper, equation of the gate)."""
+    """β(s) = 1/2 − s/s0 for s < s0/2, 0 after (docs/method.md, equation 7)."""
     return 0.0 if step >= milestone_step else max(0.5 - step / milestone_step, 0.0)
 
 
 def gate(proxy_D: Tensor, temperature: Tensor | float, offset: Tensor | float) -> Tensor:
-    """M = sigmoid(τ·w) + β, shape (D,). Before the milestone only: from there on the mask is its 0/1 membership."""
+    """M = sigmoid(τ·w) + β, shape (D,) (docs/method.md, equation 8).
+
+    Before the milestone only: from there on the mask is its 0/1 membership.
+    """
     return torch.sigmoid(temperature * proxy_D) + offset
 
 
@@ -162,7 +165,7 @@ class UnifiedMask(nn.Module):
         return gate(self.proxy.to(at_least_fp32), self.temperature, self.offset)
 
     def active_loss(self) -> Tensor:
-        """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient.
+        """L_active = |N_target − Σ 1[w > 0]| with a straight-through gradient (docs/method.md, equation 9).
 
         Zero where the count is held otherwise: by centring, by a fixed mask, or because membership is settled. Without a gradient where
         the proxy learns by itself: `advance` takes that step, which would drown what the data says of the channels, and most of all
@@ -207,7 +210,7 @@ class UnifiedMask(nn.Module):
         self.proxy.add_(step_D.to(self.proxy.dtype), alpha=self.config.proxy_rate)
 
     def _centre(self) -> None:
-        """Shift the whole proxy by one constant so that exactly `width` entries are positive (method 11.2)."""
+        """Shift the whole proxy by one constant so that exactly `width` entries are positive."""
         ordered_D = torch.sort(self.proxy, descending=True).values
         self.proxy.sub_((ordered_D[self.width - 1] + ordered_D[self.width]) / 2)
 

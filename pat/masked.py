@@ -11,7 +11,10 @@ from pat.families import family_of
 
 
 def kept_channels_only(model: PreTrainedModel, kept_D: Tensor) -> None:
-    """Make every write of `model` to its residual stream zero on the channels that `kept_D` (boolean) leaves out; in place."""
+    """Make every write of `model` to its residual stream zero on the channels that `kept_D` (boolean) leaves out; in place.
+
+    They are then zero in the whole stream (docs/method.md, equation 3).
+    """
 
     def zero_the_rest(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         return output * kept_D.to(output)

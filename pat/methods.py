@@ -62,7 +62,7 @@ class Method:
 
 
 PAT_G: dict[str, Any] = {"basis": "gradient", "mask": "leading", "closing": "at-once", "readers": "least-squares", "hio_rank": 0}
-"""The leading directions of the gradient basis, cut at once behind readers that make up for the others (method section 12)."""
+"""The leading directions of the gradient basis, cut at once behind readers that compensate for the others (docs/method.md)."""
 
 _ALL = (
     Method("base", "Base, untouched", "", None, None, "given", prunes=False),

@@ -96,7 +96,7 @@ def lora_config(family: Family, rank: int, alpha: float, dropout: float, *, use_
 
 
 def planned_width(model_config: Any, config: PatConfig) -> int:
-    """Return the number of channels that will survive: the config's own, else the ratio's after rounding (method section 8)."""
+    """Return the number of channels that will survive: the config's own, else the ratio's after rounding (docs/method.md, "Widths")."""
     if config.width is not None:
         return config.width
     return target_width(model_config.hidden_size, model_config.num_attention_heads, config.pruning_ratio, config.align)
@@ -105,7 +105,7 @@ def planned_width(model_config: Any, config: PatConfig) -> int:
 class PatModel(OneAdapter):
     """A PeftModel whose residual stream passes the HSMs. Call `advance()` after every optimizer step, or train with PatCallback.
 
-    In training its loss is L = L_instruct + L_active + L_identity (paper, objective); gradient accumulation is accounted for. Under
+    In training its loss is L_instruct + L_active + L_identity; gradient accumulation is accounted for. Under
     PatCallback the last two reach the gradient whatever loss is differentiated (own_losses.py).
     """
 
@@ -194,7 +194,7 @@ class PatModel(OneAdapter):
         self.compacted = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock forward; in training with labels, `loss` includes the identity and the active loss."""
+        """The stock forward; in training with labels, `loss` is L_instruct + L_active + L_identity (docs/method.md, equation 12)."""
         if kwargs.get("inputs_embeds") is not None:
             raise ValueError("PatModel takes input_ids only: the embedding's HSM acts on the embedding module's output")
         if not self.training or self.adapter_disabled:

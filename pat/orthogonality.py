@@ -18,9 +18,10 @@ FACTORS_AT_ONCE = 16
 
 
 def identity_loss(factors: Sequence[Tensor], distance: Distance) -> Tensor:
-    """Return the distance of A·Aᵀ from I summed over factors A (R, D), all of one shape; on the first one's device, at least in fp32.
+    """Return the distance of A·Aᵀ from I summed over factors A (R, D), all of one shape (docs/method.md, equation 11).
 
-    It is the mean of the square over the R × R entries, or the Frobenius norm. The gradient of a factor that is orthogonal already is 0.
+    It is the mean of the square over the R × R entries, or the Frobenius norm, on the first one's device and at least in fp32. The
+    gradient of a factor that is orthogonal already is 0.
     """
     by_device: dict[torch.device, list[Tensor]] = {}
     for factor in factors:

@@ -1,4 +1,4 @@
-"""The texts a model is asked with: the Alpaca template and the paper's lettered question (section 4.1 there).
+"""The texts a model is asked with: the Alpaca template and the paper's lettered question.
 
 Owns the wording and where the answer joins on. Tuning, evaluation and the embedded world all take it from here; knows nothing of tensors.
 """

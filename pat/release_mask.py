@@ -1,5 +1,6 @@
-"""The mask by the rules of the authors' released code (method, sections 10 and 13): soft to the last step, rounded for inference alone.
+"""The mask by the rules of the authors' released code: soft to the last step, rounded for inference alone.
 
+docs/method.md, "Where the released code differs", lists them.
 Losses alone count its channels and draw them apart, and train its proxy to the end; from `decide_step` on, 0.8 of the milestone, its
 temperature stays as it is. Axes: D hidden channels.
 """

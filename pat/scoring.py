@@ -1,6 +1,6 @@
 """What an answer is worth: the two readings of generated text, the choice by log-likelihood, and the figures over items.
 
-Pure functions without torch or the harness. The paper's scoring is its section 4.1; acc and acc_norm mean what lm-eval means by them.
+Pure functions without torch or the harness. The paper's scoring takes the first capital letter; acc and acc_norm are lm-eval's.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class TuningSettings(Settings):
 
 
 class PatSettings(Settings):
-    """The mask and its operators; the paper's section 3 and what it leaves open. The ratio comes from the cell."""
+    """The mask and its operators; docs/method.md says what each is. The ratio comes from the cell."""
 
     hio_rank: CountOrZero | Literal["dense"] = 200
     operators: Literal["free", "pinned"] = Field(default="free", description="how they start; pinned: an ablation")

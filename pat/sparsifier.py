@@ -27,7 +27,7 @@ HSM_WEIGHTS_NAME = "hsm.safetensors"
 class Sparsifier(nn.Module):
     """The mask and the 2L + 1 HSMs of a model, one for each of `writes` in the order of the computation.
 
-    On a tied model the embedding's HSM is the mask alone: a D there would reach the embedding and not the head (method section 7).
+    On a tied model the embedding's HSM is the mask alone: a D there would reach the embedding and not the head.
     `empty` leaves the operators' numbers to `load`: orthogonal factors for a wide model take seconds to draw.
     """
 

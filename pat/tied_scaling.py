@@ -1,4 +1,4 @@
-"""The stream's channels scaled so that a model whose embedding is its head too can be rotated and stay tied (method section 12).
+"""The stream's channels scaled so that a model whose embedding is its head too can be rotated and stay tied.
 
 Owns the scale, the choice of the channels that stay out of the rotation, and the error that this makes. The rotation is tied_rotation.py's.
 

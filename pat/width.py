@@ -1,4 +1,4 @@
-"""Widths that real software accepts: from a pruning ratio to a hidden size (method section 8). No torch."""
+"""Widths that real software accepts: from a pruning ratio to a hidden size (docs/method.md, "Widths"). No torch."""
 
 from __future__ import annotations
 

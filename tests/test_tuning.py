@@ -159,7 +159,7 @@ def test_a_compacted_job_ends_where_the_masked_one_does(tuned: dict[str, Any], t
 
 
 def test_the_proxy_has_a_constant_rate_of_its_own(tmp_path: Path) -> None:
-    """Where Adam moves it: 0.5 over the milestone step, 8 of 24, to the last, while the recipe's rate falls to zero (method 11.4)."""
+    """Where Adam moves it: 0.5 over the milestone step, 8 of 24, to the last, while the recipe's rate falls to zero."""
     write_world(tmp_path)
     settings = job({"mask_learning": "adam"})
     trainer, model = pat.tuning.train(tmp_path / "base", tmp_path / "instruct.jsonl", "pat", 0.25, 7, settings, tmp_path / "run")
