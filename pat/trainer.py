@@ -28,7 +28,7 @@ FLOPS_PER_WEIGHT = 6
 class PatTrainer(Trainer):
     """The stock Trainer, with a constant rate of its own for the mask's proxy, and distillation where given.
 
-    A stock Trainer would move the proxy at the recipe's rate and with its schedule, by which a mask is hardly learned (docs/method.md). PatCallback, which
+    A stock Trainer would move the proxy at the recipe's rate and with its schedule, by which a mask is hardly learned. PatCallback, which
     a PatModel is trained with, is added where it is not among the callbacks. Raises ValueError on distillation beside another loss.
     """
 
