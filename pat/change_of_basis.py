@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat import checkpoint
-from pat.bases import Basis, principal, second_moment
+from pat.bases import Basis, principal
 from pat.calibration import Blocks, Calibration, blocks_and_check, blocks_for
 from pat.config import Tie
 from pat.errors import UserError
@@ -24,6 +24,7 @@ from pat.fidelity import gap_between
 from pat.gradient_basis import joined, moments
 from pat.importance import gradient_batches
 from pat.rotation import write_rotated
+from pat.second_moment import second_moment
 from pat.text_gap import Said, said, text_gap
 from pat.tied_rotation import basis_with_channels_apart, write_tied_rotated
 from pat.tied_scaling import Scaling, most_apart, scale_denominators, tied_scaling

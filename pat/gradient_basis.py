@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pat.bases import Basis, root_mean_square, signed
+from pat.bases import Basis, signed
 from pat.families import family_of
 from pat.importance import text_loss
+from pat.second_moment import root_mean_square
 
 
 def gradient_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Basis:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from pat.bases import second_moment
 from pat.calibration import Blocks
 from pat.config import PatConfig
 from pat.families import Family, Role, family_of
+from pat.second_moment import second_moment
 from pat.sharding import whole
 from pat.token_loss import IGNORED_LABEL, in_chunks, learned_tokens, read
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pat.bases import visit_norm_inputs
 from pat.errors import UserError
 from pat.families import family_of
+from pat.second_moment import visit_norm_inputs
 
 OUTLIER = 0.5
 """Share of a token's energy in one channel. Such a channel is what attention sinks are made of, and stays out while there is room."""
