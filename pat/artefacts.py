@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pat import marks
 from pat.errors import UserError
@@ -157,17 +157,25 @@ def numbered_rows(path: Path, required: Sequence[str] = ()) -> Iterator[tuple[in
     check_regular(path)
     found = 0
     try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    found += 1
-                    yield number, _parsed_line(path, number, line, required)
+        with path.open("rb") as stream:
+            for number, line in text_lines(path, stream):
+                found += 1
+                yield number, _parsed_line(path, number, line, required)
     except OSError as error:
         raise refusal(error, path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error})") from None
     if not found:
         raise UserError(f"{path}: holds no rows")
+
+
+def text_lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line of a file that is not blank. Raises UserError naming file and line where it is not UTF-8."""
+    for number, line in enumerate(stream, start=1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}:{number}: is not UTF-8 text ({error})") from None
+        if text.strip():
+            yield number, text
 
 
 def _parsed_line(path: Path, number: int, line: str, required: Sequence[str]) -> dict[str, Any]:

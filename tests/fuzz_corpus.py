@@ -276,9 +276,25 @@ def experiment_cases() -> Iterator[Case]:
         "n.jsonl": b"\x00\x00",
     }.items():  # fmt: skip
         yield experiment(changed(EXPERIMENT, "data.instruct.path", name), {name: content})
+    yield from _with_data(EXPERIMENT)
     gguf = changed(EXPERIMENT, "models.tiny", {"gguf": "x.gguf"})
     yield from (experiment(gguf, {"x.gguf": content}) for content in (b"", b"GGUF", b"PK\x03\x04", b"GGUF\x03\x00\x00\x00" + b"\xff" * 16))
     yield experiment(gguf)
+
+
+def _with_data(whole: dict[str, Any]) -> Iterator[Case]:
+    """Experiments whose data files hold, in their second row, what the preparation would refuse."""
+    for value in NO_TEXTS:
+        rows = f'{GOOD}\n{{"instruction": "a", "output": {value}}}\n'
+        yield experiment(changed(whole, "data.instruct.path", "x.jsonl"), {"x.jsonl": rows.encode()})
+        texts = f'{{"text": "a"}}\n{{"text": {value}}}\n'
+        yield experiment(changed(whole, "data.text.held.path", "x.jsonl"), {"x.jsonl": texts.encode()})
+    for name, values in NO_ITEMS.items():
+        for value in values if name in ("question", "choices", "answer") else []:
+            items = [{"question": "q", "choices": ["x", "y"], "answer": 0}, ITEM | {name: value}]
+            yield experiment(changed(whole, "data.tasks.own.path", "x.json"), {"x.json": json.dumps(items).encode()})
+    for content in NO_ROWS:
+        yield experiment(changed(whole, "data.instruct.path", "x.jsonl"), {"x.jsonl": content})
 
 
 def _is_possible(path: str, value: object) -> bool:

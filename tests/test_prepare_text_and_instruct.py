@@ -19,7 +19,7 @@ import prepare_text
 from pat.artefacts import read_jsonl
 from pat.errors import UserError
 from pat.prompts import ANSWER_JOINT, alpaca_prompt, first_capital_prompt
-from source_records import Record
+from pat.source_records import Record
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 ROWS: list[dict[str, Any]] = [

@@ -1,6 +1,7 @@
 """What an experiment names on the disk: models and data that are missing, of another kind than said, or too small for the settings.
 
-Looks at config files, headers and first lines alone, which takes a second. What the pipeline itself makes or fetches is not looked for.
+Of models config files and headers alone are looked at, of data what contents.py reads of them, which takes seconds. What the pipeline
+itself makes or fetches is not looked for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from pat.base_checks import check_base, check_checkpoint
 from pat.errors import SettingError, UserError
 from pat.experiment import Experiment
+from pat.experiment_checks.contents import check_contents
 from pat.fit import rank_problems
 from pat.sources import JSON_FORMATS, TABLE_FORMATS, HubTask, JsonFile, ModelSource, Release, TextFile, parts
 from pat.storage import check_regular
@@ -124,6 +126,8 @@ def _data_problems(experiment: Experiment) -> Iterator[str]:
                 continue
             try:
                 _check_data(Path(experiment.path(path)), part)
+                as_text = place.startswith(("data.text", "data.pretrain"))
+                check_contents(part.model_copy(update={"path": experiment.path(path)}), as_text=as_text)
             except UserError as error:
                 yield f"{place}.path: {error}"
 
@@ -160,16 +164,11 @@ def _check_beginning(path: Path, *, is_text: bool) -> None:
     if path.suffix == ".parquet":
         return
     try:
-        whole = len(first) < FIRST_BYTES
         if path.suffix == ".xz":
-            unpacker = lzma.LZMADecompressor()
-            first = unpacker.decompress(first, FIRST_BYTES)
-            whole = unpacker.eof
-        text = first.decode("utf-8", errors="strict" if whole else "ignore")  # a cut may halve a character
+            first = lzma.LZMADecompressor().decompress(first, FIRST_BYTES)
     except lzma.LZMAError as error:
         raise UserError(f"{path}: is no .xz file ({error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error})") from None
+    text = first.decode("utf-8", errors="replace")  # where it is none is for contents.py to say
     if "\0" in text:
         raise UserError(f"{path}: is no text: it holds NUL characters")
     start = text.lstrip()[:1]

@@ -1,14 +1,18 @@
-"""The command line of the scripts that prepare a set from one of its sources: the same options, the same end."""
+"""The command line of the scripts that prepare a set from one of its sources: the same options, the same end, one reader of the block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pat.artefacts import parse_json
+from pat.errors import UserError
 from pat.places import WRITES, Force
+from pat.settings import Settings, load, shown
 from script_errors import run_reporting_errors
 from script_places import Unmarked, guarded
 
@@ -27,3 +31,12 @@ def command_line(prepare: Callable[..., str]) -> Callable[..., None]:
 
     main.__doc__ = prepare.__doc__
     return main
+
+
+def parse_source(text: str, kinds: Mapping[str, type[Settings]]) -> Settings:
+    """Return the checked source block. Raises UserError where its kind is not among `kinds` or a field is wrong."""
+    block = parse_json(text, "--source")
+    kind = block.get("source") if isinstance(block, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"--source: source is {shown(kind)}; allowed: {', '.join(sorted(kinds))}")
+    return load(kinds[kind], json.dumps(block))

@@ -11,23 +11,14 @@ import typer
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
 from pat.prompts import lettered_question, letters
-from pat.rows import blank_field, instruction_row
 from pat.settings import Settings
+from pat.source_items import task_items
+from pat.source_records import Record, hub_records, json_records
+from pat.source_rows import usable_row
 from pat.sources import Hub, JsonRows, Tasks
-from preparation import command_line
-from prepare_task import task_items
-from source_records import Record, hub_records, json_records, parse_source
+from preparation import command_line, parse_source
 
 KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "tasks": Tasks}
-
-
-def usable_row(record: Record) -> dict[str, str] | None:
-    """Return the record as an Alpaca row, or None where a blank instruction or output leaves nothing to learn.
-
-    Raises UserError naming the record's place where a field is missing or is no text.
-    """
-    row = instruction_row(record.place, record.fields)
-    return None if blank_field(row) else row
 
 
 def source_records(source: Hub | JsonRows, seed: int) -> Iterator[Record]:

@@ -9,13 +9,12 @@ import typer
 
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
-from pat.prompts import ANSWER_JOINT, alpaca_prompt
-from pat.rows import OUTPUT_NAMES
 from pat.settings import Settings
+from pat.source_records import opened
+from pat.source_rows import document
 from pat.sources import Hub, JsonRows, TextFile
-from preparation import command_line
-from prepare_instruct import source_records, usable_row
-from source_records import Record, opened, parse_source
+from preparation import command_line, parse_source
+from prepare_instruct import source_records
 
 KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "text": TextFile}
 
@@ -35,16 +34,6 @@ def first_lines(text: str, fraction: float) -> str:
     wanted = fraction * len(text)
     end = text.find("\n", max(0, round(wanted) - 1)) if fraction < 1 else -1
     return text if end < 0 else text[: end + 1]
-
-
-def document(record: Record) -> str:
-    """Return the record's `text`, or its instruction and output in the Alpaca template. Raises UserError where it has neither."""
-    if "text" in record.fields:
-        return record.text("text")
-    if "instruction" not in record.fields:
-        raise UserError(f"{record.place}: has neither a text nor an instruction with {' or '.join(OUTPUT_NAMES)}")
-    row = usable_row(record)
-    return alpaca_prompt(row["instruction"], row["input"]) + ANSWER_JOINT + row["output"] if row else ""
 
 
 def prepare(source: str, seed: int, out: Path, *, replace: bool = True) -> str:

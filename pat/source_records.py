@@ -5,23 +5,20 @@ A record keeps the place it stood at ("file:line"), which the messages about it 
 
 from __future__ import annotations
 
-import json
+import io
 import lzma
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
-from pat.artefacts import parse_json
+from pat.artefacts import parse_json, text_lines
 from pat.errors import UserError
 from pat.rows import text_field
-from pat.settings import Settings, load, shown
+from pat.settings import shown
 from pat.sources import JSON_FORMATS, TABLE_FORMATS
 from pat.storage import check_regular
-
-KindT = TypeVar("KindT", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -36,33 +33,28 @@ class Record:
         return text_field(self.place, self.fields, *names, default=default)
 
 
-def parse_source(text: str, kinds: Mapping[str, type[Settings]]) -> Settings:
-    """Return the checked source block. Raises UserError where its kind is not among `kinds` or a field is wrong."""
-    block = parse_json(text, "--source")
-    kind = block.get("source") if isinstance(block, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise UserError(f"--source: source is {shown(kind)}; allowed: {', '.join(sorted(kinds))}")
-    return load(kinds[kind], json.dumps(block))
-
-
 def json_records(path: Path) -> Iterator[Record]:
     """Yield the objects of a .json list or of a .jsonl file, either of them perhaps .xz. Raises UserError naming file and line."""
     if not path.name.endswith(JSON_FORMATS):
         raise UserError(f"{path}: must end in one of {', '.join(JSON_FORMATS)}")
+    if ".jsonl" in path.name:
+        yield from _line_records(path)
+        return
     with opened(path) as stream:
-        if ".jsonl" in path.name:
-            yield from _line_records(path, stream)
-            return
         values = parse_json(stream.read(), str(path))
     if not isinstance(values, list):
         raise UserError(f"{path}: must hold a JSON list of objects, holds {shown(values)}")
     yield from (_record(f"{path}: record {number}", value) for number, value in enumerate(values, start=1))
 
 
-def _line_records(path: Path, stream: IO[str]) -> Iterator[Record]:
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            yield _record(f"{path}:{number}", parse_json(line, f"{path}:{number}"))
+def _line_records(path: Path) -> Iterator[Record]:
+    with _bytes_of(path) as stream:
+        yield from (line_record(path, number, line) for number, line in text_lines(path, stream))
+
+
+def line_record(path: Path, number: int, line: str) -> Record:
+    """Return the object of a line of a .jsonl file. Raises UserError naming file and line."""
+    return _record(f"{path}:{number}", parse_json(line, f"{path}:{number}"))
 
 
 def _record(place: str, value: object) -> Record:
@@ -74,9 +66,15 @@ def _record(place: str, value: object) -> Record:
 @contextmanager
 def opened(path: Path) -> Iterator[IO[str]]:
     """Yield the file as UTF-8 text, unpacked where it is .xz. Raises UserError where it cannot be read."""
+    with _bytes_of(path) as stream:
+        yield io.TextIOWrapper(stream, encoding="utf-8")
+
+
+@contextmanager
+def _bytes_of(path: Path) -> Iterator[IO[bytes]]:
     check_regular(path)
     try:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as stream:
+        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as stream:
             yield stream
     except (OSError, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
@@ -108,9 +106,9 @@ def file_records(path: Path) -> Iterator[Record]:
 
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    with tempfile.TemporaryDirectory() as cache:  # the library would otherwise keep a copy under the user's home
-        try:
-            rows = load_dataset(TABLE_FORMATS[path.suffix], data_files=str(path), split="train", cache_dir=cache)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: cannot be read as {TABLE_FORMATS[path.suffix]} ({error})") from None
+    try:
+        # Streamed, a large file is not copied into the library's cache under the user's home before its first row is seen.
+        rows = load_dataset(TABLE_FORMATS[path.suffix], data_files=str(path), split="train", streaming=True)
         yield from (Record(f"{path} row {number}", row) for number, row in enumerate(rows))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read as {TABLE_FORMATS[path.suffix]} ({error})") from None

@@ -13,7 +13,7 @@ from string import ascii_uppercase
 from pat.artefacts import parse_json
 from pat.errors import UserError
 from pat.items import Item
-from source_records import Record, opened
+from pat.source_records import Record, opened
 
 CLOSING = "\nAnswer:"
 LABELLED = re.compile(r"([A-Z])\. ")
