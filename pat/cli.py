@@ -126,8 +126,9 @@ def pretrain(
     force: Force = False,
 ) -> None:
     """Train a tokenizer and a small base model from scratch."""
+    from pat.mistakes import load
     from pat.pretraining import pretrain as run
-    from pat.settings import PretrainSettings, load
+    from pat.settings import PretrainSettings
 
     run(corpus, load(PretrainSettings, settings), run_dir, out, force=force)
 
@@ -148,8 +149,9 @@ def tune(
     force: Force = False,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
+    from pat.mistakes import load
     from pat.search import with_searched_rate
-    from pat.settings import TuneJob, load
+    from pat.settings import TuneJob
     from pat.tuning import tune as run
 
     job = with_searched_rate(load(TuneJob, settings), rate_from)
@@ -171,8 +173,9 @@ def search_rate(
     force: Force = False,
 ) -> None:
     """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
+    from pat.mistakes import load
     from pat.search import search_rate as run
-    from pat.settings import TuneJob, load
+    from pat.settings import TuneJob
 
     job = load(TuneJob, settings)
     run(base, data, tuner, _ratio_of(tuner, ratio), seed, job, run_dir, out, teacher, force=force)
@@ -207,8 +210,9 @@ def prune(
 ) -> None:
     """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
     from pat.calibration import Calibration
+    from pat.mistakes import load
     from pat.pruning import prune as run
-    from pat.settings import PruneSettings, load
+    from pat.settings import PruneSettings
 
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device)) if calibration else None
     run(base, pruner, ratio, _aligned(align), out, text, threads, load(PruneSettings, settings), force=force)
@@ -297,7 +301,8 @@ def evaluate(
     """Score a model on zero-shot sets and held-out text."""
     from pat.evaluation import evaluate as run
     from pat.evaluation import prepare_process
-    from pat.settings import EvaluationSettings, load
+    from pat.mistakes import load
+    from pat.settings import EvaluationSettings
 
     checked = load(EvaluationSettings, settings)
     prepare_process(offline=not checked.harness_tasks)
@@ -349,7 +354,7 @@ def benchmark_inference(
     """Time to first token, decoding rate and memory against batch size; writes a JSON."""
     from pat.benchmark.inference import benchmark_inference as run
     from pat.benchmark.settings import InferenceBenchmark, shape_of
-    from pat.settings import load
+    from pat.mistakes import load
 
     checked = load(InferenceBenchmark, settings)
     checked = checked.model_copy(update={"compile": checked.compile or compile_})
@@ -369,7 +374,7 @@ def benchmark_tune(
     """Step time and memory of LoRA and of PAT before and after the milestone; writes a JSON."""
     from pat.benchmark.settings import TuningBenchmark, shape_of
     from pat.benchmark.tuning import benchmark_tuning as run
-    from pat.settings import load
+    from pat.mistakes import load
 
     checked = load(TuningBenchmark, settings)
     checked = checked.model_copy(update={"compile": checked.compile or compile_})
@@ -393,7 +398,7 @@ def benchmark_evaluation(
     prepare_process(offline=True)
     from pat.benchmark.evaluation import benchmark_evaluation as run
     from pat.benchmark.settings import EvaluationBenchmark, shape_of
-    from pat.settings import load
+    from pat.mistakes import load
 
     run(shape_of(shape) if shape else None, model, task or [], load(EvaluationBenchmark, settings), seed, out, force=force)
 
@@ -412,7 +417,7 @@ def benchmark_prune(
     """Time and peak memory of a pruner on a model of random weights; writes a JSON. The temporary folder has to hold three copies."""
     from pat.benchmark.folder_jobs import benchmark_prune as run
     from pat.benchmark.settings import PruneBenchmark, shape_of
-    from pat.settings import load
+    from pat.mistakes import load
 
     run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out, force=force)
 
@@ -423,7 +428,7 @@ def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}
     """Time and peak memory of a merge on a model and an adapter of random weights; writes a JSON."""
     from pat.benchmark.folder_jobs import benchmark_merge as run
     from pat.benchmark.settings import MergeBenchmark, shape_of
-    from pat.settings import load
+    from pat.mistakes import load
 
     run(shape_of(shape), load(MergeBenchmark, settings), seed, out, force=force)
 

@@ -1,15 +1,23 @@
-"""PatConfig: what a pruning-aware run may choose. Frozen, torch-free, saved beside every adapter as `pat_config.json`."""
+"""What a pruning-aware run may choose: the choices of an experiment's file (PatChoices), and with those of the run, its PatConfig.
+
+Torch-free. A PatConfig is saved beside every adapter as `pat_config.json`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pat.artefacts import read_record, write_json
 from pat.errors import SettingError, UserError
+from pat.fields import Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
 from pat.methods import PAT_G
+from pat.mistakes import nearest
 
 PAT_CONFIG_NAME = "pat_config.json"
 
@@ -18,30 +26,78 @@ Basis = Literal["native", "pca", "gradient"]
 Readers = Literal["plain", "least-squares"]
 Tie = Literal["keep", "break"]
 """Whether embedding and head stay one matrix under a change of basis, where they are one."""
-CHOICES = {
-    "variant": ("paper", "release"),
-    "basis": get_args(Basis),
-    "tie": get_args(Tie),
-    "readers": get_args(Readers),
-    "mask": ("trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"),
-    "closing": ("gradual", "at-once"),
-    "count": ("centre", "loss"),
-    "operators": ("free", "pinned"),
-    "mask_prior": ("none", "magnitude", "variance", "fisher", "leading"),
-    "mask_learning": ("saliency", "gradient", "adam"),
-}
 Mask = Literal["trained", "frozen", "leading", "variance", "fisher", "magnitude", "random"]
 MaskPrior = Literal["none", "magnitude", "variance", "fisher", "leading"]
 MaskLearning = Literal["saliency", "gradient", "adam"]
-AS_THE_VARIANT = ("count", "mask_learning")
-"""Those that may be None."""
 MEASURED_MASKS: tuple[Mask, ...] = ("variance", "fisher")
 """Those whose order is measured on text."""
+Fraction = Annotated[Number, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
-class PatConfig:
-    """Choices of one run; `None` means the default of the variant, or what is only known later.
+class Contradiction:
+    """Choices that do not go together, told under `field`, the last of them: in the words of a file's keys, and in those of Python."""
+
+    field: str
+    there: Callable[[Mapping[str, Any]], bool]
+    in_file: str
+    in_python: str
+
+
+CONTRADICTIONS = (
+    Contradiction(
+        "variant",
+        lambda run: run["variant"] == "release" and run.get("operators") == "pinned",
+        "must be 'paper' with operators: pinned; the released operators have a start of their own",
+        "operators='pinned' with variant='release': released operators start in their own way; use 'free'",
+    ),
+    Contradiction(
+        "closing",
+        lambda run: run["closing"] == "at-once" and run.get("mask") == "trained",
+        "must be 'gradual' where the mask is trained; a fixed mask may close at once",
+        "closing='at-once' with mask='trained': a mask that is learned has to close gradually",
+    ),
+    Contradiction(
+        "readers",
+        lambda run: run["readers"] == "least-squares" and run.get("mask") == "trained",
+        "must be 'plain' where the mask is trained; only a fixed mask knows before tuning what it drops",
+        "readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops",
+    ),
+    Contradiction(
+        "exact_count",
+        lambda run: not run["exact_count"] and (run.get("variant") != "release" or run.get("mask") != "trained"),
+        "must be true but for the trained mask of variant: release, which may end with another count",
+        "exact_count=False: only the trained mask of variant='release' may end with another count",
+    ),
+    Contradiction(
+        "mask_prior",
+        lambda run: run["mask_prior"] != "none" and run.get("mask") != "trained",
+        "must be 'none' where the mask is fixed; only a trained mask starts from an order and leaves it",
+        "mask_prior={mask_prior!r} with mask={mask!r}: only a trained mask starts in an order",
+    ),
+    Contradiction(
+        "mask_prior",
+        lambda run: run["mask_prior"] != "none" and run.get("variant") == "release",
+        "must be 'none' with variant: release, whose proxy starts at 0",
+        "mask_prior={mask_prior!r} with variant='release': its proxy starts at 0; leave out mask_prior",
+    ),
+    Contradiction(
+        "mask_learning",
+        lambda run: run["mask_learning"] not in (None, "adam") and run.get("variant") == "release",
+        "must be 'adam' with variant: release",
+        "variant='release': moves its proxy by Adam, from 0 on; leave out mask_prior and mask_learning",
+    ),
+    Contradiction(
+        "mask_learning_rate",
+        lambda run: run["mask_learning_rate"] == "recipe" and run.get("mask_learning") != "adam" and run.get("variant") != "release",
+        "must be a number, or None, where mask_learning is not adam: the recipe's rate is the optimizer's",
+        "mask_learning_rate='recipe' with mask_learning={mask_learning!r}: only 'adam' has a recipe's rate",
+    ),
+)
+
+
+class PatChoices(Settings):
+    """The mask and its operators; docs/method.md says what each is. None means the default of the variant.
 
     `operators` says how the low-rank ones start: "free" with L1 = 0, or, an ablation that hardly moves, "pinned" with v = 0 and both
     factors orthonormal and held so; D = I in both. `variant="release"` follows the authors' code: scale over the output channels, Kaiming
@@ -49,88 +105,38 @@ class PatConfig:
     on. In both, exactly `width` channels survive, unless `exact_count` is off: the release keeps those that are open in
     the end, however many. `basis` says which one the base is in: `pat rotate` puts it there, and tuning and merging refuse a base that is
     in another. `tie` says whether that left embedding and head one matrix, `readers` what `pat refit-readers` did to the base.
-    Raises ValueError on a value that cannot be.
     """
 
-    pruning_ratio: float
-    width: int | None = None
-    align: int | Literal["auto"] = "auto"
-    hio_rank: int | Literal["dense"] = 200
-    operators: Literal["free", "pinned"] = "free"
+    hio_rank: CountOrZero | Literal["dense"] = 200
+    operators: Literal["free", "pinned"] = Field(default="free", description="how they start; pinned: an ablation")
     variant: Variant = "paper"
-    basis: Basis = "native"
-    tie: Tie = "keep"
+    basis: Basis = Field(default="native", exclude_if=equals("native"), description="that the base is rotated into")
+    tie: Tie = Field(default="keep", exclude_if=equals("keep"), description="of embedding and head, where they are one, in a new basis")
     mask: Mask = "trained"
-    closing: Literal["gradual", "at-once"] = "gradual"
-    readers: Readers = "plain"
-    count: Literal["centre", "loss"] | None = None
-    exact_count: bool = True
-    total_steps: int | None = None
-    milestone_fraction: float = 1 / 3
-    decide_fraction: float | None = None
-    identity_weight: float | None = None
-    active_weight: float = 1.0
-    mask_prior: MaskPrior = "none"
-    mask_learning: MaskLearning | None = None
-    mask_learning_rate: float | Literal["recipe"] | None = None
-    lora_rank: int = 20
-    lora_alpha: float = 4.0
-    lora_dropout: float = 0.05
-    use_dora: bool = False
-    seed: int = 0
+    closing: Literal["gradual", "at-once"] = Field(default="gradual", exclude_if=equals("gradual"), description="of a fixed mask")
+    readers: Readers = Field(default="plain", exclude_if=equals("plain"), description="of the base; least-squares: of a fixed mask")
+    count: Literal["centre", "loss"] | None = Field(default=None, description="None: as the variant does")
+    exact_count: bool = Field(default=True, exclude_if=equals(True), description="false: the release's mask keeps what is open in the end")
+    milestone_fraction: Fraction = 1 / 3
+    decide_fraction: Fraction | None = Field(default=None, description="None: as the variant does")
+    identity_weight: Weight | None = Field(default=None, description="None: as the variant does")
+    active_weight: Weight = 1.0
+    mask_prior: MaskPrior = Field(default="none", exclude_if=equals("none"), description="the order that a trained mask starts in")
+    mask_learning: MaskLearning | None = Field(default=None, exclude_if=is_none, description="None: as the variant does")
+    mask_learning_rate: Rate | Literal["recipe"] | None = Field(
+        default=None, description="a step; None: 1 over the milestone step, with Adam 0.5, in the release recipe: as everything else"
+    )
+    align: Count | Literal["auto"] = "auto"
 
-    def __post_init__(self) -> None:
-        for field, allowed in CHOICES.items():
-            value = getattr(self, field)
-            if value not in allowed and not (field in AS_THE_VARIANT and value is None):
-                raise SettingError(f"PatConfig.{field}={value!r}: must be one of {', '.join(map(repr, allowed))}")
-        self._check_variant()
-        self._check_range("pruning_ratio", 0.0, 1.0, open_end=True)
-        self._check_range("milestone_fraction", 0.0, 1.0, open_start=True)
-        if self.decide_fraction is not None:
-            self._check_range("decide_fraction", 0.0, 1.0, open_start=True)
-        if self.hio_rank != "dense" and self.hio_rank < 0:
-            raise SettingError(f"PatConfig.hio_rank={self.hio_rank}: must be 'dense', 0 (mask alone) or a positive rank")
-        if self.lora_rank < 1:
-            raise SettingError(f"PatConfig.lora_rank={self.lora_rank}: must be at least 1")
-        if self.closing == "at-once" and not self.fixed_mask:
-            raise SettingError("PatConfig.closing='at-once' with mask='trained': a mask that is learned has to close gradually")
-        if self.readers == "least-squares" and not self.fixed_mask:
-            raise SettingError("PatConfig.readers='least-squares' with mask='trained': only a fixed mask knows before tuning what it drops")
-        if self.mask_prior != "none" and self.fixed_mask:
-            raise SettingError(f"PatConfig.mask_prior={self.mask_prior!r} with mask={self.mask!r}: only a trained mask starts in an order")
-        if self.mask_learning_rate == "recipe" and self.learning != "adam":
-            raise SettingError(
-                f"PatConfig.mask_learning_rate='recipe' with mask_learning={self.learning!r}: only 'adam' has a recipe's rate"
-            )
-        if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
-            raise SettingError(
-                f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
-                f"milestone at step {self.milestone_step}: the gate needs at least 2 steps to close"
-            )
-
-    def _check_variant(self) -> None:
-        if self.operators == "pinned" and self.variant == "release":
-            raise SettingError("PatConfig.operators='pinned' with variant='release': released operators start in their own way; use 'free'")
-        if not self.exact_count and (self.variant != "release" or self.fixed_mask):
-            raise SettingError("PatConfig.exact_count=False: only the trained mask of variant='release' may end with another count")
-        if self.variant == "release" and (self.mask_prior != "none" or self.mask_learning not in (None, "adam")):
-            raise SettingError("PatConfig.variant='release': moves its proxy by Adam, from 0 on; leave out mask_prior and mask_learning")
-
-    def _check_range(self, field: str, low: float, high: float, *, open_start: bool = False, open_end: bool = False) -> None:
-        value = getattr(self, field)
-        inside = (low < value if open_start else low <= value) and (value < high if open_end else value <= high)
-        if not inside:
-            bounds = f"{'(' if open_start else '['}{low:g}, {high:g}{')' if open_end else ']'}"
-            raise SettingError(f"PatConfig.{field}={value!r}: must lie in {bounds}")
-
+    @field_validator(*{contradiction.field for contradiction in CONTRADICTIONS})
     @classmethod
-    def pat_g(cls, pruning_ratio: float, **choices: Any) -> PatConfig:
-        """Return PAT-G's: the leading directions of the gradient basis, cut at once behind refitted readers, no operators.
-
-        `choices` win. Its base is what `prepare_base` writes, and `attach` is told the channels that it keeps.
-        """
-        return cls(pruning_ratio, **{**PAT_G, **choices})
+    def _goes_with_the_others(cls, value: object, info: ValidationInfo) -> object:
+        run = {**info.data, str(info.field_name): value}
+        for contradiction in CONTRADICTIONS:
+            if contradiction.field == info.field_name and contradiction.there(run):
+                known = {name: run.get(name, cls.model_fields[name].default) for name in PatChoices.model_fields}
+                raise PydanticCustomError("contradiction", contradiction.in_file, {IN_PYTHON: contradiction.in_python.format(**known)})
+        return value
 
     @property
     def fixed_mask(self) -> bool:
@@ -155,16 +161,77 @@ class PatConfig:
         return self.mask_learning or ("adam" if self.variant == "release" else "saliency")
 
     @property
+    def mask_follows_recipe(self) -> bool:
+        """Whether the proxy has the rate and the schedule of everything else, as printed and as released, instead of a constant one."""
+        return self.mask_learning_rate == "recipe" or (self.mask_learning_rate is None and self.variant == "release")
+
+    @property
+    def keeps_count(self) -> Literal["centre", "loss"]:
+        """How the number of open channels is held: by centring the proxy, or by L_active alone (as printed and as released)."""
+        return self.count or ("loss" if self.variant == "release" else "centre")
+
+    @property
+    def weight_of_identity(self) -> float:
+        """Factor of the identity loss: 1 as in the paper and the release; pinned operators would not move at all by it."""
+        default = 0.01 if self.operators == "pinned" else 1.0
+        return default if self.identity_weight is None else self.identity_weight
+
+
+def _is_a_ratio(value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError("must lie in [0, 1)")
+    return value
+
+
+class PatConfig(PatChoices):
+    """The choices of one run: those of its file, its ratio and seed, its LoRA, and what is only known later, which None stands for.
+
+    Raises ValueError on a value that cannot be.
+    """
+
+    pruning_ratio: Annotated[Number, AfterValidator(_is_a_ratio)]
+    width: int | None = None
+    total_steps: int | None = None
+    lora_rank: Count = 20
+    lora_alpha: float = 4.0
+    lora_dropout: float = 0.05
+    use_dora: bool = False
+    seed: int = 0
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, pruning_ratio: float, **choices: Any) -> None:
+            try:
+                super().__init__(pruning_ratio=pruning_ratio, **choices)
+            except ValidationError as error:
+                raise refusal(error) from None
+            self._check_milestone()
+
+    def _check_milestone(self) -> None:
+        if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
+            raise SettingError(
+                f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
+                f"milestone at step {self.milestone_step}: the gate needs at least 2 steps to close"
+            )
+
+    @classmethod
+    def pat_g(cls, pruning_ratio: float, **choices: Any) -> PatConfig:
+        """Return PAT-G's: the leading directions of the gradient basis, cut at once behind refitted readers, no operators.
+
+        `choices` win. Its base is what `prepare_base` writes, and `attach` is told the channels that it keeps.
+        """
+        return cls(pruning_ratio=pruning_ratio, **{**PAT_G, **choices})
+
+    def changed(self, **choices: Any) -> Self:
+        """Return the same but for these choices. Raises ValueError on a value that cannot be."""
+        return type(self)(**dict(self) | choices)
+
+    @property
     def proxy_rate(self) -> float:
         """How far the proxy goes in a step, constant: it follows the milestone, or is the config's own."""
         travel = 0.5 if self.learning == "adam" else 1.0
         given = self.mask_learning_rate
         return travel / self.milestone_step if given is None or given == "recipe" else given
-
-    @property
-    def mask_follows_recipe(self) -> bool:
-        """Whether the proxy has the rate and the schedule of everything else, as printed and as released, instead of a constant one."""
-        return self.mask_learning_rate == "recipe" or (self.mask_learning_rate is None and self.variant == "release")
 
     @property
     def milestone_step(self) -> int:
@@ -182,32 +249,42 @@ class PatConfig:
         fraction = default if self.decide_fraction is None else self.decide_fraction
         return min(max(round(fraction * self.milestone_step), 2), self.milestone_step)
 
-    @property
-    def keeps_count(self) -> Literal["centre", "loss"]:
-        """How the number of open channels is held: by centring the proxy, or by L_active alone (as printed and as released)."""
-        return self.count or ("loss" if self.variant == "release" else "centre")
-
-    @property
-    def weight_of_identity(self) -> float:
-        """Factor of the identity loss: 1 as in the paper and the release; pinned operators would not move at all by it."""
-        default = 0.01 if self.operators == "pinned" else 1.0
-        return default if self.identity_weight is None else self.identity_weight
-
     def save(self, folder: Path) -> None:
         """Write `pat_config.json` into `folder`."""
-        write_json(folder / PAT_CONFIG_NAME, dataclasses.asdict(self))
+        write_json(folder / PAT_CONFIG_NAME, dict(self))
 
     @classmethod
     def load(cls, folder: Path) -> PatConfig:
         """Read `pat_config.json` from `folder`. Raises UserError where it is missing, or holds a field or a value that cannot be."""
         path = folder / PAT_CONFIG_NAME
         fields: dict[str, Any] = read_record(path)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(fields) - known):
-            raise UserError(f"{path}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        if unknown := sorted(set(fields) - cls.model_fields.keys()):
+            raise UserError(f"{path}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(cls.model_fields))}")
         if fields.get("variant") != "release":
             fields.setdefault("operators", "pinned")  # what all were before there was a choice
         try:
             return cls(**fields)
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: {error}") from None
+
+
+IN_PYTHON = "in_python"
+
+
+def refusal(error: ValidationError) -> Exception:
+    """Return what is wrong with a PatConfig's arguments, as a SettingError in the words of who calls it; unknown ones are a TypeError."""
+    details = error.errors()
+    unknown = [str(detail["loc"][0]) for detail in details if detail["type"] == "extra_forbidden"]
+    if unknown:
+        return TypeError(f"PatConfig: has no field {unknown[0]!r}{nearest(unknown[0], PatConfig.model_fields)}")
+    first = details[0]["loc"][0]
+    same = [detail for detail in details if detail["loc"][0] == first]  # of a union, one for each of its branches
+    if told := same[0].get("ctx", {}).get(IN_PYTHON):
+        return SettingError(f"PatConfig.{told}")
+    return SettingError(f"PatConfig.{first}={same[0]['input']!r}: {' or '.join(map(_wanted, same))}")
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    if detail["type"] == "literal_error" and " or " in detail["ctx"]["expected"]:
+        return f"must be one of {detail['ctx']['expected'].replace(' or ', ', ')}"
+    return detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)

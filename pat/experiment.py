@@ -17,22 +17,11 @@ from pat.benchmark.settings import BenchmarkSettings
 from pat.config import Basis, Readers
 from pat.errors import UserError
 from pat.extends import resolved
+from pat.fields import CountOrZero, Number, SeedNumber, Settings
 from pat.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
+from pat.mistakes import problems, shown
 from pat.overrides import overridden
-from pat.settings import (
-    CountOrZero,
-    EvaluationSettings,
-    Factor,
-    Number,
-    PruneSettings,
-    SearchSettings,
-    SeedNumber,
-    Settings,
-    TableSettings,
-    TuneJob,
-    problems,
-    shown,
-)
+from pat.settings import EvaluationSettings, Factor, PruneSettings, SearchSettings, TableSettings, TuneJob
 from pat.sources import Data, ModelSource
 from pat.yaml_files import parse_yaml, read_yaml
 

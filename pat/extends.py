@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pat.errors import UserError
+from pat.mistakes import shown
 from pat.overrides import overridden
-from pat.settings import shown
 from pat.yaml_files import read_yaml
 
 KEY = "extends"

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from pat.artefacts import read_json
 from pat.benchmark.settings import ModelShape
 from pat.errors import UserError
-from pat.settings import EvaluationSettings, Precision, PretrainSettings, TuningSettings
+from pat.fields import Precision
+from pat.settings import EvaluationSettings, PretrainSettings, TuningSettings
 from pat.sizes import llama_shapes
 
 PARAMETERS_FOR_A_GPU = 100_000_000

@@ -7,7 +7,6 @@ PeftModel, it trains with any Trainer and saves as an adapter folder (adapter_fo
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -159,7 +158,7 @@ class PatModel(OneAdapter):
         config = self.pat_config
         if config.total_steps not in (None, total_steps):
             raise SettingError(f"PatConfig.total_steps={config.total_steps}, but the trainer takes {total_steps} steps: make them agree")
-        self.sparsifier.mask.config = dataclasses.replace(config, total_steps=total_steps)
+        self.sparsifier.mask.config = config.changed(total_steps=total_steps)
 
     def add_own_gradients(self) -> None:
         """Add the gradient of L_active and L_identity: what PatCallback does before every optimizer step, whatever the loss was."""

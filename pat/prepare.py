@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from pat.basis_record import basis_of
 from pat.calibration import Calibration
-from pat.config import Tie
+from pat.config import PatChoices, Tie
 from pat.errors import UserError
 from pat.methods import PAT_G
 from pat.readers_record import readers_of
 from pat.refit import refit_readers
 from pat.rotate import rotate
-from pat.settings import PatSettings, TuneJob
+from pat.settings import TuneJob
 
 
 def prepare_base(
@@ -55,7 +55,7 @@ def as_pat(tuner: str, job: TuneJob, base: Path, ratio: float) -> tuple[str, Tun
     if tuner != "pat-g":
         return tuner, job
     told = {name: getattr(job.pat, name) for name in job.pat.model_fields_set}
-    pat = PatSettings.model_validate({**PAT_G, **told})
+    pat = PatChoices.model_validate({**PAT_G, **told})
     if base.is_dir() and (basis_of(base), readers_of(base)) != (pat.basis, pat.readers) and ratio:
         raise UserError(
             f"--base {base}: --tuner pat-g wants a base in the {pat.basis} basis with readers that are {pat.readers}, this one is in the "

@@ -12,7 +12,7 @@ from typing import Any
 
 from pat.artefacts import numbered_rows
 from pat.errors import UserError
-from pat.settings import shown
+from pat.mistakes import shown
 
 OUTPUT_NAMES = ("output", "response")
 """Alpaca's name and LaMini's."""

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 from pat.artefacts import parse_json, text_lines
 from pat.errors import UserError
+from pat.mistakes import shown
 from pat.rows import text_field
-from pat.settings import shown
 from pat.sources import JSON_FORMATS, TABLE_FORMATS
 from pat.storage import check_regular
 

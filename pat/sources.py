@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pat.settings import Count, Number, PretrainSettings, SeedNumber, Settings
+from pat.fields import Count, Number, SeedNumber, Settings
+from pat.settings import PretrainSettings
 
 WORLD_TASKS = ("animals", "capitals", "continents", "elements", "languages", "opposites", "sums", "verbs")
 WORLD_TEXTS = ("heldout",)

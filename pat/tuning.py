@@ -25,7 +25,7 @@ from pat.basis_record import check_basis
 from pat.calibration import Blocks, Calibration, blocks_for
 from pat.callback import PatCallback
 from pat.compiled import compile_layers, compiles, is_compiled
-from pat.config import MEASURED_MASKS, PatConfig
+from pat.config import MEASURED_MASKS, PatChoices, PatConfig
 from pat.context import check_context, context_of
 from pat.device import peak_memory_gib, resolve_device
 from pat.distillation import load_distillation
@@ -46,7 +46,7 @@ from pat.provenance import described, provenance
 from pat.readers_record import check_readers, kept_channels
 from pat.resume import SealCheckpoints, checkpoint_of, identity_of
 from pat.resume_folder import leave, locked
-from pat.settings import PatSettings, TuneJob, TuningSettings
+from pat.settings import TuneJob, TuningSettings
 from pat.sharding import AskForCheckpoints, check_sharding, leave_out_shards, shards
 from pat.storage import writing
 from pat.threads import threads_given_back
@@ -288,7 +288,7 @@ def pat_config(job: TuneJob, ratio: float, seed: int, *, use_dora: bool) -> PatC
         lora_dropout=lora.dropout,
         use_dora=use_dora,
         seed=seed,
-        **{field: getattr(job.pat, field) for field in PatSettings.model_fields},
+        **{field: getattr(job.pat, field) for field in PatChoices.model_fields},
     )
 
 

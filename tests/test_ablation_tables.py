@@ -11,7 +11,8 @@ from cell_maker import cell, write_cell
 
 import tables
 from pat.errors import UserError
-from pat.settings import Factor, TableSettings, load
+from pat.mistakes import load
+from pat.settings import Factor, TableSettings
 
 MASK = TableSettings(ablations={"mask": ("trainable mask", "identity loss")})
 

@@ -19,7 +19,7 @@ from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, shape_of, widths_of
 from pat.benchmark.spread import speedup, spread
 from pat.errors import UserError
-from pat.settings import load
+from pat.mistakes import load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=64, layers=2, heads=4, kv_heads=2, intermediate_size=80)
 QUICK = InferenceBenchmark(widths=(32,), batch_sizes=(2, 1), context=6, new_tokens=3, repeats=2, warmup=1, precision="fp32", device="cpu")

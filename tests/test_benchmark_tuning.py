@@ -16,8 +16,9 @@ from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning import arms_of, batch_lengths, benchmark_tuning
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
+from pat.config import PatChoices
 from pat.errors import UserError
-from pat.settings import PatSettings, load
+from pat.mistakes import load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=32, layers=2, heads=4, intermediate_size=48)
 QUICK = load(
@@ -113,7 +114,7 @@ def test_a_mask_that_closes_at_once_has_one_phase_for_all_of_the_schedule() -> N
         ({}, [[LORA], [MASKED, CLOSED, COMPACTED]]),
         ({"uncompacted": False}, [[LORA], [MASKED, COMPACTED]]),
         ({"compile": "both", "uncompacted": False}, [[LORA], [MASKED, COMPACTED]] * 2),
-        ({"pat": PatSettings(mask="random", closing="at-once")}, [[LORA], [CLOSED, COMPACTED]]),
+        ({"pat": PatChoices(mask="random", closing="at-once")}, [[LORA], [CLOSED, COMPACTED]]),
     ],
 )
 def test_the_settings_say_what_is_measured(changes: dict[str, Any], expected: list[list[str]]) -> None:

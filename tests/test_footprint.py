@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat import footprint
 from pat.benchmark.settings import KNOWN_SHAPES, ModelShape
-from pat.settings import Precision, TuningSettings
+from pat.fields import Precision
+from pat.settings import TuningSettings
 
 LLAMA = KNOWN_SHAPES["llama-2-7b"]
 GIB = 2**30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from training import random_text, trained
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from pat import PatCallback, PatConfig, PatModel, attach
-from pat.config import CHOICES
+from pat.config import Mask
 from pat.errors import UserError
 
 FAMILIES_ONCE = ["llama", "gemma", "mistral", "qwen2", "qwen3"]
@@ -258,7 +258,7 @@ def test_what_cannot_work_is_refused() -> None:
 
 
 @pytest.mark.parametrize("closing", ["gradual", "at-once"])
-@pytest.mark.parametrize("mask", [name for name in CHOICES["mask"] if name != "trained"])
+@pytest.mark.parametrize("mask", [name for name in get_args(Mask) if name != "trained"])
 def test_every_fixed_mask_ends_with_exactly_the_wanted_channels(mask: str, closing: str) -> None:
     choices: dict[str, Any] = {"mask": mask, "closing": closing}
     model = trained("llama", **choices)

@@ -14,8 +14,9 @@ from tiny_models import random_tokens, tiny_model
 from training import trained
 
 from pat import PatConfig, PatModel, attach
+from pat.config import PatChoices
 from pat.errors import UserError
-from pat.settings import PatSettings, load
+from pat.mistakes import load
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,6 @@ def test_pinned_operators_of_the_release_are_refused() -> None:
     with pytest.raises(ValueError, match="released operators start in their own way"):
         PatConfig(pruning_ratio=0.25, operators="pinned", variant="release")
     with pytest.raises(UserError, match="variant: \"release\" is not allowed: must be 'paper' with operators: pinned"):
-        load(PatSettings, '{"operators": "pinned", "variant": "release"}')
+        load(PatChoices, '{"operators": "pinned", "variant": "release"}')
     with pytest.raises(UserError, match="operators: \"loose\" is not allowed: must be 'free' or 'pinned'"):
-        load(PatSettings, '{"operators": "loose"}')
+        load(PatChoices, '{"operators": "loose"}')

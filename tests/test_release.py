@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,10 +16,11 @@ from training import trained
 
 from pat import PatConfig, PatModel, attach
 from pat.compaction import obstacle
+from pat.config import PatChoices
 from pat.errors import UserError
 from pat.health import mask_figures
+from pat.mistakes import load
 from pat.release_mask import ReleaseMask
-from pat.settings import PatSettings, load
 from pat.trainer import parameter_groups
 
 TOTAL, MILESTONE, STEPS = 30, 10, 20
@@ -205,7 +205,7 @@ def test_it_can_be_merged_behind_the_milestone_alone_and_never_compacted() -> No
     with pytest.raises(UserError, match="the mask is still open"):
         model.merge_and_unload()
     assert obstacle(model.pat_config, 48, 36) == "the released code's mask stays soft to the last step"
-    fixed = dataclasses.replace(model.pat_config, mask="leading")
+    fixed = model.pat_config.changed(mask="leading")
     assert obstacle(fixed, 48, 36) is None
 
 
@@ -232,4 +232,4 @@ def test_another_count_is_the_released_masks_alone(choices: dict[str, Any]) -> N
     with pytest.raises(ValueError, match=r"exact_count=False: only the trained mask of variant='release'"):
         PatConfig(pruning_ratio=0.25, exact_count=False, **choices)
     with pytest.raises(UserError, match="exact_count: false is not allowed: must be true but for the trained mask"):
-        load(PatSettings, json.dumps(choices | {"exact_count": False}))
+        load(PatChoices, json.dumps(choices | {"exact_count": False}))

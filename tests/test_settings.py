@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pat.config import PatChoices
 from pat.errors import UserError
-from pat.settings import EvaluationSettings, PatSettings, PretrainSettings, Settings, TuneJob, TuningSettings, load, nearest, shown
+from pat.fields import Settings
+from pat.mistakes import load, nearest, shown
+from pat.settings import EvaluationSettings, PretrainSettings, TuneJob, TuningSettings
 
 TUNING: dict[str, Any] = {"max_steps": 10, "learning_rate": 1e-3, "batch_size": 8}
 SHAPE: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "layers": 1, "heads": 4, "intermediate_size": 8, "context_length": 16}
@@ -32,11 +35,11 @@ PRETRAIN: dict[str, Any] = {**SHAPE, "steps": 1, "batch_size": 1, "learning_rate
         (TuningSettings, TUNING, {"schedule": "cosin"}, "schedule: \"cosin\" is not allowed: must be 'cosine', 'linear' or 'constant'"),
         (TuningSettings, TUNING, {"lora": {"rank": 0}}, "lora.rank: 0 is not allowed: must be greater than 0"),
         (TuningSettings, TUNING, {"lora": 3}, "lora: 3 is not allowed: must be a mapping"),
-        (PatSettings, {}, {"hio_rank": "dens"}, "hio_rank: \"dens\" is not allowed: must be a valid integer or must be 'dense'"),
-        (PatSettings, {}, {"milestone_fraction": 0}, "milestone_fraction: 0 is not allowed: must be greater than 0"),
-        (PatSettings, {}, {"closing": "at-once"}, "closing: \"at-once\" is not allowed: must be 'gradual' where the mask is trained"),
-        (PatSettings, {}, {"mask": "fischer"}, "mask: \"fischer\" is not allowed: must be 'trained', 'frozen', 'leading', 'variance'"),
-        (PatSettings, {}, {"align": 0}, "align: 0 is not allowed"),
+        (PatChoices, {}, {"hio_rank": "dens"}, "hio_rank: \"dens\" is not allowed: must be a valid integer or must be 'dense'"),
+        (PatChoices, {}, {"milestone_fraction": 0}, "milestone_fraction: 0 is not allowed: must be greater than 0"),
+        (PatChoices, {}, {"closing": "at-once"}, "closing: \"at-once\" is not allowed: must be 'gradual' where the mask is trained"),
+        (PatChoices, {}, {"mask": "fischer"}, "mask: \"fischer\" is not allowed: must be 'trained', 'frozen', 'leading', 'variance'"),
+        (PatChoices, {}, {"align": 0}, "align: 0 is not allowed"),
         (PretrainSettings, PRETRAIN, {"heads": 3}, "heads: 3 is not allowed: must divide hidden_size (32)"),
         (PretrainSettings, PRETRAIN, {"kv_heads": 3}, "kv_heads: 3 is not allowed: must divide heads, which is 4"),
         (EvaluationSettings, {}, {"limit": 0}, "limit: 0 is not allowed: must be greater than 0"),
@@ -79,24 +82,24 @@ def test_broken_yaml_is_a_users_mistake(tmp_path: Path, content: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(content)
     with pytest.raises(UserError, match=r"broken\.yaml"):
-        load(PatSettings, path)
+        load(PatChoices, path)
 
 
 def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("hio_rank: 8\nhio_rank: 9\n")
     with pytest.raises(UserError, match=r"'hio_rank' stands twice.*line 2"):
-        load(PatSettings, path)
+        load(PatChoices, path)
 
 
 def test_settings_survive_their_json() -> None:
-    for settings in (PatSettings(align=8), TuningSettings(**TUNING), PretrainSettings(**PRETRAIN), EvaluationSettings(limit=3)):
+    for settings in (PatChoices(align=8), TuningSettings(**TUNING), PretrainSettings(**PRETRAIN), EvaluationSettings(limit=3)):
         assert load(type(settings), settings.model_dump_json()) == settings
 
 
 def test_settings_do_not_change_after_checking() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        PatSettings().hio_rank = 3  # type: ignore[misc]
+        PatChoices().hio_rank = 3  # type: ignore[misc]
 
 
 @given(st.text(alphabet="abcdefgh", max_size=8), st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=8), max_size=5))

@@ -177,7 +177,8 @@ def test_pat_in_a_tied_basis_removes_the_share_that_was_asked_for(name: str, tmp
     write_base(name, tmp_path / "base", tied_model(name))
     rotate(tmp_path / "base", "gradient", calibration(tmp_path), tmp_path / "rotated")
     model = attach(
-        checkpoint.load_model(tmp_path / "rotated"), PatConfig(0.5, hio_rank=0, basis="gradient", mask="leading", closing="at-once")
+        checkpoint.load_model(tmp_path / "rotated"),
+        PatConfig(pruning_ratio=0.5, hio_rank=0, basis="gradient", mask="leading", closing="at-once"),
     )
     model.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
     record = merge(tmp_path / "rotated", tmp_path / "adapter", tmp_path / "merged")

@@ -11,8 +11,8 @@ import pytest
 
 import world
 from pat.errors import UserError
+from pat.mistakes import load
 from pat.prompts import lettered_question
-from pat.settings import load
 from pat.sources import WORLD_TASKS, WORLD_TEXTS, WorldSettings
 from world_facts import RELATIONS
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, TuningBenchmark, widths_of
 from pat.errors import SettingError, UserError
-from pat.settings import nearest, shown
+from pat.mistakes import nearest, shown
 from pat.width import target_width
 
 

@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pat.config import PatChoices
 from pat.errors import SettingError, UserError
-from pat.settings import Count, CountOrZero, Device, Number, PatSettings, Precision, PruneSettings, Settings, Threads, load, nearest
+from pat.fields import Count, CountOrZero, Device, Number, Precision, Settings, Threads
+from pat.mistakes import load, nearest
+from pat.settings import PruneSettings
 from pat.width import target_width
 
 Ratio = Annotated[Number, Field(gt=0, lt=1)]
@@ -95,7 +98,7 @@ class TuningBenchmark(Settings):
     rounds: Count = 2
     lora_rank: Count = 64
     pat_lora_rank: Count = 20
-    pat: PatSettings = PatSettings()
+    pat: PatChoices = PatChoices()
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     precision: Precision = "bf16"
     gradient_checkpointing: bool = False

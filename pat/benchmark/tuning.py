@@ -28,13 +28,14 @@ from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.callback import PatCallback
 from pat.compiled import compile_layers
+from pat.config import PatChoices
 from pat.device import resolve_device
 from pat.marks import KINDS, check_replaceable
 from pat.model import PatModel
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
-from pat.settings import LoraSettings, PatSettings, TuneJob, TuningSettings
+from pat.settings import LoraSettings, TuneJob, TuningSettings
 from pat.threads import threads_given_back
 from pat.trainer import PatTrainer
 from pat.tuning import adapted, training_arguments
@@ -242,7 +243,7 @@ def job_of(settings: TuningBenchmark, total_steps: int, *, milestone_step: int, 
             log_steps=total_steps,
             lora=LoraSettings(rank=settings.pat_lora_rank if prunes else settings.lora_rank, dropout=settings.dropout),
         ),
-        pat=PatSettings.model_validate(settings.pat.model_dump() | {"milestone_fraction": milestone_step / total_steps}),
+        pat=PatChoices.model_validate(settings.pat.model_dump() | {"milestone_fraction": milestone_step / total_steps}),
     )
 
 

@@ -13,8 +13,9 @@ from typing import Generic, TypeVar
 
 from pat.artefacts import text_lines
 from pat.errors import UserError
+from pat.fields import Settings
 from pat.items import Item
-from pat.settings import Settings, shown
+from pat.mistakes import shown
 from pat.source_items import own_item, task_items
 from pat.source_records import Record, json_records, line_record, opened
 from pat.source_rows import document, usable_row

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pat.experiment_checks.raw_file import part
-from pat.settings import nearest
+from pat.mistakes import nearest
 from pat.sources import WORLD_TASKS, WORLD_TEXTS
 
 

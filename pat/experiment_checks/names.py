@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pat.experiment_checks.raw_file import part
-from pat.settings import shown
+from pat.mistakes import shown
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from pat.experiment import Resources, merged_job
 from pat.experiment_checks.raw_file import methods_of, overlaid, part, places_of
+from pat.mistakes import problems
 from pat.overrides import overridden
-from pat.settings import EvaluationSettings, PruneSettings, TuneJob, problems
+from pat.settings import EvaluationSettings, PruneSettings, TuneJob
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pat.experiment import FIGURES_OF_MASKS, FIGURES_OF_TASKS
 from pat.experiment_checks.raw_file import methods_of, part, texts
 from pat.methods import MASKED_TUNERS
-from pat.settings import nearest, shown
+from pat.mistakes import nearest, shown
 
 ROW_COLUMNS = ("ratio", "method", "label", "mode")  # they name a row in the CSV of every table
 

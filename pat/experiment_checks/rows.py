@@ -8,7 +8,7 @@ from typing import Any
 from pat.experiment import TUNED_ROW, called, distils, own_label
 from pat.experiment_checks.raw_file import entries, methods_of, part
 from pat.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
-from pat.settings import nearest, shown
+from pat.mistakes import nearest, shown
 
 
 def row_problems(raw: Mapping[str, Any]) -> Iterator[str]:

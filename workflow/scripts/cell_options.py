@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from pat.errors import UserError
+from pat.mistakes import shown
 from pat.places import READS
-from pat.settings import shown
 
 CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.json; give the option once a file."), READS]
 MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files."), READS]

@@ -11,8 +11,9 @@ import typer
 
 from pat.artefacts import parse_json
 from pat.errors import UserError
+from pat.fields import Settings
+from pat.mistakes import load, shown
 from pat.places import WRITES, Force
-from pat.settings import Settings, load, shown
 from script_errors import run_reporting_errors
 from script_places import Unmarked, guarded
 

@@ -10,8 +10,8 @@ import typer
 
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
+from pat.fields import Settings
 from pat.prompts import lettered_question, letters
-from pat.settings import Settings
 from pat.source_items import task_items
 from pat.source_records import Record, hub_records, json_records
 from pat.source_rows import usable_row

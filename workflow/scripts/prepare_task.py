@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from pat.errors import UserError
+from pat.fields import Settings
 from pat.items import Item, write_items
 from pat.places import WRITES, Force
-from pat.settings import Settings
 from pat.source_items import task_items
 from pat.sources import HubTask, JsonFile, Release
 from preparation import parse_source

@@ -9,7 +9,7 @@ import typer
 
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
-from pat.settings import Settings
+from pat.fields import Settings
 from pat.source_records import opened
 from pat.source_rows import document
 from pat.sources import Hub, JsonRows, TextFile

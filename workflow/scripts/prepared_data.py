@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pat.experiment import Experiment
-from pat.settings import Settings
+from pat.fields import Settings
 from pat.sources import InstructSource, TaskSource, TextSource, parts
 from rule_values import as_json, existing
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from pat.settings import Settings
+from pat.fields import Settings
 
 
 def one_of(names: Iterable[object]) -> str:

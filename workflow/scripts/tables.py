@@ -22,9 +22,10 @@ from grid import Grid, texts_of
 from layouts import Layout, csv_text, latex, markdown
 from mask_tables import trained_masks
 from pat.artefacts import new_folder, write_text
+from pat.mistakes import load
 from pat.origin import quantised_as
 from pat.places import READS, WRITES, Force
-from pat.settings import TableSettings, load
+from pat.settings import TableSettings
 from perplexity_comparisons import perplexity_comparisons
 from published import Printed, PrintedAblation
 from script_errors import run_reporting_errors

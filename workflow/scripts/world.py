@@ -18,9 +18,9 @@ from typing import Annotated
 import typer
 
 from pat.artefacts import write_jsonl
+from pat.mistakes import load
 from pat.places import READS, WRITES, Force
 from pat.prompts import ANSWER_JOINT, alpaca_prompt, lettered_question, letters
-from pat.settings import load
 from pat.sources import WorldSettings
 from script_errors import run_reporting_errors
 from script_places import Unmarked, guarded

@@ -1,0 +1,50 @@
+"""What settings are made of: their base class, and the numbers that they hold. Knows nothing of what the settings are for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+
+
+def _number(value: object) -> object:
+    """YAML 1.1 reads 1e-3 as text, because it lacks a dot; everybody who writes it means the number."""
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+
+
+def is_none(value: object) -> bool:
+    """A setting that came later leaves the record of those who do not use it, and its hash, as they were."""
+    return value is None
+
+
+def equals(default: object) -> Callable[[object], bool]:
+    """Return the same for a setting whose default is not None."""
+    return lambda value: value == default
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+MOST = 2**31 - 1
+"""The largest whole number that torch's kernels count with."""
+Count = Annotated[int, Field(gt=0, le=MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
+MOST_THREADS = 1024
+Threads = Annotated[int, Field(gt=0, le=MOST_THREADS)]
+LARGEST_SEED = 2**32 - 1
+"""numpy's generators take no larger one."""
+SeedNumber = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+LARGEST_FACTOR = 1e6
+"""Beyond it, rates and factors of losses leave nothing of fp32's digits."""
+Rate = Annotated[Number, Field(gt=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
+Weight = Annotated[Number, Field(ge=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values never change after checking, and 3 is not taken for "3" or true."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
