@@ -71,7 +71,7 @@ def main() -> int:
         pins |= dict(line.split("==") for line in lines if line and not line.startswith("#"))
     used: dict[str, str] = {}
     for python in arguments.pythons:
-        used |= resolve(python, [".[versioning,slurm,dev]"], pins)
+        used |= resolve(python, [".[versioning,slurm,docs,dev]"], pins)
         pins |= used
     versions = " and ".join(python_version(python) for python in arguments.pythons)
     OUT.write_text(HEADER.format(pythons=versions) + as_lines(used), encoding="utf-8")
