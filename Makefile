@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run experiment-file base dev versioning restore reference test test-slow test-gpu test-model test-slurm lint docs lock clean clean-results
+.PHONY: help demo run experiment-file base dev versioning restore reference test test-slow test-gpu test-model test-slurm lint docs keys lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ docs: $(VENV)/bin/python  ## the site of documents, into site/
 	@python tools/environment.py base docs
 	@mkdocs build --strict --quiet
 	@echo "site/index.html"
+
+keys: base  ## config/schema.json and the tables of keys in config/README.md, from the settings
+	@python -m tools.keys
 
 lock:  ## resolve constraints.txt anew; PYTHON311 and PYTHON312 name the interpreters
 	$(or $(PYTHON311),python3.11) tools/lock.py $(or $(PYTHON311),python3.11) $(or $(PYTHON312),python3.12)

@@ -107,26 +107,59 @@ class PatChoices(Settings):
     in another. `tie` says whether that left embedding and head one matrix, `readers` what `pat refit-readers` did to the base.
     """
 
-    hio_rank: CountOrZero | Literal["dense"] = 200
-    operators: Literal["free", "pinned"] = Field(default="free", description="how they start; pinned: an ablation")
-    variant: Variant = "paper"
-    basis: Basis = Field(default="native", exclude_if=equals("native"), description="that the base is rotated into")
-    tie: Tie = Field(default="keep", exclude_if=equals("keep"), description="of embedding and head, where they are one, in a new basis")
-    mask: Mask = "trained"
-    closing: Literal["gradual", "at-once"] = Field(default="gradual", exclude_if=equals("gradual"), description="of a fixed mask")
-    readers: Readers = Field(default="plain", exclude_if=equals("plain"), description="of the base; least-squares: of a fixed mask")
-    count: Literal["centre", "loss"] | None = Field(default=None, description="None: as the variant does")
-    exact_count: bool = Field(default=True, exclude_if=equals(True), description="false: the release's mask keeps what is open in the end")
-    milestone_fraction: Fraction = 1 / 3
-    decide_fraction: Fraction | None = Field(default=None, description="None: as the variant does")
-    identity_weight: Weight | None = Field(default=None, description="None: as the variant does")
-    active_weight: Weight = 1.0
-    mask_prior: MaskPrior = Field(default="none", exclude_if=equals("none"), description="the order that a trained mask starts in")
-    mask_learning: MaskLearning | None = Field(default=None, exclude_if=is_none, description="None: as the variant does")
-    mask_learning_rate: Rate | Literal["recipe"] | None = Field(
-        default=None, description="a step; None: 1 over the milestone step, with Adam 0.5, in the release recipe: as everything else"
+    hio_rank: CountOrZero | Literal["dense"] = Field(
+        default=200, description="rank of the operators; 0: the mask alone; dense: a free matrix"
     )
-    align: Count | Literal["auto"] = "auto"
+    operators: Literal["free", "pinned"] = Field(
+        default="free",
+        description="how low-rank operators start: free with L1 = 0; pinned, an ablation, with v = 0 and both factors held orthonormal",
+    )
+    variant: Variant = Field(default="paper", description="paper, or release: as the authors' released code does")
+    basis: Basis = Field(default="native", exclude_if=equals("native"), description="rotation of the base before tuning")
+    tie: Tie = Field(
+        default="keep",
+        exclude_if=equals("keep"),
+        description="whether embedding and head stay one matrix in a new basis, where they are one",
+    )
+    mask: Mask = Field(default="trained", description="trained, or which channels a fixed mask keeps")
+    closing: Literal["gradual", "at-once"] = Field(
+        default="gradual", exclude_if=equals("gradual"), description="a fixed mask closes gradually, or is 0/1 from the first step"
+    )
+    readers: Readers = Field(
+        default="plain",
+        exclude_if=equals("plain"),
+        description="least-squares, for a fixed mask: refit the readers before tuning, where that helps on held-out text",
+    )
+    count: Literal["centre", "loss"] | None = Field(
+        default=None,
+        description="how the number of open channels is held: centring, or L_active alone; left out: centre, with release loss",
+    )
+    exact_count: bool = Field(
+        default=True,
+        exclude_if=equals(True),
+        description="false: the mask of release keeps the channels that are open in the end, however many",
+    )
+    milestone_fraction: Fraction = Field(default=1 / 3, description="share of all steps after which the mask is 0/1")
+    decide_fraction: Fraction | None = Field(
+        default=None,
+        description="share of the milestone after which it is settled which channels live; left out: 1, with adam 0.1, with release 0.8",
+    )
+    identity_weight: Weight | None = Field(default=None, description="factor of the identity loss; left out: 1, with pinned operators 0.01")
+    active_weight: Weight = Field(default=1.0, description="factor of the loss on the number of channels")
+    mask_prior: MaskPrior = Field(
+        default="none", exclude_if=equals("none"), description="order in which a trained mask starts, wide open all the same"
+    )
+    mask_learning: MaskLearning | None = Field(
+        default=None, exclude_if=is_none, description="what moves the proxy of a trained mask; left out: saliency, with release adam"
+    )
+    mask_learning_rate: Rate | Literal["recipe"] | None = Field(
+        default=None,
+        description="how far the proxy goes per step; left out: 1 / milestone step, with adam half of it; recipe: that of everything else",
+    )
+    align: Count | Literal["auto"] = Field(
+        default="auto",
+        description="widths are multiples of this and of the heads; auto: the largest power of two up to 64 that leaves 16 widths",
+    )
 
     @field_validator(*{contradiction.field for contradiction in CONTRADICTIONS})
     @classmethod

@@ -14,14 +14,24 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, ValidationError
 
 from pat.benchmark.settings import BenchmarkSettings
-from pat.config import Basis, Readers
+from pat.config import Basis, PatChoices, Readers
 from pat.errors import UserError
 from pat.extends import resolved
-from pat.fields import CountOrZero, Number, SeedNumber, Settings
+from pat.fields import Number, PartOf, SeedNumber, Settings
 from pat.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
 from pat.mistakes import problems, shown
 from pat.overrides import overridden
-from pat.settings import EvaluationSettings, Factor, PruneSettings, SearchSettings, TableSettings, TuneJob
+from pat.resources import Resources
+from pat.settings import (
+    EvaluationSettings,
+    Factor,
+    LoraSettings,
+    PruneSettings,
+    SearchSettings,
+    TableSettings,
+    TuneJob,
+    TuningSettings,
+)
 from pat.sources import Data, ModelSource
 from pat.yaml_files import parse_yaml, read_yaml
 
@@ -50,47 +60,33 @@ Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), Aft
 Ratios = Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(_once)]
 
 
-class PhaseResources(Settings):
-    """What the scheduler sets aside for one job of a phase; None: by the model's size. Never changes a number in a table."""
-
-    gpu: CountOrZero | None = None
-    mem_mb: Annotated[int, Field(ge=100)] | None = None
-    runtime: Annotated[int, Field(gt=0, description="minutes")] | None = None
-
-
-class Resources(Settings):
-    """Resources a phase; a model's entry may override them."""
-
-    prepare: PhaseResources = PhaseResources()
-    pretrain: PhaseResources = PhaseResources()
-    tune: PhaseResources = PhaseResources()
-    prune: PhaseResources = PhaseResources()
-    merge: PhaseResources = PhaseResources()
-    evaluate: PhaseResources = PhaseResources()
-    benchmark: PhaseResources = PhaseResources()
-
-
 class GivenCheckpoint(Settings):
     """A checkpoint that was made elsewhere, which stands in the tables as a row of its own."""
 
-    path: Annotated[str, Field(min_length=1, description="folder of a model, as save_pretrained writes it")]
-    ratio: Annotated[Number, Field(ge=0, lt=1, description="the share it is pruned by, and so the ratio that its row stands at")] = 0.0
-    of: str | None = Field(default=None, description="the model that it was made from; None: the experiment's one")
+    path: Annotated[str, Field(min_length=1)] = Field(description="folder of a model, as `save_pretrained` writes it")
+    ratio: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share it is pruned by, and so the ratio that its row stands at"
+    )
+    of: str | None = Field(default=None, description="model that it was made from; left out: the experiment's one")
 
 
 class Row(Settings):
     """A row of the tables: a method and what is different for it from the experiment's recipe."""
 
-    method: str | None = Field(default=None, description="None: the row's own name")
-    label: Annotated[str, Field(min_length=1)] | None = None
-    tuning: dict[str, object] = {}
-    lora: dict[str, object] = {}
-    pat: dict[str, object] = {}
-    prune: dict[str, object] = {}
-    checkpoint: GivenCheckpoint | None = None
-    seeds: Annotated[Seeds, Field(description="those of the experiment that the row runs with; None: all")] | None = None
-    ratios: Annotated[Ratios, Field(min_length=1, description="those of the experiment that the row runs at; None: all")] | None = None
-    factors: dict[str, Factor] = Field(default={}, description="the row's place in the experiment's ablation tables")
+    method: str | None = Field(default=None, description="the method; left out: the row's own name")
+    label: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="name in tables; left out: the method's")
+    tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(default={}, description="differences of this row from `tuning`")
+    lora: Annotated[dict[str, object], PartOf(LoraSettings)] = Field(default={}, description="short for `tuning: {lora: …}`")
+    pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="differences of this row from `pat`")
+    prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="differences of this row from `prune`")
+    checkpoint: GivenCheckpoint | None = Field(default=None, description="a checkpoint made elsewhere, scored as it is")
+    seeds: Seeds | None = Field(
+        default=None, description="those of the experiment's seeds that the row runs with; left out: all"
+    )
+    ratios: Annotated[Ratios, Field(min_length=1)] | None = Field(
+        default=None, description="those of the experiment's ratios that the row runs at; left out: all"
+    )
+    factors: dict[str, Factor] = Field(default={}, description="factor → value: the row's place in ablation tables")
 
 
 @dataclass(frozen=True)
@@ -112,21 +108,25 @@ class Cell:
 class Experiment(Settings):
     """A checked experiment file."""
 
-    name: str
-    root: Annotated[str, Field(min_length=1, description="folder that relative paths below start from")] = "."
-    seeds: Seeds
-    ratios: Ratios = ()
-    models: Annotated[dict[str, ModelSource], Field(min_length=1)]
-    methods: Annotated[dict[str, Row | None], Field(min_length=1)]
-    data: Data
-    tuning: dict[str, object]
-    pat: dict[str, object] = {}
-    prune: dict[str, object] = {}
-    evaluation: EvaluationSettings
-    tables: TableSettings = TableSettings()
-    benchmark: BenchmarkSettings | None = None
-    figures: Annotated[tuple[Figure, ...], Field(strict=False)] | None = Field(default=None, description="None: all there is data for")
-    resources: Resources = Resources()
+    name: str = Field(description="the experiment's name and its folder below `results/`")
+    root: Annotated[str, Field(min_length=1)] = Field(default=".", description="folder that all relative paths of the file start from")
+    seeds: Seeds = Field(description="every row is run with each, or with its own of them")
+    ratios: Ratios = Field(default=(), description="shares to prune, for the methods that prune")
+    models: Annotated[dict[str, ModelSource], Field(min_length=1)] = Field(description="name → base model")
+    methods: Annotated[dict[str, Row | None], Field(min_length=1)] = Field(
+        description="row → what is different for it; nothing behind a method's name: nothing"
+    )
+    data: Data = Field(description="what is tuned and evaluated on")
+    tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(description="the recipe of every row")
+    pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="the mask and its operators")
+    prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="how pruners come to their sizes")
+    evaluation: EvaluationSettings = Field(description="how checkpoints are scored; may be `{}`")
+    tables: TableSettings = Field(default=TableSettings(), description="tables beside those that every experiment has")
+    benchmark: BenchmarkSettings | None = Field(default=None, description="model shapes to measure for time and memory")
+    figures: Annotated[tuple[Figure, ...], Field(strict=False)] | None = Field(
+        default=None, description="which figures are drawn; left out: all there is data for"
+    )
+    resources: Resources = Field(default=Resources(), description="what the scheduler sets aside; never changes a number")
 
     def row(self, name: str) -> Row:
         """Return a row's overrides; `name:` alone in the file means none."""

@@ -12,6 +12,7 @@ from pat.overrides import overridden
 from pat.yaml_files import read_yaml
 
 KEY = "extends"
+MEANING = "another experiment's file that this one starts from; the path starts from this file's folder"
 WHOLE = ("models", "methods", "seeds", "ratios")
 """What spans the grid is replaced as a whole: whoever gives any of it shows all of it."""
 NAMED = (("data", "tasks"), ("data", "text"), ("tables", "ablations"), ("benchmark", "shapes"))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
@@ -32,7 +35,7 @@ MOST = 2**31 - 1
 Count = Annotated[int, Field(gt=0, le=MOST)]
 CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
 MOST_THREADS = 1024
-Threads = Annotated[int, Field(gt=0, le=MOST_THREADS)]
+Threads = Annotated[int, Field(gt=0, le=MOST_THREADS, description="threads that torch works with; numbers depend on it")]
 LARGEST_SEED = 2**32 - 1
 """numpy's generators take no larger one."""
 SeedNumber = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
@@ -40,8 +43,18 @@ LARGEST_FACTOR = 1e6
 """Beyond it, rates and factors of losses leave nothing of fp32's digits."""
 Rate = Annotated[Number, Field(gt=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
 Weight = Annotated[Number, Field(ge=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
-Precision = Literal["fp32", "bf16"]
-Device = Literal["auto", "cpu", "cuda"]
+Precision = Annotated[Literal["fp32", "bf16"], Field(description="arithmetic of the model")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="where it runs; auto: on a GPU where there is one")]
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """Marks a block that is laid over others as a part of `model`: checked when all are joined, and told in the schema of the file."""
+
+    model: type[BaseModel]
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self.model.__pydantic_core_schema__)
 
 
 class Settings(BaseModel):

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pat.fields import Count, Number, SeedNumber, Settings
-from pat.settings import PretrainSettings
+from pat.config import PatChoices
+from pat.fields import Count, Number, PartOf, SeedNumber, Settings
+from pat.resources import Resources
+from pat.settings import EvaluationSettings, PretrainSettings, PruneSettings, TuningSettings
 
 WORLD_TASKS = ("animals", "capitals", "continents", "elements", "languages", "opposites", "sums", "verbs")
 WORLD_TEXTS = ("heldout",)
@@ -35,56 +37,56 @@ def _whole(share: float) -> bool:
 class WorldSettings(Settings):
     """Sizes of what the embedded world writes; the same seed and sizes give the same bytes."""
 
-    seed: SeedNumber = 0
-    pretrain_texts: Count = 40_000
-    heldout_texts: Count = 100
-    instruct_rows: Count = 4_000
-    items_per_task: Count = 60
+    seed: SeedNumber = Field(default=0, description="seed of the texts")
+    pretrain_texts: Count = Field(default=40_000, description="texts to pretrain on")
+    heldout_texts: Count = Field(default=100, description="texts to measure perplexity on")
+    instruct_rows: Count = Field(default=4_000, description="instructions")
+    items_per_task: Count = Field(default=60, description="items of each task")
 
 
 class World(Settings):
     """The embedded generator; a task's or a text's name says which of its files."""
 
-    source: Literal["world"]
+    source: Literal["world"] = Field(description="the embedded generator")
 
 
 class JsonFile(Settings):
     """A local file: .json (a list of records), .jsonl or .jsonl.xz."""
 
-    source: Literal["json"]
-    path: Text
+    source: Literal["json"] = Field(description="a local JSON file")
+    path: Text = Field(description="`.json` (a list of records), `.jsonl`, or either as `.xz`")
 
 
 class JsonRows(JsonFile):
     """A local file of instructions or texts, or a share of it drawn with the seed."""
 
-    fraction: Share = 1.0
+    fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
 
 
 class TextFile(Settings):
     """A local plain text file, or the share of it that it begins with."""
 
-    source: Literal["text"]
-    path: Text
-    fraction: Share = Field(default=1.0, exclude_if=_whole)
+    source: Literal["text"] = Field(description="a local plain text file")
+    path: Text = Field(description="the file")
+    fraction: Share = Field(default=1.0, exclude_if=_whole, description="share of the lines that it begins with")
 
 
 class Release(Settings):
     """The paper authors' evaluation JSON: one file, or a folder of files that together make one task."""
 
-    source: Literal["release"]
-    path: Text
+    source: Literal["release"] = Field(description="the evaluation JSON of the paper's authors")
+    path: Text = Field(description="a file, or a folder of files that together make one task, a group per file")
 
 
 class Hub(Settings):
     """A data set of the Hugging Face hub: a network is needed once, in the rule that fetches it."""
 
-    source: Literal["hub"]
-    id: Text
-    revision: Text = "main"
-    config: Text | None = None
-    split: Text = "train"
-    fraction: Share = 1.0
+    source: Literal["hub"] = Field(description="a data set of the hub")
+    id: Text = Field(description="the data set")
+    revision: Text = Field(default="main", description="branch, tag or commit")
+    config: Text | None = Field(default=None, description="the data set's configuration")
+    split: Text = Field(default="train", description="the data set's split")
+    fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
 
 
 TaskLayout = Literal[
@@ -96,12 +98,12 @@ TaskLayout = Literal[
 class HubTask(Settings):
     """One of the paper's tasks as the hub has it. `layout` says how its rows are read and where they lie unless told otherwise."""
 
-    source: Literal["hub"]
-    layout: TaskLayout
-    id: Text | None = None
-    revision: Text | None = None
-    config: Text | None = None
-    split: Text | None = None
+    source: Literal["hub"] = Field(description="a task of the paper on the hub")
+    layout: TaskLayout = Field(description="which task: how its rows are read and where they lie")
+    id: Text | None = Field(default=None, description="another data set")
+    revision: Text | None = Field(default=None, description="another branch, tag or commit")
+    config: Text | None = Field(default=None, description="another configuration")
+    split: Text | None = Field(default=None, description="another split")
     path: Text | None = Field(default=None, description="local file with the data set's rows, in place of the hub")
 
 
@@ -111,8 +113,10 @@ class Tasks(Settings):
     Name training splits here: what is tuned on must not be scored.
     """
 
-    source: Literal["tasks"]
-    of: Annotated[dict[str, Annotated[JsonFile | Release | HubTask, Field(discriminator="source")]], Field(min_length=1)]
+    source: Literal["tasks"] = Field(description="training splits of tasks, asked as the paper asks them and answered by the letter")
+    of: Annotated[dict[str, Annotated[JsonFile | Release | HubTask, Field(discriminator="source")]], Field(min_length=1)] = Field(
+        description="name → source of a task; what is tuned on must not be scored"
+    )
 
 
 InstructSource = Annotated[World | JsonRows | Hub | Tasks, Field(discriminator="source")]
@@ -128,20 +132,21 @@ def parts(source: Settings) -> list[Settings]:
 class CalibrationPart(Settings):
     """One of the sets that calibration text is mixed from, and its share of the characters."""
 
-    of: Literal["instruct", "pretrain"]
-    share: Share = 1.0
+    of: Literal["instruct", "pretrain"] = Field(description="which set")
+    share: Share = Field(default=1.0, description="its share of the characters; shares need not add up to one")
 
 
 class Data(Settings):
     """All data of an experiment. Keys of `tasks` and `text` are the names that stand in the tables."""
 
-    world: WorldSettings = WorldSettings()
-    instruct: InstructSource
-    tasks: dict[str, TaskSource] = {}
-    text: dict[str, TextSource] = {}
-    pretrain: TextSource | None = None
+    world: WorldSettings = Field(default=WorldSettings(), description="sizes of the embedded generator")
+    instruct: InstructSource = Field(description="instructions to tune on")
+    tasks: dict[str, TaskSource] = Field(default={}, description="name → multiple-choice items to score on")
+    text: dict[str, TextSource] = Field(default={}, description="name → held-out text to measure perplexity on")
+    pretrain: TextSource | None = Field(default=None, description="corpus of models with `pretrain`, and general text for calibration")
     calibration: Literal["instruct", "pretrain"] | Annotated[tuple[CalibrationPart, ...], Field(strict=False, min_length=1)] | None = Field(
-        default=None, description="what bases, refits and pruners measure on; None: half instruct, half pretrain where that is given"
+        default=None,
+        description="what bases, refits and pruners measure on; left out: half of each set where `pretrain` is given, else instructions",
     )
 
     @property
@@ -156,23 +161,27 @@ class Data(Settings):
 class HubModel(Settings):
     """A model of the Hugging Face hub; `revision` is a branch, a tag or, to be sure of the same weights, a commit."""
 
-    id: Text
-    revision: Text = "main"
+    id: Text = Field(description="the model")
+    revision: Text = Field(default="main", description="branch, tag or, to be sure of the same weights, commit")
 
 
 class ModelSource(Settings):
     """A base model, from exactly one place, and what is different for it from the rest of the experiment."""
 
-    pretrain: PretrainSettings | None = None
-    path: Text | None = None
-    gguf: Text | None = Field(default=None, description="a GGUF file")
-    dtype: Literal["bf16", "fp16", "fp32"] | None = Field(default=None, description="what a GGUF file's weights become; None: bf16")
-    hub: HubModel | None = Field(default=None, validate_default=True)
-    tuning: dict[str, object] = {}
-    pat: dict[str, object] = {}
-    prune: dict[str, object] = {}
-    evaluation: dict[str, object] = {}
-    resources: dict[str, object] = {}
+    pretrain: PretrainSettings | None = Field(default=None, description="a base trained here from `data.pretrain`")
+    path: Text | None = Field(default=None, description="a local folder as `save_pretrained` writes it")
+    gguf: Text | None = Field(
+        default=None, description="a GGUF file of a Llama, Qwen2 or Qwen3, read once with its tokenizer and chat template"
+    )
+    dtype: Literal["bf16", "fp16", "fp32"] | None = Field(default=None, description="what a GGUF file's weights become; left out: bf16")
+    hub: HubModel | None = Field(default=None, validate_default=True, description="a model of the hub")
+    tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(default={}, description="differences of this model from `tuning`")
+    pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="differences of this model from `pat`")
+    prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="differences of this model from `prune`")
+    evaluation: Annotated[dict[str, object], PartOf(EvaluationSettings)] = Field(
+        default={}, description="differences of this model from `evaluation`"
+    )
+    resources: Annotated[dict[str, object], PartOf(Resources)] = Field(default={}, description="differences of this model from `resources`")
 
     @field_validator("hub")
     @classmethod

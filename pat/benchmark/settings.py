@@ -20,15 +20,15 @@ Align = Count | Literal["auto"]
 class ModelShape(Settings):
     """The sizes of a stock model; its weights are then random, which changes no time and no memory."""
 
-    family: Literal["llama", "mistral", "qwen2", "qwen3", "gemma"] = "llama"
-    vocab_size: Count
-    hidden_size: Count
-    layers: Count
-    heads: Count
-    kv_heads: Count | None = Field(default=None, description="None: as many as heads")
-    head_size: Count | None = Field(default=None, description="None: hidden_size over heads")
-    intermediate_size: Count
-    tie_embeddings: bool = False
+    family: Literal["llama", "mistral", "qwen2", "qwen3", "gemma"] = Field(default="llama", description="architecture")
+    vocab_size: Count = Field(description="tokens of the vocabulary")
+    hidden_size: Count = Field(description="width of the residual stream")
+    layers: Count = Field(description="decoder layers")
+    heads: Count = Field(description="attention heads; has to divide `hidden_size`")
+    kv_heads: Count | None = Field(default=None, description="key and value heads; left out: as many as `heads`")
+    head_size: Count | None = Field(default=None, description="width of a head; left out: `hidden_size` over `heads`")
+    intermediate_size: Count = Field(description="neurons of a feed-forward block")
+    tie_embeddings: bool = Field(default=False, description="one matrix for embedding and head")
 
     @field_validator("heads")
     @classmethod
@@ -66,17 +66,21 @@ KNOWN_SHAPES = {
 class InferenceBenchmark(Settings):
     """How inference is measured: `repeats` interleaved rounds after `warmup` unmeasured ones, a prompt of `context` random tokens each."""
 
-    ratios: Annotated[tuple[Ratio, ...], Field(strict=False)] = ()
-    widths: Annotated[tuple[Count, ...], Field(strict=False)] = ()
-    align: Align = "auto"
-    batch_sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (1, 32, 128)
-    context: Count = 128
-    new_tokens: CountOrZero = Field(default=16, description="0: the first token alone is timed")
-    repeats: Count = 5
-    warmup: Count = 3
+    ratios: Annotated[tuple[Ratio, ...], Field(strict=False)] = Field(
+        default=(), description="ratios of the narrower models; give this or `widths`, or both"
+    )
+    widths: Annotated[tuple[Count, ...], Field(strict=False)] = Field(default=(), description="hidden sizes of the narrower models")
+    align: Align = Field(default="auto", description="as in `pat`, for `ratios`")
+    batch_sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = Field(
+        default=(1, 32, 128), description="prompts at once"
+    )
+    context: Count = Field(default=128, description="tokens of a prompt")
+    new_tokens: CountOrZero = Field(default=16, description="tokens decoded; 0: the first token alone, without a cache")
+    repeats: Count = Field(default=5, description="measured rounds, the models in turn")
+    warmup: Count = Field(default=3, description="rounds before, not measured")
     precision: Precision = "bf16"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    compile: bool = False
+    attention: Literal["sdpa", "eager"] = Field(default="sdpa", description="implementation of attention")
+    compile: bool = Field(default=False, description="compile the models; a pass is then one CUDA graph")
     device: Device = "auto"
     threads: Threads = 1
 
@@ -87,23 +91,23 @@ class TuningBenchmark(Settings):
     `compile` "both" measures all of it eager and compiled, in one run.
     """
 
-    ratio: Ratio = 0.25
-    batch_size: Count = 16
-    length: Annotated[int, Field(ge=8)] = 256
+    ratio: Ratio = Field(default=0.25, description="share to prune")
+    batch_size: Count = Field(default=16, description="rows per step")
+    length: Annotated[int, Field(ge=8)] = Field(default=256, description="tokens of a row")
     shortest: Annotated[int, Field(ge=8)] | None = Field(
-        default=None, description="batches are of lengths from this to `length`; None: all of that"
+        default=None, description="batches have lengths from this to `length`; left out: all have `length`"
     )
-    steps: Count = 10
-    warmup: Annotated[int, Field(ge=2)] = 3
-    rounds: Count = 2
-    lora_rank: Count = 64
-    pat_lora_rank: Count = 20
-    pat: PatChoices = PatChoices()
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
+    steps: Count = Field(default=10, description="measured steps of a phase")
+    warmup: Annotated[int, Field(ge=2)] = Field(default=3, description="steps before, not measured")
+    rounds: Count = Field(default=2, description="rounds, the phases in turn")
+    lora_rank: Count = Field(default=64, description="rank of LoRA alone")
+    pat_lora_rank: Count = Field(default=20, description="rank of PAT's LoRA")
+    pat: PatChoices = Field(default=PatChoices(), description="the mask and its operators; `milestone_fraction` weighs the phases")
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(default=0.05, description="LoRA's dropout")
     precision: Precision = "bf16"
-    gradient_checkpointing: bool = False
-    compile: Literal["both"] | bool = False
-    uncompacted: bool = Field(default=True, description="PAT after the milestone is measured without compaction too")
+    gradient_checkpointing: bool = Field(default=False, description="compute activations again in the backward pass")
+    compile: Literal["both"] | bool = Field(default=False, description="compile the decoder layers; both: all of it eager and compiled")
+    uncompacted: bool = Field(default=True, description="measure PAT after the milestone without compaction too")
     device: Device = "auto"
     threads: Threads = 1
 
@@ -119,12 +123,12 @@ class TuningBenchmark(Settings):
 class EvaluationBenchmark(Settings):
     """How evaluation is measured: `items` of each task, in `rounds` rounds, one by one with lm-eval's `hf` and in batches with ours."""
 
-    items: Count = 11
-    batch_sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (16, 64)
-    max_new_tokens: Count = 8
-    rounds: Count = 2
+    items: Count = Field(default=11, description="items of each task")
+    batch_sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = Field(default=(16, 64), description="prompts at once")
+    max_new_tokens: Count = Field(default=8, description="tokens of an answer at most")
+    rounds: Count = Field(default=2, description="measured rounds")
     precision: Precision = "bf16"
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager"] = Field(default="sdpa", description="implementation of attention")
     device: Device = "auto"
     threads: Threads = 1
 
@@ -132,30 +136,32 @@ class EvaluationBenchmark(Settings):
 class PruneBenchmark(Settings):
     """How a pruner is measured; `prune` is how it comes to its sizes."""
 
-    prune: PruneSettings = PruneSettings()
-    align: Align = "auto"
-    calibration_tokens: Count | None = Field(default=None, description="None: as many as the pruner's paper takes")
+    prune: PruneSettings = Field(default=PruneSettings(), description="how the pruner comes to its sizes")
+    align: Align = Field(default="auto", description="as in `pat`")
+    calibration_tokens: Count | None = Field(default=None, description="tokens measured on; left out: as many as the pruner's paper takes")
     device: Device = "auto"
-    threads: Threads | None = Field(default=None, description="None: as many as torch takes, the cores")
+    threads: Threads | None = Field(default=None, description="threads that torch works with; left out: as many as cores")
 
 
 class MergeBenchmark(Settings):
     """How the merge is measured: what the random adapter holds."""
 
-    ratio: Ratio = 0.25
-    hio_rank: CountOrZero = 200
-    lora_rank: Count = 20
-    align: Align = "auto"
+    ratio: Ratio = Field(default=0.25, description="share to prune")
+    hio_rank: CountOrZero = Field(default=200, description="rank of the random adapter's operators")
+    lora_rank: Count = Field(default=20, description="rank of its LoRA")
+    align: Align = Field(default="auto", description="as in `pat`")
     device: Device = "auto"
-    threads: Threads | None = Field(default=None, description="None: as many as torch takes, the cores")
+    threads: Threads | None = Field(default=None, description="threads that torch works with; left out: as many as cores")
 
 
 class BenchmarkSettings(Settings):
     """What an experiment measures: shapes by name (nothing behind a known shape's name), and how."""
 
-    shapes: Annotated[dict[str, ModelShape | None], Field(min_length=1)]
-    inference: InferenceBenchmark | None = None
-    tuning: TuningBenchmark | None = None
+    shapes: Annotated[dict[str, ModelShape | None], Field(min_length=1)] = Field(
+        description="name → sizes of a model; nothing behind a known shape's name"
+    )
+    inference: InferenceBenchmark | None = Field(default=None, description="measure time to first token and decoding")
+    tuning: TuningBenchmark | None = Field(default=None, description="measure steps and memory of tuning")
 
     def shape(self, name: str) -> ModelShape:
         """Return a shape's sizes; a name alone stands for the known shape."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pat.experiment import Resources, merged_job
+from pat.experiment import merged_job
 from pat.experiment_checks.raw_file import methods_of, overlaid, part, places_of
 from pat.mistakes import problems
 from pat.overrides import overridden
+from pat.resources import Resources
 from pat.settings import EvaluationSettings, PruneSettings, TuneJob
 
 

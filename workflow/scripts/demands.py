@@ -13,7 +13,8 @@ from typing import Any
 
 from pat import footprint
 from pat.benchmark.settings import ModelShape
-from pat.experiment import Experiment, PhaseResources
+from pat.experiment import Experiment
+from pat.resources import PhaseResources
 from pat.settings import PretrainSettings
 
 LEAST_MB = 4000
