@@ -51,7 +51,7 @@ def _plain(node: Any, definitions: dict[str, Schema], *, top: bool = False) -> A
         return node
     name = node.get("title")
     inner: Schema = {
-        (BOUNDS[key] if key in BOUNDS else key): value if key == "$defs" else _plain(value, definitions)
+        BOUNDS.get(key, str(key)): value if key == "$defs" else _plain(value, definitions)
         for key, value in node.items()
         if not (key == "discriminator" or (key == "title" and isinstance(value, str)))
     }
