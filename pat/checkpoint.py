@@ -33,6 +33,7 @@ from pat.rope_fields import write_both_ways
 from pat.sharding import sharding_of
 from pat.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
 from pat.tensors import opened
+from pat.tokenizer_fields import write_old_names
 
 IMPORT_RECORD = "import.json"
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
@@ -234,11 +235,12 @@ def _name_parts(folder: Path, files: list[list[str]], total: int) -> None:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy tokenizer, generation config and licence files."""
+    """Copy tokenizer, generation config and licence files; the tokenizer's config as both generations of transformers read it."""
     for pattern in COMPANIONS:
         for path in sorted(source.glob(pattern)):
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
+    write_old_names(target)
 
 
 def parameter_counts(folder: Path, embedding: str, head: str, *, tied: bool) -> dict[str, int]:
@@ -281,6 +283,7 @@ def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         check_model(folder)
         write_both_ways(folder)
+        write_old_names(folder)
         note_import(folder, {"hub": hub_id, "revision": revision}, {})
 
 

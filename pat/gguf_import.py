@@ -32,6 +32,7 @@ from pat.progress import say
 from pat.provenance import provenance
 from pat.rope_fields import write_both_ways
 from pat.storage import refusal
+from pat.tokenizer_fields import write_old_names
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 MAGIC = b"GGUF"
@@ -198,6 +199,7 @@ def _write_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     write_both_ways(folder)
     model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_old_names(folder)
 
 
 def _record(file: Path, reader: GGUFReader, dtype: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from pat.rows import read_texts
 from pat.settings import PretrainSettings
 from pat.storage import writing
 from pat.threads import threads_given_back
+from pat.tokenizer_fields import write_old_names
 
 PRETRAINING_RECORD = "pretraining.json"
 CHECKPOINTS_KEPT = 2
@@ -98,6 +99,7 @@ def _pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path
         model.save_pretrained(folder)
         write_both_ways(folder)
         tokenizer.save_pretrained(str(folder))
+        write_old_names(folder)
         artefacts.write_json(folder / PRETRAINING_RECORD, record)
     leave(run_dir)
     return record
