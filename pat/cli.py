@@ -150,12 +150,17 @@ def tune(
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
     from pat.mistakes import load
+    from pat.request import TuningRequest
     from pat.search import with_searched_rate
     from pat.settings import TuneJob
     from pat.tuning import tune as run
 
-    job = with_searched_rate(load(TuneJob, settings), rate_from)
-    run(base, data, tuner, _ratio_of(tuner, ratio), seed, job, run_dir, out, teacher, force=force)
+    job, asked = with_searched_rate(load(TuneJob, settings), rate_from), _ratio_of(tuner, ratio)
+    run(
+        TuningRequest(
+            base=base, data=data, tuner=tuner, ratio=asked, seed=seed, job=job, run_dir=run_dir, out=out, teacher=teacher, force=force
+        )
+    )
 
 
 @app.command("search-rate")
@@ -174,11 +179,16 @@ def search_rate(
 ) -> None:
     """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
     from pat.mistakes import load
+    from pat.request import TuningRequest
     from pat.search import search_rate as run
     from pat.settings import TuneJob
 
-    job = load(TuneJob, settings)
-    run(base, data, tuner, _ratio_of(tuner, ratio), seed, job, run_dir, out, teacher, force=force)
+    job, asked = load(TuneJob, settings), _ratio_of(tuner, ratio)
+    run(
+        TuningRequest(
+            base=base, data=data, tuner=tuner, ratio=asked, seed=seed, job=job, run_dir=run_dir, out=out, teacher=teacher, force=force
+        )
+    )
 
 
 @app.command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -21,9 +21,16 @@ from transformers import PreTrainedModel
 
 from pat.compact_layers import CompactReader, CompactWriter, keep_inputs
 from pat.config import PatConfig
+from pat.errors import UserError
 from pat.families import Family
 from pat.hsm import DenseOperator, HybridSparsificationModule, IdentityOperator
+from pat.progress import say
+from pat.sharding import shards
 from pat.sparsifier import Sparsifier
+from pat.width import planned_width
+
+if TYPE_CHECKING:
+    from pat.request import TuningRequest
 
 
 def obstacle(config: PatConfig, hidden_size: int, width: int) -> str | None:
@@ -35,6 +42,39 @@ def obstacle(config: PatConfig, hidden_size: int, width: int) -> str | None:
     if config.use_dora:
         return "DoRA's row norms run over the columns of dead channels too"
     return None
+
+
+def compacts(request: TuningRequest) -> bool:
+    """Return whether a tuning compacts its model once the mask is closed, and say why where it was not forbidden and does not.
+
+    Raises UserError where it is asked for and cannot be.
+    """
+    choice, reason = request.tuning.compact, reason_not_to(request)
+    if choice is False or not request.masked:
+        return False
+    if choice is True and request.ratio and (impossible := _obstacle_to(request)):
+        raise UserError(f"tuning.compact: true is not possible: {impossible}; leave it at auto")
+    if reason:
+        say(f"tune: the model is not compacted: {reason}")
+    return reason is None
+
+
+def reason_not_to(request: TuningRequest) -> str | None:
+    """Return why a tuning does not compact its model, None where it does."""
+    if request.tuning.compact is False:
+        return "tuning.compact is false"
+    if not request.masked:
+        return "nothing is pruned"
+    if impossible := _obstacle_to(request):
+        return impossible
+    if shards(request):
+        return "the base is in shards"
+    return "on a CPU it gains little" if request.tuning.compact == "auto" and request.device == "cpu" else None
+
+
+def _obstacle_to(request: TuningRequest) -> str | None:
+    config = request.pat_config
+    return obstacle(config, request.model_config.hidden_size, planned_width(request.model_config, config))
 
 
 @torch.no_grad()

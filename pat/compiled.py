@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from transformers import PreTrainedModel
 
 from pat.families import family_of
 from pat.progress import say
+from pat.reshaped import ReshapedConfig
+from pat.sharding import shards
+
+if TYPE_CHECKING:
+    from pat.request import TuningRequest
 
 PAYS_FROM_STEPS = 1000
 """Building the graphs of a 7B model costs some 25 seconds, and again once it is compacted; see docs/performance.md."""
@@ -21,7 +26,8 @@ _compiled: WeakSet[PreTrainedModel] = WeakSet()
 
 def compile_layers(stock: PreTrainedModel, *, dynamic: bool | None = None) -> None:
     """Compile each decoder layer in place; `dynamic` as torch.compile has it. What changes a layer has its graph built anew."""
-    for layer in _layers(stock):
+    layers: Any = stock.get_submodule(family_of(stock.config).layers)
+    for layer in layers:
         layer.compile(dynamic=dynamic)
     _compiled.add(stock)
 
@@ -31,29 +37,26 @@ def is_compiled(stock: PreTrainedModel) -> bool:
     return stock in _compiled
 
 
-def _layers(stock: PreTrainedModel) -> Any:
-    return stock.get_submodule(family_of(stock.config).layers)
-
-
-def compiles(choice: Literal["auto"] | bool, stock: PreTrainedModel, device: str, steps: int, *, sharded: bool) -> bool:
-    """Return whether a tuning of so many steps compiles its layers; where it is left to this and does not, say why."""
-    if choice != "auto":
-        return choice
-    reason = _obstacle(stock, device, steps, sharded=sharded)
-    if reason:
+def compiles(request: TuningRequest) -> bool:
+    """Return whether a tuning compiles its layers; where it is left to this and does not, say why."""
+    reason = reason_not_to(request)
+    if reason and request.tuning.compile == "auto":
         say(f"tune: the layers are not compiled: {reason}")
     return reason is None
 
 
-def _obstacle(stock: PreTrainedModel, device: str, steps: int, *, sharded: bool) -> str | None:
-    if device == "cpu":
+def reason_not_to(request: TuningRequest) -> str | None:
+    """Return why a tuning does not compile its layers, None where it does: where it is told to, or where that pays."""
+    if request.tuning.compile != "auto":
+        return None if request.tuning.compile else "tuning.compile is false"
+    if request.device == "cpu":
         return "that is for a GPU"
-    if sharded:
+    if shards(request):
         return "the base is in shards"
-    if len({tuple(parameter.shape for parameter in layer.parameters()) for layer in _layers(stock)}) > 1:
+    if isinstance(request.model_config, ReshapedConfig) and not request.model_config.layers_alike:
         return "they differ in size, and each would be built by itself"
-    if steps < PAYS_FROM_STEPS:
-        return f"with {steps} steps it would cost more than it gains; it pays from some {PAYS_FROM_STEPS} on"
+    if request.steps < PAYS_FROM_STEPS:
+        return f"with {request.steps} steps it would cost more than it gains; it pays from some {PAYS_FROM_STEPS} on"
     return _missing_tool()
 
 

@@ -6,17 +6,20 @@ Owns the teacher and the Kullback-Leibler term. What the term is added to is tun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from pat import artefacts, checkpoint
 from pat.errors import UserError
 from pat.settings import DistillationSettings
+from pat.sharding import shards
 from pat.token_loss import Head, Tokens, read
+
+if TYPE_CHECKING:
+    from pat.request import TuningRequest
 
 
 class Distillation:
@@ -38,17 +41,35 @@ class Distillation:
         return head, tokens.among(hidden_BTD)
 
 
-def load_distillation(
-    folder: Path, settings: DistillationSettings, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, sharded: bool = False
-) -> Distillation:
-    """Return the distillation from the model of a folder, in the student's dtype and on its device, or in shards as the student is.
+def reason_not_to(request: TuningRequest) -> str | None:
+    """Return why a tuning does not distil, None where it does."""
+    if request.tuning.distillation is None:
+        return "tuning.distillation is not set"
+    return "there is no --teacher" if request.teacher is None else None
 
-    Raises UserError where the folder is broken, or its tokens are not the student's.
+
+def check_teacher(request: TuningRequest) -> None:
+    """Raise UserError where a tuning has a teacher and does not distil, or the other way round."""
+    reason = reason_not_to(request)
+    if reason and request.tuning.distillation is not None:
+        raise UserError(f"tuning.distillation is set, but {reason}: give the folder of the tuned, unpruned model")
+    if reason and request.teacher is not None:
+        raise UserError(f"--teacher {request.teacher}: has no effect, because {reason}; set it, or leave the teacher out")
+
+
+def load_distillation(request: TuningRequest, student: PreTrainedModel) -> Distillation | None:
+    """Return a tuning's distillation, its teacher in the student's dtype and on its device, or in shards as the student is; None without.
+
+    Raises UserError where the teacher's folder is broken, or its tokens are not the student's.
     """
+    settings, folder = request.tuning.distillation, request.teacher
+    if settings is None or folder is None:
+        return None
+    sharded = shards(request)
     artefacts.check_if_listed(folder)
     teacher = checkpoint.load_model(folder, student.dtype, sharded=sharded)
     sizes = teacher.config.vocab_size, student.config.vocab_size
-    if sizes[0] != sizes[1] or checkpoint.load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+    if sizes[0] != sizes[1] or checkpoint.load_tokenizer(folder).get_vocab() != request.tokenizer.get_vocab():
         raise UserError(
             f"--teacher {folder}: its vocabulary ({sizes[0]} tokens) is not the base model's ({sizes[1]}): "
             "distillation compares the two token by token; give a teacher tuned from the same base"

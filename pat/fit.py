@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from pat.config import PatConfig
 from pat.errors import SettingError
+from pat.request import TuningRequest
 from pat.settings import TuneJob
-from pat.width import target_width
+from pat.width import planned_width
 
 
-def check_fit(config: Any, tuner: str, pat: PatConfig | None, job: TuneJob) -> None:
-    """Raise SettingError where ranks, ratio or alignment are beyond a model of this config; `pat` is the tuner's mask, where it has one."""
-    for problem in rank_problems(config.hidden_size, tuner, job):
+def check_fit(request: TuningRequest) -> None:
+    """Raise SettingError where ranks, ratio or alignment are beyond the model, or the mask's choices do not go together."""
+    for problem in rank_problems(request.model_config.hidden_size, request.tuner, request.job):
         raise SettingError(problem)
-    if pat is not None:
-        target_width(config.hidden_size, config.num_attention_heads, pat.pruning_ratio, pat.align)
+    if request.masked:
+        planned_width(request.model_config, request.pat_config)
 
 
 def rank_problems(hidden_size: int, tuner: str, job: TuneJob) -> Iterator[str]:

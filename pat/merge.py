@@ -24,7 +24,7 @@ from pat.first_base import first_base
 from pat.fold import Fold
 from pat.lora import check_complete, read_adapter
 from pat.marks import FOLDERS, check_replaceable
-from pat.model import PatModel, make_fold, merged_config, planned_width
+from pat.model import PatModel, make_fold, merged_config
 from pat.origin import origin_of, origin_sentence
 from pat.progress import Progress, say
 from pat.provenance import described, provenance
@@ -33,6 +33,7 @@ from pat.reshaped import ReshapedConfig
 from pat.rope_fields import write_both_ways
 from pat.sparsifier import HSM_WEIGHTS_NAME, Sparsifier
 from pat.unrounded import Change, Written
+from pat.width import planned_width
 
 MERGE_RECORD = "merge.json"
 TUNING_RECORD = "tuning.json"

@@ -46,7 +46,7 @@ from pat.own_losses import OwnLosses
 from pat.release_mask import ReleaseMask
 from pat.sparsifier import Sparsifier
 from pat.token_loss import IGNORED_LABEL
-from pat.width import target_width
+from pat.width import planned_width
 
 
 def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None, kept: Sequence[int] | None = None) -> PatModel:
@@ -92,13 +92,6 @@ def lora_config(family: Family, rank: int, alpha: float, dropout: float, *, use_
         target_modules=list(family.linears),
         task_type="CAUSAL_LM",
     )
-
-
-def planned_width(model_config: Any, config: PatConfig) -> int:
-    """Return the number of channels that will survive: the config's own, else the ratio's after rounding (docs/method.md, "Widths")."""
-    if config.width is not None:
-        return config.width
-    return target_width(model_config.hidden_size, model_config.num_attention_heads, config.pruning_ratio, config.align)
 
 
 class PatModel(OneAdapter):

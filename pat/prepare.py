@@ -6,6 +6,7 @@ Owns the verb and what `--tuner pat-g` stands for. The rotation is rotate.py's, 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,8 @@ from pat.errors import UserError
 from pat.methods import PAT_G
 from pat.readers_record import readers_of
 from pat.refit import refit_readers
+from pat.request import TuningRequest
 from pat.rotate import rotate
-from pat.settings import TuneJob
 
 
 def prepare_base(
@@ -47,14 +48,15 @@ def _folder_of(out: Path) -> Path:
     return out.parent
 
 
-def as_pat(tuner: str, job: TuneJob, base: Path, ratio: float) -> tuple[str, TuneJob]:
-    """Return tuner and job as they are, and for `pat-g` those of `pat` with PAT-G's mask where the job does not say otherwise.
+def as_pat(request: TuningRequest) -> TuningRequest:
+    """Return a request as it is, and one for `pat-g` as one for `pat` with PAT-G's mask where the job does not say otherwise.
 
     Raises UserError where PAT-G's base is not prepared.
     """
-    if tuner != "pat-g":
-        return tuner, job
-    told = {name: getattr(job.pat, name) for name in job.pat.model_fields_set}
+    if request.tuner != "pat-g":
+        return request
+    base, ratio, choices = request.base, request.ratio, request.job.pat
+    told = {name: getattr(choices, name) for name in choices.model_fields_set}
     pat = PatChoices.model_validate({**PAT_G, **told})
     if base.is_dir() and (basis_of(base), readers_of(base)) != (pat.basis, pat.readers) and ratio:
         raise UserError(
@@ -62,4 +64,4 @@ def as_pat(tuner: str, job: TuneJob, base: Path, ratio: float) -> tuple[str, Tun
             f"{basis_of(base)} basis with readers that are {readers_of(base)}: give what "
             f"`pat prepare --base MODEL --ratio {ratio:g} --calibration TEXT --out PREPARED` writes"
         )
-    return "pat", job.model_copy(update={"pat": pat})
+    return replace(request, tuner="pat", job=request.job.model_copy(update={"pat": pat}))

@@ -27,7 +27,6 @@ from pat.marks import FOLDERS, check_replaceable
 from pat.mask import largest
 from pat.masked import kept_channels_only
 from pat.merge import record_of, summary
-from pat.model import planned_width
 from pat.progress import say
 from pat.provenance import provenance
 from pat.reader_fit import RIDGES, Fit
@@ -37,6 +36,7 @@ from pat.reshaped import ReshapedConfig
 from pat.text_gap import Said, said, text_gap
 from pat.threads import threads_given_back
 from pat.unrounded import Written
+from pat.width import planned_width
 
 
 @threads_given_back

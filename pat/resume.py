@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -14,6 +14,10 @@ from pat import artefacts
 from pat.errors import UserError
 from pat.provenance import checksums
 from pat.resume_folder import JOB_NAME, enter, job_in
+from pat.sharding import shards
+
+if TYPE_CHECKING:
+    from pat.request import TuningRequest
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,11 @@ class SealCheckpoints(TrainerCallback):
             artefacts.seal(folder)
 
 
+def reason_not_to(request: TuningRequest) -> str | None:
+    """Return why the Trainer cannot plan a tuning's checkpoints itself, so that `AskForCheckpoints` does; None where it can."""
+    return "it could not save the state of an optimizer of shards" if shards(request) else None
+
+
 def checkpoint_of(run_dir: Path, job: Mapping[str, object]) -> Path | None:
     """Return the newest whole checkpoint that exactly this job has left in `run_dir`; those of another job are put aside.
 
@@ -41,6 +50,19 @@ def checkpoint_of(run_dir: Path, job: Mapping[str, object]) -> Path | None:
     """
     enter(run_dir, job)
     return latest_complete(run_dir, job)
+
+
+def job_identity(request: TuningRequest) -> dict[str, object]:
+    """Return what a checkpoint of the job must agree with to be resumed from."""
+    return {
+        "settings": request.job.model_dump(mode="json"),
+        "tuner": request.tuner,
+        "ratio": request.ratio,
+        "seed": request.seed,
+        "base": identity_of(request.base),
+        "data": artefacts.sha256(request.data),
+        **({"teacher": identity_of(request.teacher)} if request.teacher else {}),
+    }
 
 
 def identity_of(base: Path) -> object:

@@ -10,93 +10,81 @@ import math
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 
-from pat import artefacts, checkpoint
+from pat import artefacts
 from pat.base_checks import check_base
 from pat.errors import UserError
-from pat.instructions import Instructions, PadToLongest
+from pat.instructions import PadToLongest
 from pat.marks import KINDS, check_replaceable
 from pat.progress import say
-from pat.provenance import described, provenance
-from pat.resume import checkpoint_of
+from pat.provenance import provenance
+from pat.request import TuningRequest
+from pat.resume import checkpoint_of, job_identity
 from pat.resume_folder import leave, locked
 from pat.rows import read_instructions
 from pat.settings import SearchSettings, TuneJob
 from pat.threads import threads_given_back
 from pat.token_loss import cross_entropies, learned_tokens, read
-from pat.tuning import job_identity, train
+from pat.tuning import train
 
-LOSSES = "losses.json"
+LOSSES, TRAINING_ROWS, DEV_ROWS = "losses.json", "training.jsonl", "dev.jsonl"
 Row = dict[str, str]
 
 
 @threads_given_back
-def search_rate(
-    base: Path,
-    data: Path,
-    tuner: str,
-    ratio: float,
-    seed: int,
-    job: TuneJob,
-    run_dir: Path,
-    out: Path,
-    teacher: Path | None = None,
-    *,
-    force: bool = False,
-) -> dict[str, Any]:
-    """Tune with every candidate rate, write what the dev rows say of each to `out`, and return that record.
+def search_rate(request: TuningRequest) -> dict[str, Any]:
+    """Tune with every candidate rate, write what the dev rows say of each to the request's `out`, and return that record.
 
     Finished candidates are kept in `run_dir` until all are done. Raises UserError where the settings have no search, the rows are too few,
-    no candidate stays finite, where `out` holds something else, unless with `force`, and as `tune` does.
-    """  # fmt: skip
-    search = job.tuning.search
+    no candidate stays finite, where `out` holds something else, and as `tune` does.
+    """
+    search = request.tuning.search
     if search is None:
-        raise UserError("tuning.search is not set: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
-    check_replaceable(out, KINDS["search-rate"], force=force)
-    check_base(base, tokenizer=True)
-    torch.set_num_threads(job.tuning.threads)
-    training, held_out = split(read_instructions(data), search.dev_rows, seed, data)
+        raise UserError(f"{reason_not_to(request)}: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
+    check_replaceable(request.out, KINDS["search-rate"], force=request.force)
+    check_base(request.base, tokenizer=True)
+    torch.set_num_threads(request.tuning.threads)
+    run_dir = request.run_dir
+    training, held_out = split(read_instructions(request.data), search.dev_rows, request.seed, request.data)
     with locked(run_dir):
-        inputs = {name: described(path) for name, path in (("base", base), ("data", data), ("teacher", teacher)) if path is not None}
-        checkpoint_of(run_dir, job_identity(base, data, tuner, ratio, seed, job, teacher))
-        files = run_dir / "training.jsonl", run_dir / "dev.jsonl"
-        for path, rows in zip(files, (training, held_out), strict=True):
-            artefacts.write_jsonl(path, rows)
-        losses = _losses(base, files, tuner, ratio, seed, job, search, run_dir, teacher)
+        inputs = request.inputs()
+        checkpoint_of(run_dir, job_identity(request))
+        for name, rows in ((TRAINING_ROWS, training), (DEV_ROWS, held_out)):
+            artefacts.write_jsonl(run_dir / name, rows)
+        losses = _losses(request, search)
         record = _record(search, losses, len(training), len(held_out))
-        record["provenance"] = provenance(job.model_dump(mode="json") | {"tuner": tuner, "ratio": ratio}, seed, inputs=inputs)
-        artefacts.write_json(out, record)
+        record["provenance"] = provenance(request.settings, request.seed, inputs=inputs)
+        artefacts.write_json(request.out, record)
         leave(run_dir)
     return record
 
 
-def _losses(
-    base: Path,
-    files: tuple[Path, Path],
-    tuner: str,
-    ratio: float,
-    seed: int,
-    job: TuneJob,
-    search: SearchSettings,
-    run_dir: Path,
-    teacher: Path | None,
-) -> list[float | None]:
-    """Return each candidate's loss on the dev rows; `files` are the training rows and the dev rows."""  # fmt: skip
+def reason_not_to(request: TuningRequest) -> str | None:
+    """Return why no rate is searched for a request, None where one is."""
+    return "tuning.search is not set" if request.tuning.search is None else None
+
+
+def _losses(request: TuningRequest, search: SearchSettings) -> list[float | None]:
+    """Return each candidate's loss on the dev rows; those that were measured before a kill are known."""
+    run_dir = request.run_dir
     losses: dict[str, float | None] = artefacts.read_json(run_dir / LOSSES) if (run_dir / LOSSES).exists() else {}
     for number, rate in enumerate(search.learning_rates, start=1):
         if str(rate) in losses:
             continue
         say(f"search: learning rate {rate:g}, candidate {number} of {len(search.learning_rates)}")
-        candidate_dir = run_dir / f"candidate{number}"
-        _, model = train(base, files[0], tuner, ratio, seed, candidate_job(job, search, rate), candidate_dir, teacher)
-        losses[str(rate)] = dev_loss(model, base, files[1], job)
+        candidate = replace(
+            request, data=run_dir / TRAINING_ROWS, run_dir=run_dir / f"candidate{number}", job=candidate_job(request.job, search, rate)
+        )
+        _, model = train(candidate)
+        losses[str(rate)] = dev_loss(model, replace(request, data=run_dir / DEV_ROWS))
         artefacts.write_json(run_dir / LOSSES, losses)
-        leave(candidate_dir)
+        leave(candidate.run_dir)
     return [losses[str(rate)] for rate in search.learning_rates]
 
 
@@ -134,15 +122,14 @@ def candidate_job(job: TuneJob, search: SearchSettings, rate: float) -> TuneJob:
 
 
 @torch.no_grad()
-def dev_loss(model: PeftModel, base: Path, dev: Path, job: TuneJob) -> float | None:
-    """Return the mean cross-entropy in nats a learned token of the file `dev`, None where it is not finite.
+def dev_loss(model: PeftModel, request: TuningRequest) -> float | None:
+    """Return the mean cross-entropy in nats a learned token of the request's rows, None where it is not finite.
 
     It is the data's part of the loss alone, whatever else an arm learns from.
     """
-    tokenizer = checkpoint.load_tokenizer(base)
-    rows = Instructions(dev, tokenizer, job.tuning.max_length)
-    collate, size = PadToLongest(tokenizer, model.device.type), job.tuning.micro_batch_size or job.tuning.batch_size
-    bf16 = job.tuning.precision == "bf16"
+    rows, recipe = request.rows, request.tuning
+    collate, size = PadToLongest(request.tokenizer, model.device.type), recipe.micro_batch_size or recipe.batch_size
+    bf16 = recipe.precision == "bf16"
     stock: Any = model.get_base_model()
     total, tokens = 0.0, 0
     model.eval()

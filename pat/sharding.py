@@ -6,7 +6,7 @@ gradients; so losses, clipping, the mask's schedule, checkpoints and adapters kn
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +18,33 @@ from pat import processes
 from pat.errors import UserError
 from pat.families import family_of
 from pat.progress import say
-from pat.settings import TuningSettings
+
+if TYPE_CHECKING:
+    from pat.request import TuningRequest
 
 
-def shards(settings: TuningSettings) -> bool:
-    """Return whether a tuning of this job shards its base: where it is told to and has several processes."""
-    return settings.shard and processes.count() > 1
+def shards(request: TuningRequest) -> bool:
+    """Return whether a tuning shards its base: where it is told to and has several processes."""
+    return reason_not_to(request) is None
 
 
-def check_sharding(settings: TuningSettings, tuner: str, device: str) -> None:
+def reason_not_to(request: TuningRequest) -> str | None:
+    """Return why a tuning does not shard its base, None where it does."""
+    if not request.tuning.shard:
+        return "tuning.shard is false"
+    return "the job is one process" if processes.count() == 1 else None
+
+
+def check_sharding(request: TuningRequest) -> None:
     """Say where sharding has no effect. Raises UserError where a tuner or a device cannot be had with it."""
-    if not settings.shard:
+    if not request.tuning.shard:
         return
-    if tuner.endswith("dora"):
-        plain = "pat" if tuner.startswith("pat") else "lora"
-        raise UserError(f"tuning.shard with --tuner {tuner}: is not possible, DoRA takes norms of whole weights; use {plain}")
-    if not shards(settings):
-        say("tune: tuning.shard has no effect: the job is one process")
-    elif device == "cpu" and torch.cuda.is_available():
+    if request.with_dora:
+        plain = "pat" if request.masked else "lora"
+        raise UserError(f"tuning.shard with --tuner {request.tuner}: is not possible, DoRA takes norms of whole weights; use {plain}")
+    if reason := reason_not_to(request):
+        say(f"tune: tuning.shard has no effect: {reason}")
+    elif request.device == "cpu" and torch.cuda.is_available():
         raise UserError("tuning.shard with device: cpu: shards lie on the GPUs where there are some; hide them (CUDA_VISIBLE_DEVICES=)")
 
 

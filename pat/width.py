@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
+from pat.config import PatConfig
 from pat.errors import SettingError
 
 LARGEST_ALIGN = 64
@@ -48,6 +49,13 @@ def target_width(hidden_size: int, heads: int, ratio: float, align: int | Litera
             f"{nearest}; ratios from {max(low, 0.0):.2g} to {high:.2g} are possible, others with a lower align"
         )
     return step * wanted
+
+
+def planned_width(model_config: Any, config: PatConfig) -> int:
+    """Return the number of channels that will survive: the config's own, else the ratio's after rounding (docs/method.md, "Widths")."""
+    if config.width is not None:
+        return config.width
+    return target_width(model_config.hidden_size, model_config.num_attention_heads, config.pruning_ratio, config.align)
 
 
 def check_rounding(ratio: float, removed: float) -> None:

@@ -11,10 +11,12 @@ from unittest.mock import patch
 from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
+from tuning_requests import asked
 
 import pat.tuning
 from pat import artefacts, processes
 from pat.progress import log_to
+from pat.request import TuningRequest
 from pat.resume import SealCheckpoints
 from pat.settings import TuneJob
 
@@ -38,19 +40,17 @@ def job(name: str, *, shard: bool, device: str) -> TuneJob:
     return TuneJob.model_validate({"tuning": RECIPE | changes | {"shard": shard, "device": device}, "pat": pat_settings})
 
 
-def arguments(folder: Path, name: str, run: str, *, shard: bool, device: str) -> dict[str, Any]:
+def request(folder: Path, name: str, run: str, *, shard: bool, device: str) -> TuningRequest:
     """Return what `train` and `tune` are given for a case, `run` being the folder of its checkpoints."""
     settings = job(name, shard=shard, device=device)
     tuner = CASES[name][0]
-    return {
-        "base": folder / "base", "data": folder / "instruct.jsonl", "tuner": tuner, "ratio": 0.0 if tuner == "lora" else 0.25, "seed": 7,
-        "job": settings, "run_dir": folder / run, "teacher": folder / "teacher" if settings.tuning.distillation else None,
-    }  # fmt: skip
+    ratio, teacher = 0.0 if tuner == "lora" else 0.25, folder / "teacher" if settings.tuning.distillation else None
+    return asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings, folder / run, folder / "adapter", teacher)
 
 
 def train(folder: Path, name: str, out: str, *, shard: bool, device: str) -> None:
     """Train a case and write its adapter and `course.json` to `out`: history, and how much of the base this process holds."""
-    trainer, model = pat.tuning.train(**arguments(folder, name, f"run-{out}", shard=shard, device=device))
+    trainer, model = pat.tuning.train(request(folder, name, f"run-{out}", shard=shard, device=device))
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in frozen)
     trained_whole = not any(isinstance(parameter, DTensor) for parameter in model.parameters() if parameter.requires_grad)
@@ -88,7 +88,7 @@ def main(folder: Path, device: str) -> None:
         return
     interrupt(folder, "pat", "resumed", device)
     train(folder, "pat", "resumed", shard=True, device=device)
-    pat.tuning.tune(**arguments(folder, "pat", "run-adapter", shard=True, device=device), out=folder / "adapter")
+    pat.tuning.tune(request(folder, "pat", "run-adapter", shard=True, device=device))
 
 
 if __name__ == "__main__":

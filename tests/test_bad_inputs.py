@@ -18,6 +18,7 @@ from cell_maker import cell, write_cell
 from commands import outcome
 from tiny_checkpoint import some_items
 from tiny_world import write_world
+from tuning_requests import asked
 
 from pat.artefacts import MANIFEST, write_jsonl
 from pat.items import write_items
@@ -193,7 +194,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a whole one of everything that the commands read."""
     folder = tmp_path_factory.mktemp("workspace")
     base, data = write_world(folder)
-    tune(base, data, "pat", 0.5, 0, TuneJob.model_validate(PAT), folder / "run", folder / "adapter")
+    tune(asked(base, data, "pat", 0.5, 0, TuneJob.model_validate(PAT), folder / "run", folder / "adapter"))
     (folder / "adapter" / MANIFEST).unlink()  # so that a bad file of the adapter is met by its reader and not by the checksums
     write_jsonl(folder / "text.jsonl", [{"text": "one two three " * 20}])
     write_items(folder / "task.jsonl", some_items())

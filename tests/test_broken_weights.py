@@ -10,6 +10,7 @@ import torch
 from pruning_inputs import calibration, write_base
 from tiny_models import tiny_model
 from tiny_world import write_world
+from tuning_requests import asked
 
 from pat import checkpoint
 from pat.errors import UserError
@@ -37,7 +38,7 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, value: float) -> N
 
 
 VERBS: dict[str, Callable[[Path, Path, Path], object]] = {
-    "tune": lambda base, data, folder: tune(base, data, "lora", 0.0, 0, JOB, folder / "run", folder / "out"),
+    "tune": lambda base, data, folder: tune(asked(base, data, "lora", 0.0, 0, JOB, folder / "run", folder / "out")),
     "prune": lambda base, _, folder: prune(base, "channel-fisher", 0.25, 4, folder / "out", calibration(folder)),
     "rotate": lambda base, _, folder: rotate(base, "pca", calibration(folder), folder / "out"),
     "evaluate": lambda base, _, folder: evaluate(

@@ -10,12 +10,15 @@ import torch
 from tiny_models import CONFIGS, random_tokens, tiny_model
 from torch import Tensor, nn
 from training import random_text
+from tuning_requests import asked
 
 from pat import PatConfig, PatModel, attach
+from pat.compaction import compacts
 from pat.compiled import compile_layers
 from pat.errors import UserError
+from pat.request import TuningRequest
+from pat.settings import TuneJob
 from pat.trainer import parameter_groups
-from pat.tuning import compacts
 
 STEPS = 10
 CHOICES: dict[str, Any] = {
@@ -198,18 +201,22 @@ def test_a_compacted_model_refuses_what_needs_the_whole_base(tmp_path: Path) -> 
         model.compact()
 
 
-def test_the_choice_is_made_by_device_and_method(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_choice_is_made_by_device_and_method(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     caplog.set_level("INFO")
-    model = fresh("llama")
-    assert compacts("auto", model, "cuda") and compacts(True, model, "cpu")
-    assert not compacts(False, model, "cuda") and not caplog.messages
-    assert not compacts("auto", model, "cpu") and "on a CPU it gains little" in caplog.messages[-1]
-    unpruned = fresh("llama", pruning_ratio=0.0)
-    assert not compacts(True, unpruned, "cuda") and "nothing is pruned" in caplog.messages[-1]
-    with_dora = fresh("llama", use_dora=True)
-    assert not compacts("auto", with_dora, "cuda") and "DoRA" in caplog.messages[-1]
+    tiny_model("llama").config.save_pretrained(tmp_path)
+
+    def request(compact: bool | str, device: str, tuner: str = "pat", ratio: float = 0.25) -> TuningRequest:
+        tuning = {"max_steps": 9, "learning_rate": 1e-3, "batch_size": 2, "device": device, "compact": compact}
+        return asked(tmp_path, tmp_path / "rows", tuner, ratio, 0, TuneJob.model_validate({"tuning": tuning}), tmp_path / "run")
+
+    assert compacts(request("auto", "cuda")) and compacts(request(True, "cpu"))
+    assert not compacts(request(False, "cuda")) and not compacts(request("auto", "cuda", "lora", 0.0)) and not caplog.messages
+    assert not compacts(request("auto", "cpu")) and "on a CPU it gains little" in caplog.messages[-1]
+    assert not compacts(request(True, "cuda", ratio=0.0)) and "nothing is pruned" in caplog.messages[-1]
+    assert not compacts(request("auto", "cuda", "pat-dora")) and "DoRA" in caplog.messages[-1]
     with pytest.raises(UserError, match=r"tuning\.compact: true is not possible: DoRA"):
-        compacts(True, with_dora, "cuda")
+        compacts(request(True, "cuda", "pat-dora"))
 
 
 def recording(graphs: list[tuple[int, ...]]) -> Any:

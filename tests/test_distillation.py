@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from test_tuning import adapter_bytes, job, run_until
 from tiny_world import tiny_tokenizer, write_world
 from torch import Tensor
+from tuning_requests import asked
 
 from pat import checkpoint
 from pat.distillation import summed_divergence
@@ -49,7 +50,7 @@ def write_pair(folder: Path) -> None:
 def run(folder: Path, name: str, settings: TuneJob, tuner: str = "pat", teacher: str | None = "teacher") -> dict[str, Any]:
     ratio = 0.25 if tuner.startswith("pat") else 0.0
     paths = folder / f"run-{name}", folder / name, folder / teacher if teacher else None
-    return tune(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings, *paths)
+    return tune(asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings, *paths))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])

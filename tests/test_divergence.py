@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny_world import write_world
+from tuning_requests import asked
 
 from pat.artefacts import write_jsonl
 from pat.errors import UserError
@@ -21,7 +22,7 @@ def test_a_tuning_that_diverges_is_one_message(tuner: str, ratio: float, tmp_pat
     base, data = write_world(tmp_path)
     job = TuneJob.model_validate({"tuning": TUNING, "pat": {"hio_rank": 2}})
     with pytest.raises(UserError, match=r"the training diverged: by step 2, .* is not finite; lower tuning\.learning_rate"):
-        tune(base, data, tuner, ratio, 0, job, tmp_path / "run", tmp_path / "out")
+        tune(asked(base, data, tuner, ratio, 0, job, tmp_path / "run", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     assert "step 2: the gradients are not finite" in caplog.text
 

@@ -14,6 +14,7 @@ from sharded_tunings import CASES
 from test_sharding import check_same_course, tune_all
 from tiny_world import write_world
 from transformers import TrainerControl, TrainerState, TrainingArguments
+from tuning_requests import asked
 
 import pat.tuning
 from pat.benchmark import inference
@@ -40,7 +41,7 @@ def tuned(folder: Path, name: str, tuner: str, **changes: Any) -> PatTrainer:
     """Tune the world in `folder`; every step is logged unless the changes say otherwise."""
     job = TuneJob.model_validate({"tuning": RECIPE | {"log_steps": 1} | changes, "pat": {"hio_rank": 8}})
     ratio = 0.25 if tuner == "pat" else 0.0
-    trainer, _ = pat.tuning.train(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, job, folder / f"run-{name}")
+    trainer, _ = pat.tuning.train(asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, job, folder / f"run-{name}"))
     assert isinstance(trainer, PatTrainer)
     return trainer
 

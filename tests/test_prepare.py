@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_world import write_world
+from tuning_requests import asked
 from typer.testing import CliRunner
 
 from pat import PatConfig, attach, prepare_base
@@ -69,7 +70,7 @@ def test_the_command_line_does_the_same(world: Path, tmp_path: Path) -> None:
 
 
 def test_the_tuner_of_that_name_tunes_and_merges_it(world: Path, tmp_path: Path) -> None:
-    record = tune(world / "prepared", world / "instruct.jsonl", "pat-g", 0.25, 0, job(), tmp_path / "run", tmp_path / "adapter")
+    record = tune(asked(world / "prepared", world / "instruct.jsonl", "pat-g", 0.25, 0, job(), tmp_path / "run", tmp_path / "adapter"))
     assert record["width"] == 24
     config = PatConfig.load(tmp_path / "adapter")
     assert (config.basis, config.mask, config.closing, config.readers, config.hio_rank) == (
@@ -80,14 +81,16 @@ def test_the_tuner_of_that_name_tunes_and_merges_it(world: Path, tmp_path: Path)
 
 
 def test_what_the_settings_say_wins(world: Path, tmp_path: Path) -> None:
-    tune(world / "prepared", world / "instruct.jsonl", "pat-g", 0.25, 0, job({"hio_rank": 2}), tmp_path / "run", tmp_path / "adapter")
+    tune(
+        asked(world / "prepared", world / "instruct.jsonl", "pat-g", 0.25, 0, job({"hio_rank": 2}), tmp_path / "run", tmp_path / "adapter")
+    )
     config = PatConfig.load(tmp_path / "adapter")
     assert (config.hio_rank, config.mask) == (2, "leading")
 
 
 def test_a_base_that_is_not_prepared_is_told_how(world: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"give what `pat prepare --base MODEL --ratio 0.25 --calibration TEXT --out PREPARED` writes"):
-        tune(world / "base", world / "instruct.jsonl", "pat-g", 0.25, 0, job(), tmp_path / "run", tmp_path / "adapter")
+        tune(asked(world / "base", world / "instruct.jsonl", "pat-g", 0.25, 0, job(), tmp_path / "run", tmp_path / "adapter"))
 
 
 def test_in_python(world: Path) -> None:

@@ -16,8 +16,9 @@ from tiny_world import write_world
 from pat import processes
 from pat.artefacts import check_folder
 from pat.errors import UserError
-from pat.settings import TuningSettings
-from pat.tuning import training_arguments
+from pat.request import Arm
+from pat.settings import TuneJob, TuningSettings
+from pat.training_arguments import training_arguments
 
 LEAKED = {
     "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9",
@@ -105,6 +106,6 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(
     batch: int, micro: int | None, environment: dict[str, str], tmp_path: Path
 ) -> None:
     environment |= {processes.LAUNCHER_MARK: "x", "WORLD_SIZE": "4", "RANK": "0"}
-    settings = TuningSettings(max_steps=1, learning_rate=1e-3, batch_size=batch, micro_batch_size=micro)
+    job = TuneJob(tuning=TuningSettings(max_steps=1, learning_rate=1e-3, batch_size=batch, micro_batch_size=micro))
     with pytest.raises(UserError, match=f"tuning.batch_size={batch}: must be a multiple of micro_batch_size × processes"):
-        training_arguments(settings, 0, tmp_path, "cpu")
+        training_arguments(Arm(tuner="lora", ratio=0.0, seed=0, job=job), tmp_path, "cpu")

@@ -9,7 +9,7 @@ import pytest
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.config import PatConfig
 from pat.experiment import Experiment, load_experiment
-from pat.tuning import pat_config
+from pat.request import Arm
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 PAPERS = ("paper", "efficiency", "ablation", "downstream")
@@ -20,7 +20,7 @@ def experiment(name: str) -> Experiment:
 
 
 def mask_of(name: str, row: str, model: str = "llama2-7b") -> PatConfig:
-    return pat_config(experiment(name).tune_job(model, row), 0.25, 42, use_dora=False)
+    return Arm(tuner="pat", ratio=0.25, seed=42, job=experiment(name).tune_job(model, row)).pat_config
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -9,6 +9,7 @@ from pruning_inputs import reload
 from test_evaluation import CPU, run
 from test_tuning import job
 from tiny_checkpoint import some_items, write_tiny_checkpoint
+from tuning_requests import asked
 
 from pat.artefacts import write_jsonl
 from pat.calibration import Calibration
@@ -35,14 +36,14 @@ def pruned(folder: Path, pruner: str) -> Path:
 def test_tuned_merged_and_scored(pruner: str, tmp_path: Path) -> None:
     base = pruned(tmp_path, pruner)
     recipe = job(max_steps=2, batch_size=4, gradient_checkpointing=True)
-    record = tune(base, tmp_path / "instruct.jsonl", "lora", 0.0, 0, recipe, tmp_path / "run", tmp_path / "adapter")
+    record = tune(asked(base, tmp_path / "instruct.jsonl", "lora", 0.0, 0, recipe, tmp_path / "run", tmp_path / "adapter"))
     assert record["steps"] == 2
     assert merge(base, tmp_path / "adapter", tmp_path / "merged")["logit_gap"] <= 1e-4
     assert type(reload(tmp_path / "merged")).__name__ == "ReshapedForCausalLM"
     result, samples = run(tmp_path / "merged", tmp_path, CPU, some_items(4))
     assert len(samples) == 4 and result["perplexity"]["heldout"]["token_perplexity"] > 1
     with pytest.raises(UserError, match="PAT cannot narrow a reshaped model"):
-        tune(base, tmp_path / "instruct.jsonl", "pat", 0.25, 0, recipe, tmp_path / "run", tmp_path / "none")
+        tune(asked(base, tmp_path / "instruct.jsonl", "pat", 0.25, 0, recipe, tmp_path / "run", tmp_path / "none"))
 
 
 def test_without_protected_layers_it_scores_as_the_stock_model_does(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from pruning_inputs import calibration, reload, write_base
 from tiny_models import random_tokens
 from tiny_world import write_world
+from tuning_requests import asked
 
 from pat import stored
 from pat.artefacts import check_folder, read_json
@@ -70,11 +71,11 @@ def test_pat_tunes_and_merges_in_the_gradient_basis_and_in_no_other(tmp_path: Pa
     _, data = write_world(tmp_path)
     base, rotated, adapter = tmp_path / "base", tmp_path / "rotated", tmp_path / "adapter"
     with pytest.raises(UserError, match="what `pat rotate --basis gradient` makes of it"):
-        tune(base, data, "pat", 0.5, 0, job(**LEADING), tmp_path / "run", adapter)
+        tune(asked(base, data, "pat", 0.5, 0, job(**LEADING), tmp_path / "run", adapter))
     rotate(base, "gradient", calibration_of(data), rotated)
     with pytest.raises(UserError, match=r"is in the gradient basis, pat\.basis is 'native'"):
-        tune(rotated, data, "pat", 0.5, 0, job(hio_rank=0), tmp_path / "run", adapter)
-    tune(rotated, data, "pat", 0.5, 0, job(**LEADING), tmp_path / "run", adapter)
+        tune(asked(rotated, data, "pat", 0.5, 0, job(hio_rank=0), tmp_path / "run", adapter))
+    tune(asked(rotated, data, "pat", 0.5, 0, job(**LEADING), tmp_path / "run", adapter))
     with pytest.raises(UserError, match=r"is in the native basis, pat\.basis is 'gradient'"):
         merge(base, adapter, tmp_path / "wrong")
     record = merge(rotated, adapter, tmp_path / "merged")

@@ -11,6 +11,7 @@ import pytest
 from commands import outcome
 from tiny_checkpoint import CONTEXT, write_tiny_checkpoint
 from tiny_world import ROWS, tiny_tokenizer, write_world
+from tuning_requests import asked
 
 import prepare_instruct
 from pat.artefacts import read_json
@@ -117,7 +118,7 @@ def test_rows_cut_by_max_length_are_counted_told_and_kept_in_the_record(tmp_path
     lines = [GOOD, row(output=json.dumps("word " * 60)), row(instruction=json.dumps("word " * 200))]
     job = TuneJob.model_validate({"tuning": TUNING | {"max_length": 60 + prompt}})
     with caplog.at_level(logging.INFO):
-        tune(base, file_of(tmp_path, GOOD, *lines), "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out")
+        tune(asked(base, file_of(tmp_path, GOOD, *lines), "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out"))
     assert read_json(tmp_path / "out" / "tuning.json")["rows"] == {"read": 4, "left_out": 1, "cut": 1, "max_length": 60 + prompt}
     assert "of 4 rows, 1 lose the end of their answer and 1 are left out" in caplog.text
 
@@ -129,9 +130,9 @@ def test_rows_beyond_the_model_s_context_are_refused_and_a_max_length_beyond_it_
     job = TuneJob.model_validate({"tuning": TUNING | {"max_length": 300}})
     long_ones = file_of(tmp_path, GOOD, row(output=json.dumps("word " * 400)))
     with pytest.raises(UserError, match=r"max_length: 300 is more than the model's context of 256 tokens, which 1 of 2 rows"):
-        tune(base, long_ones, "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out")
+        tune(asked(base, long_ones, "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out"))
     with caplog.at_level(logging.INFO):
-        tune(base, data, "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out")
+        tune(asked(base, data, "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out"))
     assert "no row is longer than that" in caplog.text
 
 

@@ -12,6 +12,7 @@ import pytest
 from children import child, wait_for
 from safetensors.torch import load_file, save_file
 from tiny_world import write_world
+from tuning_requests import asked
 
 from pat import artefacts
 from pat.errors import UserError
@@ -112,7 +113,7 @@ def test_a_kill_while_checkpoints_are_put_aside_loses_none(tmp_path: Path, monke
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     base, data = write_world(folder)
-    tune(base, data, "lora", 0.0, 0, TuneJob.model_validate(SETTINGS), folder / "run", folder / "adapter")
+    tune(asked(base, data, "lora", 0.0, 0, TuneJob.model_validate(SETTINGS), folder / "run", folder / "adapter"))
     return folder
 
 

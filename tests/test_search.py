@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from test_tuning import RECIPE, adapter_bytes
 from tiny_world import ROWS, write_world
 from torch.nn.functional import cross_entropy
+from tuning_requests import asked
 
 import pat.search
 from pat import checkpoint
-from pat.calibration import Calibration
 from pat.errors import UserError
 from pat.instructions import Instructions
+from pat.request import TuningRequest
 from pat.search import candidate_job, dev_loss, search_rate, split, with_searched_rate
 from pat.settings import SearchSettings, TuneJob
-from pat.tuning import build_model, tune
+from pat.tuned_model import build_model
+from pat.tuning import tune
 
 SHORT = {key: value for key, value in RECIPE.items() if key != "learning_rate"}
 
@@ -33,7 +35,9 @@ def job(*rates: float, dev_rows: int = 16, steps: int | None = None, **changes: 
 
 def run(folder: Path, settings: TuneJob, tuner: str = "lora", teacher: Path | None = None) -> dict[str, Any]:
     ratio = 0.25 if tuner.startswith("pat") else 0.0
-    return search_rate(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings, folder / "run", folder / "rate.json", teacher)
+    return search_rate(
+        asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings, folder / "run", folder / "rate.json", teacher)
+    )
 
 
 rows = st.lists(st.fixed_dictionaries({"instruction": st.sampled_from("abcdefgh"), "output": st.integers().map(str)}), min_size=1)
@@ -62,10 +66,10 @@ def test_the_candidate_trains_on_the_training_part_and_is_judged_on_the_rest(tmp
     write_world(tmp_path)
     seen: list[tuple[set[str], set[str], float | None]] = []
 
-    def train(base: Path, data: Path, *arguments: Any) -> Any:
-        dev = data.with_name("dev.jsonl")
-        texts = [{json.loads(line)["instruction"] for line in path.read_text().splitlines()} for path in (data, dev)]
-        seen.append((texts[0], texts[1], arguments[3].tuning.learning_rate))
+    def train(request: TuningRequest) -> Any:
+        places = (request.data, request.data.with_name("dev.jsonl"))
+        texts = [{json.loads(line)["instruction"] for line in path.read_text().splitlines()} for path in places]
+        seen.append((texts[0], texts[1], request.tuning.learning_rate))
         return None, None
 
     with monkeypatch.context() as patched:
@@ -94,7 +98,7 @@ def test_the_best_rate_is_found_and_used(tuner: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     chosen = with_searched_rate(settings, tmp_path / "rate.json")
     base, data = tmp_path / "base", tmp_path / "instruct.jsonl"
-    tuned = tune(base, data, tuner, 0.25 if tuner == "pat" else 0.0, 7, chosen, tmp_path / "tune", tmp_path / "adapter")
+    tuned = tune(asked(base, data, tuner, 0.25 if tuner == "pat" else 0.0, 7, chosen, tmp_path / "tune", tmp_path / "adapter"))
     assert tuned["provenance"]["settings"]["tuning"]["learning_rate"] == 3e-3
     assert tuned["steps"] == 24 and adapter_bytes(tmp_path / "adapter")
 
@@ -142,8 +146,9 @@ def test_the_dev_loss_is_the_mean_over_learned_tokens(tmp_path: Path) -> None:
     """Whatever the batches, a token counts once; dropout is off."""
     base, data = write_world(tmp_path)
     settings = job(1e-3, 1e-2, micro_batch_size=4, lora={"rank": 2, "dropout": 0.5})
-    model = build_model(base, "lora", 0.0, 7, settings, Calibration(data))
-    measured = dev_loss(model, base, data, settings)
+    request = asked(base, data, "lora", 0.0, 7, settings, tmp_path / "run")
+    model = build_model(request)
+    measured = dev_loss(model, request)
     rows = Instructions(data, checkpoint.load_tokenizer(base), settings.tuning.max_length)
     losses = []
     for row in (rows[index] for index in range(len(rows))):
@@ -174,7 +179,7 @@ def test_what_cannot_work_is_one_clear_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"contradicts tuning\.learning_rate=0\.003"):
         with_searched_rate(fixed, tmp_path / "rate.json")
     with pytest.raises(UserError, match="is not known before the search"):
-        tune(base, data, "lora", 0.0, 7, job(1e-3, 1e-2), tmp_path / "run", tmp_path / "adapter")
+        tune(asked(base, data, "lora", 0.0, 7, job(1e-3, 1e-2), tmp_path / "run", tmp_path / "adapter"))
     records: list[Any] = [{"learning_rate": 0.5}, {"learning_rate": [0.001]}, [], {}]
     for record in records:
         (tmp_path / "rate.json").write_text(json.dumps(record))

@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file
 from sharded_tunings import CASES, INTERRUPTED_AT, job
 from tiny_world import write_world
+from tuning_requests import asked
 
 from pat import processes, sharding
 from pat.artefacts import check_folder, read_json
 from pat.errors import UserError
 from pat.merge import merge
+from pat.request import TuningRequest
 from pat.settings import TuningSettings
 
 PROGRAM = Path(__file__).parent / "sharded_tunings.py"
@@ -119,22 +121,27 @@ def test_what_needs_the_base_whole_is_refused(changes: dict[str, Any], message: 
         TuningSettings.model_validate(job("pat", shard=True, device="cpu").tuning.model_dump() | changes)
 
 
+def sharded(tuner: str) -> TuningRequest:
+    """Return the request for a tuning on the CPU that is told to shard its base."""
+    return asked(Path("base"), Path("rows"), tuner, 0.25, 7, job("pat", shard=True, device="cpu"), Path("run"))
+
+
 @pytest.mark.parametrize(("tuner", "plain"), [("dora", "lora"), ("pat-dora", "pat")])
 def test_dora_is_refused_and_told_what_to_use(tuner: str, plain: str) -> None:
     with pytest.raises(UserError, match=f"--tuner {tuner}: is not possible.*use {plain}$"):
-        sharding.check_sharding(job("pat", shard=True, device="cpu").tuning, tuner, "cpu")
+        sharding.check_sharding(sharded(tuner))
 
 
 def test_shards_lie_on_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("pat.processes.count", lambda: 2)
     with pytest.raises(UserError, match="device: cpu"):
-        sharding.check_sharding(job("pat", shard=True, device="cpu").tuning, "pat", "cpu")
+        sharding.check_sharding(sharded("pat"))
 
 
 def test_one_process_tunes_as_without_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    settings = job("pat", shard=True, device="cpu").tuning
-    assert processes.count() == 1 and not sharding.shards(settings)
+    request = sharded("pat")
+    assert processes.count() == 1 and not sharding.shards(request)
     with caplog.at_level("INFO"):
-        sharding.check_sharding(settings, "pat", "cpu")
+        sharding.check_sharding(request)
     assert "tuning.shard has no effect: the job is one process" in caplog.text

@@ -16,6 +16,7 @@ from conftest import copy_workflow
 from smoke_run import run
 from tiny_checkpoint import some_items
 from tiny_world import write_world
+from tuning_requests import asked
 
 from pat.artefacts import check_folder, new_folder, write_jsonl, write_text
 from pat.errors import UserError
@@ -51,7 +52,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the phases read."""
     folder = tmp_path_factory.mktemp("inputs")
     base, data = write_world(folder)
-    tune(base, data, "lora", 0.0, 0, TuneJob.model_validate(TUNING), folder / "run", folder / "adapter")
+    tune(asked(base, data, "lora", 0.0, 0, TuneJob.model_validate(TUNING), folder / "run", folder / "adapter"))
     write_jsonl(folder / "text.jsonl", [{"text": f"{number} follows {number - 1}. " * 40} for number in range(40)])
     write_items(folder / "task.jsonl", some_items(64))
     write_cell(folder, cell()).rename(folder / "cell.json")

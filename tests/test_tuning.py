@@ -18,6 +18,7 @@ from children import child, wait_for
 from safetensors.torch import load_file, save_file
 from tiny_world import ROWS, tiny_tokenizer, write_world
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+from tuning_requests import asked
 
 import pat.tuning
 from pat import artefacts
@@ -50,7 +51,7 @@ def run(
     folder: Path, name: str, tuner: str = "pat", ratio: float = 0.25, settings: TuneJob | None = None, teacher: Path | None = None
 ) -> dict[str, Any]:
     paths = folder / f"run-{name}", folder / name, teacher
-    return tune(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings or job(), *paths)
+    return tune(asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings or job(), *paths))
 
 
 def adapter_bytes(folder: Path) -> dict[str, bytes]:
@@ -162,7 +163,7 @@ def test_the_proxy_has_a_constant_rate_of_its_own(tmp_path: Path) -> None:
     """Where Adam moves it: 0.5 over the milestone step, 8 of 24, to the last, while the recipe's rate falls to zero."""
     write_world(tmp_path)
     settings = job({"mask_learning": "adam"})
-    trainer, model = pat.tuning.train(tmp_path / "base", tmp_path / "instruct.jsonl", "pat", 0.25, 7, settings, tmp_path / "run")
+    trainer, model = pat.tuning.train(asked(tmp_path / "base", tmp_path / "instruct.jsonl", "pat", 0.25, 7, settings, tmp_path / "run"))
     assert isinstance(model, PatModel) and trainer.optimizer is not None
     recipe, own = trainer.optimizer.param_groups
     assert [parameter is model.sparsifier.mask.proxy for parameter in own["params"]] == [True]

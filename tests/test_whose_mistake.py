@@ -16,6 +16,7 @@ import torch
 import typer
 from tiny_checkpoint import some_items, write_tiny_checkpoint
 from tiny_world import write_world
+from tuning_requests import asked
 
 import script_errors
 from pat import cli, harness, processes
@@ -127,14 +128,14 @@ def test_a_setting_that_cannot_be_is_a_typed_error_that_is_a_value_error_too(tmp
     recipe = {"max_steps": 2, "learning_rate": 1e-3, "batch_size": 4, "lora": {"rank": 2}}
     job = TuneJob.model_validate({"tuning": recipe, "pat": {"hio_rank": 2, "milestone_fraction": 0.5}})
     with pytest.raises(UserError, match="at least 2 steps to close"):
-        tune(base, data, "pat", 0.5, 0, job, tmp_path / "run", tmp_path / "out")
+        tune(asked(base, data, "pat", 0.5, 0, job, tmp_path / "run", tmp_path / "out"))
 
     def ours(*_: object, **__: object) -> None:
         raise ValueError("a mistake that names PatConfig")
 
     monkeypatch.setattr("pat.trainer.PatTrainer.train", ours)
     with pytest.raises(ValueError, match="a mistake") as raised:
-        tune(base, data, "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out")
+        tune(asked(base, data, "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out"))
     assert not isinstance(raised.value, UserError)
 
 

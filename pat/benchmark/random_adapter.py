@@ -15,8 +15,9 @@ from pat.benchmark.random_checkpoint import SPREAD
 from pat.config import PatConfig
 from pat.families import Family, family_of
 from pat.lora import PEFT_PREFIX
-from pat.model import lora_config, planned_width
+from pat.model import lora_config
 from pat.sparsifier import Sparsifier
+from pat.width import planned_width
 
 
 def write_random_adapter(model_config: Any, shapes: Mapping[str, tuple[int, ...]], config: PatConfig, out: Path) -> None:

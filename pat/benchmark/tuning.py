@@ -35,10 +35,12 @@ from pat.model import PatModel
 from pat.out_of_memory import lacks_memory
 from pat.progress import Progress, say
 from pat.provenance import provenance
+from pat.request import Arm
 from pat.settings import LoraSettings, TuneJob, TuningSettings
 from pat.threads import threads_given_back
 from pat.trainer import PatTrainer
-from pat.tuning import adapted, training_arguments
+from pat.training_arguments import training_arguments
+from pat.tuned_model import adapted
 
 SCHEMA = 3
 FLOPS_PER_PARAMETER = 4
@@ -197,18 +199,21 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
     if device == "cuda":  # as `pat tune` does with rows that are padded on the right
         rely_on_causal_kernel(stock, settings.length)
     total = len(arm) * length
-    job = job_of(settings, total, milestone_step=length, prunes=prunes)
-    model = adapted(stock, "pat" if prunes else "lora", settings.ratio if prunes else 0.0, seed, job)
+    trained = Arm(
+        tuner="pat" if prunes else "lora",
+        ratio=settings.ratio if prunes else 0.0,
+        seed=seed,
+        job=job_of(settings, total, milestone_step=length, prunes=prunes),
+    )
+    model = adapted(stock, trained)
     if arm[0].compiled:
         compile_layers(stock)
     for phase in arm:
         phase.trainable_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     with tempfile.TemporaryDirectory() as run_dir:
-        arguments = training_arguments(job.tuning, seed, Path(run_dir), device)
-        arguments.save_strategy = "no"
         trainer = PatTrainer(
             model=model,
-            args=arguments,
+            args=training_arguments(trained, Path(run_dir), device, plans_checkpoints=False),
             train_dataset=RandomTokens(settings.batch_size * total, settings.length, shape.vocab_size, seed),
             data_collator=CutToLengths(batch_lengths(settings, seed)),
             callbacks=[

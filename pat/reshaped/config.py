@@ -53,6 +53,14 @@ class ReshapedConfig(PreTrainedConfig):
         widths: list[int] = self.stream_widths or [self.hidden_size]
         return min(widths)
 
+    @property
+    def layers_alike(self) -> bool:
+        """Whether all layers have tensors of the same shapes."""
+        widths = self.stream_widths
+        streams = [tuple(widths[2 * layer : 2 * layer + 3]) for layer in range(len(self.layer_groups))] if widths else self.layer_groups
+        first_has_a_shortcut = widths is not None and bool(self.tie_word_embeddings) and len(self.layer_groups) > 1
+        return not first_has_a_shortcut and len(set(zip(self.layer_groups, self.layer_neurons, streams, strict=True))) <= 1
+
     def stock_config(self) -> Any:
         """Return the config of the stock model that this one was made from."""
         unknown = (*OWN_FIELDS, "model_type", "architectures", "transformers_version")
