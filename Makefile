@@ -58,7 +58,7 @@ lint: dev  ## ruff, mypy and snakefmt
 
 docs: $(VENV)/bin/python  ## the site of documents, into site/
 	@python tools/environment.py base docs
-	@mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 keys: base  ## config/schema.json and the tables of keys in config/README.md, from the settings
