@@ -39,6 +39,8 @@ class PatTrainer(Trainer):
         super().__init__(callbacks=callbacks, **arguments)
         self.distillation = distillation
         self._counted_parameters: dict[bool, int] = {}
+        self._wrapped: nn.Module | None = None
+        self._core: nn.Module | None = None
         if distillation is not None and (self.label_smoother is not None or self.compute_loss_func is not None):
             raise ValueError("distillation mixes the stock loss with a teacher's: leave out label_smoothing_factor and compute_loss_func")
 
@@ -78,10 +80,16 @@ class PatTrainer(Trainer):
     @property
     def _stock(self) -> PreTrainedModel:
         """The model that has the head."""
-        model: Any = self.accelerator.unwrap_model(self.model)
+        model: Any = self._unwrapped()
         stock: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(stock, PreTrainedModel)
         return stock
+
+    def _unwrapped(self) -> nn.Module:
+        """Return the model without what accelerate has put around it; looking for it walks all modules, so it is kept until another is."""
+        if self._core is None or self._wrapped is not self.model:
+            self._wrapped, self._core = self.model, self.accelerator.unwrap_model(self.model)
+        return self._core
 
     def _objective(self, logits: Callable[[Tensor], Tensor], tokens: Tokens, inputs: dict[str, Any], items: Tensor | int) -> Objective:
         """Return what a chunk of tokens has to do with the loss, and its sums of cross-entropy and, with a teacher, of divergence."""
@@ -114,7 +122,7 @@ class PatTrainer(Trainer):
         terms = dict(zip(names, figures, strict=True))
         if self.distillation is not None:
             self.distillation.terms = terms
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._unwrapped()
         if not isinstance(model, PatModel) or not model.training:
             return figures.new_zeros(())
         own = model.own_loss_share(labels_BT, items).to(figures.device)
