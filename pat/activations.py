@@ -79,16 +79,18 @@ def block_influence(model: PreTrainedModel, batches: Batches) -> Tensor:
 
 
 def channel_activations(model: PreTrainedModel, batches: Batches) -> Tensor:
-    """Return each channel's activation, (D,) in fp64: |y| of a norm's output y, meaned over a sample's real tokens, l2 over the samples.
+    """Return each channel's activation, (D,) in fp64: |y| of what readers get, meaned over a sample's real tokens, l2 over the samples.
 
-    Summed over all norms on the stream, gains included: one set of channels is kept for the whole model (Minitron, importance).
+    Summed over all places where the stream is read, the norms' gains included: one set of channels is kept for the whole model (Minitron,
+    importance).
     """
-    norms = family_of(model.config).stream_norms(model.config.num_hidden_layers)
-    squares = {name: torch.zeros(model.config.hidden_size, dtype=torch.float64, device=model.device) for name in norms}
+    sites = {site.name: site for site in family_of(model.config).sites(model.config.num_hidden_layers)}
+    squares = {name: torch.zeros(model.config.hidden_size, dtype=torch.float64, device=model.device) for name in sites}
 
-    def add(name: str, _inputs: Tensor, outputs_BTD: Tensor, mask_BT: Tensor) -> None:
-        sums_BD = outputs_BTD.double().abs().mul_(mask_BT[:, :, None]).sum(1)
+    def add(name: str, inputs_BTD: Tensor, outputs_BTD: Tensor, mask_BT: Tensor) -> None:
+        read_BTD = inputs_BTD if sites[name].norm is None else outputs_BTD
+        sums_BD = read_BTD.double().abs().mul_(mask_BT[:, :, None]).sum(1)
         squares[name] += (sums_BD / mask_BT.sum(1, keepdim=True)).square().sum(0)
 
-    visit_modules(model, batches, norms, add)
+    visit_modules(model, batches, sites, add)
     return torch.stack([squares_D.sqrt() for squares_D in squares.values()]).sum(0).cpu()

@@ -177,11 +177,10 @@ def _size_problems(folder: Path, fields: Fields, family: Family, stored: Mapping
         gone = [] if not stock else [f"{family.final_norm}.weight"]
         for layer in range(min(layers, len(stored) + 1)):  # more are not there, whatever the config says
             modules = (*family.linears, *(family.norms if stock else ()))
-            gone += [name for module in modules if (name := f"{family.layers}.{layer}.{module}.weight") not in stored]
+            gone += [name for module in modules if (name := f"{family.in_layer(layer, module)}.weight") not in stored]
         if missing := [name for name in gone if name not in stored]:
             yield f"{folder}: missing tensor(s) {', '.join(missing[:LISTED])}; the checkpoint does not fit its config"
-        prefix = f"{family.layers}."
-        numbers = {int(name.removeprefix(prefix).partition(".")[0]) for name in stored if name.startswith(prefix)}
+        numbers = {place[0] for name in stored if (place := family.place(name)) is not None}
         if extra := sorted(number for number in numbers if number >= layers):
             yield f"{folder}: unexpected tensors of layer {extra[0]}, num_hidden_layers is {layers}; the checkpoint does not fit its config"
     if not stock:
@@ -204,7 +203,7 @@ def _expected(family: Family, name: str, fields: Fields) -> Iterator[tuple[int, 
         return
     if role in (Role.EMBEDDING, Role.HEAD, Role.READ) and matrix:
         yield 1, "hidden_size", hidden
-    if role in (Role.WRITE, Role.NORM, Role.FINAL_NORM):
+    if role in (Role.WRITE, Role.NORM, Role.NORM_BEHIND, Role.FINAL_NORM):
         yield 0, "hidden_size", hidden
 
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from pat.compact_layers import CompactReader, CompactWriter, keep_inputs
 from pat.config import PatConfig
 from pat.errors import UserError
-from pat.families import Family
+from pat.families import Family, norm_eps
 from pat.hsm import DenseOperator, HybridSparsificationModule, IdentityOperator
 from pat.progress import say
 from pat.sharding import shards
@@ -85,11 +85,11 @@ def compact(base: PreTrainedModel, family: Family, sparsifier: Sparsifier, embed
     """
     config: Any = base.config
     index_K = sparsifier.mask.kept.nonzero().flatten()
-    for name in family.stream_norms(config.num_hidden_layers):
-        base.set_submodule(name, narrower_norm(base.get_submodule(name), index_K, family.gain_offset, config.rms_norm_eps))
-    for layer in range(config.num_hidden_layers):
-        for reader in family.readers:
-            name = f"{family.layers}.{layer}.{reader}"
+    layers: int = config.num_hidden_layers
+    for name in (*family.stream_norms(layers), *family.norms_behind(layers)):
+        base.set_submodule(name, narrower_norm(base.get_submodule(name), index_K, family.gain_offset, norm_eps(config)))
+    for site in family.sites(layers)[:-1]:
+        for name in site.readers:
             base.set_submodule(name, CompactReader(lora_layer(base, name), index_K))
     for write, hsm in sparsifier.by_write().items():
         if write == family.embedding:

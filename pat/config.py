@@ -16,7 +16,6 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pat.artefacts import read_record, write_json
 from pat.errors import SettingError, UserError
 from pat.fields import Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
-from pat.methods import PAT_G
 from pat.mistakes import nearest
 
 PAT_CONFIG_NAME = "pat_config.json"
@@ -32,6 +31,8 @@ MaskLearning = Literal["saliency", "gradient", "adam"]
 MEASURED_MASKS: tuple[Mask, ...] = ("variance", "fisher")
 """Those whose order is measured on text."""
 Fraction = Annotated[Number, Field(gt=0, le=1)]
+PAT_G: dict[str, Any] = {"basis": "gradient", "mask": "leading", "closing": "at-once", "readers": "least-squares", "hio_rank": 0}
+"""The leading directions of the gradient basis, cut at once behind readers that compensate for the others (docs/method.md)."""
 
 
 @dataclass(frozen=True)

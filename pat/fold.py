@@ -6,7 +6,8 @@ Why the stream is scaled. A norm divides by sqrt(mean over D of x² + eps). With
 D/K times larger. Scaling everything written to the stream by c = sqrt(K/D) makes the mean what it was, so eps stays as it is, also
 for norms inside attention that share it (Qwen3), and a gain divided by c undoes the scale for the readers. A family that multiplies
 its embedding by sqrt(hidden_size) brings that factor c along by itself. Where embedding and head are one matrix, the head gets the
-embedding's c too and the final norm's gain takes it back.
+embedding's c too and the final norm's gain takes it back. A norm between a write and the stream gets c times what was written, whose mean
+of squares over the kept channels is what it was, and hands on c times what it did: its gain stays. A reader without a norm takes c back.
 """
 
 from __future__ import annotations
@@ -70,14 +71,15 @@ class Fold:
                 columns = wide if wide.dim() == 2 else wide[:, None]
                 written = self._sparsified(module, columns)[index_K].mul_(self.stream_scale)
                 return written.reshape(index_K.numel(), *wide.shape[1:])
-            case Role.READ | Role.HEAD:
-                return wide[:, index_K] if wide.dim() == 2 else wide
-            case Role.NORM:
-                return self._gain(wide[index_K], 1.0 / self.stream_scale)
-            case Role.FINAL_NORM:
-                return self._gain(wide[index_K], 1.0 / (self.stream_scale * (self._embedding_scale() if self.tied else 1.0)))
-            case Role.INSIDE:
-                return wide
+            case Role.READ | Role.HEAD if wide.dim() == 2:
+                raw = self.family.norm_before(module) is None
+                return wide[:, index_K] / (self.stream_scale if raw else 1.0)
+            case Role.NORM_BEHIND:
+                return wide[index_K]
+            case Role.NORM | Role.FINAL_NORM:
+                shared = role is Role.FINAL_NORM and self.tied
+                return self._gain(wide[index_K], 1.0 / (self.stream_scale * (self._embedding_scale() if shared else 1.0)))
+        return wide
 
     def _sparsified(self, module: str, weight_DI: Tensor) -> Tensor:
         """Fold (M ⊙ D) into a weight whose rows are channels."""

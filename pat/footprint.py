@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from pat.artefacts import read_json
 from pat.benchmark.settings import ModelShape
 from pat.errors import UserError
+from pat.families import FAMILIES
 from pat.fields import Precision
+from pat.on_paper import PaperModel
 from pat.settings import EvaluationSettings, PretrainSettings, TuningSettings
-from pat.sizes import llama_shapes
 
 PARAMETERS_FOR_A_GPU = 100_000_000
 """Models smaller than this are soon done on a CPU."""
@@ -52,10 +53,7 @@ MINUTES_A_GIB = 2
 
 def parameters_of(shape: ModelShape | PretrainSettings) -> int:
     """Return a model's number of parameters, each counted once."""
-    sizes = {name: getattr(shape, name) for name in ("vocab_size", "hidden_size", "layers", "heads", "intermediate_size")}
-    head_size = getattr(shape, "head_size", None)
-    shapes = llama_shapes(**sizes, kv_heads=shape.kv_heads or shape.heads, head_size=head_size, tied=shape.tie_embeddings)
-    return sum(math.prod(sides) for sides in shapes.values())
+    return PaperModel.of(shape).parameters
 
 
 def shape_in(folder: Path) -> ModelShape | None:
@@ -67,7 +65,9 @@ def shape_in(folder: Path) -> ModelShape | None:
 
 
 def _shape_of(config: Mapping[str, Any]) -> ModelShape:
+    known = config.get("model_type") in FAMILIES
     return ModelShape(
+        family=config["model_type"] if known else "llama",
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
         layers=config["num_hidden_layers"],

@@ -22,11 +22,11 @@ def given_sizes(base: Path, model: Path, ratio: float, out: Path, *, force: bool
     check_replaceable(out, KINDS["sizes"], force=force)
     for folder in (base, model):
         artefacts.check_if_listed(folder)
-    record = record_of(base, model, ratio)
-    before, after = (record["parameters"][when]["unique"] for when in ("before", "after"))
-    if record["ratio_effective"] == 0 or isinstance(checkpoint.load_config(model), ReshapedConfig):
-        record["ratio_effective"] = 1.0 - after / before
+    before, after = checkpoint.load_config(base), checkpoint.load_config(model)
+    narrower = before.hidden_size != after.hidden_size and not isinstance(after, ReshapedConfig)
+    record = record_of(base, model, ratio, share_of="hidden size" if narrower else "parameters")
+    whole, left = (record["parameters"][when]["unique"] for when in ("before", "after"))
     record |= {"logit_gap": None, "kl_on_text": None, "provenance": provenance({"ratio": ratio}, 0, inputs={"base": base, "model": model})}
     artefacts.write_json(out, record)
-    say(f"{model}: {after:,} parameters, the base {before:,}")
+    say(f"{model}: {left:,} parameters, the base {whole:,}")
     return record

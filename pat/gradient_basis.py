@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.bases import Basis, signed
-from pat.families import family_of
+from pat.families import family_of, norm_eps
 from pat.importance import text_loss
 from pat.second_moment import root_mean_square
 
@@ -38,17 +38,17 @@ def joined(activations_DD: Tensor, gradients_DD: Tensor) -> Basis:
 
 
 def moments(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return C = Σ x̂·x̂ᵀ and G = Σ ĝ·ĝᵀ over every norm on the stream and every token, both (D, D) in fp64.
+    """Return C = Σ x̂·x̂ᵀ and G = Σ ĝ·ĝᵀ over every place where the stream is read and every token, both (D, D) in fp64.
 
-    x̂ is the norm's input over its RMS. ĝ is the gradient of the summed next-token loss by that input, times the RMS: the gradient by
+    x̂ is the stream there over its RMS. ĝ is the gradient of the summed next-token loss by that input, times the RMS: the gradient by
     x̂. Only the stream's gradients are held, never a weight's.
     """
     model.requires_grad_(False)
-    size = model.config.hidden_size
+    size, eps = model.config.hidden_size, norm_eps(model.config)
     activations_DD, gradients_DD = (torch.zeros(size, size, dtype=torch.float64, device=model.device) for _ in range(2))
 
     def add(x_ND: Tensor, gradient_ND: Tensor) -> None:
-        rms_N1 = root_mean_square(x_ND, model.config.rms_norm_eps)
+        rms_N1 = root_mean_square(x_ND, eps)
         for moment_DD, row_ND in ((activations_DD, x_ND / rms_N1), (gradients_DD, gradient_ND * rms_N1)):
             moment_DD.addmm_(row_ND.T, row_ND)
 
@@ -60,7 +60,7 @@ def moments(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> tup
 
 @contextmanager
 def _norm_inputs_and_gradients(model: PreTrainedModel, mask_BT: Tensor, visit: Callable[[Tensor, Tensor], None]) -> Iterator[list[Tensor]]:
-    """While open, hand `visit` each norm's input and its gradient, both (N, D) in fp64, when the backward pass reaches it.
+    """While open, hand `visit` the stream at each site and its gradient, both (N, D) in fp64, when the backward pass reaches it.
 
     Yields a list that holds the embedding's output after a forward pass: what to differentiate by, so that no weight needs a gradient.
     """
@@ -70,13 +70,13 @@ def _norm_inputs_and_gradients(model: PreTrainedModel, mask_BT: Tensor, visit: C
         embedded.append(output_BTD.requires_grad_())
         return embedded[-1]
 
-    def on_norm(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def on_input(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         input_ND = inputs[0].detach()[mask_BT].double()
         inputs[0].register_hook(lambda gradient_BTD: visit(input_ND, gradient_BTD[mask_BT].double()))
 
     family = family_of(model.config)
-    norms = [model.get_submodule(norm) for norm in family.stream_norms(model.config.num_hidden_layers)]
-    hooks = [norm.register_forward_pre_hook(on_norm) for norm in norms]
+    sites = [model.get_submodule(site.name) for site in family.sites(model.config.num_hidden_layers)]
+    hooks = [site.register_forward_pre_hook(on_input) for site in sites]
     hooks.append(model.get_input_embeddings().register_forward_hook(on_embedding))
     try:
         yield embedded

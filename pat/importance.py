@@ -117,7 +117,8 @@ def weight_norms(
             case Role.HEAD if tied:
                 continue
             case Role.READ | Role.HEAD if parameter == "weight":
-                squares_D += (wide * gains[family.norm_before(module)].cpu()).square().sum(0)
+                norm = family.norm_before(module)
+                squares_D += (wide if norm is None else wide * gains[norm].cpu()).square().sum(0)
     return squares_D.sqrt()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -143,10 +143,12 @@ def _check_fits(name: str, tensor: Tensor, source: Path) -> None:
         raise UserError(f"{source}: what becomes of {name} is not finite in {stored}; its weights are damaged, or need bf16 or fp32")
 
 
-def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, Any]:
+def record_of(
+    source: Path, folder: Path, ratio_requested: float, share_of: Literal["hidden size", "parameters"] = "hidden size"
+) -> dict[str, Any]:
     """Return sizes before and after, of the base that the user gave first, and the share of its parameters that is gone.
 
-    `ratio_effective` is the ratio of this step as it came out, a share of what the one asked for is a share of.
+    `ratio_effective` is the ratio of this step as it came out, a share of what the one asked for is a share of (`share_of`).
     """
     before, after = checkpoint.load_config(source), checkpoint.load_config(folder)
     family = family_of(before)
@@ -158,13 +160,15 @@ def record_of(source: Path, folder: Path, ratio_requested: float) -> dict[str, A
         name: config.narrowest_stream if isinstance(config, ReshapedConfig) else config.hidden_size
         for name, config in (("before", before), ("after", after))
     }
+    sizes = widths if share_of == "hidden size" else {name: count["unique"] for name, count in counts.items()}
+    effective = 1.0 - sizes["after"] / sizes["before"]
     origin = origin_of(source)
     base = first_base(source) or {"hidden_size": widths["before"], "parameters": counts["before"]}
     return {
         "base": base,
         "removed": 1.0 - counts["after"]["unique"] / base["parameters"]["unique"],
         "ratio_requested": ratio_requested,
-        "ratio_effective": 1.0 - widths["after"] / widths["before"],
+        "ratio_effective": effective,
         "hidden_size": widths,
         "parameters": counts,
         **({"origin": origin} if origin else {}),

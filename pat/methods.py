@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from pat.config import PAT_G
+from pat.pruners import PRUNERS
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
 DORA_TUNERS: tuple[Tuner, ...] = ("dora", "pat-dora")
-Pruner = Literal[
-    "channel-fisher", "channel-magnitude", "slicegpt", "slicegpt-1q", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt",
-    "layers-and-neurons",
-    "minitron-width",
-]  # fmt: skip
-WIDTH_PRUNERS: tuple[Pruner, ...] = ("channel-fisher", "channel-magnitude", "slicegpt-1q", "minitron-width")
-"""Those that make the hidden size smaller; the others take out parts of layers, or layers."""
-UNIT_PRUNERS: tuple[Pruner, ...] = ("llm-pruner", "llm-pruner-uniform", "wanda-sp")
-"""Those that take heads and neurons out of layers."""
+Pruner = str
+"""A name in the registry of pruners."""
 Order = Literal["tune", "prune-tune", "tune-prune", "given"]
 CHECKPOINT = "checkpoint"
 """The method of a row that is a checkpoint made elsewhere; a row that names a checkpoint has it without saying so."""
@@ -58,13 +54,10 @@ class Method:
     @property
     def narrows(self) -> bool:
         """Whether the method makes the hidden size smaller, so that its ratio has to give a width that stock software takes."""
-        return self.prunes and (self.pruner is None or self.pruner in WIDTH_PRUNERS)
+        return self.prunes and (self.pruner is None or PRUNERS[self.pruner].narrows)
 
 
-PAT_G: dict[str, Any] = {"basis": "gradient", "mask": "leading", "closing": "at-once", "readers": "least-squares", "hio_rank": 0}
-"""The leading directions of the gradient basis, cut at once behind readers that compensate for the others (docs/method.md)."""
-
-_ALL = (
+_OWN = (
     Method("base", "Base, untouched", "", None, None, "given", prunes=False),
     Method(CHECKPOINT, "Checkpoint", "", None, None, "given", prunes=False),
     Method("lora", "LoRA", "", "lora", None, "tune", prunes=False),
@@ -72,24 +65,33 @@ _ALL = (
     Method("pat", "PAT", "PAT", "pat", None, "tune", prunes=True),
     Method("pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True),
     Method("pat-g", "PAT-G", "PAT", "pat", None, "tune", prunes=True, pat=PAT_G),
-    Method("channel-fisher-pft", "Channel Fisher", "P→FT", "lora", "channel-fisher", "prune-tune", prunes=True),
-    Method("channel-fisher-ftp", "Channel Fisher", "FT→P", "lora", "channel-fisher", "tune-prune", prunes=True),
-    Method("channel-magnitude-pft", "Channel magnitude", "P→FT", "lora", "channel-magnitude", "prune-tune", prunes=True),
-    Method("channel-magnitude-ftp", "Channel magnitude", "FT→P", "lora", "channel-magnitude", "tune-prune", prunes=True),
-    Method("slicegpt-1q-pft", "SliceGPT-1Q", "P→FT", "lora", "slicegpt-1q", "prune-tune", prunes=True),
-    Method("slicegpt-1q-ftp", "SliceGPT-1Q", "FT→P", "lora", "slicegpt-1q", "tune-prune", prunes=True),
-    Method("slicegpt-pft", "SliceGPT", "P→FT", "lora", "slicegpt", "prune-tune", prunes=True),
-    Method("slicegpt-ftp", "SliceGPT", "FT→P", "lora", "slicegpt", "tune-prune", prunes=True),
-    Method("llm-pruner-pft", "LLM-Pruner", "P→FT", "lora", "llm-pruner", "prune-tune", prunes=True),
-    Method("llm-pruner-ftp", "LLM-Pruner", "FT→P", "lora", "llm-pruner", "tune-prune", prunes=True),
-    Method("llm-pruner-uniform-pft", "LLM-Pruner, uniform", "P→FT", "lora", "llm-pruner-uniform", "prune-tune", prunes=True),
-    Method("llm-pruner-uniform-ftp", "LLM-Pruner, uniform", "FT→P", "lora", "llm-pruner-uniform", "tune-prune", prunes=True),
-    Method("wanda-sp-pft", "Wanda-sp", "P→FT", "lora", "wanda-sp", "prune-tune", prunes=True),
-    Method("shortgpt-pft", "ShortGPT", "P→FT", "lora", "shortgpt", "prune-tune", prunes=True),
-    Method("layers-and-neurons-pft", "Layers and neurons", "P→FT", "lora", "layers-and-neurons", "prune-tune", prunes=True),
-    Method("minitron-width-pft", "Minitron-style width", "P→FT", "lora", "minitron-width", "prune-tune", prunes=True),
 )
-METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+MODES: dict[Order, tuple[str, str]] = {"prune-tune": ("pft", "P→FT"), "tune-prune": ("ftp", "FT→P")}
+"""The end of a method's name and what the tables call it, for a pruner before tuning and after it."""
+
+
+class _Methods(Mapping[str, Method]):
+    """PAT's own methods and the unpruned ones, then those of every registered pruner, in the registry's order."""
+
+    def _all(self) -> dict[str, Method]:
+        pruned = [
+            Method(f"{pruner.name}-{MODES[order][0]}", pruner.label, MODES[order][1], "lora", pruner.name, order, prunes=True)
+            for pruner in PRUNERS.values()
+            for order in pruner.orders
+        ]
+        return {method.name: method for method in (*_OWN, *pruned)}
+
+    def __getitem__(self, name: str) -> Method:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+METHODS: Mapping[str, Method] = _Methods()
 
 
 def method_name(row: str, own: Mapping[str, object]) -> object:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from pat.families import family_of
 from pat.importance import text_loss
+from pat.units import output_layers
 
 
 def neuron_information(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]], layers: Sequence[int]) -> dict[int, Tensor]:
@@ -41,7 +42,7 @@ def gated(model: PreTrainedModel, gates: Mapping[int, Tensor]) -> Iterator[None]
     family = family_of(model.config)
     with ExitStack() as hooks:
         for layer, gate in gates.items():
-            output = model.get_submodule(f"{family.layers}.{layer}.{family.mlp_output}")
+            output = model.get_submodule(family.in_layer(layer, output_layers(family)["neurons"]))
             hook = output.register_forward_pre_hook(_multiplying(gate))
             hooks.callback(hook.remove)
         yield

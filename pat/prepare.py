@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from pat.basis_record import basis_of
 from pat.calibration import Calibration
-from pat.config import PatChoices, Tie
+from pat.config import PAT_G, PatChoices, Tie
 from pat.errors import UserError
-from pat.methods import PAT_G
 from pat.readers_record import readers_of
 from pat.refit import refit_readers
 from pat.request import TuningRequest

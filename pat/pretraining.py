@@ -8,15 +8,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
+    AutoConfig,
+    AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
@@ -76,7 +75,7 @@ def _pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path
     blocks = Blocks(learned, tokenizer, settings.context_length, str(corpus))
     say(f"pretrain: {len(blocks) * settings.context_length} tokens of text, vocabulary {len(tokenizer)}")
     identity = {"settings": settings.model_dump(mode="json"), "corpus": inputs["corpus"]["sha256"]}
-    model = FAMILIES[settings.family](settings, tokenizer)
+    model = new_model(settings, tokenizer)
     trainer = Trainer(
         model=model,
         args=training_arguments(settings, run_dir, device),
@@ -113,15 +112,17 @@ def split(texts: list[str], heldout_fraction: float) -> tuple[list[str], list[st
     return [text for place, text in enumerate(texts) if place % every], texts[::every]
 
 
-def llama(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """Return a stock Llama with random weights."""
-    config = LlamaConfig(
+def new_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """Return a stock model of the family with random weights."""
+    config = AutoConfig.for_model(
+        settings.family,
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden_size,
         intermediate_size=settings.intermediate_size,
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.kv_heads or settings.heads,
+        head_dim=settings.hidden_size // settings.heads,
         max_position_embeddings=settings.context_length,
         tie_word_embeddings=settings.tie_embeddings,
         initializer_range=settings.initializer_range,
@@ -129,10 +130,8 @@ def llama(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) -> Pre
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return LlamaForCausalLM(config)
-
-
-FAMILIES: dict[str, Callable[[PretrainSettings, PreTrainedTokenizerFast], PreTrainedModel]] = {"llama": llama}
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def training_arguments(settings: PretrainSettings, run_dir: Path, device: str) -> TrainingArguments:

@@ -9,14 +9,15 @@ import torch
 
 from pat import artefacts, checkpoint
 from pat.base_checks import check_base
-from pat.baselines import PRUNERS
 from pat.baselines.job import PruneJob
 from pat.calibration import Calibration
 from pat.errors import UserError
+from pat.families import family_of
 from pat.marks import FOLDERS, check_replaceable
 from pat.merge import model_card, summary
 from pat.progress import say
 from pat.provenance import provenance
+from pat.pruners import PRUNERS
 from pat.reshaped import ReshapedConfig
 from pat.settings import PruneSettings
 from pat.threads import threads_given_back
@@ -49,8 +50,11 @@ def prune(
         raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
     check_base(base)
     artefacts.check_if_listed(base)
-    if isinstance(checkpoint.load_config(base), ReshapedConfig):
+    config = checkpoint.load_config(base)
+    if isinstance(config, ReshapedConfig):
         raise UserError(f"{base}: is reshaped already; pruners take stock models")
+    if (reason := PRUNERS[pruner].obstacle(family_of(config))) is not None:
+        raise UserError(f"--pruner {pruner}: is not possible for {base}: {reason}")
     own = own or PruneSettings()
     torch.set_num_threads(threads)
     with artefacts.new_folder(out, FOLDERS["prune"], force=force) as folder:

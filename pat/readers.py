@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat import checkpoint
-from pat.families import Family, Role, family_of
+from pat.families import Block, Family, Role, Site, family_of
 from pat.merge import write_changed
 from pat.progress import Progress
 from pat.reader_fit import RIDGE, Fit, Moments, fitted
-from pat.stream import Stream, attention_block, enter, feed_forward_block
+from pat.stream import Stream, enter, written_by
 from pat.unrounded import Written
 
 MASSIVE = 5.0
@@ -41,7 +41,7 @@ def fit_readers(
     held_out: Iterable[Mapping[str, Tensor]] = (),
     ridge: float = RIDGE,
 ) -> dict[str, Fit]:
-    """Return the fit of each norm on the stream by its name, for a stream that has the channels `kept_D` (boolean) alone.
+    """Return the fit of each site where the stream is read by its name, for a stream that has the channels `kept_D` (boolean) alone.
 
     On `held_out` the fits' errors are measured too.
     The final norm has none where embedding and head are one matrix, which B would split: a second matrix of the vocabulary costs more than
@@ -55,23 +55,29 @@ def fit_readers(
     pruned = [dataclasses.replace(stream, x_BTD=stream.x_BTD * kept_D.to(stream.x_BTD)) for stream in whole]
     everything_D = torch.ones_like(kept_D)
     fits: dict[str, Fit] = {}
-    layers: Any = model.get_submodule(family.layers)
-    progress = Progress("refitting readers, layers", len(layers))
-    for index, layer in enumerate(layers):
-        progress.update(index)
-        for (norm, readers), block in zip(family.readers_of_norm, (attention_block, feed_forward_block), strict=True):
-            fit = fitted(*moments(layer.get_submodule(norm), whole, pruned, index_K, fitted_to), index_K, ridge)
-            fits[f"{family.layers}.{index}.{norm}"] = fit
-            _pass_through(block, layer, index, whole, everything_D, model.device)
-            for reader in readers:
-                weight_OD = layer.get_parameter(f"{reader}.weight")
-                weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
-            _pass_through(block, layer, index, pruned, kept_D, model.device)
+    layers, blocks = model.config.num_hidden_layers, family.blocks
+    *inside, last = family.sites(layers)
+    progress = Progress("refitting readers, layers", layers)
+    for number, site in enumerate(inside):
+        layer, place = divmod(number, len(blocks))
+        progress.update(layer)
+        fit = fitted(*moments(_norm_of(model, site), whole, pruned, index_K, fitted_to), index_K, ridge)
+        fits[site.name] = fit
+        _pass_through(blocks[place], model, layer, place, whole, everything_D)
+        for reader in site.readers:
+            weight_OD = model.get_parameter(f"{reader}.weight")
+            weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
+        _pass_through(blocks[place], model, layer, place, pruned, kept_D)
+        if place == len(blocks) - 1:
+            for stream in (*whole, *pruned):
+                stream.end_layer()
     if not model.config.tie_word_embeddings:
-        fits[family.final_norm] = fitted(
-            *moments(model.get_submodule(family.final_norm), whole, pruned, index_K, fitted_to), index_K, ridge
-        )
+        fits[last.name] = fitted(*moments(_norm_of(model, last), whole, pruned, index_K, fitted_to), index_K, ridge)
     return fits
+
+
+def _norm_of(model: PreTrainedModel, site: Site) -> nn.Module:
+    return nn.Identity() if site.norm is None else model.get_submodule(site.norm)
 
 
 def moments(
@@ -99,11 +105,14 @@ def _norms(stream: Stream) -> Tensor:
     return norms_N
 
 
-def _pass_through(block: Any, layer: nn.Module, index: int, streams: Sequence[Stream], written_D: Tensor, device: torch.device) -> None:
-    """Take the streams on through a block that writes to the channels `written_D` alone."""
+def _pass_through(block: Block, model: PreTrainedModel, layer: int, place: int, streams: Sequence[Stream], written_D: Tensor) -> None:
+    """Take the streams on through a layer's block that writes to the channels `written_D` alone."""
+    family = family_of(model.config)
+    module = model.get_submodule(f"{family.layers}.{layer}")
     for stream in streams:
-        x_BTD = stream.x_BTD.to(device)
-        stream.x_BTD = (x_BTD + block(layer, x_BTD, stream.arguments[index]) * written_D.to(x_BTD)).cpu()
+        x_BTD = stream.x_BTD.to(model.device)
+        written_BTD = written_by(block, model, module, x_BTD, stream.beside[layer][place]) * written_D.to(x_BTD)
+        stream.take_up(written_BTD, parallel=family.parallel)
 
 
 def folded(weight_OD: Tensor, map_DK: Tensor, index_K: Tensor) -> Tensor:
@@ -119,7 +128,7 @@ def refitted(family: Family, fits: Mapping[str, Fit], index_K: Tensor, name: str
     module, _, parameter = name.rpartition(".")
     if family.role(name) not in (Role.READ, Role.HEAD) or parameter != "weight":
         return tensor
-    fit = fits.get(family.norm_before(module))
+    fit = fits.get(family.site_of(module))
     return tensor if fit is None else folded(tensor, fit.map_DK, index_K)
 
 
@@ -135,13 +144,26 @@ def write_refitted(source: Path, folder: Path, fits: Mapping[str, Fit], kept_D: 
 
 
 def map_norms(model: PreTrainedModel, fits: Mapping[str, Fit], kept_D: Tensor) -> None:
-    """Make each norm of `model` hand on B·n_kept, in place: what refitted readers must compute, by another way."""
-    for norm, fit in fits.items():
-        model.get_submodule(norm).register_forward_hook(_mapping(fit.map_DK, kept_D))
+    """Make each site of `model` hand on B·n_kept, in place: what refitted readers must compute, by another way."""
+    for site in family_of(model.config).sites(model.config.num_hidden_layers):
+        if (fit := fits.get(site.name)) is None:
+            continue
+        if site.norm is not None:
+            model.get_submodule(site.norm).register_forward_hook(_mapping(fit.map_DK, kept_D))
+            continue
+        for reader in site.readers:
+            model.get_submodule(reader).register_forward_pre_hook(_mapping_input(fit.map_DK, kept_D))
 
 
 def _mapping(map_DK: Tensor, kept_D: Tensor) -> Any:
     def hook(_norm: nn.Module, _inputs: Any, output_BTD: Tensor) -> Tensor:
         return output_BTD[..., kept_D] @ map_DK.to(output_BTD).T
+
+    return hook
+
+
+def _mapping_input(map_DK: Tensor, kept_D: Tensor) -> Any:
+    def hook(_reader: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][..., kept_D] @ map_DK.to(inputs[0]).T,)
 
     return hook

@@ -51,7 +51,7 @@ class Rotation:
             case Role.WRITE:
                 wide = self.basis_DD.T @ wide
             case Role.READ | Role.HEAD if wide.dim() == 2:
-                wide = (wide * self.gains_D[self.family.norm_before(module)].to(wide)) @ self.basis_DD
+                wide = (wide * self.gains_D[self.family.site_of(module)].to(wide)) @ self.basis_DD
             case Role.NORM | Role.FINAL_NORM:
                 wide = torch.full_like(wide, 1.0 - self.family.gain_offset)
         return wide.to(tensor).contiguous()

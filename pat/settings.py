@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pat.config import PatChoices, Tie
+from pat.families import ARCHITECTURE, ModelType
 from pat.fields import MOST, Count, CountOrZero, Device, Number, Precision, Rate, SeedNumber, Settings, Threads, Weight, equals, is_none
 
 
@@ -173,7 +174,7 @@ class TuneJob(Settings):
 class PretrainSettings(Settings):
     """A base model made from scratch inside the pipeline: its shape and its short training run."""
 
-    family: Literal["llama"] = Field(default="llama", description="architecture")
+    family: ModelType = Field(default="llama", description=ARCHITECTURE)
     vocab_size: Annotated[int, Field(ge=64, le=MOST)] = Field(description="tokens of the tokenizer that is trained for it")
     hidden_size: Count = Field(description="width of the residual stream")
     layers: Count = Field(description="decoder layers")

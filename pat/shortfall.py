@@ -5,7 +5,6 @@ Widths are rounded to what stock software accepts, and a head that is taken off 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from pat.benchmark.settings import ModelShape
 from pat.experiment import Experiment
 from pat.footprint import shape_in
 from pat.methods import MASKED_TUNERS
+from pat.on_paper import PaperModel
+from pat.pruners import PRUNERS
 from pat.settings import PretrainSettings
-from pat.sizes import llama_shapes
 from pat.width import target_width
 
 SHORTFALL = 0.2
@@ -43,16 +43,8 @@ def shortfalls(experiment: Experiment) -> Iterator[str]:
 def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: int | str, *, broken: bool) -> float:
     """Return which share of all parameters a narrower stream takes away; `broken`: the head becomes a matrix of its own."""
     width = target_width(shape.hidden_size, shape.heads, ratio, "auto" if isinstance(align, str) else align)
-    head_size = getattr(shape, "head_size", None) or shape.hidden_size // shape.heads
-
-    def parameters(hidden_size: int, *, tied: bool) -> int:
-        shapes = llama_shapes(
-            shape.vocab_size, hidden_size, shape.layers, shape.heads, shape.kv_heads or shape.heads, shape.intermediate_size, head_size,
-            tied=tied,
-        )  # fmt: skip
-        return sum(map(math.prod, shapes.values()))
-
-    return 1 - parameters(width, tied=shape.tie_embeddings and not broken) / parameters(shape.hidden_size, tied=shape.tie_embeddings)
+    narrower = PaperModel.of(shape, width, tied=shape.tie_embeddings and not broken)
+    return 1 - narrower.parameters / PaperModel.of(shape).parameters
 
 
 def _shape(experiment: Experiment, model: str) -> ModelShape | PretrainSettings | None:
@@ -67,4 +59,4 @@ def _breaks_the_tie(experiment: Experiment, model: str, row: str) -> bool:
     if method.tuner in MASKED_TUNERS:
         pat = experiment.tune_job(model, row).pat
         return pat.basis != "native" and pat.tie == "break"
-    return method.pruner == "slicegpt-1q" and experiment.prune_settings(model, row).tie == "break"
+    return method.pruner is not None and "tie" in PRUNERS[method.pruner].settings and experiment.prune_settings(model, row).tie == "break"

@@ -7,18 +7,15 @@ counting is by tensor names and shapes, so that a checkpoint and a shape on pape
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pat.blocks import Part
 from pat.errors import SettingError
-from pat.families import FAMILIES, Family, Role
-from pat.methods import UNIT_PRUNERS, Pruner
-from pat.settings import PruneSettings
+from pat.families import Family, Kind, Role
 from pat.width import check_rounding
 
-Kind = Literal["groups", "neurons"]
 Shapes = Mapping[str, tuple[int, ...]]
 STEP = 8
 """Matrix kernels want multiples of 8 at least."""
@@ -31,11 +28,20 @@ SHALLOW = 16
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor holds units: in which layer, of which kind, along which axis, in equal blocks one after the other."""
+    """Where a tensor holds units: in which layer, of which kind, along which axis, in one or several parts one after the other.
+
+    In each part the units lie in equal blocks one after the other.
+    """
 
     layer: int
     kind: Kind
     axis: int
+    parts: tuple[Part, ...]
+
+    def lengths(self, whole: int, queries: int) -> list[int]:
+        """Return how much of the axis, `whole` long, each part has; a group has `queries` query heads."""
+        weights = [queries if part == "query" else 1 for part in self.parts]
+        return [whole * weight // sum(weights) for weight in weights]
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,15 @@ class Kept:
 def place_of(family: Family, tensor: str) -> Place | None:
     """Return where a checkpoint's tensor holds units; None where it holds none."""
     module, _, parameter = tensor.rpartition(".")
-    match = re.fullmatch(re.escape(family.layers) + r"\.(\d+)\.(.+)", module)
-    if match is None:
+    if (place := family.place(module)) is None:
         return None
-    layer, name = int(match[1]), match[2]
-    if name in family.head_rows:
-        return Place(layer, "groups", 0)
-    if name in family.neuron_rows:
-        return Place(layer, "neurons", 0)
-    if parameter == "weight" and name in (family.attention_output, family.mlp_output):
-        return Place(layer, "groups" if name == family.attention_output else "neurons", 1)
+    layer, name = place
+    for block in family.blocks:
+        for reader in block.readers:
+            if name == reader.name:
+                return Place(layer, block.kind, 0, reader.parts)
+        if name == block.write and parameter == "weight":
+            return Place(layer, block.kind, 1, block.write_parts)
     return None
 
 
@@ -180,7 +185,7 @@ def slicing_of(shapes: Shapes, family: Family, layers: int, hidden_size: int, *,
     stays whole, with a shortcut behind it and the final norm's gain: V·d + d·d' + d in place of V·d' + V·d.
     """
     square, linear, constant = 2 * layers - 1, hidden_size, 0
-    last = f"{family.layers}.{layers - 1}.{family.mlp_output}."
+    last = f"{family.in_layer(layers - 1, family.blocks[-1].write)}."
     for name, shape in shapes.items():
         match family.role(name):
             case Role.EMBEDDING:
@@ -225,51 +230,3 @@ def nominal_width(hidden_size: int, ratio: float, step: int) -> int:
 def _least(removed: float, is_least: bool) -> float:
     """Return what is removed where no less can be, else nothing: rounding up by a step of many is what every ratio sees."""
     return removed if is_least else 0.0
-
-
-def llama_shapes(
-    vocab_size: int, hidden_size: int, layers: int, heads: int, kv_heads: int, intermediate_size: int,
-    head_size: int | None = None, *, tied: bool = False,
-) -> dict[str, tuple[int, ...]]:  # fmt: skip
-    """Return names and shapes of the tensors of a Llama without biases."""
-    size = head_size or hidden_size // heads
-    rows = {"q_proj": heads * size, "k_proj": kv_heads * size, "v_proj": kv_heads * size}
-    layer = {
-        **{f"self_attn.{name}": (count, hidden_size) for name, count in rows.items()},
-        "self_attn.o_proj": (hidden_size, heads * size),
-        "mlp.gate_proj": (intermediate_size, hidden_size),
-        "mlp.up_proj": (intermediate_size, hidden_size),
-        "mlp.down_proj": (hidden_size, intermediate_size),
-        "input_layernorm": (hidden_size,),
-        "post_attention_layernorm": (hidden_size,),
-    }
-    return {
-        "model.embed_tokens.weight": (vocab_size, hidden_size),
-        **{f"model.layers.{index}.{name}.weight": shape for index in range(layers) for name, shape in layer.items()},
-        "model.norm.weight": (hidden_size,),
-        **({} if tied else {"lm_head.weight": (vocab_size, hidden_size)}),
-    }
-
-
-def kept_of_llama(
-    pruner: Pruner, sizes: Mapping[str, int], ratio: float, own: PruneSettings, align: int | Literal["auto"], *, tied: bool
-) -> Kept | int | None:
-    """Return the units or the width that a pruner leaves of a Llama of these sizes; None for pruners that are not sized here.
-
-    `sizes` are the arguments of `llama_shapes`. Raises SettingError where the ratio cannot be reached.
-    """
-    shapes, family = llama_shapes(**sizes, tied=tied), FAMILIES["llama"]
-    parameters, layers = sum(map(math.prod, shapes.values())), sizes["layers"]
-    if pruner == "slicegpt":
-        hidden_size, step = sizes["hidden_size"], step_of(sizes["hidden_size"], align)
-        if own.size == "nominal":
-            return nominal_width(hidden_size, ratio, step)
-        return matched_width(parameters, slicing_of(shapes, family, layers, hidden_size, tied=tied), hidden_size, ratio, step)
-    if pruner not in UNIT_PRUNERS:
-        return None
-    inner = window(layers, own.protect_first, own.protect_last) if pruner == "llm-pruner" else range(layers)
-    neurons = sizes["intermediate_size"]
-    units = units_in(shapes, family, sizes["kv_heads"], neurons, inner)
-    if own.size == "nominal":
-        return nominal_units(units, sizes["hidden_size"] // sizes["heads"], ratio, lambda _: True)
-    return matched_units(parameters, units, ratio, step_of(neurons, align), lambda _: True)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pat.families import family_of
-from pat.sizes import Kind, Units, place_of
+from pat.families import Kind, family_of
+from pat.sizes import Units, place_of
 from pat.token_loss import IGNORED_LABEL
+from pat.units import by_unit, queries_of
 
 
 @contextmanager
@@ -62,10 +63,9 @@ def unit_scores(
         place = place_of(family, name)
         assert place is not None
         along = product.abs().sum(1 - place.axis)
-        # Units are blocks of consecutive rows or columns; with grouped queries a key-value head's block is all its query heads.
-        scores[place.kind][place.layer] += along.view(units[place.kind].count, -1).sum(1).cpu()
+        scores[place.kind][place.layer] += by_unit(place, along, units[place.kind].count, queries_of(model.config)).cpu()
 
-    names = [f"{family.layers}.{layer}.{linear}.weight" for layer in layers for linear in family.linears]
+    names = [f"{family.in_layer(layer, linear)}.weight" for layer in layers for linear in family.linears]
     arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
     labels = arguments["input_ids"].masked_fill(arguments["attention_mask"] == 0, IGNORED_LABEL)
     _recompute_activations(model)

@@ -62,7 +62,7 @@ class TiedRotation:
             case Role.WRITE:
                 wide = self.basis_DD.T @ (wide.T * self.scale_D).T
             case Role.READ if wide.dim() == 2:
-                norm = self.family.norm_before(module)
+                norm = self.family.site_of(module)
                 factors_D = self.gains_D[norm].to(wide) * self.scaling.corrections[norm] / self.scale_D
                 wide = (wide * factors_D) @ self.basis_DD
             case Role.NORM:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.errors import UserError
-from pat.families import family_of
+from pat.families import family_of, norm_eps
 from pat.second_moment import visit_norm_inputs
 
 OUTLIER = 0.5
@@ -187,7 +187,7 @@ def _errors(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], square
 def scale_denominators(model: PreTrainedModel, scaling: Scaling) -> None:
     """Make each norm on the stream of `model` divide as in the scaled stream, in place: what the rotated model must compute exactly."""
     for norm, correction in scaling.corrections.items():
-        model.get_submodule(norm).register_forward_hook(_dividing(scaling.squares_D, correction, model.config.rms_norm_eps))
+        model.get_submodule(norm).register_forward_hook(_dividing(scaling.squares_D, correction, norm_eps(model.config)))
 
 
 def _dividing(squares_D: Tensor, correction: float, eps: float) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

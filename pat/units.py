@@ -10,17 +10,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoConfig
 
 from pat import checkpoint
-from pat.families import Family, head_size
-from pat.sizes import Kept, Kind, Units, place_of, units_in
+from pat.families import Family, Kind, head_size
+from pat.sizes import Kept, Place, Units, place_of, units_in
 
 
 def output_layers(family: Family) -> dict[Kind, str]:
     """Return, for each kind, the linear layer through which its units write to the stream: their columns."""
-    return {"groups": family.attention_output, "neurons": family.mlp_output}
+    return {block.kind: block.write for block in family.blocks}
+
+
+def by_unit(place: Place, along: Tensor, count: int, queries: int) -> Tensor:
+    """Return the sum over each of `count` units of what belongs to the entries of a tensor's axis of units, (count,).
+
+    A group has `queries` query heads, whose entries lie together: with grouped queries a key-value head's block is all of theirs.
+    """
+    parts = along.split(place.lengths(len(along), queries))
+    return torch.stack([part.view(count, -1).sum(1) for part in parts]).sum(0) if len(parts) > 1 else parts[0].view(count, -1).sum(1)
+
+
+def queries_of(config: Any) -> int:
+    """Return how many query heads share a key-value head."""
+    queries: int = config.num_attention_heads // config.num_key_value_heads
+    return queries
 
 
 def units_of(source: Path, family: Family, config: Any, layers: range | None = None) -> dict[Kind, Units]:
@@ -33,12 +49,13 @@ def units_of(source: Path, family: Family, config: Any, layers: range | None = N
 class UnitCut:
     """Maps each tensor of a checkpoint to that of the model without the dropped units.
 
-    `kept` says for each kind and layer which units survive, as booleans.
+    `kept` says for each kind and layer which units survive, as booleans; a group has `queries` query heads.
     """
 
-    def __init__(self, family: Family, kept: Mapping[Kind, Sequence[Tensor]]) -> None:
+    def __init__(self, family: Family, kept: Mapping[Kind, Sequence[Tensor]], queries: int) -> None:
         self.family = family
         self.kept = kept
+        self.queries = queries
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         """Return the tensor without the dropped units' rows or columns."""
@@ -46,13 +63,14 @@ class UnitCut:
         if place is None:
             return tensor
         kept_U = self.kept[place.kind][place.layer]
-        index = kept_U.repeat_interleave(tensor.shape[place.axis] // len(kept_U)).nonzero().flatten()
-        return tensor.index_select(place.axis, index)
+        lengths = place.lengths(tensor.shape[place.axis], self.queries)
+        kept = torch.cat([kept_U.repeat_interleave(length // len(kept_U)) for length in lengths])
+        return tensor.index_select(place.axis, kept.nonzero().flatten())
 
 
 def config_without(config: Any, family: Family, kept: Kept, *, biases: bool) -> Any | None:
     """Return the config of the model that keeps these sizes, of another type where the family's own refuses; None where both do."""
-    heads = config.num_attention_heads // config.num_key_value_heads * kept.groups
+    heads = queries_of(config) * kept.groups
     sizes = {
         "num_attention_heads": heads,
         "num_key_value_heads": kept.groups,

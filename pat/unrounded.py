@@ -146,7 +146,9 @@ def _place(family: Family, name: str) -> tuple[int, int]:
         case Role.HEAD:
             return 3, 0
         case _:
-            return 1, int(name.removeprefix(f"{family.layers}.").partition(".")[0])
+            place = family.place(name)
+            assert place is not None
+            return 1, place[0]
 
 
 def _changed(written: Written, family: Family, name: str, tensor: Tensor) -> dict[str, Tensor]:

@@ -17,10 +17,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from pat import checkpoint
 from pat.baselines.llm_pruner import measured_scores, silence
 from pat.errors import UserError
-from pat.families import family_of
+from pat.families import Kind, family_of
 from pat.mask import largest
 from pat.pruning import prune
-from pat.sizes import Kind
 from pat.units import units_of
 
 

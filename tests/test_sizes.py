@@ -6,13 +6,12 @@ import math
 
 import pytest
 
-from pat.families import FAMILIES
+from pat.families import FAMILIES, Kind
+from pat.on_paper import PaperModel
 from pat.sizes import (
     Kept,
-    Kind,
     Slicing,
     Units,
-    llama_shapes,
     matched_units,
     matched_width,
     nominal_units,
@@ -66,7 +65,7 @@ RATIOS = (0.20, 0.25, 0.30)
 
 def shapes_of(model: str) -> dict[str, tuple[int, ...]]:
     *sizes, head_size, tied = SHAPES[model]
-    return llama_shapes(*sizes, head_size, tied=tied)  # type: ignore[misc, arg-type]  # a row of the table above
+    return PaperModel(LLAMA, *sizes, head_size, tied).shapes()  # type: ignore[arg-type, call-arg]  # a row of the table above
 
 
 def total(model: str) -> int:

@@ -11,8 +11,8 @@ from tiny_models import CONFIGS, random_tokens, tiny_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pat.families import family_of, head_size
-from pat.sizes import Kind, Units
+from pat.families import Kind, family_of, head_size
+from pat.sizes import Units
 from pat.taylor import streamed_products, unit_scores
 
 LAYERS = 3

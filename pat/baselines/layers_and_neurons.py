@@ -26,14 +26,14 @@ from pat.calibration import blocks
 from pat.depth import neurons_beside
 from pat.depth_search import Batch, dropping_order, mean_loss, without_layers
 from pat.errors import SettingError
-from pat.families import Family, family_of
+from pat.families import Family, Kind, family_of
 from pat.fidelity import gap_between
 from pat.mask import largest
 from pat.merge import record_of, write_changed
 from pat.neurons import gated, neuron_information
 from pat.progress import say
-from pat.sizes import Kind, step_of
-from pat.units import UnitCut, units_of
+from pat.sizes import step_of
+from pat.units import UnitCut, queries_of, units_of
 from pat.unrounded import Written
 
 SAMPLES = 256
@@ -130,10 +130,9 @@ def _write(job: PruneJob, config: Any, cut: Cut, folder: Path) -> dict[str, Any]
     kept = _by_kind(config, cut)
     smaller = config_of_layers(config, rest)
     smaller.intermediate_size = cut.neurons
-    written = write_changed(job.source, folder, _change(family, kept, rest), smaller, "prune")
-    record = record_of(job.source, folder, job.ratio) | _gap(written, kept, rest)
-    counts = record["parameters"]
-    record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
+    change = _change(family, UnitCut(family, kept, queries_of(config)), rest)
+    written = write_changed(job.source, folder, change, smaller, "prune")
+    record = record_of(job.source, folder, job.ratio, share_of="parameters") | _gap(written, kept, rest)
     record["layers"] = {"before": config.num_hidden_layers, "after": len(rest), "dropped": list(cut.dropped)}
     record["units"] = {"neurons": {"before": config.intermediate_size, "after": cut.neurons}}
     return record
@@ -147,9 +146,7 @@ def _by_kind(config: Any, cut: Cut) -> dict[Kind, list[Tensor]]:
     return {"groups": [groups_G] * count, "neurons": [cut.kept.get(layer, whole_I) for layer in range(count)]}
 
 
-def _change(family: Family, kept: dict[Kind, list[Tensor]], rest: Sequence[int]) -> Any:
-    cut = UnitCut(family, kept)
-
+def _change(family: Family, cut: UnitCut, rest: Sequence[int]) -> Any:
     def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         new_name = renumbered(name, family, rest)
         if new_name is not None:

@@ -18,14 +18,14 @@ from pat import checkpoint
 from pat.baselines.job import PruneJob
 from pat.calibration import Calibration, blocks
 from pat.errors import UserError
-from pat.families import family_of, head_size
+from pat.families import Kind, family_of, head_size
 from pat.fidelity import gap_between
 from pat.mask import largest
 from pat.merge import record_of, write_changed
 from pat.reshaped import ReshapedConfig
-from pat.sizes import Kept, Kind, Units, matched_units, nominal_units, step_of, window
+from pat.sizes import Kept, Units, matched_units, nominal_units, step_of, window
 from pat.taylor import unit_scores
-from pat.units import UnitCut, config_without, output_layers, units_of
+from pat.units import UnitCut, config_without, output_layers, queries_of, units_of
 from pat.unrounded import Written
 
 SEQUENCE_LENGTH = 128
@@ -84,16 +84,13 @@ def most_important(sizes: Kept, scores: Mapping[Kind, Sequence[Tensor]], layers:
 def write_kept(job: PruneJob, kept: Mapping[Kind, Sequence[Tensor]], smaller: Any, folder: Path) -> dict[str, Any]:
     """Write the source with the kept units and the config `smaller` into `folder`; return the record of its sizes."""
     config = checkpoint.load_config(job.source)
-    cut = UnitCut(family_of(config), kept)
+    cut = UnitCut(family_of(config), kept, queries_of(config))
 
     def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield name, cut(name, tensor)
 
     written = write_changed(job.source, folder, change, smaller, "prune")
-    record = record_of(job.source, folder, job.ratio) | gap_to_zero_columns(written, kept)
-    counts = record["parameters"]
-    record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
-    return record
+    return record_of(job.source, folder, job.ratio, share_of="parameters") | gap_to_zero_columns(written, kept)
 
 
 def units_record(units: Mapping[Kind, Units], sizes: Kept) -> dict[str, dict[str, int]]:
@@ -157,5 +154,5 @@ def silence(model: Any, kept: Mapping[Kind, Sequence[Tensor]]) -> None:
     family = family_of(model.config)
     for kind, output in output_layers(family).items():
         for layer, kept_U in enumerate(kept[kind]):
-            weight = model.get_parameter(f"{family.layers}.{layer}.{output}.weight")
+            weight = model.get_parameter(f"{family.in_layer(layer, output)}.weight")
             weight.view(weight.shape[0], len(kept_U), -1)[:, ~kept_U] = 0.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,7 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
             yield new_name, tensor
 
     written = write_changed(job.source, folder, change, config_of_layers(config, kept), "prune")
-    record = record_of(job.source, folder, job.ratio) | gap_to_skipped(written, kept)
-    counts = record["parameters"]
-    record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
+    record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap_to_skipped(written, kept)
     record["layers"] = {
         "before": count,
         "after": len(kept),
@@ -66,18 +63,17 @@ def share_of_a_layer(source: Path, family: Family, config: Any) -> float:
     """Return which part of all parameters, each counted once, one decoder layer has; all layers of a stock model are alike."""
     counts = checkpoint.parameter_counts(source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
     shapes = checkpoint.tensor_shapes(source)
-    in_layers = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(f"{family.layers}."))
+    in_layers = sum(math.prod(shape) for name, shape in shapes.items() if family.place(name) is not None)
     share: float = in_layers / config.num_hidden_layers / counts["unique"]
     return share
 
 
 def renumbered(name: str, family: Family, kept: Sequence[int]) -> str | None:
     """Return a tensor's name after the layers that are not `kept` have gone, None where it goes with them."""
-    match = re.fullmatch(re.escape(family.layers) + r"\.(\d+)\.(.+)", name)
-    if match is None:
+    if (place := family.place(name)) is None:
         return name
-    layer = int(match[1])
-    return f"{family.layers}.{kept.index(layer)}.{match[2]}" if layer in kept else None
+    layer, within = place
+    return family.in_layer(kept.index(layer), within) if layer in kept else None
 
 
 def config_of_layers(config: Any, kept: Sequence[int]) -> Any:

@@ -22,12 +22,12 @@ from pat import checkpoint
 from pat.baselines.job import PruneJob
 from pat.baselines.slicegpt_1q import calibration_batches
 from pat.bases import Basis, principal
-from pat.families import EMBEDDING_SHORTCUT, SHORTCUTS, Family, Role, family_of
+from pat.families import EMBEDDING_SHORTCUT, Family, Role, family_of, residual_factor
 from pat.fidelity import gap_between
 from pat.merge import record_of, write_changed
 from pat.reshaped import ReshapedConfig
 from pat.sizes import matched_width, nominal_width, slicing_of, step_of
-from pat.stream import Stream, attention_block, enter, feed_forward_block
+from pat.stream import Stream, enter, written_by
 from pat.unrounded import Written
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,7 @@ def prune_block_by_block(job: PruneJob, folder: Path) -> dict[str, Any]:
     logger.info("the leading %d of %d directions hold %.4f of the stream at least", width, config.hidden_size, min(captured))
     bases = [*(basis.directions_DD[:, :width] for basis in measured), torch.eye(config.hidden_size, dtype=torch.float64)]
     written = write_sliced(job.source, folder, bases, text.device)
-    record = record_of(job.source, folder, job.ratio) | gap_to_projected(written, bases)
-    counts = record["parameters"]
-    record["ratio_effective"] = 1.0 - counts["after"]["unique"] / counts["before"]["unique"]
+    record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap_to_projected(written, bases)
     return record | {"captured": captured}
 
 
@@ -68,20 +66,21 @@ def width_for(job: PruneJob) -> int:
 
 @torch.no_grad()
 def block_bases(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], width: int) -> list[Basis]:
-    """Return the principal bases of the stream before each of the 2L blocks, each measured behind the earlier ones' cuts to `width`.
+    """Return the principal bases of the stream before each block, each measured behind the earlier ones' cuts to `width`.
 
     One layer's activations of one batch are on the device at a time, the stream of all batches is on the CPU.
     """
     streams = [enter(model, batch) for batch in batches]
     bases: list[Basis] = []
-    layers: Any = model.get_submodule(family_of(model.config).layers)
+    family = family_of(model.config)
+    layers: Any = model.get_submodule(family.layers)
     for index, layer in enumerate(layers):
-        for block in (attention_block, feed_forward_block):
+        for place, block in enumerate(family.blocks):
             bases.append(stream_basis(streams, model.device))
             kept_DK = bases[-1].directions_DD[:, :width].to(model.device)
             for stream in streams:
                 x_BTD = projected(stream.x_BTD.to(model.device), kept_DK)
-                stream.x_BTD = (x_BTD + block(layer, x_BTD, stream.arguments[index])).cpu()
+                stream.x_BTD = (x_BTD + written_by(block, model, layer, x_BTD, stream.beside[index][place])).cpu()
             bases[-1] = Basis(bases[-1].directions_DD.cpu(), bases[-1].importance_D.cpu())
     return bases
 
@@ -116,13 +115,14 @@ class BlockRotation:
         self.tied = tied
         self.device = device
         self.gains_D = gains_D
-        layers = len(bases) // 2
+        blocks = len(family.blocks)
+        layers = len(bases) // blocks
         self.read_in = dict(zip(family.stream_norms(layers), bases, strict=True))
         self.written_in = dict(zip(family.writes(layers), bases, strict=True))
         self.bases_of_shortcut = {
-            f"{family.layers}.{layer}.{name}": (bases[2 * layer + block], bases[2 * layer + block + 1])
+            family.in_layer(layer, block.shortcut): (bases[blocks * layer + place], bases[blocks * layer + place + 1])
             for layer in range(layers)
-            for block, name in enumerate(SHORTCUTS)
+            for place, block in enumerate(family.blocks)
         }
 
     def __call__(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -131,17 +131,18 @@ class BlockRotation:
         if self.tied and role in (Role.EMBEDDING, Role.FINAL_NORM):
             yield name, tensor
             if role is Role.EMBEDDING:
-                first = f"{self.family.layers}.0.{EMBEDDING_SHORTCUT}.weight"
+                first = f"{self.family.in_layer(0, EMBEDDING_SHORTCUT)}.weight"
                 yield first, self.written_in[self.family.embedding].T.to(tensor).contiguous()
             return
         if role in (Role.NORM, Role.FINAL_NORM):
             return
         yield name, self._sliced(role, name, tensor)
-        if role is Role.WRITE and name.endswith(f".{self.family.mlp_output}.weight"):
-            layer = name.removesuffix(f"{self.family.mlp_output}.weight")
-            for shortcut in SHORTCUTS:
-                before_DK, behind_DK = self.bases_of_shortcut[f"{layer}{shortcut}"]
-                yield f"{layer}{shortcut}.weight", (behind_DK.to(self.device).T @ before_DK.to(self.device)).to(tensor).contiguous()
+        module, _, parameter = name.rpartition(".")
+        if parameter == "weight" and (place := self.family.place(module)) and place[1] == self.family.blocks[-1].write:
+            for block in self.family.blocks:
+                shortcut = self.family.in_layer(place[0], block.shortcut)
+                before_DK, behind_DK = self.bases_of_shortcut[shortcut]
+                yield f"{shortcut}.weight", (behind_DK.to(self.device).T @ before_DK.to(self.device)).to(tensor).contiguous()
 
     def _sliced(self, role: Role, name: str, tensor: Tensor) -> Tensor:
         module, _, _ = name.rpartition(".")
@@ -152,7 +153,7 @@ class BlockRotation:
             case Role.WRITE:
                 wide = self.written_in[module].to(self.device).T @ wide
             case Role.READ | Role.HEAD if wide.dim() == 2:
-                norm = self.family.norm_before(module)
+                norm = self.family.site_of(module)
                 wide = (wide * self.gains_D[norm].to(self.device)) @ self.read_in[norm].to(self.device)
         return wide.to(tensor).contiguous()
 
@@ -183,20 +184,30 @@ def gap_to_projected(written: Written, bases: Sequence[Tensor]) -> dict[str, Any
 
 def project_stream(model: Any, bases: Sequence[Tensor]) -> None:
     """Take the dropped directions out of the stream of a stock model before each block; all its sizes stay."""
-    for index, layer in enumerate(model.get_submodule(family_of(model.config).layers)):
-        _project_layer(layer, bases[2 * index], bases[2 * index + 1])
+    family = family_of(model.config)
+    count = len(family.blocks)
+    for index, layer in enumerate(model.get_submodule(family.layers)):
+        _project_layer(layer, [block.module for block in family.blocks], bases[count * index : count * (index + 1)], model)
 
 
-def _project_layer(layer: Any, before_DK: Tensor, between_DK: Tensor) -> None:
-    entered: list[Tensor] = []
+def _project_layer(layer: Any, modules: Sequence[str], bases: Sequence[Tensor], model: Any) -> None:
+    """Project the stream before a layer's blocks. The layer adds what a block writes, times a factor, to what the block before left."""
+    stream: list[Tensor] = []
+    factor = residual_factor(model.config)
 
     def on_entry(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        entered[:] = [projected(inputs[0], before_DK)]
-        return (entered[0], *inputs[1:])
+        stream[:] = [projected(inputs[0], bases[0])]
+        return (stream[0], *inputs[1:])
 
-    def on_attention(_attention: nn.Module, _inputs: Any, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # The layer adds this to what entered it; the sum is then the projected one.
-        return (projected(entered[0] + outputs[0], between_DK) - entered[0], *outputs[1:])
+    def behind(next_DK: Tensor) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            written = output[0] if isinstance(output, tuple) else output
+            after = projected(stream[0] + factor * written, next_DK)
+            changed, stream[0] = (after - stream[0]) / factor, after
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return hook
 
     layer.register_forward_pre_hook(on_entry)
-    layer.self_attn.register_forward_hook(on_attention)
+    for module, next_DK in zip(modules, bases[1:], strict=False):
+        layer.get_submodule(module).register_forward_hook(behind(next_DK))

@@ -18,8 +18,8 @@ from pat import checkpoint
 from pat.activations import Batches, input_norms, samples
 from pat.baselines.job import PruneJob
 from pat.baselines.llm_pruner import sizes_for, write_most_important
-from pat.families import family_of
-from pat.sizes import Kind, Units
+from pat.families import Kind, family_of
+from pat.sizes import Units
 from pat.units import output_layers, units_of
 
 SAMPLES = 128
@@ -44,7 +44,7 @@ def unit_scores(model: PreTrainedModel, batches: Batches, units: Mapping[Kind, U
     """Return each unit's Σ_j Σ_i |W_ij| · ‖x_j‖₂ over its columns j of the output layer, fp64 on the CPU, by kind and layer."""
     family = family_of(model.config)
     names: dict[Kind, list[str]] = {
-        kind: [f"{family.layers}.{layer}.{output}" for layer in range(model.config.num_hidden_layers)]
+        kind: [family.in_layer(layer, output) for layer in range(model.config.num_hidden_layers)]
         for kind, output in output_layers(family).items()
     }
     norms = input_norms(model, batches, [name for of_kind in names.values() for name in of_kind])

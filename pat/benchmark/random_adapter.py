@@ -37,7 +37,7 @@ def random_updates(shapes: Mapping[str, tuple[int, ...]], family: Family, rank: 
     """Yield LoRA's two factors of every linear layer inside the decoder layers, in fp32 under PEFT's names."""
     for name, shape in shapes.items():
         module = name.removesuffix(".weight")
-        if len(shape) == 2 and module.startswith(f"{family.layers}."):
+        if len(shape) == 2 and family.place(module) is not None:
             yield f"{PEFT_PREFIX}{module}.lora_A.weight", SPREAD * torch.randn(rank, shape[1])
             yield f"{PEFT_PREFIX}{module}.lora_B.weight", SPREAD * torch.randn(shape[0], rank)
 

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pat.config import PatChoices
 from pat.errors import SettingError, UserError
+from pat.families import ARCHITECTURE, ModelType
 from pat.fields import Count, CountOrZero, Device, Number, Precision, Settings, Threads
 from pat.mistakes import load, nearest
 from pat.settings import PruneSettings
@@ -20,7 +21,7 @@ Align = Count | Literal["auto"]
 class ModelShape(Settings):
     """The sizes of a stock model; its weights are then random, which changes no time and no memory."""
 
-    family: Literal["llama", "mistral", "qwen2", "qwen3", "gemma"] = Field(default="llama", description="architecture")
+    family: ModelType = Field(default="llama", description=ARCHITECTURE)
     vocab_size: Count = Field(description="tokens of the vocabulary")
     hidden_size: Count = Field(description="width of the residual stream")
     layers: Count = Field(description="decoder layers")

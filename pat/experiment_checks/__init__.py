@@ -15,7 +15,7 @@ from pat.experiment_checks.overrides import override_problems
 from pat.experiment_checks.raw_file import part
 from pat.experiment_checks.report import figure_problems, table_problems
 from pat.experiment_checks.rows import row_problems, seed_problems, teacher_problems
-from pat.experiment_checks.sizes import depth_problems, size_problems, width_problems
+from pat.experiment_checks.sizes import size_problems, width_problems
 from pat.experiment_checks.tuning import search_problems, tuning_problems
 
 Check = Callable[[Mapping[str, Any]], Iterator[str]]
@@ -43,7 +43,6 @@ CHECKS: tuple[Check, ...] = (
     override_problems,
     tuning_problems,
     width_problems,
-    depth_problems,
     size_problems,
     _benchmark,
     figure_problems,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from pat.depth import layers_to_drop
 from pat.experiment_checks.raw_file import is_count, methods_of, overlaid, part, places_of, usable_ratios
+from pat.families import FAMILIES
+from pat.on_paper import Align, PaperModel
+from pat.pruners import PRUNERS, Pruner
 from pat.settings import PruneSettings
-from pat.sizes import kept_of_llama
 from pat.width import target_width
 
 SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
@@ -51,42 +52,28 @@ def _widths_at(where: str, hidden: int, heads: int, align: Any, ratios: Sequence
         by_width[width] = ratio
 
 
-def depth_problems(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Check the numbers of layers that the row which drops layers leaves."""
-    rows = [row for row, method in methods_of(raw).items() if method.pruner == "shortgpt"]
-    for model, (sizes, tied) in _shapes(raw).items() if rows else ():
-        layers = sizes["layers"]
-        dropped_at = partial(layers_to_drop, layers, _share_of_a_layer(**sizes, tied=tied))
-        same = f"drop {{}} of {layers} layers: must differ; keep one".format
-        yield from _sizes_at(f"methods.{rows[0]}, models.{model}", dropped_at, usable_ratios(raw, rows[0]), same)
-
-
-def _share_of_a_layer(
-    vocab_size: int, hidden_size: int, layers: int, heads: int, kv_heads: int, intermediate_size: int, *, tied: bool
-) -> float:
-    """Return which part of a Llama's parameters one layer has."""
-    attention = 2 * hidden_size * hidden_size * (heads + kv_heads) // heads
-    layer = attention + 3 * hidden_size * intermediate_size + 2 * hidden_size
-    return layer / ((1 if tied else 2) * vocab_size * hidden_size + layers * layer + hidden_size)
-
-
 def size_problems(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Check the sizes that pruners of heads, neurons or blocks' widths come to."""
-    pruners = {row: method.pruner for row, method in methods_of(raw).items() if method.pruner is not None}
+    """Check the sizes that pruners come to which say on paper how they meet a ratio."""
+    pruners = {row: PRUNERS[method.pruner] for row, method in methods_of(raw).items() if method.pruner is not None}
     for row, pruner in pruners.items():
-        for model, (sizes, tied) in _shapes(raw).items():
+        for model, shape in _shapes(raw).items() if pruner.size is not None else ():
             masked, own = (overlaid(raw, places_of(model, row), key) for key in ("pat", "prune"))
             try:
                 settings = PruneSettings.model_validate(own)
             except ValidationError:
                 continue
-            step: int | Literal["auto"] = found if is_count(found := masked.get("align")) else "auto"
-            kept_at = partial(kept_of_llama, pruner, sizes, own=settings, align=step, tied=tied)
-            same = "give the same sizes: must differ; keep one, or lower pat.align".format
-            yield from _sizes_at(f"methods.{row}, models.{model}", kept_at, usable_ratios(raw, row), same)
+            align: Align = found if is_count(found := masked.get("align")) else "auto"
+            size_at = partial(_size_at, pruner, shape, settings, align)
+            same = partial(pruner.same.format, layers=shape.layers)
+            yield from _sizes_at(f"methods.{row}, models.{model}", size_at, usable_ratios(raw, row), same)
 
 
-def _sizes_at(where: str, size_at: Callable[[float], Any], ratios: Sequence[float], same: Callable[[Any], str]) -> Iterator[str]:
+def _size_at(pruner: Pruner, shape: PaperModel, settings: PruneSettings, align: Align, ratio: float) -> Hashable | None:
+    assert pruner.size is not None
+    return pruner.size(shape, ratio, settings, align)
+
+
+def _sizes_at(where: str, size_at: Callable[[float], Any], ratios: Sequence[float], same: Callable[..., str]) -> Iterator[str]:
     """Check that every ratio leads to a size, and no two to the same; `same` says in words which, None is none."""
     by_size: dict[Any, float] = {}
     for ratio in ratios:
@@ -96,18 +83,19 @@ def _sizes_at(where: str, size_at: Callable[[float], Any], ratios: Sequence[floa
             yield f"{where}: {error}"
             continue
         if size in by_size:
-            yield f"{where}: the ratios {by_size[size]:g} and {ratio:g} both {same(size)}"
+            yield f"{where}: the ratios {by_size[size]:g} and {ratio:g} both {same(size=size)}"
         if size is not None:
             by_size[size] = ratio
 
 
-def _shapes(raw: Mapping[str, Any]) -> dict[str, tuple[dict[str, int], bool]]:
-    """Return the sizes of the models whose shape the file gives in full, and whether embedding and head are one."""
+def _shapes(raw: Mapping[str, Any]) -> dict[str, PaperModel]:
+    """Return the models whose shape the file gives in full."""
     found = {}
     for model in part(raw, "models"):
         shape = part(raw, "models", model, "pretrain")
         written = {"kv_heads": shape.get("heads")} | {key: value for key, value in shape.items() if value is not None}
         sizes = {key: value for key in SHAPE_KEYS if is_count(value := written.get(key))}
-        if len(sizes) == len(SHAPE_KEYS) and sizes["hidden_size"] % sizes["heads"] == 0:
-            found[model] = (sizes, bool(shape.get("tie_embeddings")))
+        family = FAMILIES.get(str(written.get("family", "llama")))
+        if family is not None and len(sizes) == len(SHAPE_KEYS) and sizes["hidden_size"] % sizes["heads"] == 0:
+            found[model] = PaperModel(family, **sizes, tied=bool(shape.get("tie_embeddings")))
     return found

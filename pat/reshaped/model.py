@@ -5,6 +5,7 @@ Attention, rotary positions, masks and cache are the stock model's own. Axes: B 
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -13,12 +14,12 @@ from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from pat.families import family_of
+from pat.families import EMBEDDING_SHORTCUT, Family, family_of, norm_eps, residual_factor
 from pat.reshaped.config import ReshapedConfig
 
 
 class ReshapedForCausalLM(PreTrainedModel, GenerationMixin):
-    """A causal language model of a stock family whose layers have the sizes that its config lists."""
+    """A causal language model of a stock family whose layers have the sizes that its config lists. Its modules have the family's names."""
 
     config_class = ReshapedConfig
     base_model_prefix = "model"
@@ -26,16 +27,19 @@ class ReshapedForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_sdpa = True
     _supports_flash_attn = True
     _skip_keys_device_placement = ["past_key_values"]
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: ReshapedConfig) -> None:
         super().__init__(config)
-        self.model: Any = AutoModel.from_config(config.stock_config(), attn_implementation=config._attn_implementation)
-        resize_layers(self.model, config)
+        family = family_of(config)
+        self.base_model_prefix, _, _ = family.layers.partition(".")
+        self._tied_weights_keys = {f"{family.head}.weight": f"{family.embedding}.weight"}
+        model: Any = AutoModel.from_config(config.stock_config(), attn_implementation=config._attn_implementation)
+        self.add_module(self.base_model_prefix, model)
+        resize_layers(self, config)
         if config.stream_widths is not None:
-            rotate_stream(self.model, config.stream_widths, tied=bool(config.tie_word_embeddings))
+            rotate_stream(self, config, config.stream_widths)
         widths = config.stream_widths or [config.hidden_size]
-        self.lm_head = nn.Linear(widths[-1], config.vocab_size, bias=False)
+        self.add_module(family.head, nn.Linear(widths[-1], config.vocab_size, bias=False))
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
@@ -48,83 +52,105 @@ class ReshapedForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Return logits (B, T, V), of the last `logits_to_keep` tokens where that is not 0, and the loss where there are labels."""
         of_stock = {name: kwargs.pop(name) for name in ("position_ids", "past_key_values", "inputs_embeds", "use_cache") if name in kwargs}
-        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, **of_stock)
+        outputs = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **of_stock)
         wanted = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits_BTV = self.lm_head(outputs.last_hidden_state[:, wanted])
+        head = self.get_submodule(family_of(self.config).head)
+        logits_BTV = way_to_logits(self.config, head(outputs.last_hidden_state[:, wanted]))
         kwargs.pop("return_dict", None)
         loss = None if labels is None else self.loss_function(logits=logits_BTV, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(loss=loss, logits=logits_BTV, past_key_values=outputs.past_key_values)
 
 
-def resize_layers(model: Any, config: ReshapedConfig) -> None:
+def resize_layers(model: nn.Module, config: ReshapedConfig) -> None:
     """Give the linear layers of a stock decoder as many heads and neurons as the config lists, in place."""
     family = family_of(config)
-    for layer, groups, neurons in zip(model.layers, config.layer_groups, config.layer_neurons, strict=True):
-        for name in family.linears:
-            linear = layer.get_submodule(name)
-            rows, columns = linear.out_features, linear.in_features
-            if name in family.head_rows:
-                rows = rows // config.num_key_value_heads * groups
-            elif name in family.neuron_rows:
-                rows = neurons
-            elif name == family.attention_output:
-                columns = columns // config.num_key_value_heads * groups
-            else:
-                columns = neurons
-            layer.set_submodule(name, _resized(linear, rows, columns))
+    before = {"groups": config.num_key_value_heads, "neurons": config.intermediate_size}
+    for index in range(config.num_hidden_layers):
+        after = {"groups": config.layer_groups[index], "neurons": config.layer_neurons[index]}
+        for block in family.blocks:
+            share = (before[block.kind], after[block.kind])
+            for name in block.reader_names:
+                _resize(model, family.in_layer(index, name), rows=share)
+            _resize(model, family.in_layer(index, block.write), columns=share)
 
 
-def rotate_stream(model: Any, widths: list[int], *, tied: bool) -> None:
+def rotate_stream(model: nn.Module, config: ReshapedConfig, widths: list[int]) -> None:
     """Give the stream of a stock decoder these widths before every norm, with shortcuts between their bases, in place."""
-    config = model.config
-    family = family_of(config)
-    for index, layer in enumerate(model.layers):
-        before, between, after = widths[2 * index : 2 * index + 3]
-        for (_, readers), width in zip(family.readers_of_norm, (before, between), strict=True):
-            for name in readers:
-                linear = layer.get_submodule(name)
-                layer.set_submodule(name, _resized(linear, linear.out_features, width))
-        for name, width in ((family.attention_output, between), (family.mlp_output, after)):
-            linear = layer.get_submodule(name)
-            layer.set_submodule(name, _resized(linear, width, linear.in_features))
-        model.layers[index] = RotatedLayer(layer, before, between, after, config)
-    if tied:  # what is embedded and what the head reads stay in the stock basis
-        model.layers[0].embedding_shortcut = nn.Linear(config.hidden_size, widths[0], bias=False)
+    family, count = family_of(config), len(family_of(config).blocks)
+    for index in range(config.num_hidden_layers):
+        before = widths[count * index : count * (index + 1) + 1]
+        for place, block in enumerate(family.blocks):
+            for name in block.reader_names:
+                _resize(model, family.in_layer(index, name), columns=(config.hidden_size, before[place]))
+            _resize(model, family.in_layer(index, block.write), rows=(config.hidden_size, before[place + 1]))
+        name = f"{family.layers}.{index}"
+        model.set_submodule(name, RotatedLayer(model.get_submodule(name), family, before, config))
+    if config.tie_word_embeddings:  # what is embedded and what the head reads stay in the stock basis
+        shortcut = nn.Linear(config.hidden_size, widths[0], bias=False)
+        model.get_submodule(f"{family.layers}.0").add_module(EMBEDDING_SHORTCUT, shortcut)
         return
-    model.embed_tokens.weight = nn.Parameter(torch.empty(config.vocab_size, widths[0]))
-    model.embed_tokens.embedding_dim = widths[0]
-    model.norm = GainlessNorm(config.hidden_size, config.rms_norm_eps)
+    embedding = model.get_submodule(family.embedding)
+    assert isinstance(embedding, nn.Embedding)
+    embedding.weight = nn.Parameter(torch.empty(config.vocab_size, widths[0]))
+    embedding.embedding_dim = widths[0]
+    model.set_submodule(family.final_norm, GainlessNorm(config.hidden_size, norm_eps(config)))
 
 
-def _resized(linear: nn.Linear, rows: int, columns: int) -> nn.Linear:
-    if (rows, columns) == (linear.out_features, linear.in_features):
-        return linear
-    return nn.Linear(columns, rows, bias=linear.bias is not None, device=linear.weight.device, dtype=linear.weight.dtype)
+def _resize(model: nn.Module, name: str, rows: tuple[int, int] = (1, 1), columns: tuple[int, int] = (1, 1)) -> None:
+    """Give a linear layer other numbers of rows and columns, in place: each before and after, in units that the layer holds evenly."""
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    outputs, inputs = (size // before * after for size, (before, after) in ((linear.out_features, rows), (linear.in_features, columns)))
+    if (outputs, inputs) != (linear.out_features, linear.in_features):
+        resized = nn.Linear(inputs, outputs, bias=linear.bias is not None, device=linear.weight.device, dtype=linear.weight.dtype)
+        model.set_submodule(name, resized)
+
+
+def way_to_logits(config: Any, logits_BTV: Tensor) -> Tensor:
+    """Return logits as the stock model makes them of what its head says: Granite's scaling, Gemma 2's soft cap."""
+    scaling, softcap = getattr(config, "logits_scaling", None), getattr(config, "final_logit_softcapping", None)
+    if scaling is not None:
+        logits_BTV = logits_BTV / scaling
+    if softcap is not None:
+        logits_BTV = torch.tanh(logits_BTV / softcap) * softcap
+    return logits_BTV
 
 
 class RotatedLayer(GradientCheckpointingLayer):
-    """A stock layer's attention and feed-forward block, each with a basis of the stream of its own (SliceGPT).
+    """A stock layer's blocks, each with a basis of the stream of its own (SliceGPT), under the names that the stock layer has for them.
 
-    y = x·S_attn + attention(norm(x)), then y·S_mlp + mlp(norm(y)): the shortcuts S take the stream to the next block's basis.
+    y = x·S_attn + attention(norm(x)), then y·S_mlp + mlp(norm(y)): the shortcuts S take the stream to the next block's basis. `widths`
+    are those of the stream before each block, and behind the last.
     """
 
-    def __init__(self, layer: Any, before: int, between: int, after: int, config: Any) -> None:
+    def __init__(self, layer: nn.Module, family: Family, widths: list[int], config: Any) -> None:
         super().__init__()
-        self.self_attn = layer.self_attn
-        self.mlp = layer.mlp
-        self.input_layernorm = GainlessNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = GainlessNorm(config.hidden_size, config.rms_norm_eps)
-        self.embedding_shortcut: nn.Module = nn.Identity()
-        self.attention_shortcut = nn.Linear(before, between, bias=False)
-        self.mlp_shortcut = nn.Linear(between, after, bias=False)
+        self.blocks = family.blocks
+        self.factor = residual_factor(config)
+        for name in dict.fromkeys(block.module.partition(".")[0] for block in family.blocks):
+            self.add_module(name, layer.get_submodule(name))
+        self.add_module(EMBEDDING_SHORTCUT, nn.Identity())
+        self.norms = nn.ModuleList(GainlessNorm(config.hidden_size, norm_eps(config)) for _ in family.blocks)
+        for block, before, behind in zip(family.blocks, widths, widths[1:], strict=False):
+            self.add_module(block.shortcut, nn.Linear(before, behind, bias=False))
+        self.takes = [_takes(self.get_submodule(block.module)) for block in family.blocks]
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        """Return the stream behind the layer; further arguments are the attention's."""
-        hidden_states = self.embedding_shortcut(hidden_states)
-        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
-        between = self.attention_shortcut(hidden_states) + attended
-        behind: Tensor = self.mlp_shortcut(between) + self.mlp(self.post_attention_layernorm(between))
-        return behind
+        """Return the stream behind the layer; further arguments are given to the blocks that take them."""
+        stream: Tensor = self.get_submodule(EMBEDDING_SHORTCUT)(hidden_states)
+        for block, norm, takes in zip(self.blocks, self.norms, self.takes, strict=True):
+            named = kwargs if takes is None else {name: value for name, value in kwargs.items() if name in takes}
+            output = self.get_submodule(block.module)(norm(stream), **named)
+            written = output[0] if isinstance(output, tuple) else output
+            stream = self.get_submodule(block.shortcut)(stream) + (written if self.factor == 1.0 else self.factor * written)
+        return stream
+
+
+def _takes(module: nn.Module) -> frozenset[str] | None:
+    """Return the names of the arguments that a module takes; None where it takes any."""
+    parameters = inspect.signature(module.forward).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return None if takes_any else frozenset(parameters)
 
 
 class GainlessNorm(nn.Module):

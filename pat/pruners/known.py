@@ -1,0 +1,148 @@
+"""The pruners that come with pat, in the order of tables and docs."""
+
+from __future__ import annotations
+
+from pat.families import Family
+from pat.on_paper import dropped_layers, kept_inner_units, kept_units, sliced_width
+from pat.pruners.registry import Pruner, register
+
+
+def no_rotation(family: Family) -> str | None:
+    """Return why a family's stream cannot be rotated."""
+    return family.rotation_obstacle
+
+
+def no_slicing(family: Family) -> str | None:
+    """Return why a family's blocks cannot have bases of their own."""
+    return "its blocks read the stream side by side, so that they share one basis" if family.parallel else family.rotation_obstacle
+
+
+def no_window(family: Family) -> str | None:
+    """Return why a family's layers cannot have different numbers of heads."""
+    return family.reshaping_obstacle
+
+
+for _pruner in (
+    Pruner(
+        "channel-fisher",
+        "Channel Fisher",
+        "pat.baselines.channel_fisher:prune_unfelt_channels",
+        cuts="width",
+        measures="text",
+        summary="hidden channels that the loss feels least, `mask: fisher` at once",
+        reach="all",
+        when="to see what a learned mask is worth beside the best order that needs no training",
+    ),
+    Pruner(
+        "channel-magnitude",
+        "Channel magnitude",
+        "pat.baselines.channel_magnitude:prune_by_magnitude",
+        cuts="width",
+        measures="weights",
+        summary="hidden channels with the smallest weights attached",
+        reach="all",
+        when="as the floor: it needs no text, and whatever does not beat it is not worth its time",
+    ),
+    Pruner(
+        "slicegpt-1q",
+        "SliceGPT-1Q",
+        "pat.baselines.slicegpt_1q:prune_rotated",
+        cuts="width",
+        measures="text",
+        summary="SliceGPT with one shared rotation: into the stream's principal basis, of which the leading directions stay",
+        reach="all",
+        when="for a narrower stock model at once; the strongest of those that prune before tuning in our runs on text",
+        settings=("tie",),
+        obstacle=no_rotation,
+    ),
+    Pruner(
+        "slicegpt",
+        "SliceGPT",
+        "pat.baselines.slicegpt:prune_block_by_block",
+        cuts="slices",
+        measures="text",
+        summary="SliceGPT: a principal basis for every block, cut to its leading directions, with shortcuts; a reshaped model",
+        reach="up to what shortcuts, head and last output leave",
+        when="to compare with its paper; shortcuts cost parameters, and the model needs `import pat.reshaped`",
+        size=sliced_width,
+        settings=("size",),
+        obstacle=no_slicing,
+    ),
+    Pruner(
+        "llm-pruner",
+        "LLM-Pruner",
+        "pat.baselines.llm_pruner:prune_in_window",
+        cuts="units",
+        measures="text",
+        summary="LLM-Pruner: heads and neurons by Taylor importance, the first and last layers whole; a reshaped model",
+        reach="up to what heads and neurons of the layers between hold",
+        when="to compare with its paper; layers of two sizes need `import pat.reshaped`",
+        size=kept_inner_units,
+        settings=("size", "protect_first", "protect_last"),
+        obstacle=no_window,
+    ),
+    Pruner(
+        "llm-pruner-uniform",
+        "LLM-Pruner, uniform",
+        "pat.baselines.llm_pruner:prune_units",
+        cuts="units",
+        measures="text",
+        summary="the same over all layers: a stock model",
+        reach="up to what heads and neurons hold",
+        when="where the hidden size has to stay and the model has to be stock",
+        size=kept_units,
+        settings=("size",),
+    ),
+    Pruner(
+        "wanda-sp",
+        "Wanda-sp",
+        "pat.baselines.wanda_sp:prune_by_activation",
+        cuts="units",
+        measures="text",
+        summary="Wanda-sp: heads and neurons as there, by weight times activation",
+        reach="the same",
+        when="as LLM-Pruner, uniform, where a backward pass does not fit the memory",
+        orders=("prune-tune",),
+        size=kept_units,
+        settings=("size",),
+    ),
+    Pruner(
+        "shortgpt",
+        "ShortGPT",
+        "pat.baselines.shortgpt:prune_layers",
+        cuts="layers",
+        measures="text",
+        summary="ShortGPT: whole layers, those that turn the stream least; as many as come nearest to the share asked for",
+        reach="from half a layer's share to all but one layer's",
+        when="where each token has to be fast: fewer layers save time at any batch size",
+        orders=("prune-tune",),
+        size=dropped_layers,
+        same="drop {size} of {layers} layers: must differ; keep one",
+    ),
+    Pruner(
+        "layers-and-neurons",
+        "Layers and neurons",
+        "pat.baselines.layers_and_neurons:prune_layers_and_neurons",
+        cuts="layers",
+        measures="text",
+        summary=(
+            "whole layers, in the order in which text misses them least, and feed-forward neurons by their Fisher information; how many of "
+            "each, by the loss on calibration text; a stock model"
+        ),
+        reach="up to what layers and neurons hold",
+        when="for the lowest perplexity at a share of parameters that goes, where the hidden size may stay; it takes longest",
+        orders=("prune-tune",),
+    ),
+    Pruner(
+        "minitron-width",
+        "Minitron-style width",
+        "pat.baselines.minitron_width:prune_quiet_channels",
+        cuts="width",
+        measures="text",
+        summary="Minitron-style width: hidden channels by the size of the norms' outputs, no distillation",
+        reach="all",
+        when="to compare with its paper",
+        orders=("prune-tune",),
+    ),
+):
+    register(_pruner)

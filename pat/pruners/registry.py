@@ -1,0 +1,75 @@
+"""What a pruner says of itself, and the list of all pruners: rules, checks, sizes, the command line and the docs ask it. No torch.
+
+A new pruner is a function of a job and a folder, and a declaration given to `register`, here or in a module of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pat.families import Family
+from pat.on_paper import Align, PaperModel
+from pat.settings import PruneSettings
+
+if TYPE_CHECKING:
+    from pat.baselines.job import PruneJob
+
+Cuts = Literal["width", "units", "slices", "layers"]
+"""What gets smaller: the hidden size; heads and neurons of layers; the stream of each block by itself; the number of layers."""
+PruningOrder = Literal["prune-tune", "tune-prune"]
+BOTH_ORDERS: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune")
+Run = Callable[["PruneJob", Path], dict[str, Any]]
+"""Writes the pruned checkpoint into an empty folder and returns the record of its sizes and of how far it is from what it stands for."""
+Size = Callable[[PaperModel, float, PruneSettings, Align], Hashable | None]
+"""From a model on paper, a ratio and settings to the size that the ratio comes to; raises SettingError where it cannot be reached."""
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """A pruner's declaration.
+
+    `run` is the function, or where it is, as "module:function", so that it is loaded when it is called. `measures` says whether it needs
+    text. `summary`, `reach` and `when` are its sentences in the docs: what it does, which ratios it reaches, when to take it. `size` is
+    how it meets a ratio, where that can be told on paper and is not the hidden size's rounding; `same` says in words that two ratios come
+    to one size. `settings` are the keys of PruneSettings that have an effect on it. `obstacle` says why a family cannot be pruned so.
+    """
+
+    name: str
+    label: str
+    run: Run | str
+    cuts: Cuts
+    measures: Literal["weights", "text"]
+    summary: str
+    reach: str
+    when: str
+    orders: tuple[PruningOrder, ...] = BOTH_ORDERS
+    size: Size | None = None
+    same: str = "give the same sizes: must differ; keep one, or lower pat.align"
+    settings: tuple[str, ...] = ()
+    obstacle: Callable[[Family], str | None] = lambda _family: None
+
+    def __call__(self, job: PruneJob, folder: Path) -> dict[str, Any]:
+        """Write the pruned checkpoint of a job into an empty folder and return its record."""
+        if not isinstance(self.run, str):
+            return self.run(job, folder)
+        module, _, name = self.run.partition(":")
+        run: Run = getattr(import_module(module), name)
+        return run(job, folder)
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it makes the hidden size smaller, so that a ratio has to give a width that stock software takes."""
+        return self.cuts == "width"
+
+
+PRUNERS: dict[str, Pruner] = {}
+
+
+def register(pruner: Pruner) -> None:
+    """Add a pruner to those that are known. Raises ValueError where another of its name is known already."""
+    if PRUNERS.setdefault(pruner.name, pruner) is not pruner:
+        raise ValueError(f"the pruner {pruner.name!r} is registered already")
