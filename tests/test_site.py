@@ -112,3 +112,19 @@ def test_links_lead_to_pages_and_to_copies_of_other_files() -> None:
     expected = "[m](method.md#idea), ![l](files/LICENSE), [p](https://example.org), `[m](docs/method.md)`\n"
     assert site_pages.with_links(text, "README.md", uris) == expected
     assert site_pages.with_links("[start](../../README.md)", "docs/api/pat.md", uris) == "[start](../index.md)"
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("table1.md", "Mean accuracy"),
+        ("table1_acc_norm.md", "Mean accuracy, by log-likelihood per character"),
+        ("per_task_llama-32m_acc.md", "Accuracy per task, llama-32m, by log-likelihood"),
+        ("ablation_mask_first_capital_word.md", "Ablation, mask, by the first capital word"),
+        ("perplexity.md", "Perplexity"),
+        ("perplexity_comparisons.md", "Perplexity compared"),
+        ("per_task_smollm2-1.7b.md", "Accuracy per task, smollm2-1.7b"),
+    ],
+)
+def test_a_table_is_called_by_what_it_shows(name: str, title: str) -> None:
+    assert site_pages._titled(name) == title

@@ -40,6 +40,22 @@ run: `pruning_ratio`, `width`, `total_steps`, `lora_rank`, `lora_alpha`, `lora_d
 ::: pat
     options: {heading_level: 2}
 """
+KINDS = {
+    "table1": "Mean accuracy",
+    "table3": "Accuracy after tuning on the tasks",
+    "ablation": "Ablation",
+    "per_task": "Accuracy per task",
+    "comparisons": "Accuracy compared",
+    "perplexity_comparisons": "Perplexity compared",
+    "masks": "What trained masks keep",
+}
+"""What a table shows, by how its file's name begins."""
+SCORINGS = {
+    "_first_capital_word": "by the first capital word",
+    "_acc_norm": "by log-likelihood per character",
+    "_acc": "by log-likelihood",
+}
+"""How answers were scored, by how a table's name ends; by the first capital letter where it ends otherwise."""
 FIRST_TABLES = ("table1.md", "table3.md", "perplexity.md", "sizes.md", "masks.md")
 
 
@@ -159,7 +175,13 @@ def _figures(run: Path) -> str:
 
 
 def _titled(name: str) -> str:
-    return name.partition(".")[0].replace("_", " ").capitalize()
+    """Return the heading of a table or a figure by its file's name."""
+    stem = name.rpartition(".")[0]
+    scoring = next((ending for ending in SCORINGS if stem.endswith(ending)), "")
+    kind = next((kind for kind in KINDS if stem.startswith(kind)), "")
+    rest = stem.removesuffix(scoring).removeprefix(kind).strip("_").replace("_", " ")
+    title = f"{KINDS[kind]}, {rest}" if kind and rest else KINDS.get(kind) or rest.capitalize()
+    return f"{title}, {SCORINGS[scoring]}" if scoring else title
 
 
 def api_pages() -> Iterator[tuple[str, str]]:
