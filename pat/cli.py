@@ -63,8 +63,8 @@ def whole(version: Version = False) -> None:
 @app.command()
 def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
     """Check an experiment file, and the models and data that it names on this disk, and list its cells."""
-    from pat.experiment import load_experiment
     from pat.experiment_checks.disk import disk_problems
+    from pat.experiment_file import load_experiment
     from pat.shortfall import shortfalls
 
     experiment = load_experiment(config, str(config))

@@ -11,15 +11,12 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from pat.benchmark.settings import BenchmarkSettings
 from pat.config import Basis, PatChoices, Readers
-from pat.errors import UserError
-from pat.extends import resolved
 from pat.fields import Number, PartOf, SeedNumber, Settings
 from pat.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
-from pat.mistakes import problems, shown
 from pat.overrides import overridden
 from pat.resources import Resources
 from pat.settings import (
@@ -33,7 +30,6 @@ from pat.settings import (
     TuningSettings,
 )
 from pat.sources import Data, ModelSource
-from pat.yaml_files import parse_yaml, read_yaml
 
 TUNED_ROW = "lora"
 """The row whose merged model FT→P prunes, and distillation learns from."""
@@ -42,8 +38,6 @@ Figure = Literal["accuracy", "methods", "perplexity", "trainable", "memory", "sp
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
 FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
-OF_TEXT = {"name", "root"}
-"""The keys whose value is text whatever stands in it."""
 ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "search", "search": "learning_rate"}
 """Tuning keys that exclude each other: the one that is given later replaces the other."""
 
@@ -80,9 +74,7 @@ class Row(Settings):
     pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="differences of this row from `pat`")
     prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="differences of this row from `prune`")
     checkpoint: GivenCheckpoint | None = Field(default=None, description="a checkpoint made elsewhere, scored as it is")
-    seeds: Seeds | None = Field(
-        default=None, description="those of the experiment's seeds that the row runs with; left out: all"
-    )
+    seeds: Seeds | None = Field(default=None, description="those of the experiment's seeds that the row runs with; left out: all")
     ratios: Annotated[Ratios, Field(min_length=1)] | None = Field(
         default=None, description="those of the experiment's ratios that the row runs at; left out: all"
     )
@@ -132,17 +124,29 @@ class Experiment(Settings):
         """Return a row's overrides; `name:` alone in the file means none."""
         return self.methods[name] or Row()
 
+    def method_name(self, row: str) -> str:
+        """Return what a row names as its method."""
+        return str(method_name(row, dict(self.row(row))))
+
     def method(self, row: str) -> Method:
         """Return the registry's entry behind a row."""
-        return METHODS[str(method_name(row, dict(self.row(row))))]
+        return METHODS[self.method_name(row)]
+
+    @property
+    def known_rows(self) -> dict[str, Method]:
+        """The rows whose method is in the registry, as those of a checked experiment all are."""
+        return {row: self.method(row) for row in self.methods if self.method_name(row) in METHODS}
 
     def label(self, row: str) -> str:
-        """Return the row's name in the tables, which says where it is distilled."""
-        return called(str(own_label(row, dict(self.row(row)), self.method(row))), distilled=self.distils(row))
+        """Return the row's name in the tables: its own, else its method's, a checkpoint's the row's; it says where it is distilled."""
+        method = self.method(row)
+        label = self.row(row).label or (row if method.name == CHECKPOINT else method.label)
+        return f"{label}, distilled" if self.distils(row) else label
 
     def distils(self, row: str) -> bool:
-        """Return whether a row's tuning learns from the tuned, unpruned model too."""
-        return distils(row, self.method(row), self.tuning, self.row(row).tuning)
+        """Return whether a row's tuning learns from a teacher too: not the teacher itself, nor a row that only prunes it."""
+        recipe = {**self.tuning, **self.row(row).tuning}
+        return row != TUNED_ROW and self.method(row).tunes and recipe.get("distillation") is not None
 
     def search_of(self, model: str, row: str) -> SearchSettings | None:
         """Return how a row's learning rate is searched; None where the file gives it, or the row tunes nothing of its own."""
@@ -207,21 +211,6 @@ class Experiment(Settings):
         return str(Path(self.root, text))
 
 
-def distils(row: str, method: Method, recipe: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Return whether a row with the `tuning` of recipe and row has a teacher: not the teacher itself, nor a row that only prunes it."""
-    return row != TUNED_ROW and method.tunes and {**recipe, **own}.get("distillation") is not None
-
-
-def own_label(row: str, own: Mapping[str, Any], method: Method) -> object:
-    """Return a row's label: its own, else its method's; a checkpoint that was made elsewhere is called as its row."""
-    return own.get("label") or (row if method.name == CHECKPOINT else method.label)
-
-
-def called(label: str, *, distilled: bool) -> str:
-    """Return what the tables call a row of this label."""
-    return f"{label}, distilled" if distilled else label
-
-
 def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """Return raw tune settings from layers that hold `tuning`, `pat` and `lora` (short for tuning.lora); the later win."""
     job: dict[str, Any] = {"tuning": {}, "pat": {}}
@@ -238,52 +227,3 @@ def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
 def _mapping(value: object) -> Mapping[str, Any]:
     """Return the value if it is a mapping; the schema refuses anything else where it stands."""
     return value if isinstance(value, Mapping) else {}
-
-
-def with_presets(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a raw experiment in which each row's `pat` holds its method's own mask settings, under what the row says itself."""
-    rows = dict(_mapping(raw.get("methods")))
-    for row, written in rows.items():
-        own = {} if written is None else written
-        method = METHODS.get(str(method_name(row, own))) if isinstance(own, Mapping) else None
-        masked = own.get("pat") or {} if method is not None and method.pat else None
-        if method is not None and isinstance(masked, Mapping):
-            rows[row] = {**own, "pat": {**method.pat, **masked}}
-    return {**raw, **({"methods": rows} if rows else {})}
-
-
-def _as_written(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-    """Return parsed contents in which what `--config key=value` leaves as text, such as "[0, 1]", is the list or mapping that it says."""
-    if not isinstance(config, Mapping):
-        return config
-    composed = {
-        key: value
-        for key, value in config.items()
-        if key in Experiment.model_fields.keys() - OF_TEXT and isinstance(value, str) and value.strip()[:1] in ("[", "{")
-    }
-    return {**config, **{key: parse_yaml(value, f"{source}: {key}") for key, value in composed.items()}}
-
-
-def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | None = None) -> Experiment:
-    """Return the checked experiment from a file, or from its parsed contents; `source` names it in messages.
-
-    The path of `extends` starts from the folder of `file`, which is only needed beside parsed contents. Raises UserError that lists
-    every problem of the file at once, one a line.
-    """
-    from pat.experiment_checks import check_grid  # its checks read this module's schema
-
-    raw = read_yaml(config) if isinstance(config, Path) else _as_written(config, source)
-    if isinstance(raw, Mapping):
-        raw = with_presets(resolved(raw, config if isinstance(config, Path) else file or Path(source)))
-    if not isinstance(raw, Mapping):
-        raise UserError(f"{source}: must hold a mapping of keys, holds {shown(raw)}")
-    found: list[str] = []
-    experiment = None
-    try:
-        experiment = Experiment.model_validate(dict(raw))
-    except ValidationError as error:
-        found = problems(Experiment, error)
-    found += [problem for problem in check_grid(raw) if problem not in found]
-    if found or experiment is None:
-        raise UserError("\n".join(f"{source}: {problem}" for problem in found))
-    return experiment

@@ -89,6 +89,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint}; allowed: {', '.join(names)}" if names else hint
 
 
+def located(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Return the place of one of pydantic's errors as the user wrote it."""
+    return _locate(model, location)[0]
+
+
 def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], list[str]]:
     """Return the field path as the user wrote it and the keys allowed at its last step.
 

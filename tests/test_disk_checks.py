@@ -14,8 +14,8 @@ import yaml
 from fuzz_workspace import EXPERIMENT, changed, write_workspace
 
 from pat.errors import UserError
-from pat.experiment import load_experiment
 from pat.experiment_checks.disk import disk_problems
+from pat.experiment_file import load_experiment
 from pat.yaml_files import parse_yaml
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat.errors import UserError
-from pat.experiment import Experiment, load_experiment
+from pat.experiment import Experiment
+from pat.experiment_file import load_experiment
 from pat.width import target_width
 
 SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())

@@ -9,7 +9,7 @@ import yaml
 
 from pat.artefacts import write_text
 from pat.errors import UserError
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.extends import resolved
 
 ROOT = Path(__file__).resolve().parent.parent

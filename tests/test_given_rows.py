@@ -23,7 +23,7 @@ import trainable_figure
 from collect_cell import joined
 from pat.artefacts import read_json, write_json, write_jsonl
 from pat.errors import UserError
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.given_sizes import given_sizes
 from pat.pruning import prune
 from plan import Plan

@@ -15,7 +15,7 @@ from gguf_files import random_model, write_gguf
 
 import tables
 from pat.errors import UserError
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.gguf_import import import_gguf
 from pat.pruning import prune
 from plan import Plan

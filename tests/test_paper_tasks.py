@@ -14,7 +14,7 @@ from tiny_checkpoint import write_tiny_checkpoint
 
 from pat.artefacts import read_json, read_jsonl
 from pat.evaluation import evaluate
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.items import read_items
 from pat.prompts import lettered_question
 from pat.settings import EvaluationSettings

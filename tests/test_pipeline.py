@@ -18,7 +18,7 @@ from conftest import ROOT, planned, snakemake
 from smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
 
 from pat.artefacts import check_folder
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.methods import MASKED_TUNERS
 
 EXPERIMENT = load_experiment(ROOT / CONFIG, CONFIG)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from collect_cell import joined
 from pat.artefacts import write_json, write_jsonl
 from pat.errors import UserError
-from pat.experiment import Experiment, load_experiment
+from pat.experiment import Experiment
+from pat.experiment_file import load_experiment
 from pat.footprint import shape_in
 from plan import Plan
 from rule_values import as_json, existing, one_of

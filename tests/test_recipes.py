@@ -8,7 +8,8 @@ import pytest
 
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.config import PatConfig
-from pat.experiment import Experiment, load_experiment
+from pat.experiment import Experiment
+from pat.experiment_file import load_experiment
 from pat.request import Arm
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.mistakes import load
 from pat.provenance import config_hash
 from pat.record_archive import ARCHIVE, packed

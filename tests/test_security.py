@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pat.artefacts import MANIFEST, check_folder, write_json
 from pat.errors import UserError
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from plan import Plan
 from rule_values import repeated
 

@@ -21,7 +21,7 @@ from dvc_workspace import call, clone, commit, dvc, objects, restore, versioned
 from smoke_run import CONFIG, FINISHED_WITHIN_S, RESULTS
 
 from pat.artefacts import sha256
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from phases import PHASES
 from seals import SEAL
 

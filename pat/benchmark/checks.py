@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from pydantic import ValidationError
-
-from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, TuningBenchmark, widths_of
+from pat.benchmark.settings import KNOWN_SHAPES, BenchmarkSettings, ModelShape, widths_of
 from pat.errors import SettingError, UserError
 from pat.mistakes import nearest, shown
 from pat.width import target_width
 
 
-def benchmark_problems(block: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the raw block, one line a problem; what the schema refuses already is stepped over."""
-    if "inference" not in block and "tuning" not in block:
+def benchmark_problems(block: BenchmarkSettings) -> Iterator[str]:
+    """Yield what is wrong between the fields of the block, one line a problem."""
+    if block.inference is None and block.tuning is None:
         yield "benchmark: measures nothing: give inference, tuning or both"
-    shapes = block.get("shapes")
-    for name, written in shapes.items() if isinstance(shapes, Mapping) else ():
-        if written is None and name not in KNOWN_SHAPES:
-            yield f"benchmark.shapes.{name}: {shown(name)} is not a known shape{nearest(str(name), KNOWN_SHAPES)}; give its sizes"
-            continue
-        try:
-            shape = KNOWN_SHAPES[name] if written is None else ModelShape.model_validate(written)
-        except ValidationError:
-            continue
-        yield from _width_problems(str(name), shape, block)
+    for name, shape in block.shapes.items():
+        if shape is None and name not in KNOWN_SHAPES:
+            yield f"benchmark.shapes.{name}: {shown(name)} is not a known shape{nearest(name, KNOWN_SHAPES)}; give its sizes"
+        else:
+            yield from _width_problems(name, block.shape(name), block)
 
 
-def _width_problems(name: str, shape: ModelShape, block: Mapping[str, Any]) -> Iterator[str]:
+def _width_problems(name: str, shape: ModelShape, block: BenchmarkSettings) -> Iterator[str]:
     try:
-        if block.get("inference") is not None:
-            widths_of(shape, InferenceBenchmark.model_validate(block["inference"]))
-    except ValidationError:
-        pass
+        if block.inference is not None:
+            widths_of(shape, block.inference)
     except UserError as error:
         yield f"benchmark.inference.{str(error).removeprefix('settings: ')} (shape {name})"
     try:
-        if block.get("tuning") is not None:
-            settings = TuningBenchmark.model_validate(block["tuning"])
-            target_width(shape.hidden_size, shape.heads, settings.ratio, settings.pat.align)
-    except ValidationError:
-        pass
+        if block.tuning is not None:
+            target_width(shape.hidden_size, shape.heads, block.tuning.ratio, block.tuning.pat.align)
     except SettingError as error:
         yield f"benchmark.tuning.ratio: {error} (shape {name})"

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from pat.experiment_checks.raw_file import part
+from pat.experiment import Experiment
 from pat.mistakes import nearest
-from pat.sources import WORLD_TASKS, WORLD_TEXTS
+from pat.sources import WORLD_TASKS, WORLD_TEXTS, World
 
 
-def data_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def data_problems(experiment: Experiment) -> Iterator[str]:
     """Check that the embedded world has what is asked of it, that who reads a corpus has one, and that something is scored."""
-    for section, known in (("tasks", WORLD_TASKS), ("text", WORLD_TEXTS)):
-        for name in part(raw, "data", section):
-            if part(raw, "data", section, name).get("source") == "world" and name not in known:
+    data = experiment.data
+    for section, sources, known in (("tasks", data.tasks, WORLD_TASKS), ("text", data.text, WORLD_TEXTS)):
+        for name, source in sources.items():
+            if isinstance(source, World) and name not in known:
                 yield f"data.{section}.{name}: the embedded world has nothing of this name{nearest(name, known)}"
-    pretrained = [model for model in part(raw, "models") if part(raw, "models", model, "pretrain")]
-    if pretrained and "data" in raw and not part(raw, "data", "pretrain"):
-        yield f"data.pretrain: is required, because models.{pretrained[0]} is pretrained"
-    asked = part(raw, "data").get("calibration")
-    mixed = [entry.get("of") for entry in asked if isinstance(entry, Mapping)] if isinstance(asked, list) else [asked]
-    if "pretrain" in mixed and not part(raw, "data", "pretrain"):
-        how = "is" if asked == "pretrain" else "mixes in"
-        yield f"data.pretrain: is required, because data.calibration {how} 'pretrain'"
-    scored = part(raw, "data", "tasks") or part(raw, "data", "text") or part(raw, "evaluation").get("harness_tasks")
-    if "data" in raw and not scored:
+    if data.pretrain is None:
+        for model in [name for name, source in experiment.models.items() if source.pretrain is not None][:1]:
+            yield f"data.pretrain: is required, because models.{model} is pretrained"
+        if any(part.of == "pretrain" for part in data.calibration_parts):
+            how = "is" if data.calibration == "pretrain" else "mixes in"
+            yield f"data.pretrain: is required, because data.calibration {how} 'pretrain'"
+    if not (data.tasks or data.text or experiment.evaluation.harness_tasks):
         yield "data.tasks: is empty, and so are data.text and evaluation.harness_tasks: name at least one thing to evaluate on"

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pat.experiment import merged_job
-from pat.experiment_checks.raw_file import methods_of, overlaid, part, places_of
+from pat.experiment import Experiment, Row, merged_job
 from pat.mistakes import problems
 from pat.overrides import overridden
 from pat.resources import Resources
 from pat.settings import EvaluationSettings, PruneSettings, TuneJob
+from pat.sources import ModelSource
 
 
 @dataclass(frozen=True)
@@ -25,29 +25,30 @@ class _Layer:
     written: Mapping[str, Any]
 
 
-def override_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def override_problems(experiment: Experiment) -> Iterator[str]:
     """Check every cell's settings after all overrides; a problem is reported where the user wrote the value."""
-    for model in part(raw, "models"):
-        for row in methods_of(raw):
-            yield from _of_tuning(raw, model, row)
-            yield from _of_pruning(raw, model, row)
-        for key, kind in (("evaluation", EvaluationSettings), ("resources", Resources)):
-            layers = [_Layer(place, (), part(raw, *place)) for place in ((key,), ("models", model, key))]
-            if layers[-1].written:
-                yield from _blamed(kind, overridden(layers[0].written, layers[1].written), layers)
+    for model, source in experiment.models.items():
+        for row in experiment.known_rows:
+            own = experiment.row(row)
+            layers = [*_layers((), experiment), *_layers(("models", model), source), *_layers(("methods", row), own)]
+            layers.append(_Layer(("methods", row, "lora"), ("tuning", "lora"), own.lora))
+            yield from _blamed(TuneJob, merged_job([dict(holder) for holder in (experiment, source, own)]), layers)
+            prune = [_Layer((), (), experiment.prune), _Layer(("models", model), (), source.prune), _Layer(("methods", row), (), own.prune)]
+            layers = [_Layer((*layer.place, "prune"), (), layer.written) for layer in prune]
+            yield from _blamed(PruneSettings, {name: value for layer in prune for name, value in layer.written.items()}, layers)
+        for key, kind, base, own_part in (
+            ("evaluation", EvaluationSettings, experiment.evaluation, source.evaluation),
+            ("resources", Resources, experiment.resources, source.resources),
+        ):
+            written = base.model_dump(mode="json")
+            layers = [_Layer((key,), (), written), _Layer(("models", model, key), (), own_part)]
+            if own_part:
+                yield from _blamed(kind, overridden(written, own_part), layers)
 
 
-def _of_tuning(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str]:
-    places = places_of(model, row)
-    layers = [_Layer((*place, key), (key,), part(raw, *place, key)) for place in places for key in ("tuning", "pat")]
-    layers.append(_Layer(("methods", row, "lora"), ("tuning", "lora"), part(raw, "methods", row, "lora")))
-    yield from _blamed(TuneJob, merged_job([part(raw, *place) for place in places]), layers)
-
-
-def _of_pruning(raw: Mapping[str, Any], model: str, row: str) -> Iterator[str]:
-    places = places_of(model, row)
-    layers = [_Layer((*place, "prune"), (), part(raw, *place, "prune")) for place in places]
-    yield from _blamed(PruneSettings, overlaid(raw, places, "prune"), layers)
+def _layers(place: tuple[str, ...], holder: Experiment | ModelSource | Row) -> list[_Layer]:
+    """Return what the file, a model or a row says of a tuning."""
+    return [_Layer((*place, key), (key,), getattr(holder, key)) for key in ("tuning", "pat")]
 
 
 def _blamed(kind: type[BaseModel], value: Mapping[str, Any], layers: Sequence[_Layer]) -> Iterator[str]:

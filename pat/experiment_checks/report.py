@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from pat.experiment import FIGURES_OF_MASKS, FIGURES_OF_TASKS
-from pat.experiment_checks.raw_file import methods_of, part, texts
+from pat.experiment import FIGURES_OF_MASKS, FIGURES_OF_TASKS, Experiment, Figure
 from pat.methods import MASKED_TUNERS
 from pat.mistakes import nearest, shown
+from pat.settings import Factor
 
 ROW_COLUMNS = ("ratio", "method", "label", "mode")  # they name a row in the CSV of every table
 
 
-def table_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def table_problems(experiment: Experiment) -> Iterator[str]:
     """Check which row is the reference, and that every row with factors has its own place in an ablation table."""
-    rows, reference = part(raw, "methods"), part(raw, "tables").get("reference")
-    if isinstance(reference, str) and reference not in rows:
+    rows, reference, ablations = experiment.methods, experiment.tables.reference, experiment.tables.ablations
+    if reference is not None and reference not in rows:
         yield f"tables.reference: {shown(reference)} is not a row of methods{nearest(reference, rows)}"
-    ablations = {name: texts(factors) for name, factors in part(raw, "tables", "ablations").items()}
     known = {factor for factors in ablations.values() for factor in factors}
     for row in rows:
-        own = part(rows, row, "factors")
+        own = experiment.row(row).factors
         unknown = [factor for factor in own if factor not in known]
         for factor in unknown:
             no_tables = "" if known else "; no table shows factors: name them in tables.ablations"
@@ -33,10 +31,11 @@ def table_problems(raw: Mapping[str, Any]) -> Iterator[str]:
     for name, factors in ablations.items():
         for factor in (factor for factor in factors if factor in ROW_COLUMNS):
             yield f"tables.ablations.{name}: the factor {shown(factor)} is not allowed: a column of every table is called so"
-        yield from _places(name, factors, {(row, method.prunes): part(rows, row, "factors") for row, method in methods_of(raw).items()})
+        placed_rows = {(row, method.prunes): experiment.row(row).factors for row, method in experiment.known_rows.items()}
+        yield from _places(name, factors, placed_rows)
 
 
-def _places(name: str, factors: Sequence[str], rows: Mapping[tuple[str, bool], Mapping[str, Any]]) -> Iterator[str]:
+def _places(name: str, factors: Sequence[str], rows: Mapping[tuple[str, bool], Mapping[str, Factor]]) -> Iterator[str]:
     """Check one ablation table: that it has rows, and that its factors tell those apart that all prune, or all do not."""
     taken: dict[tuple[str, bool], str] = {}
     for (row, prunes), own in rows.items():
@@ -50,17 +49,16 @@ def _places(name: str, factors: Sequence[str], rows: Mapping[tuple[str, bool], M
         yield f"tables.ablations.{name}: no row has its factors ({', '.join(factors)}); give them to rows as methods.<row>.factors"
 
 
-def figure_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def figure_problems(experiment: Experiment) -> Iterator[str]:
     """Check that there is data for every figure that the file names."""
-    asked = raw.get("figures")
-    masked = any(method.tuner in MASKED_TUNERS for method in methods_of(raw).values())
-    needs: dict[object, tuple[str, bool]] = {
-        **dict.fromkeys(FIGURES_OF_TASKS, ("a task in data.tasks", bool(part(raw, "data", "tasks")))),
+    masked = any(method.tuner in MASKED_TUNERS for method in experiment.known_rows.values())
+    needs: dict[Figure, tuple[str, bool]] = {
+        **dict.fromkeys(FIGURES_OF_TASKS, ("a task in data.tasks", bool(experiment.data.tasks))),
         **dict.fromkeys(FIGURES_OF_MASKS, ("a method that trains a mask", masked)),
-        "perplexity": ("a text in data.text", bool(part(raw, "data", "text"))),
-        "speedup": ("benchmark.inference", bool(part(raw, "benchmark", "inference"))),
+        "perplexity": ("a text in data.text", bool(experiment.data.text)),
+        "speedup": ("benchmark.inference", experiment.benchmark is not None and experiment.benchmark.inference is not None),
     }
-    for name in asked if isinstance(asked, list) else ():
-        need, there = needs.get(name, ("", True)) if isinstance(name, str) else ("", True)
+    for name in experiment.figures or ():
+        need, there = needs[name]
         if not there:
             yield f"figures: {shown(name)} needs {need}, which the experiment does not have"

@@ -2,89 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from pat.experiment import TUNED_ROW, called, distils, own_label
-from pat.experiment_checks.raw_file import entries, methods_of, part
-from pat.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
+from pat.experiment import TUNED_ROW, Experiment
+from pat.methods import CHECKPOINT, MASKED_TUNERS, METHODS
 from pat.mistakes import nearest, shown
 
 
-def row_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def row_problems(experiment: Experiment) -> Iterator[str]:
     """Check that rows are methods, can be told apart, and have what their methods need and nothing without effect."""
-    rows, methods = part(raw, "methods"), methods_of(raw)
-    for row in rows:
-        name = method_name(row, part(rows, row))
-        if isinstance(name, str) and name not in METHODS:
+    rows = experiment.known_rows
+    for row in experiment.methods:
+        if row not in rows:
+            name = experiment.method_name(row)
             yield f"methods.{row}: {shown(name)} is not a method{nearest(name, METHODS)}"
-    yield from _labels(raw, methods)
-    after_tuning = [row for row, method in methods.items() if method.order == "tune-prune"]
-    if after_tuning and TUNED_ROW not in rows:
+    yield from _labels(experiment)
+    after_tuning = [row for row, method in rows.items() if method.order == "tune-prune"]
+    if after_tuning and TUNED_ROW not in experiment.methods:
         yield f"methods.{after_tuning[0]}: prunes what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
-    yield from _without_effect(rows, methods)
-    yield from _checkpoints(raw, methods)
-    if TUNED_ROW in methods and methods[TUNED_ROW].name != TUNED_ROW:
-        yield f"methods.{TUNED_ROW}: the row of this name must be the method {TUNED_ROW!r}, is {methods[TUNED_ROW].name!r}"
-    if any(method.prunes for method in methods.values()) and not raw.get("ratios"):
+    yield from _without_effect(experiment)
+    yield from _checkpoints(experiment)
+    if TUNED_ROW in rows and rows[TUNED_ROW].name != TUNED_ROW:
+        yield f"methods.{TUNED_ROW}: the row of this name must be the method {TUNED_ROW!r}, is {rows[TUNED_ROW].name!r}"
+    if any(method.prunes for method in rows.values()) and not experiment.ratios:
         yield "ratios: is empty, though the experiment has methods that prune: must name at least one ratio between 0 and 1"
 
 
-def _without_effect(rows: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:
+def _without_effect(experiment: Experiment) -> Iterator[str]:
     """Check that no row gives settings of a step that its method does not take."""
-    for row, method in methods.items():
-        own, masked = part(rows, row), part(rows, row, "pat")
-        if method.pruner is None and own.get("prune"):
+    for row, method in experiment.known_rows.items():
+        own = experiment.row(row)
+        if method.pruner is None and own.prune:
             yield f"methods.{row}.prune: has no effect: the method {method.name!r} has no pruner; remove it"
         for key in ("basis", "tie", "readers"):
-            if method.tuner not in MASKED_TUNERS and masked.get(key):
+            if method.tuner not in MASKED_TUNERS and own.pat.get(key):
                 yield f"methods.{row}.pat.{key}: has no effect: the method {method.name!r} trains no mask; remove it"
         for key in ("tuning", "lora"):
-            if not method.tunes and own.get(key):
+            if not method.tunes and getattr(own, key):
                 why = "nothing is tuned" if method.order == "given" else f"the row prunes what {TUNED_ROW!r} has tuned"
                 yield f"methods.{row}.{key}: has no effect: {why}; remove it"
-        if not method.prunes and own.get("ratios"):
+        if not method.prunes and own.ratios:
             yield f"methods.{row}.ratios: has no effect: the method {method.name!r} does not prune; remove it"
 
 
-def _checkpoints(raw: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:
+def _checkpoints(experiment: Experiment) -> Iterator[str]:
     """Check that rows of checkpoints name one, and of which model it is, and that no other row does."""
-    models = part(raw, "models")
-    for row, method in methods.items():
-        given = part(raw, "methods", row, "checkpoint")
-        if method.name == CHECKPOINT and not given:
-            yield f"methods.{row}.checkpoint: is required: {{path: folder of a model}}"
-        elif method.name != CHECKPOINT and given:
+    models = experiment.models
+    for row, method in experiment.known_rows.items():
+        given = experiment.row(row).checkpoint
+        if given is None:
+            if method.name == CHECKPOINT:
+                yield f"methods.{row}.checkpoint: is required: {{path: folder of a model}}"
+        elif method.name != CHECKPOINT:
             yield f"methods.{row}.checkpoint: has no effect on the method {method.name!r}; remove one of them"
-        elif given.get("of") is not None and given["of"] not in models:
-            yield f"methods.{row}.checkpoint.of: {shown(given['of'])} is not a model of the experiment{nearest(str(given['of']), models)}"
-        elif given and given.get("of") is None and len(models) > 1:
+        elif given.of is not None and given.of not in models:
+            yield f"methods.{row}.checkpoint.of: {shown(given.of)} is not a model of the experiment{nearest(given.of, models)}"
+        elif given.of is None and len(models) > 1:
             yield f"methods.{row}.checkpoint.of: is required: which of the models was it made from? {', '.join(models)}"
 
 
-def _labels(raw: Mapping[str, Any], methods: Mapping[str, Method]) -> Iterator[str]:
+def _labels(experiment: Experiment) -> Iterator[str]:
     """Check that rows can be told apart in a table: by label, or by the mode beside it."""
-    taken: dict[tuple[object, str], str] = {}
-    for row, method in methods.items():
-        label = called(str(own_label(row, part(raw, "methods", row), method)), distilled=_distils(raw, row, method))
-        if first := taken.get((shown(label), method.mode)):
+    taken: dict[tuple[str, str], str] = {}
+    for row, method in experiment.known_rows.items():
+        label = experiment.label(row)
+        if first := taken.get((label, method.mode)):
             yield f"methods.{row}: is called {shown(label)} in the tables, as is {first!r}: give it a label of its own"
-        taken.setdefault((shown(label), method.mode), row)
+        taken.setdefault((label, method.mode), row)
 
 
-def seed_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def seed_problems(experiment: Experiment) -> Iterator[str]:
     """Check that rows run with seeds and at ratios of the experiment, and with those of the tuned row where they need its models."""
-    rows, every = part(raw, "methods"), entries(raw.get("seeds"))
-    of_row = {row: entries(part(rows, row).get("seeds")) or every for row in rows}
+    every = experiment.seeds
+    of_row = {row: experiment.row(row).seeds or every for row in experiment.methods}
     for row, own in of_row.items():
         if unknown := [seed for seed in own if seed not in every]:
             yield f"methods.{row}.seeds: {shown(unknown)} is not allowed: must be among the experiment's seeds, {shown(every)}"
-        ratios = entries(raw.get("ratios"))
-        if unknown := [ratio for ratio in entries(part(rows, row).get("ratios")) if ratio not in ratios]:
-            yield f"methods.{row}.ratios: {shown(unknown)} is not allowed: must be among the experiment's ratios, {shown(ratios)}"
+        if unknown_ratios := [ratio for ratio in experiment.row(row).ratios or () if ratio not in experiment.ratios]:
+            allowed = f"must be among the experiment's ratios, {shown(experiment.ratios)}"
+            yield f"methods.{row}.ratios: {shown(unknown_ratios)} is not allowed: {allowed}"
     tuned = of_row.get(TUNED_ROW, every)
-    for row, method in methods_of(raw).items():
-        needs_tuned = method.order == "tune-prune" or _distils(raw, row, method)
+    for row, method in experiment.known_rows.items():
+        needs_tuned = method.order == "tune-prune" or experiment.distils(row)
         lacking = [seed for seed in of_row[row] if seed in every and seed not in tuned]
         if needs_tuned and lacking:
             yield (
@@ -93,22 +92,17 @@ def seed_problems(raw: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def teacher_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def teacher_problems(experiment: Experiment) -> Iterator[str]:
     """Check that whoever distils has a teacher, and not itself. A model may not decide: a row has one name for all models."""
-    for model in part(raw, "models"):
-        if "distillation" in part(raw, "models", model, "tuning"):
+    for model, source in experiment.models.items():
+        if "distillation" in source.tuning:
             yield f"models.{model}.tuning.distillation: is not allowed: must stand in the experiment's `tuning` or in a method's row"
-    rows = part(raw, "methods")
-    if part(rows, TUNED_ROW, "tuning").get("distillation") is not None:
-        yield (
-            f"methods.{TUNED_ROW}.tuning.distillation: is not allowed: the row {TUNED_ROW!r} is what the others learn from and would be "
-            "its own teacher; give a row of another name `method: lora`"
-        )
-    for row, method in methods_of(raw).items():
-        if TUNED_ROW not in rows and _distils(raw, row, method):
-            yield f"methods.{row}: distils from what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"
-            return
-
-
-def _distils(raw: Mapping[str, Any], row: str, method: Method) -> bool:
-    return distils(row, method, part(raw, "tuning"), part(raw, "methods", row, "tuning"))
+    if TUNED_ROW in experiment.methods:
+        if experiment.row(TUNED_ROW).tuning.get("distillation") is not None:
+            yield (
+                f"methods.{TUNED_ROW}.tuning.distillation: is not allowed: the row {TUNED_ROW!r} is what the others learn from and would "
+                "be its own teacher; give a row of another name `method: lora`"
+            )
+        return
+    for row in [row for row in experiment.known_rows if experiment.distils(row)][:1]:
+        yield f"methods.{row}: distils from what the row {TUNED_ROW!r} has tuned: the experiment needs that row too"

@@ -2,80 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from pydantic import ValidationError
 
-from pat.experiment_checks.raw_file import is_count, methods_of, overlaid, part, places_of, usable_ratios
-from pat.families import FAMILIES
+from pat.experiment import Experiment
+from pat.experiment_checks.tuning import job_of
 from pat.on_paper import Align, PaperModel
 from pat.pruners import PRUNERS, Pruner
 from pat.settings import PruneSettings
 from pat.width import target_width
 
-SHAPE_KEYS = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
 
-
-def width_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def width_problems(experiment: Experiment) -> Iterator[str]:
     """Check the widths of the rows that narrow the stream, and that their operators' ranks fit it."""
-    usable = usable_ratios(raw)
-    for model in part(raw, "models"):
-        shape = part(raw, "models", model, "pretrain")
-        hidden, heads = shape.get("hidden_size"), shape.get("heads")
-        if not (is_count(hidden) and is_count(heads) and hidden % heads == 0):
-            continue
-        aligns: dict[Any, str] = {}
-        for row in (row for row, method in methods_of(raw).items() if method.narrows):
-            pat = overlaid(raw, places_of(model, row), "pat")
-            align = pat.get("align", "auto")
-            if align == "auto" or is_count(align):
-                aligns.setdefault(align, row)
-            if is_count(pat.get("hio_rank")) and pat["hio_rank"] > hidden:
-                yield f"methods.{row}, models.{model}: pat.hio_rank {pat['hio_rank']} is not allowed: must be at most {hidden}"
+    for model, shape in _shapes(experiment).items():
+        aligns: dict[Align, str] = {}
+        for row in (row for row, method in experiment.known_rows.items() if method.narrows):
+            if (job := job_of(experiment, model, row)) is None:
+                continue
+            aligns.setdefault(job.pat.align, row)
+            rank = job.pat.hio_rank
+            if "hio_rank" in job.pat.model_fields_set and isinstance(rank, int) and rank > shape.hidden_size:
+                yield f"methods.{row}, models.{model}: pat.hio_rank {rank} is not allowed: must be at most {shape.hidden_size}"
         for align, row in aligns.items():
-            yield from _widths_at(f"methods.{row}, models.{model}", hidden, heads, align, usable)
+            same = f"give width {{size}} of {shape.hidden_size}: must differ; keep one, or lower pat.align"
+            yield from _sizes_at(f"methods.{row}, models.{model}", _width_of(shape, align), experiment.ratios, same)
 
 
-def _widths_at(where: str, hidden: int, heads: int, align: Any, ratios: Sequence[float]) -> Iterator[str]:
-    by_width: dict[int, float] = {}
-    for ratio in ratios:
+def _width_of(shape: PaperModel, align: Align) -> Callable[[float], Hashable]:
+    def width_at(ratio: float) -> int:
         try:
-            width = target_width(hidden, heads, ratio, align)
+            return target_width(shape.hidden_size, shape.heads, ratio, align)
         except ValueError as error:
-            yield f"{where}: ratio {ratio:g} is not allowed: {error}"
-            return
-        if width in by_width:
-            pair = f"{by_width[width]:g} and {ratio:g}"
-            yield f"{where}: the ratios {pair} both give width {width} of {hidden}: must differ; keep one, or lower pat.align"
-        by_width[width] = ratio
+            raise ValueError(f"ratio {ratio:g} is not allowed: {error}") from None
+
+    return width_at
 
 
-def size_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def size_problems(experiment: Experiment) -> Iterator[str]:
     """Check the sizes that pruners come to which say on paper how they meet a ratio."""
-    pruners = {row: PRUNERS[method.pruner] for row, method in methods_of(raw).items() if method.pruner is not None}
+    pruners = {row: PRUNERS[method.pruner] for row, method in experiment.known_rows.items() if method.pruner is not None}
     for row, pruner in pruners.items():
-        for model, shape in _shapes(raw).items() if pruner.size is not None else ():
-            masked, own = (overlaid(raw, places_of(model, row), key) for key in ("pat", "prune"))
+        for model, shape in _shapes(experiment).items() if pruner.size is not None else ():
+            job = job_of(experiment, model, row)
             try:
-                settings = PruneSettings.model_validate(own)
+                settings = experiment.prune_settings(model, row)
             except ValidationError:
                 continue
-            align: Align = found if is_count(found := masked.get("align")) else "auto"
-            size_at = partial(_size_at, pruner, shape, settings, align)
-            same = partial(pruner.same.format, layers=shape.layers)
-            yield from _sizes_at(f"methods.{row}, models.{model}", size_at, usable_ratios(raw, row), same)
+            size_at = _size_of(pruner, shape, settings, job.pat.align if job is not None else "auto")
+            same = pruner.same.format(layers=shape.layers, size="{size}")
+            yield from _sizes_at(f"methods.{row}, models.{model}", size_at, experiment.ratios_of(row), same)
 
 
-def _size_at(pruner: Pruner, shape: PaperModel, settings: PruneSettings, align: Align, ratio: float) -> Hashable | None:
-    assert pruner.size is not None
-    return pruner.size(shape, ratio, settings, align)
+def _size_of(pruner: Pruner, shape: PaperModel, settings: PruneSettings, align: Align) -> Callable[[float], Hashable]:
+    def size_at(ratio: float) -> Hashable:
+        assert pruner.size is not None
+        return pruner.size(shape, ratio, settings, align)
+
+    return size_at
 
 
-def _sizes_at(where: str, size_at: Callable[[float], Any], ratios: Sequence[float], same: Callable[..., str]) -> Iterator[str]:
+def _sizes_at(where: str, size_at: Callable[[float], Hashable], ratios: Sequence[float], same: str) -> Iterator[str]:
     """Check that every ratio leads to a size, and no two to the same; `same` says in words which, None is none."""
-    by_size: dict[Any, float] = {}
+    by_size: dict[Hashable, float] = {}
     for ratio in ratios:
         try:
             size = size_at(ratio)
@@ -83,19 +73,11 @@ def _sizes_at(where: str, size_at: Callable[[float], Any], ratios: Sequence[floa
             yield f"{where}: {error}"
             continue
         if size in by_size:
-            yield f"{where}: the ratios {by_size[size]:g} and {ratio:g} both {same(size=size)}"
+            yield f"{where}: the ratios {by_size[size]:g} and {ratio:g} both {same.format(size=size)}"
         if size is not None:
             by_size[size] = ratio
 
 
-def _shapes(raw: Mapping[str, Any]) -> dict[str, PaperModel]:
-    """Return the models whose shape the file gives in full."""
-    found = {}
-    for model in part(raw, "models"):
-        shape = part(raw, "models", model, "pretrain")
-        written = {"kv_heads": shape.get("heads")} | {key: value for key, value in shape.items() if value is not None}
-        sizes = {key: value for key in SHAPE_KEYS if is_count(value := written.get(key))}
-        family = FAMILIES.get(str(written.get("family", "llama")))
-        if family is not None and len(sizes) == len(SHAPE_KEYS) and sizes["hidden_size"] % sizes["heads"] == 0:
-            found[model] = PaperModel(family, **sizes, tied=bool(shape.get("tie_embeddings")))
-    return found
+def _shapes(experiment: Experiment) -> dict[str, PaperModel]:
+    """Return the models whose shape the file gives."""
+    return {model: PaperModel.of(source.pretrain) for model, source in experiment.models.items() if source.pretrain is not None}

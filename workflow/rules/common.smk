@@ -9,7 +9,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
 from pat.artefacts import MANIFEST
 from pat.errors import UserError
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.yaml_files import read_yaml
 from failures import advice
 from intermediates import free

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from pat.errors import UserError
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from pat.yaml_files import read_yaml
 from phases import PHASES
 from script_errors import run_reporting_errors

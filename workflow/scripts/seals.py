@@ -18,7 +18,7 @@ import typer
 
 from pat.artefacts import MANIFEST, check_folder, read_json, sha256, write_json, write_text
 from pat.errors import UserError
-from pat.experiment import load_experiment
+from pat.experiment_file import load_experiment
 from phases import PHASES
 from script_errors import run_reporting_errors
 
