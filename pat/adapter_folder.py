@@ -1,8 +1,10 @@
 """The adapter of a PAT run as a folder that says what it is: whatever opens LoRA adapters fails on it instead of leaving out the HSMs.
 
 `adapter_config.json` names a `peft_type` of its own, and LoRA's settings stand one level down, where nobody else looks for a rank or a
-scaling. `adapter_model.safetensors`, by which a Trainer knows its checkpoints, has PEFT's names and LoRA's factors transposed, so that
-none of them fits even where the config is not read. Folders of earlier versions, plain LoRA but for `pat_config.json`, are read too.
+scaling (vLLM, SGLang and llama.cpp's converter need them). `adapter_model.safetensors`, by which a Trainer knows its checkpoints, has
+PEFT's names and LoRA's factors transposed, so that none of them fits even where the config is not read, and beside them a tensor without
+axes: Ollama turns factors round and takes a scaling that is missing for 1, but refuses such a file. Folders of earlier versions are read
+too: plain LoRA but for `pat_config.json`, or without that tensor.
 The operators and the mask beside them are sparsifier.py's.
 """
 
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +28,8 @@ from pat.tensors import read_tensors
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 PEFT_TYPE = "PAT"
+NO_LORA = "this_is_no_lora_adapter"
+"""The tensor without axes. Like every unknown name, vLLM and llama.cpp's converter refuse it too."""
 OPENS_WITH = "pat.PatModel.from_pretrained(base_model, folder), of the package pruning-aware-tuning; it is no LoRA adapter"
 CARD = """---
 tags: [pruning-aware-tuning]
@@ -41,6 +46,7 @@ def write_lora(folder: Path, config: LoraConfig, tensors: Mapping[str, Tensor]) 
     """Write LoRA's part of an adapter; `tensors` are under PEFT's names."""
     folder.mkdir(parents=True, exist_ok=True)
     turned = {name: _turned(name, tensor.detach().cpu()).contiguous() for name, tensor in tensors.items()}
+    turned[NO_LORA] = torch.ones(())
     save_file(turned, folder / ADAPTER_WEIGHTS_NAME, metadata={"format": "pt"})  # of two entries the order would be random
     settings = config.to_dict() | {"inference_mode": True}
     record = {
@@ -88,7 +94,7 @@ def read_lora_tensors(folder: Path) -> dict[str, Tensor]:
     tensors = read_tensors(path)
     if read_record(folder / ADAPTER_CONFIG_NAME).get("peft_type") != PEFT_TYPE:
         return tensors
-    return {name: _turned(name, tensor) for name, tensor in tensors.items()}
+    return {name: _turned(name, tensor) for name, tensor in tensors.items() if name != NO_LORA}
 
 
 def _turned(name: str, tensor: Tensor) -> Tensor:
