@@ -92,7 +92,7 @@ CONTRADICTIONS = (
         "mask_learning_rate",
         lambda run: run["mask_learning_rate"] == "recipe" and run.get("mask_learning") != "adam" and run.get("variant") != "release",
         "must be a number, or None, where mask_learning is not adam: the recipe's rate is the optimizer's",
-        "mask_learning_rate='recipe' with mask_learning={mask_learning!r}: only 'adam' has a recipe's rate",
+        "mask_learning_rate='recipe' with mask_learning={learning!r}: only 'adam' has a recipe's rate",
     ),
 )
 
@@ -169,6 +169,7 @@ class PatChoices(Settings):
         for contradiction in CONTRADICTIONS:
             if contradiction.field == info.field_name and contradiction.there(run):
                 known = {name: run.get(name, cls.model_fields[name].default) for name in PatChoices.model_fields}
+                known["learning"] = known["mask_learning"] or "saliency"
                 raise PydanticCustomError("contradiction", contradiction.in_file, {IN_PYTHON: contradiction.in_python.format(**known)})
         return value
 
