@@ -5,6 +5,7 @@ CONFIG ?= config/demo.yaml
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
+export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ demo: run  ## make the environment, run the embedded demo, print its table
 
 run: experiment-file base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
 	@tools/run "$(CONFIG)"
-	@python workflow/scripts/summary.py --results "results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)")"
+	@python -m study.report.summary --results "results/$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)")"
 
 # Before the environment, which takes minutes to make.
 experiment-file:
@@ -29,10 +30,10 @@ versioning: base  ## DVC for the environment, see docs/dvc.md
 	@python tools/environment.py versioning
 
 restore: experiment-file versioning  ## fetch an experiment's results by dvc.lock, check them, and let Snakemake know them: make restore CONFIG=…
-	@python workflow/scripts/restore.py "$(CONFIG)"
+	@python -m study.versions.restore "$(CONFIG)"
 
 reference: run  ## run an experiment and keep it under results/reference: make reference CONFIG=… MACHINE="what it ran on"
-	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)"); python workflow/scripts/reference.py --results "results/$$name" \
+	@name=$$(sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' "$(CONFIG)"); python -m study.report.reference --results "results/$$name" \
 	  --out "results/reference/$$name" --machine "$(MACHINE)" --experiment "$(CONFIG)" $(if $(filter undefined,$(origin SHOW)),,--show "$(SHOW)")
 
 test: dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them

@@ -10,25 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pat.callback import PatCallback
-    from pat.config import PatConfig
-    from pat.instructions import Instructions, PadToLongest
-    from pat.model import PatModel, attach
-    from pat.prepare import prepare_base
-    from pat.trainer import PatTrainer
+    from pat.bases.prepare import prepare_base
+    from pat.data.instructions import Instructions, PadToLongest
+    from pat.method.callback import PatCallback
+    from pat.method.model import PatModel, attach
+    from pat.settings.config import PatConfig
+    from pat.training.trainer import PatTrainer
 
 __version__ = "0.1.0"
 __all__ = ["Instructions", "PadToLongest", "PatCallback", "PatConfig", "PatModel", "PatTrainer", "__version__", "attach", "prepare_base"]
 
 _HOMES = {
-    "Instructions": "pat.instructions",
-    "PadToLongest": "pat.instructions",
-    "PatConfig": "pat.config",
-    "PatModel": "pat.model",
-    "PatCallback": "pat.callback",
-    "PatTrainer": "pat.trainer",
-    "attach": "pat.model",
-    "prepare_base": "pat.prepare",
+    "Instructions": "pat.data.instructions",
+    "PadToLongest": "pat.data.instructions",
+    "PatConfig": "pat.settings.config",
+    "PatModel": "pat.method.model",
+    "PatCallback": "pat.method.callback",
+    "PatTrainer": "pat.training.trainer",
+    "attach": "pat.method.model",
+    "prepare_base": "pat.bases.prepare",
 }
 
 

@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from pat import __version__, marks, processes
+from pat import __version__
 from pat.errors import UserError
 from pat.gpu_need import may_need_gpu
-from pat.out_of_memory import memory_advice
-from pat.places import KEEPS, READS, WRITES, Force, guarded
-from pat.progress import INTERRUPTED, fail, interrupted
-from pat.storage import is_refusal, refusal
+from pat.io import marks
+from pat.io.places import KEEPS, READS, WRITES, Force, guarded
+from pat.io.progress import INTERRUPTED, fail, interrupted
+from pat.io.storage import is_refusal, refusal
+from pat.machine import processes
+from pat.machine.out_of_memory import memory_advice
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -63,9 +65,9 @@ def whole(version: Version = False) -> None:
 @app.command()
 def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
     """Check an experiment file, and the models and data that it names on this disk, and list its cells."""
-    from pat.experiment_checks.disk import disk_problems
-    from pat.experiment_file import load_experiment
-    from pat.shortfall import shortfalls
+    from study.experiment.checks.disk import disk_problems
+    from study.experiment.file import load_experiment
+    from study.experiment.shortfall import shortfalls
 
     experiment = load_experiment(config, str(config))
     if found := disk_problems(experiment):
@@ -90,14 +92,14 @@ def import_model(
     force: Force = False,
 ) -> None:
     """Bring a base model into the results folder, with checksums."""
-    from pat import checkpoint
+    from pat.checkpoints import checkpoint
 
     if sum(place is not None for place in (path, hub, gguf)) != 1:
         raise UserError("give exactly one of --path, --hub and --gguf")
     if path is not None:
         checkpoint.import_model(path, out, force=force)
     elif gguf is not None:
-        from pat.gguf_import import import_gguf
+        from pat.checkpoints.gguf_import import import_gguf
 
         import_gguf(gguf, out, dtype, force=force)
     else:
@@ -111,7 +113,7 @@ def fetch_tasks(
     task: Annotated[list[str], typer.Option(help="one of lm-eval's own tasks; may be repeated")], out: Out, force: Force = False
 ) -> None:
     """Bring the data of lm-eval's own tasks (evaluation.harness_tasks) into the hub's cache; needs a network."""
-    from pat.harness import fetch_variants
+    from pat.scoring.harness import fetch_variants
 
     fetch_variants(task, out, force=force)
 
@@ -126,9 +128,9 @@ def pretrain(
     force: Force = False,
 ) -> None:
     """Train a tokenizer and a small base model from scratch."""
-    from pat.mistakes import load
-    from pat.pretraining import pretrain as run
-    from pat.settings import PretrainSettings
+    from pat.settings.jobs import PretrainSettings
+    from pat.settings.mistakes import load
+    from pat.training.pretraining import pretrain as run
 
     run(corpus, load(PretrainSettings, settings), run_dir, out, force=force)
 
@@ -149,11 +151,11 @@ def tune(
     force: Force = False,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
-    from pat.mistakes import load
-    from pat.request import TuningRequest
-    from pat.search import with_searched_rate
-    from pat.settings import TuneJob
-    from pat.tuning import tune as run
+    from pat.settings.jobs import TuneJob
+    from pat.settings.mistakes import load
+    from pat.training.request import TuningRequest
+    from pat.training.search import with_searched_rate
+    from pat.training.tuning import tune as run
 
     job, asked = with_searched_rate(load(TuneJob, settings), rate_from), _ratio_of(tuner, ratio)
     run(
@@ -178,10 +180,10 @@ def search_rate(
     force: Force = False,
 ) -> None:
     """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
-    from pat.mistakes import load
-    from pat.request import TuningRequest
-    from pat.search import search_rate as run
-    from pat.settings import TuneJob
+    from pat.settings.jobs import TuneJob
+    from pat.settings.mistakes import load
+    from pat.training.request import TuningRequest
+    from pat.training.search import search_rate as run
 
     job, asked = load(TuneJob, settings), _ratio_of(tuner, ratio)
     run(
@@ -197,7 +199,7 @@ def merge(
     base: Base, adapter: Annotated[Path, typer.Option(help="adapter folder that `pat tune` wrote"), READS], out: Out, force: Force = False
 ) -> None:
     """Fold an adapter into its base and cut dead channels; writes a stock model."""
-    from pat.merge import merge as run
+    from pat.checkpoints.merge import merge as run
 
     run(base, adapter, out, force=force)
 
@@ -219,10 +221,10 @@ def prune(
     force: Force = False,
 ) -> None:
     """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
-    from pat.calibration import Calibration
-    from pat.mistakes import load
-    from pat.pruning import prune as run
-    from pat.settings import PruneSettings
+    from pat.data.calibration import Calibration
+    from pat.pruners.pruning import prune as run
+    from pat.settings.jobs import PruneSettings
+    from pat.settings.mistakes import load
 
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device)) if calibration else None
     run(base, pruner, ratio, _aligned(align), out, text, threads, load(PruneSettings, settings), force=force)
@@ -243,8 +245,8 @@ def rotate(
     force: Force = False,
 ) -> None:
     """Put a model into a basis whose leading directions matter most; writes a stock model that computes the same."""
-    from pat.calibration import Calibration
-    from pat.rotate import rotate as run
+    from pat.bases.rotate import rotate as run
+    from pat.data.calibration import Calibration
 
     run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads, _tie(tie), force=force)
 
@@ -267,8 +269,8 @@ def refit_readers(
     force: Force = False,
 ) -> None:
     """Fold what dead channels would have told the readers into them, by least squares; writes a stock model of the same shape."""
-    from pat.calibration import Calibration
-    from pat.refit import refit_readers as run
+    from pat.bases.refit import refit_readers as run
+    from pat.data.calibration import Calibration
 
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
     run(base, mask, ratio, _aligned(align), text, out, data, threads, second_text, force=force)
@@ -290,8 +292,8 @@ def prepare(
     force: Force = False,
 ) -> None:
     """Make a base ready for `pat tune --tuner pat-g`: rotate into the gradient basis, then refit the readers to the ratio."""
-    from pat.calibration import Calibration
-    from pat.prepare import prepare_base as run
+    from pat.bases.prepare import prepare_base as run
+    from pat.data.calibration import Calibration
 
     text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
     run(base, ratio, text, out, _aligned(align), threads, _tie(tie), force=force)
@@ -309,10 +311,10 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Score a model on zero-shot sets and held-out text."""
-    from pat.evaluation import evaluate as run
-    from pat.evaluation import prepare_process
-    from pat.mistakes import load
-    from pat.settings import EvaluationSettings
+    from pat.scoring.evaluation import evaluate as run
+    from pat.scoring.evaluation import prepare_process
+    from pat.settings.jobs import EvaluationSettings
+    from pat.settings.mistakes import load
 
     checked = load(EvaluationSettings, settings)
     prepare_process(offline=not checked.harness_tasks)
@@ -329,7 +331,7 @@ def sizes(
     force: Force = False,
 ) -> None:
     """Count a model's parameters beside those of the base it is compared with; writes a JSON."""
-    from pat.given_sizes import given_sizes as run
+    from pat.checkpoints.given_sizes import given_sizes as run
 
     run(base, model, ratio, out, force=force)
 
@@ -344,7 +346,7 @@ def explain(
     task: Annotated[str | None, typer.Option(help="one task alone; all by default")] = None,
 ) -> None:
     """Lead from a cell of the tables to its files, inputs, code versions and the commands that made it."""
-    from pat.explain import explain as run
+    from study.results.explain import explain as run
 
     wanted = {"model": model, "method": row, "ratio_requested": ratio, "seed": seed}
     typer.echo("\n".join(run(results, wanted, task)))
@@ -364,7 +366,7 @@ def benchmark_inference(
     """Time to first token, decoding rate and memory against batch size; writes a JSON."""
     from pat.benchmark.inference import benchmark_inference as run
     from pat.benchmark.settings import InferenceBenchmark, shape_of
-    from pat.mistakes import load
+    from pat.settings.mistakes import load
 
     checked = load(InferenceBenchmark, settings)
     checked = checked.model_copy(update={"compile": checked.compile or compile_})
@@ -384,7 +386,7 @@ def benchmark_tune(
     """Step time and memory of LoRA and of PAT before and after the milestone; writes a JSON."""
     from pat.benchmark.settings import TuningBenchmark, shape_of
     from pat.benchmark.tuning import benchmark_tuning as run
-    from pat.mistakes import load
+    from pat.settings.mistakes import load
 
     checked = load(TuningBenchmark, settings)
     checked = checked.model_copy(update={"compile": checked.compile or compile_})
@@ -403,12 +405,12 @@ def benchmark_evaluation(
     force: Force = False,
 ) -> None:
     """Items a second of an evaluation in batches, and whether its answers are those of lm-eval's `hf` one by one; writes a JSON."""
-    from pat.evaluation import prepare_process
+    from pat.scoring.evaluation import prepare_process
 
     prepare_process(offline=True)
     from pat.benchmark.evaluation import benchmark_evaluation as run
     from pat.benchmark.settings import EvaluationBenchmark, shape_of
-    from pat.mistakes import load
+    from pat.settings.mistakes import load
 
     run(shape_of(shape) if shape else None, model, task or [], load(EvaluationBenchmark, settings), seed, out, force=force)
 
@@ -427,7 +429,7 @@ def benchmark_prune(
     """Time and peak memory of a pruner on a model of random weights; writes a JSON. The temporary folder has to hold three copies."""
     from pat.benchmark.folder_jobs import benchmark_prune as run
     from pat.benchmark.settings import PruneBenchmark, shape_of
-    from pat.mistakes import load
+    from pat.settings.mistakes import load
 
     run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out, force=force)
 
@@ -438,7 +440,7 @@ def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}
     """Time and peak memory of a merge on a model and an adapter of random weights; writes a JSON."""
     from pat.benchmark.folder_jobs import benchmark_merge as run
     from pat.benchmark.settings import MergeBenchmark, shape_of
-    from pat.mistakes import load
+    from pat.settings.mistakes import load
 
     run(shape_of(shape), load(MergeBenchmark, settings), seed, out, force=force)
 
@@ -468,7 +470,7 @@ def _aligned(align: str) -> int | Literal["auto"]:
 
 def _resolved(device: str) -> str:
     """Return the device of a measuring job."""
-    from pat.device import resolve_device
+    from pat.machine.device import resolve_device
 
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device!r}: must be auto, cpu or cuda")

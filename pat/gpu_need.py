@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pat.artefacts import parse_json
 from pat.errors import UserError
-from pat.yaml_files import read_yaml
+from pat.io.artefacts import parse_json
+from pat.io.yaml_files import read_yaml
 
 ON_GPU_VERBS = ("pretrain", "prepare", "tune", "search-rate", "prune", "rotate", "refit-readers", "evaluate", "benchmark")
 """All others work on the CPU, and so leave the machine's GPUs to those that do not."""

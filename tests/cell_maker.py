@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pat.methods import METHODS
+from study.experiment.methods import METHODS
 
 
 def cell(

@@ -1,4 +1,4 @@
-"""The verbs of pat and the scripts of the workflow, called in this process through the same doors as on the command line."""
+"""The verbs of pat and the modules of the study that are commands, called in this process through the same doors as on the command line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 import typer
 
 from pat import cli
-from preparation import command_line
+from study.commands.sets import command_line
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a verb of pat, or a file of workflow/scripts, as its command line does; ends in SystemExit."""
-    if not arguments[0].endswith(".py"):
+    """Run a verb of pat, or a module of the study, as its command line does; ends in SystemExit."""
+    if not arguments[0].startswith("study."):
         cli.main(arguments)
-    module = importlib.import_module(arguments[0].removesuffix(".py"))
+    module = importlib.import_module(arguments[0])
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     own = next((getattr(module, name) for name in ("main", "write") if hasattr(module, name)), None)
     script.command()(own or command_line(module.prepare))

@@ -16,7 +16,7 @@ VERSIONED = ("pat", "dvc.yaml", ".dvcignore", ".gitignore")
 
 def call(folder: Path, *command: str, expect: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder` as its own copy of the project sees it; raise AssertionError unless it ends with the status `expect`."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **more}
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{folder / 'workflow'}", "PYTHONDONTWRITEBYTECODE": "1", **more}
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=FINISHED_WITHIN_S, check=False)
     said = f"{' '.join(command)}: {finished.returncode}\n{finished.stdout}{finished.stderr}"
     assert expect is None or finished.returncode == expect, said
@@ -30,7 +30,7 @@ def dvc(folder: Path, *arguments: str, expect: int | None = 0, **more: str) -> s
 
 def restore(folder: Path, expect: int = 0, **more: str) -> str:
     """Restore the smoke experiment in `folder` and return what was said."""
-    finished = call(folder, sys.executable, "workflow/scripts/restore.py", CONFIG, expect=expect, **more)
+    finished = call(folder, sys.executable, "-m", "study.versions.restore", CONFIG, expect=expect, **more)
     return finished.stdout + finished.stderr
 
 

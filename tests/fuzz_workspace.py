@@ -17,8 +17,8 @@ from commands import run
 from tiny_checkpoint import some_items
 from tiny_world import write_world
 
-from pat.artefacts import write_jsonl
-from pat.items import write_items
+from pat.data.items import write_items
+from pat.io.artefacts import write_jsonl
 
 RECIPE: dict[str, Any] = {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}
 TUNING: dict[str, Any] = {"tuning": RECIPE, "pat": {"hio_rank": 2, "milestone_fraction": 1.0}}

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pat import PatConfig, PatModel, attach
-from pat.families import family_of
-from pat.trainer import parameter_groups
+from pat.families.known import family_of
+from pat.training.trainer import parameter_groups
 
 RANK = 4
 """Of the plane in which a write is turned."""

@@ -10,9 +10,9 @@ from tiny_models import VOCABULARY, tiny_model
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from pat.families import Role, family_of
-from pat.importance import gains_of
-from pat.rotation import Rotation
+from pat.bases.rotation import Rotation
+from pat.families.known import Role, family_of
+from pat.method.importance import gains_of
 
 HIDDEN, HALF = 48, 24
 

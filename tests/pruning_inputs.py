@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from pat.artefacts import write_jsonl
-from pat.calibration import Calibration
+from pat.data.calibration import Calibration
+from pat.io.artefacts import write_jsonl
 
 WIDTH = 48
 WORDS = 94

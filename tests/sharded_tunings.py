@@ -13,12 +13,13 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from tuning_requests import asked
 
-import pat.tuning
-from pat import artefacts, processes
-from pat.progress import log_to
-from pat.request import TuningRequest
-from pat.resume import SealCheckpoints
-from pat.settings import TuneJob
+import pat.training.tuning
+from pat.io import artefacts
+from pat.io.progress import log_to
+from pat.machine import processes
+from pat.settings.jobs import TuneJob
+from pat.training.request import TuningRequest
+from pat.training.resume import SealCheckpoints
 
 RECIPE: dict[str, Any] = {
     "max_steps": 12, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 2, "checkpoint_steps": 2, "log_steps": 1,
@@ -50,7 +51,7 @@ def request(folder: Path, name: str, run: str, *, shard: bool, device: str) -> T
 
 def train(folder: Path, name: str, out: str, *, shard: bool, device: str) -> None:
     """Train a case and write its adapter and `course.json` to `out`: history, and how much of the base this process holds."""
-    trainer, model = pat.tuning.train(request(folder, name, f"run-{out}", shard=shard, device=device))
+    trainer, model = pat.training.tuning.train(request(folder, name, f"run-{out}", shard=shard, device=device))
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in frozen)
     trained_whole = not any(isinstance(parameter, DTensor) for parameter in model.parameters() if parameter.requires_grad)
@@ -73,7 +74,7 @@ class Interrupt(SealCheckpoints):
 
 def interrupt(folder: Path, name: str, out: str, device: str) -> None:
     """Begin a sharded case and leave its checkpoint behind."""
-    with patch("pat.tuning.SealCheckpoints", Interrupt), suppress(KeyboardInterrupt):
+    with patch("pat.training.tuning.SealCheckpoints", Interrupt), suppress(KeyboardInterrupt):
         train(folder, name, out, shard=True, device=device)
     PartialState().wait_for_everyone()  # the main process seals a checkpoint while the others go on
 
@@ -88,7 +89,7 @@ def main(folder: Path, device: str) -> None:
         return
     interrupt(folder, "pat", "resumed", device)
     train(folder, "pat", "resumed", shard=True, device=device)
-    pat.tuning.tune(request(folder, "pat", "run-adapter", shard=True, device=device))
+    pat.training.tuning.tune(request(folder, "pat", "run-adapter", shard=True, device=device))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pat.artefacts import MANIFEST, sha256
+from pat.io.artefacts import MANIFEST, sha256
 
 CONFIG = "config/smoke.yaml"
 RESULTS = Path("results/smoke")

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from cell_maker import cell, write_cell
 
-import tables
 from pat.errors import UserError
-from pat.mistakes import load
-from pat.settings import Factor, TableSettings
+from pat.settings.jobs import Factor, TableSettings
+from pat.settings.mistakes import load
+from study.tables import writing as tables
 
 MASK = TableSettings(ablations={"mask": ("trainable mask", "identity loss")})
 

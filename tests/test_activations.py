@@ -10,7 +10,7 @@ from pruning_inputs import calibration, write_base
 from tiny_models import random_tokens, tiny_model
 from torch import Tensor
 
-from pat.activations import block_influence, channel_activations, input_norms, samples
+from pat.pruners.activations import block_influence, channel_activations, input_norms, samples
 
 BATCH = {"input_ids": random_tokens(4, 12, seed=1), "attention_mask": torch.ones(4, 12, dtype=torch.long)}
 

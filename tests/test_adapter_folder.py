@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainer
 
 from pat import PatCallback, PatConfig, PatModel, PatTrainer, attach
 from pat.errors import UserError
-from pat.families import family_of
-from pat.lora import read_adapter
-from pat.model import lora_config
+from pat.families.known import family_of
+from pat.method.lora import read_adapter
+from pat.method.model import lora_config
 
 
 @pytest.fixture(scope="module")

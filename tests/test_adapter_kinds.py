@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from test_merge import reload_stock
 from tiny_models import tiny_model
 
-from pat.adapter_kinds import FIELDS_WITHOUT_EFFECT, FOLDED_FIELDS
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
-from pat.lora import read_adapter
-from pat.merge import merge
+from pat.method.adapter_kinds import FIELDS_WITHOUT_EFFECT, FOLDED_FIELDS
+from pat.method.lora import read_adapter
 
 TARGETS = ["q_proj", "o_proj", "up_proj"]
 FOLDED: dict[str, dict[str, Any]] = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pat.artefacts import check_folder, new_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
 from pat.errors import UserError
-from pat.provenance import config_hash, provenance
+from pat.io.artefacts import check_folder, new_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
+from pat.io.provenance import config_hash, provenance
 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:

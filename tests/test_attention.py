@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
-from pat.attention import rely_on_causal_kernel
-from pat.reshaped import ReshapedConfig
+from pat.models.attention import rely_on_causal_kernel
+from pat.models.reshaped import ReshapedConfig
 
 LENGTHS = (12, 7, 1)
 SHAPE: dict[str, Any] = {

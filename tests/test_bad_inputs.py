@@ -20,10 +20,10 @@ from tiny_checkpoint import some_items
 from tiny_world import write_world
 from tuning_requests import asked
 
-from pat.artefacts import MANIFEST, write_jsonl
-from pat.items import write_items
-from pat.settings import TuneJob
-from pat.tuning import tune
+from pat.data.items import write_items
+from pat.io.artefacts import MANIFEST, write_jsonl
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
 
 TUNING: dict[str, dict[str, Any]] = {
     "tuning": {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}
@@ -73,16 +73,16 @@ BAD_BASE, FOLDER_OUT, FILE_OUT = ("--base", "<bad>"), ("--out", "<w>/out"), ("--
 RUN = ("--run-dir", "<w>/run", *FOLDER_OUT)
 HALF = ("--ratio", "0.5")
 COLLECT = (
-    "collect_cell.py", "--cell", "{}", "--tuning", "<w>/adapter/tuning.json", "--step", "<w>/merge.json", "--evaluation", "<w>/evaluation.json",
+    "study.results.collect", "--cell", "{}", "--tuning", "<w>/adapter/tuning.json", "--step", "<w>/merge.json", "--evaluation", "<w>/evaluation.json",
     "--samples", "<w>/samples.jsonl", *FILE_OUT,
 )  # fmt: skip
-REFERENCE = ("reference.py", "--results", "<w>/results", *FOLDER_OUT, "--machine", "m", "--readme", "<w>/README.md")
+REFERENCE = ("study.report.reference", "--results", "<w>/results", *FOLDER_OUT, "--machine", "m", "--readme", "<w>/README.md")
 
 
 def prepared(kind: str, source: dict[str, str], name: str) -> Place:
     """Return the preparation of a set from a bad file."""
     task = ("--task", "toy") if kind == "task" else ()
-    return Place((f"prepare_{kind}.py", *task, "--source", json.dumps(source | {"path": "<bad>"}), *FILE_OUT), name)
+    return Place((f"study.data.{kind}", *task, "--source", json.dumps(source | {"path": "<bad>"}), *FILE_OUT), name)
 
 
 PLACES = [
@@ -111,20 +111,20 @@ PLACES = [
     prepared("task", {"source": "release"}, "bad.json"),
     *[prepared("task", {"source": "hub", "layout": layout}, "bad.jsonl") for layout in ("boolq", "arc_easy", "mmlu")],
     *[prepared(kind, {"source": "json"}, "bad.jsonl") for kind in ("instruct", "text")],
-    Place(("world.py", "--settings", "<bad>", *FOLDER_OUT)),
-    Place(("tables.py", *FOLDER_OUT, "<bad>"), "cell.json"),
-    Place(("tables.py", *FOLDER_OUT, "--settings", "<bad>", "<w>/cell.json")),
-    Place(("tables.py", *FOLDER_OUT, "--cells-from", "<bad>"), "list.txt"),
-    Place(("health.py", *FOLDER_OUT, "--tuning", "<bad>")),
-    Place(("speedup_figure.py", *FOLDER_OUT, "--benchmark", "<bad>")),
+    Place(("study.data.world", "--settings", "<bad>", *FOLDER_OUT)),
+    Place(("study.tables.writing", *FOLDER_OUT, "<bad>"), "cell.json"),
+    Place(("study.tables.writing", *FOLDER_OUT, "--settings", "<bad>", "<w>/cell.json")),
+    Place(("study.tables.writing", *FOLDER_OUT, "--cells-from", "<bad>"), "list.txt"),
+    Place(("study.figures.health", *FOLDER_OUT, "--tuning", "<bad>")),
+    Place(("study.figures.speedup", *FOLDER_OUT, "--benchmark", "<bad>")),
     *[Place((*COLLECT, option, "<bad>")) for option in ("--tuning", "--step", "--evaluation")],
     Place((*COLLECT, "--samples", "<bad>"), "bad.jsonl"),
-    Place(("summary.py", "--results", "<bad>"), inside=("results", "tables/cells.csv")),
+    Place(("study.report.summary", "--results", "<bad>"), inside=("results", "tables/cells.csv")),
     Place((*REFERENCE, "--experiment", "<bad>"), "bad.yaml"),
 ]
 OPTIONAL = (MANIFEST, INDEX)
 """Files that a folder need not have."""
-UNSEEN = {("reference.py", "an infinite number"), ("reference.py", "an unknown field")}
+UNSEEN = {("study.report.reference", "an infinite number"), ("study.report.reference", "an unknown field")}
 """What a command copies without looking at it: the experiment has run, so it was checked."""
 RECIPES: list[dict[str, Any]] = [
     {"max_steps": -1},
@@ -176,15 +176,15 @@ ARGUMENTS = [
     ("benchmark", "inference", "--shape", SHAPE, "--settings", '{"widths": [7]}', *FILE_OUT),
     ("benchmark", "inference", "--shape", SHAPE, "--settings", '{"ratios": [2]}', *FILE_OUT),
     ("benchmark", "tune", "--shape", SHAPE, "--settings", '{"ratio": 0.0001, "precision": "fp32"}', *FILE_OUT),
-    ("prepare_task.py", "--task", "toy", "--source", "", *FILE_OUT),
-    ("prepare_task.py", "--task", "toy", "--source", '{"source": "pickle", "path": "x"}', *FILE_OUT),
-    ("prepare_task.py", "--task", "toy", "--source", '{"source": ["json"]}', *FILE_OUT),
-    ("prepare_text.py", "--source", '{"source": "text", "path": 3}', *FILE_OUT),
-    ("world.py", "--settings", '{"seed": -1}', *FOLDER_OUT),
-    ("world.py", "--settings", "{}", "--out", "<w>/text.jsonl/out"),
-    ("tables.py", *FOLDER_OUT),
-    ("tables.py", *FOLDER_OUT, "<w>/cell.json", "--settings", '{"accuracy": "table9"}'),
-    ("summary.py", "--results", "<w>/nothing"),
+    ("study.data.task", "--task", "toy", "--source", "", *FILE_OUT),
+    ("study.data.task", "--task", "toy", "--source", '{"source": "pickle", "path": "x"}', *FILE_OUT),
+    ("study.data.task", "--task", "toy", "--source", '{"source": ["json"]}', *FILE_OUT),
+    ("study.data.text", "--source", '{"source": "text", "path": 3}', *FILE_OUT),
+    ("study.data.world", "--settings", '{"seed": -1}', *FOLDER_OUT),
+    ("study.data.world", "--settings", "{}", "--out", "<w>/text.jsonl/out"),
+    ("study.tables.writing", *FOLDER_OUT),
+    ("study.tables.writing", *FOLDER_OUT, "<w>/cell.json", "--settings", '{"accuracy": "table9"}'),
+    ("study.report.summary", "--results", "<w>/nothing"),
     (*COLLECT, "--cell", "["),
 ]  # fmt: skip
 

@@ -17,8 +17,8 @@ from tiny_models import CONFIGS, tiny_model
 from tiny_world import write_world
 from transformers import AutoModelForCausalLM
 
-from pat.base_checks import check_base, check_checkpoint, check_model
-from pat.checkpoint import import_model, load_model
+from pat.checkpoints.base_checks import check_base, check_checkpoint, check_model
+from pat.checkpoints.checkpoint import import_model, load_model
 from pat.errors import UserError
 
 Change = Callable[[Path], object]

@@ -13,11 +13,11 @@ from tiny_checkpoint import byte_tokenizer, some_items
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from pat import batched_lm, harness
-from pat.batched_lm import BatchedLM
-from pat.opening import Opening, common_length
-from pat.packed_choices import Question, read_endings
-from pat.reshaped import ReshapedConfig
+from pat.models.reshaped import ReshapedConfig
+from pat.scoring import batched_lm, harness
+from pat.scoring.batched_lm import BatchedLM
+from pat.scoring.opening import Opening, common_length
+from pat.scoring.packed_choices import Question, read_endings
 
 CONTEXT = 160
 SHAPE: dict[str, Any] = {

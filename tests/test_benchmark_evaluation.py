@@ -12,18 +12,19 @@ import torch
 from tiny_checkpoint import some_items, write_tiny_checkpoint
 from typer.testing import CliRunner
 
-from pat import cli, harness
-from pat.artefacts import read_json
-from pat.batched_lm import BatchedLM
+from pat import cli
 from pat.benchmark import so_far
 from pat.benchmark.evaluation import agreement, benchmark_evaluation, summary
 from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.random_items import TASK_LENGTHS, capital_tokenizer, random_tasks, word
 from pat.benchmark.settings import EvaluationBenchmark, ModelShape
+from pat.data.items import write_items
+from pat.data.prompts import log_likelihood_prompt
 from pat.errors import UserError
-from pat.items import write_items
-from pat.prompts import log_likelihood_prompt
-from pat.scoring import Outcome
+from pat.io.artefacts import read_json
+from pat.scoring import harness
+from pat.scoring.answers import Outcome
+from pat.scoring.batched_lm import BatchedLM
 
 SIZES: dict[str, Any] = {"vocab_size": 120, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48}
 SHAPE = ModelShape(**SIZES)

@@ -10,18 +10,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pat import artefacts, checkpoint, cli, stored
+from pat import cli
 from pat.benchmark import folder_jobs
 from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.folder_jobs import benchmark_merge, benchmark_prune, summary
 from pat.benchmark.random_adapter import write_random_adapter
 from pat.benchmark.random_checkpoint import word_tokenizer, write_random_checkpoint, write_random_text
 from pat.benchmark.settings import MergeBenchmark, ModelShape, PruneBenchmark
-from pat.calibration import Calibration, blocks
-from pat.config import PatConfig
+from pat.checkpoints import checkpoint, stored
+from pat.checkpoints.merge import fold_of
+from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
-from pat.families import FAMILIES
-from pat.merge import fold_of
+from pat.families.known import FAMILIES
+from pat.io import artefacts
+from pat.settings.config import PatConfig
 
 SIZES: dict[str, Any] = {"vocab_size": 97, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48}
 SHAPE = ModelShape(**SIZES)

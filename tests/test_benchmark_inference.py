@@ -11,7 +11,6 @@ import pytest
 import torch
 from test_cli import run
 
-from pat.artefacts import read_json
 from pat.benchmark import inference, so_far
 from pat.benchmark.candidates import parameter_count, random_model, stock_config
 from pat.benchmark.inference import benchmark_inference, summary, weight_bytes
@@ -19,7 +18,8 @@ from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, shape_of, widths_of
 from pat.benchmark.spread import speedup, spread
 from pat.errors import UserError
-from pat.mistakes import load
+from pat.io.artefacts import read_json
+from pat.settings.mistakes import load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=64, layers=2, heads=4, kv_heads=2, intermediate_size=80)
 QUICK = InferenceBenchmark(widths=(32,), batch_sizes=(2, 1), context=6, new_tokens=3, repeats=2, warmup=1, precision="fp32", device="cpu")

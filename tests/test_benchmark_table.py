@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from benchmark_table import write
-from pat.artefacts import write_json, write_text
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.errors import UserError
+from pat.io.artefacts import write_json, write_text
+from study.report.benchmark_table import write
 
 REFERENCES = sorted({path.parent.parent for path in (ROOT / "results" / "reference").glob("*/benchmark/*.json")})
 RECORD: dict[str, Any] = {

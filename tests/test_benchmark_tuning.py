@@ -16,9 +16,9 @@ from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning import arms_of, batch_lengths, benchmark_tuning
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
-from pat.config import PatChoices
 from pat.errors import UserError
-from pat.mistakes import load
+from pat.settings.config import PatChoices
+from pat.settings.mistakes import load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=32, layers=2, heads=4, intermediate_size=48)
 QUICK = load(

@@ -12,13 +12,13 @@ from tiny_models import tiny_model
 from tiny_world import write_world
 from tuning_requests import asked
 
-from pat import checkpoint
+from pat.bases.rotate import rotate
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.evaluation import evaluate
-from pat.pruning import prune
-from pat.rotate import rotate
-from pat.settings import EvaluationSettings, TuneJob
-from pat.tuning import tune
+from pat.pruners.pruning import prune
+from pat.scoring.evaluation import evaluate
+from pat.settings.jobs import EvaluationSettings, TuneJob
+from pat.training.tuning import tune
 
 JOB = TuneJob.model_validate({"tuning": {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "device": "cpu", "lora": {"rank": 2}}})
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pruning_inputs import word_tokenizer, write_text
 
-from pat.artefacts import write_jsonl
-from pat.calibration import Calibration, blocks
+from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
+from pat.io.artefacts import write_jsonl
 
 
 def test_rows_are_packed_with_end_tokens_between_and_padding_at_the_end(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import torch
 from pruning_inputs import calibration, reload, write_base
 from tiny_models import random_tokens
 
-from pat import PatConfig, attach, checkpoint
-from pat.artefacts import read_json
-from pat.calibration import blocks_for
+from pat import PatConfig, attach
+from pat.checkpoints import checkpoint
+from pat.data.calibration import blocks_for
 from pat.errors import UserError
-from pat.masked import kept_channels_only
-from pat.pruning import prune
+from pat.io.artefacts import read_json
+from pat.models.masked import kept_channels_only
+from pat.pruners.pruning import prune
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma", "qwen3-tied"])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pat import provenance
-from pat.artefacts import sha256
-from pat.provenance import code_state, source_hash
+from pat.io import provenance
+from pat.io.artefacts import sha256
+from pat.io.provenance import code_state, source_hash
 
 SOURCES = {"__init__.py": "", "core.py": "x = 1\n", "deep/__init__.py": ""}
 

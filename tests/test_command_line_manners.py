@@ -14,9 +14,10 @@ from commands import outcome
 from test_places import COMMANDS, VERBS, Command
 from tiny_world import write_world
 
-import script_places
-from pat import __version__, places
-from pat.progress import INTERRUPTED
+from pat import __version__
+from pat.io import places
+from pat.io.progress import INTERRUPTED
+from study.commands import places as script_places
 
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "lm_eval")
 ANSWERS = {
@@ -73,8 +74,8 @@ def test_ctrl_c_is_one_line_for_verbs_without_output_too(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pat.experiment.load_experiment", interrupt)
-    monkeypatch.setattr("pat.explain.explain", interrupt)
+    monkeypatch.setattr("study.experiment.schema.load_experiment", interrupt)
+    monkeypatch.setattr("study.results.explain.explain", interrupt)
     code, said = outcome(arguments, capsys)
     assert code == INTERRUPTED and len(said.strip().splitlines()) == 1 and "interrupted" in said
 

@@ -13,12 +13,12 @@ from training import random_text
 from tuning_requests import asked
 
 from pat import PatConfig, PatModel, attach
-from pat.compaction import compacts
-from pat.compiled import compile_layers
 from pat.errors import UserError
-from pat.request import TuningRequest
-from pat.settings import TuneJob
-from pat.trainer import parameter_groups
+from pat.method.compaction import compacts
+from pat.models.compiled import compile_layers
+from pat.settings.jobs import TuneJob
+from pat.training.request import TuningRequest
+from pat.training.trainer import parameter_groups
 
 STEPS = 10
 CHOICES: dict[str, Any] = {

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from cell_maker import answered, cell, write_cell
 
-import tables
-from cells import read_cells
-from pairs import pairs_of
 from pat.errors import UserError
+from study.results.cells import read_cells
+from study.tables import writing as tables
+from study.tables.pairs import pairs_of
 
 GOOD, POOR = "1" * 90 + "0" * 10, "1" * 40 + "0" * 60
 

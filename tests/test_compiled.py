@@ -14,10 +14,10 @@ from tiny_models import tiny_model
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 from tuning_requests import asked
 
-from pat.compiled import PAYS_FROM_STEPS, compile_layers, compiles, is_compiled
-from pat.request import TuningRequest
-from pat.reshaped import ReshapedConfig
-from pat.settings import TuneJob, TuningSettings
+from pat.models.compiled import PAYS_FROM_STEPS, compile_layers, compiles, is_compiled
+from pat.models.reshaped import ReshapedConfig
+from pat.settings.jobs import TuneJob, TuningSettings
+from pat.training.request import TuningRequest
 
 SHAPE = LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=64)
 UNEVEN = ReshapedConfig.of(SHAPE, groups=[3, 4], neurons=[48, 48])
@@ -69,7 +69,7 @@ def test_what_does_not_compile_by_itself_says_why(
 def test_a_base_in_shards_does_not_compile_by_itself(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pat.processes.count", lambda: 2)
+    monkeypatch.setattr("pat.machine.processes.count", lambda: 2)
     asked_for = request(tmp_path)
     in_shards = replace(asked_for, job=TuneJob(tuning=asked_for.tuning.model_copy(update={"shard": True})))
     with caplog.at_level("INFO"):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from fuzz_workspace import EXPERIMENT, changed, write_workspace
 
-from pat.experiment_checks import contents
-from pat.experiment_checks.disk import disk_problems
-from pat.experiment_file import load_experiment
+from study.experiment.checks import contents
+from study.experiment.checks.disk import disk_problems
+from study.experiment.file import load_experiment
 
 GOOD = {"instruction": "a", "input": "", "output": "b"}
 ITEM: dict[str, Any] = {"question": "q", "choices": ["x", "y"], "answer": 0}

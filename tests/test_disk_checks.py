@@ -14,9 +14,9 @@ import yaml
 from fuzz_workspace import EXPERIMENT, changed, write_workspace
 
 from pat.errors import UserError
-from pat.experiment_checks.disk import disk_problems
-from pat.experiment_file import load_experiment
-from pat.yaml_files import parse_yaml
+from pat.io.yaml_files import parse_yaml
+from study.experiment.checks.disk import disk_problems
+from study.experiment.file import load_experiment
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from tiny_world import tiny_tokenizer, write_world
 from torch import Tensor
 from tuning_requests import asked
 
-from pat import checkpoint
-from pat.distillation import summed_divergence
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.settings import TuneJob
-from pat.token_loss import IGNORED_LABEL, learned_tokens
-from pat.tuning import tune
+from pat.models.token_loss import IGNORED_LABEL, learned_tokens
+from pat.settings.jobs import TuneJob
+from pat.training.distillation import summed_divergence
+from pat.training.tuning import tune
 
 LABELS_BT = torch.tensor([[IGNORED_LABEL, 1, IGNORED_LABEL, 3], [IGNORED_LABEL, IGNORED_LABEL, 2, 0]])
 

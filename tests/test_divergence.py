@@ -8,11 +8,11 @@ import pytest
 from tiny_world import write_world
 from tuning_requests import asked
 
-from pat.artefacts import write_jsonl
 from pat.errors import UserError
-from pat.pretraining import pretrain
-from pat.settings import PretrainSettings, TuneJob
-from pat.tuning import tune
+from pat.io.artefacts import write_jsonl
+from pat.settings.jobs import PretrainSettings, TuneJob
+from pat.training.pretraining import pretrain
+from pat.training.tuning import tune
 
 TUNING = {"max_steps": 12, "learning_rate": 1e6, "batch_size": 4, "checkpoint_steps": 2, "log_steps": 2, "lora": {"rank": 2}}
 

@@ -14,16 +14,16 @@ from lm_eval.tasks import TaskManager
 from tiny_checkpoint import CONTEXT, byte_tokenizer, some_items, write_tiny_checkpoint
 from transformers import AutoModelForCausalLM
 
-from pat import harness
-from pat.artefacts import read_json, read_jsonl, write_jsonl
-from pat.batched_lm import BatchedLM
+from pat.data.items import Item, write_items
+from pat.data.prompts import first_capital_prompt, letters, log_likelihood_prompt
 from pat.errors import UserError
-from pat.evaluation import evaluate, samples_path
-from pat.examinee import load_examinee
-from pat.items import Item, write_items
-from pat.prompts import first_capital_prompt, letters, log_likelihood_prompt
-from pat.scoring import task_figures
-from pat.settings import EvaluationSettings
+from pat.io.artefacts import read_json, read_jsonl, write_jsonl
+from pat.scoring import harness
+from pat.scoring.answers import task_figures
+from pat.scoring.batched_lm import BatchedLM
+from pat.scoring.evaluation import evaluate, samples_path
+from pat.scoring.examinee import load_examinee
+from pat.settings.jobs import EvaluationSettings
 
 TEXTS = [{"text": "Some held-out words."}, {"text": "And a few more of them."}]
 CPU = EvaluationSettings(device="cpu", batch_size=3, max_new_tokens=5)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat.errors import UserError
-from pat.experiment import Experiment
-from pat.experiment_file import load_experiment
-from pat.width import target_width
+from pat.models.width import target_width
+from study.experiment.file import load_experiment
+from study.experiment.schema import Experiment
 
 SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 SHIPPED = sorted((ROOT / "config").glob("*.yaml"))

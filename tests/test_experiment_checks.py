@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_experiment import SMOKE, changed, refusal
 
-from pat.experiment_file import as_far_as_taken
+from study.experiment.file import as_far_as_taken
 
 
 def test_the_schemas_problems_and_those_between_fields_come_together() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cell_maker import cell, write_cell
 
-from pat.artefacts import sha256, write_json, write_jsonl
 from pat.errors import UserError
-from pat.explain import explain
-from pat.provenance import provenance
+from pat.io.artefacts import sha256, write_json, write_jsonl
+from pat.io.provenance import provenance
+from study.results.explain import explain
 
 WANTED = {"model": "tiny", "method": "pat", "ratio_requested": 0.25, "seed": 0}
 

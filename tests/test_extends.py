@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pat.artefacts import write_text
 from pat.errors import UserError
-from pat.experiment_file import load_experiment
-from pat.extends import resolved
+from pat.io.artefacts import write_text
+from study.experiment.extends import resolved
+from study.experiment.file import load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = {

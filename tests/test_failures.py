@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from failures import AGAIN, MOST_SHOWN, advice, reasons
 from pat import cli
-from pat.out_of_memory import memory_advice
+from pat.machine.out_of_memory import memory_advice
+from study.plan.failures import AGAIN, MOST_SHOWN, advice, reasons
 
 SLURM_BLOCK = """
 [Wed Nov 25 08:18:56 2026]
@@ -111,7 +111,7 @@ def test_a_verb_that_runs_out_of_memory_ends_with_the_message_and_leaves_it_in_i
         raise torch.OutOfMemoryError(GPU_MESSAGE)
 
     log = tmp_path / "merge.log"
-    monkeypatch.setattr("pat.merge.merge", full)
+    monkeypatch.setattr("pat.checkpoints.merge.merge", full)
     monkeypatch.setattr("sys.argv", ["pat", "merge", "--base", "b", "--adapter", "a", "--out", "o", "--log", str(log)])
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -177,4 +177,4 @@ def test_many_reasons_are_counted_and_none_is_nothing(tmp_path: Path) -> None:
 
 def test_the_run_says_why_last() -> None:
     script = (ROOT / "tools" / "run").read_text()
-    assert "failures.py" in script and script.index("say_why;") < script.index('exit "$status"')
+    assert "study.plan.failures" in script and script.index("say_why;") < script.index('exit "$status"')

@@ -10,8 +10,8 @@ from tiny_models import CONFIGS, random_tokens, tiny_model
 from transformers import GPT2Config
 
 from pat.errors import UserError
-from pat.families import FAMILIES, Role, family_of, head_size
-from pat.masked import kept_channels_only
+from pat.families.known import FAMILIES, Role, family_of, head_size
+from pat.models.masked import kept_channels_only
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -19,35 +19,36 @@ from torch import Tensor
 from training import trained
 from transformers import LlamaConfig
 
-import pat.baselines.llm_pruner
-import pat.baselines.shortgpt
-import pat.baselines.slicegpt
-import pat.merge
-import pat.readers
-import pat.rotation
-import pat.tied_rotation
-from pat import artefacts, checkpoint
+import pat.bases.readers
+import pat.bases.rotation
+import pat.bases.tied_rotation
+import pat.checkpoints.merge
+import pat.pruners.llm_pruner
+import pat.pruners.shortgpt
+import pat.pruners.slicegpt
+from pat.bases.refit import refit_readers
+from pat.bases.rotate import rotate
+from pat.checkpoints import checkpoint
+from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, gap_between, mean_kl
+from pat.checkpoints.merge import merge, model_card, summary, write_changed
+from pat.checkpoints.probe_text import PASSAGES, probe_for
+from pat.checkpoints.unrounded import Written
 from pat.errors import UserError
-from pat.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, gap_between, mean_kl
-from pat.merge import merge, model_card, summary, write_changed
-from pat.probe_text import PASSAGES, probe_for
-from pat.pruning import prune
-from pat.refit import refit_readers
-from pat.rotate import rotate
-from pat.settings import PruneSettings
-from pat.unrounded import Written
+from pat.io import artefacts
+from pat.pruners.pruning import prune
+from pat.settings.jobs import PruneSettings
 
 NAME = "llama-with-everything"
 """Biases everywhere, grouped heads, an eps that shows, one matrix for embedding and head."""
 DTYPES = {"fp32": (torch.float32,), "bf16": (torch.bfloat16,), "fp16": (torch.float16,), "mixed": (torch.bfloat16, torch.float32)}
 WRITERS = (
-    pat.merge,
-    pat.rotation,
-    pat.tied_rotation,
-    pat.readers,
-    pat.baselines.llm_pruner,
-    pat.baselines.shortgpt,
-    pat.baselines.slicegpt,
+    pat.checkpoints.merge,
+    pat.bases.rotation,
+    pat.bases.tied_rotation,
+    pat.bases.readers,
+    pat.pruners.llm_pruner,
+    pat.pruners.shortgpt,
+    pat.pruners.slicegpt,
 )
 Fault = Callable[[str, Tensor, list[tuple[str, Tensor]]], list[tuple[str, Tensor]]]
 
@@ -92,7 +93,7 @@ VERBS: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
 @pytest.fixture(autouse=True)
 def _readers_are_refitted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where that helps nothing, as on random words: what is checked is how it is written."""
-    monkeypatch.setattr("pat.refit.helps", lambda _refitted, _plain: True)
+    monkeypatch.setattr("pat.bases.refit.helps", lambda _refitted, _plain: True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -189,7 +190,7 @@ def test_a_tensor_that_is_lost_is_refused(verb: str, dtype: str, inputs: Path, t
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("fault", ["an operator that is not folded", "a LoRA of another scale", "a LoRA that is dropped"])
 def test_a_mistake_of_the_merge_is_refused(fault: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = pat.merge.fold_of
+    right = pat.checkpoints.merge.fold_of
 
     def wrong(adapter: Path, config: Any) -> Any:
         fold, pat_config = right(adapter, config)
@@ -204,7 +205,7 @@ def test_a_mistake_of_the_merge_is_refused(fault: str, dtype: str, inputs: Path,
             del fold.lora["model.layers.1.mlp.up_proj"]
         return fold, pat_config
 
-    monkeypatch.setattr(pat.merge, "fold_of", wrong)
+    monkeypatch.setattr(pat.checkpoints.merge, "fold_of", wrong)
     with pytest.raises((RuntimeError, UserError), match=r"the checkpoint is wrong|up_proj"):
         merge(inputs / dtype, inputs / "adapter", tmp_path / "out")
 
@@ -230,7 +231,7 @@ def test_a_model_that_rounding_upsets_is_accepted_with_a_warning(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The predictions of a model that was cut and not yet tuned may hang on the last bit; no tensor of it is wrong."""
-    monkeypatch.setattr("pat.fidelity.LARGEST_KL", 1e-9)
+    monkeypatch.setattr("pat.checkpoints.fidelity.LARGEST_KL", 1e-9)
     merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")
     assert "rounding to bfloat16 alone changes predictions on text by" in caplog.text
     caplog.clear()
@@ -271,7 +272,7 @@ def test_families_in_half_precision(name: str, tmp_path: Path) -> None:
 
 def test_vocabulary_in_pieces_is_the_vocabulary(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "whole", tie="break")
-    monkeypatch.setattr("pat.unrounded.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("pat.checkpoints.unrounded.ROWS_AT_ONCE", 10)
     pieces = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "pieces", tie="break")
     assert pieces["fold_gap"] == pytest.approx(whole["fold_gap"], abs=1e-6)
     assert prune(inputs / "bf16", "slicegpt", 0.25, 4, tmp_path / "sliced", calibration(inputs))["fold_gap"] <= LARGEST_FOLD_GAP / 40

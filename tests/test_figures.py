@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from cell_maker import cell, write_cell
 
-import figures
-import gate_figure
-import memory_figure
-import methods_figure
-import perplexity_figure
-import speedup_figure
-import trainable_figure
-from figure_style import few_at_a_time, look_of
 from pat.errors import UserError
+from study.figures import accuracy as figures
+from study.figures import gate as gate_figure
+from study.figures import memory as memory_figure
+from study.figures import methods as methods_figure
+from study.figures import perplexity as perplexity_figure
+from study.figures import speedup as speedup_figure
+from study.figures import trainable as trainable_figure
+from study.figures.style import few_at_a_time, look_of
 
 
 def test_accuracy_figure_shows_what_its_csv_says(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from pruning_inputs import calibration, write_base
 from test_tables import tables_of
 from tiny_models import tiny_model
 
-from pat import artefacts
+from pat.bases.refit import refit_readers
+from pat.bases.rotate import rotate
+from pat.checkpoints.first_base import first_base
 from pat.errors import UserError
-from pat.first_base import first_base
-from pat.pruning import prune
-from pat.refit import refit_readers
-from pat.rotate import rotate
+from pat.io import artefacts
+from pat.pruners.pruning import prune
 
 
 def test_a_tie_that_a_rotation_takes_apart_is_not_the_user_s_base(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pat import footprint
 from pat.benchmark.settings import KNOWN_SHAPES, ModelShape
-from pat.fields import Precision
-from pat.settings import TuningSettings
+from pat.settings.fields import Precision
+from pat.settings.jobs import TuningSettings
+from study.experiment import footprint
 
 LLAMA = KNOWN_SHAPES["llama-2-7b"]
 GIB = 2**30

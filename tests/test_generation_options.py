@@ -12,11 +12,11 @@ from lm_eval.api.instance import Instance
 from tiny_checkpoint import byte_tokenizer, some_items, write_tiny_checkpoint
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from pat.artefacts import read_jsonl
-from pat.batched_lm import BatchedLM
-from pat.evaluation import evaluate, samples_path
-from pat.items import write_items
-from pat.settings import EvaluationSettings
+from pat.data.items import write_items
+from pat.io.artefacts import read_jsonl
+from pat.scoring.batched_lm import BatchedLM
+from pat.scoring.evaluation import evaluate, samples_path
+from pat.settings.jobs import EvaluationSettings
 
 NEW_TOKENS = 7
 TELLS_THE_END = {"bos_token_id", "eos_token_id", "pad_token_id"}

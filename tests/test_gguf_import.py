@@ -15,12 +15,12 @@ from gguf_files import CONFIGS, TEMPLATE, random_model, write_gguf
 from tiny_world import tiny_tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from pat import checkpoint
-from pat.artefacts import check_folder, read_json, sha256
+from pat.checkpoints import checkpoint
+from pat.checkpoints.gguf_import import import_gguf
+from pat.checkpoints.origin import ORIGIN_NAME, origin_of, origin_sentence, quantised_as
 from pat.cli import app
 from pat.errors import UserError
-from pat.gguf_import import import_gguf
-from pat.origin import ORIGIN_NAME, origin_of, origin_sentence, quantised_as
+from pat.io.artefacts import check_folder, read_json, sha256
 
 QUANTISED = "quantised"
 

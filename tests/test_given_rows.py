@@ -14,19 +14,19 @@ from cell_maker import cell, write_cell
 from conftest import ROOT, planned
 from tiny_checkpoint import write_tiny_checkpoint
 
-import figures
-import memory_figure
-import methods_figure
-import perplexity_figure
-import tables
-import trainable_figure
-from collect_cell import joined
-from pat.artefacts import read_json, write_json, write_jsonl
+from pat.checkpoints.given_sizes import given_sizes
 from pat.errors import UserError
-from pat.experiment_file import load_experiment
-from pat.given_sizes import given_sizes
-from pat.pruning import prune
-from plan import Plan
+from pat.io.artefacts import read_json, write_json, write_jsonl
+from pat.pruners.pruning import prune
+from study.experiment.file import load_experiment
+from study.figures import accuracy as figures
+from study.figures import memory as memory_figure
+from study.figures import methods as methods_figure
+from study.figures import perplexity as perplexity_figure
+from study.figures import trainable as trainable_figure
+from study.plan.jobs import Plan
+from study.results.collect import joined
+from study.tables import writing as tables
 
 FIGURES = (
     ("accuracy", figures.write_figures), ("methods", methods_figure.write_methods), ("perplexity", perplexity_figure.write_perplexity),

@@ -16,16 +16,16 @@ from tiny_world import write_world
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from tuning_requests import asked
 
-import pat.tuning
+import pat.training.tuning
 from pat.benchmark import inference
 from pat.benchmark.candidates import random_model, stock_config
 from pat.benchmark.evaluation import benchmark_evaluation
 from pat.benchmark.settings import EvaluationBenchmark, InferenceBenchmark, ModelShape
-from pat.compiled import is_compiled
-from pat.divergence import StopWhenDiverged
-from pat.gpus import visible
-from pat.settings import TuneJob
-from pat.trainer import PatTrainer
+from pat.machine.gpus import visible
+from pat.models.compiled import is_compiled
+from pat.settings.jobs import TuneJob
+from pat.training.divergence import StopWhenDiverged
+from pat.training.trainer import PatTrainer
 
 pytestmark = pytest.mark.gpu
 
@@ -41,7 +41,7 @@ def tuned(folder: Path, name: str, tuner: str, **changes: Any) -> PatTrainer:
     """Tune the world in `folder`; every step is logged unless the changes say otherwise."""
     job = TuneJob.model_validate({"tuning": RECIPE | {"log_steps": 1} | changes, "pat": {"hio_rank": 8}})
     ratio = 0.25 if tuner == "pat" else 0.0
-    trainer, _ = pat.tuning.train(asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, job, folder / f"run-{name}"))
+    trainer, _ = pat.training.tuning.train(asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, job, folder / f"run-{name}"))
     assert isinstance(trainer, PatTrainer)
     return trainer
 
@@ -75,7 +75,7 @@ def _waiting_is_allowed_again() -> Iterator[None]:
 @pytest.mark.parametrize("tuner", ["lora", "pat"])
 def test_no_step_between_two_log_entries_waits_for_the_gpu(tuner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path, hidden_size=64)
-    monkeypatch.setattr(pat.tuning, "StopWhenDiverged", NoWaiting)
+    monkeypatch.setattr(pat.training.tuning, "StopWhenDiverged", NoWaiting)
     assert tuned(tmp_path, "run", tuner, log_steps=12, compact=False).state.global_step == 12
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pat import gpus
+from pat.machine import gpus
 
 HOLD = (
     "import sys; from pathlib import Path; from pat import gpus; print(gpus.take_one(sys.argv[2:], Path(sys.argv[1])), flush=True); input()"

@@ -13,10 +13,10 @@ from tiny_models import tiny_model
 from torch import Tensor
 from training import random_text
 
-from pat.families import family_of
-from pat.gradient_basis import gradient_basis, joined, moments
-from pat.importance import gradient_batches, text_loss
-from pat.second_moment import second_moment
+from pat.bases.gradient_basis import gradient_basis, joined, moments
+from pat.families.known import family_of
+from pat.method.importance import gradient_batches, text_loss
+from pat.models.second_moment import second_moment
 
 
 def gradients_by_added_zeros(model: Any, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:

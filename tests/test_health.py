@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import health
-from milestones import is_healthy, is_shock, verdict
 from pat.errors import UserError
-from pat.health import histogram
+from pat.training.health import histogram
+from study.figures import health
+from study.results.milestones import is_healthy, is_shock, verdict
 
 runner = CliRunner()
 app = typer.Typer()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pat.config import PatConfig
-from pat.hsm import (
+from pat.method.hsm import (
     DenseOperator,
     HybridSparsificationModule,
     IdentityOperator,
@@ -16,8 +15,9 @@ from pat.hsm import (
     ReleaseOperator,
     make_operator,
 )
-from pat.mask import UnifiedMask
-from pat.orthogonality import identity_loss
+from pat.method.mask import UnifiedMask
+from pat.method.orthogonality import identity_loss
+from pat.settings.config import PatConfig
 
 HIDDEN = 12
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from training import random_text
 
-from pat.bases import pca_basis
-from pat.config import PatConfig
-from pat.families import family_of
-from pat.importance import channel_importance, fisher, gradient_batches
+from pat.bases.directions import pca_basis
+from pat.families.known import family_of
+from pat.method.importance import channel_importance, fisher, gradient_batches
+from pat.settings.config import PatConfig
 
 FAMILIES_ONCE = ["llama-grouped-tied", "gemma", "qwen3"]
 

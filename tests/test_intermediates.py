@@ -8,8 +8,8 @@ import yaml
 from conftest import planned
 from smoke_run import CONFIG, RESULTS
 
-from intermediates import free
-from pat.artefacts import MANIFEST
+from pat.io.artefacts import MANIFEST
+from study.plan.intermediates import free
 
 CELL = Path("checkpoints/tiny/channel-magnitude-pft/0.5/seed0")
 

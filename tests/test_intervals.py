@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intervals import binomial_error, estimate, mean_standard_error, paired_difference
+from study.statistics.intervals import binomial_error, estimate, mean_standard_error, paired_difference
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 

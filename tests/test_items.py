@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tiny_checkpoint import some_items
 
+from pat.data.items import first_of_each_group, read_items, write_items
 from pat.errors import UserError
-from pat.items import first_of_each_group, read_items, write_items
 
 
 def test_items_come_back_as_they_were_written(tmp_path: Path) -> None:

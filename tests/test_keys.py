@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pat.yaml_files import read_yaml
+from pat.io.yaml_files import read_yaml
 from tools import keys
 
 EXPERIMENTS = sorted((keys.ROOT / "config").glob("*.yaml"))

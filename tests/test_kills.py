@@ -18,7 +18,7 @@ import pytest
 from conftest import copy_workflow
 from smoke_run import FINISHED_WITHIN_S, RESULTS, checkpoints, run, started, tables
 
-from pat.artefacts import MANIFEST
+from pat.io.artefacts import MANIFEST
 
 KILLS = 20
 SEED = 0

@@ -12,13 +12,13 @@ from test_shortgpt import make_identity
 from tiny_models import CONFIGS, random_tokens, tiny_model
 from torch.nn.functional import cross_entropy
 
-from pat.artefacts import read_json, write_jsonl
-from pat.calibration import Calibration
-from pat.depth import neurons_beside
-from pat.depth_search import dropping_order, mean_loss, without_layers
+from pat.data.calibration import Calibration
 from pat.errors import UserError
-from pat.neurons import gated, neuron_information
-from pat.pruning import prune
+from pat.io.artefacts import read_json, write_jsonl
+from pat.models.depth import neurons_beside
+from pat.pruners.depth_search import dropping_order, mean_loss, without_layers
+from pat.pruners.neurons import gated, neuron_information
+from pat.pruners.pruning import prune
 
 LAYERS, NEURONS = 3, 80
 

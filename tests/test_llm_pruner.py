@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pat import checkpoint
-from pat.baselines.llm_pruner import measured_scores, silence
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.families import Kind, family_of
-from pat.mask import largest
-from pat.pruning import prune
-from pat.units import units_of
+from pat.families.known import Kind, family_of
+from pat.method.mask import largest
+from pat.pruners.llm_pruner import measured_scores, silence
+from pat.pruners.pruning import prune
+from pat.pruners.units import units_of
 
 
 def prune_tiny(name: str, folder: Path, ratio: float = 0.5, model: Any = None) -> tuple[Any, dict[str, Any]]:

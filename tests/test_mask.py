@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pat.config import PatConfig
-from pat.mask import UnifiedMask, gate, largest, offset, straight_through_count, temperature
+from pat.method.mask import UnifiedMask, gate, largest, offset, straight_through_count, temperature
+from pat.settings.config import PatConfig
 
 MILESTONES = st.integers(min_value=2, max_value=20_000)
 

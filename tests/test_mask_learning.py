@@ -14,15 +14,15 @@ from training import random_text
 from transformers import PreTrainedModel
 
 from pat import PatConfig, PatModel, attach
-from pat.calibration import Blocks
-from pat.config import MaskPrior
+from pat.bases.gradient_basis import gradient_basis
+from pat.data.calibration import Blocks
 from pat.errors import SettingError
-from pat.gradient_basis import gradient_basis
-from pat.importance import channel_importance, gradient_batches
-from pat.mask import UnifiedMask, gate, largest
-from pat.mask_choice import fisher_order, overlaps
-from pat.mask_learning import ProxyLearner, spread, to_scale
-from pat.trainer import parameter_groups
+from pat.method.importance import channel_importance, gradient_batches
+from pat.method.mask import UnifiedMask, gate, largest
+from pat.method.mask_learning import ProxyLearner, spread, to_scale
+from pat.settings.config import MaskPrior
+from pat.training.mask_choice import fisher_order, overlaps
+from pat.training.trainer import parameter_groups
 
 MILESTONE = 30
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cell_maker import cell, write_cell
 
-from cells import read_cells
-from comparisons import health_lines
-from grid import Grid
-from mask_tables import trained_masks
-from milestones import choice, overlaps
+from study.report.sentences import health_lines
+from study.results.cells import read_cells
+from study.results.grid import Grid
+from study.results.milestones import choice, overlaps
+from study.tables.masks import trained_masks
 
 
 def masked(seed: int, found: float) -> dict[str, object]:

@@ -9,10 +9,10 @@ import torch
 from tiny_models import random_tokens, tiny_model
 from tiny_world import write_world
 
-from pat import progress
-from pat.calibration import Blocks, Calibration
-from pat.readers import fit_readers
-from pat.rotate import rotate
+from pat.bases.readers import fit_readers
+from pat.bases.rotate import rotate
+from pat.data.calibration import Blocks, Calibration
+from pat.io import progress
 
 
 @pytest.fixture(autouse=True)

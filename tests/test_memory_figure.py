@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cell_maker import cell, write_cell
 
-import memory_figure
-from figure_style import figure
-from grid import headline_grid
+from study.figures import memory as memory_figure
+from study.figures.style import figure
+from study.results.grid import headline_grid
 
 
 def test_points_stand_at_their_ratios_however_many_methods_there_are(tmp_path: Path) -> None:

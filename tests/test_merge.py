@@ -15,9 +15,10 @@ from tiny_models import CONFIGS, random_tokens, tiny_model
 from training import trained
 from transformers import AutoModelForCausalLM
 
-from pat import PatModel, artefacts
+from pat import PatModel
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
-from pat.merge import merge
+from pat.io import artefacts
 
 EXACT = 1e-4
 """The project's bound on |Δlogit| in fp32 on CPU."""
@@ -181,16 +182,16 @@ def test_bf16_checkpoints_stay_bf16_and_close(tmp_path: Path) -> None:
 PEAK_MEMORY_PROBE = """
 import sys
 from pathlib import Path
-import pat.merge
+import pat.checkpoints.merge
 
 def kib(field):
     return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)).split()[1])
 
 small, large = map(Path, sys.argv[1:])
-pat.merge.merge(small / "base", small / "adapter", small / "merged")  # brings in every module
+pat.checkpoints.merge.merge(small / "base", small / "adapter", small / "merged")  # brings in every module
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
 before = kib("VmRSS")
-pat.merge.merge(large / "base", large / "adapter", large / "merged")
+pat.checkpoints.merge.merge(large / "base", large / "adapter", large / "merged")
 print(kib("VmHWM") - before)
 """
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from pat.second_moment import root_mean_square
+from pat.models.second_moment import root_mean_square
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 PAGE = ROOT / "docs" / "method.md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pat.methods import MASKED_TUNERS, METHODS, Method, Pruner
+from study.experiment.methods import MASKED_TUNERS, METHODS, Method, Pruner
 
 
 def test_names_are_keys_and_labels_with_modes_are_unique() -> None:

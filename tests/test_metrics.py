@@ -11,7 +11,7 @@ import typer
 from cell_maker import cell, write_cell
 from typer.testing import CliRunner
 
-import metrics
+from study.tables import metrics
 
 runner = CliRunner()
 app = typer.Typer()

@@ -10,13 +10,13 @@ import torch
 from pruning_inputs import calibration, reload, write_base
 from tiny_models import CONFIGS, VOCABULARY, random_tokens, tiny_model
 
-from pat import checkpoint
-from pat.activations import channel_activations, samples
-from pat.artefacts import read_json
-from pat.baselines.minitron_width import SAMPLES
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.masked import kept_channels_only
-from pat.pruning import prune
+from pat.io.artefacts import read_json
+from pat.models.masked import kept_channels_only
+from pat.pruners.activations import channel_activations, samples
+from pat.pruners.minitron_width import SAMPLES
+from pat.pruners.pruning import prune
 
 KEPT = 24
 

@@ -9,9 +9,9 @@ import typer
 from pruning_inputs import word_tokenizer
 from typer.testing import CliRunner
 
-import mix_calibration
-from pat.artefacts import read_jsonl, write_jsonl
-from pat.calibration import Calibration, blocks
+from pat.data.calibration import Calibration, blocks
+from pat.io.artefacts import read_jsonl, write_jsonl
+from study.data import mix as mix_calibration
 
 
 def write_sets(folder: Path) -> tuple[Path, Path]:

@@ -14,8 +14,8 @@ from training import random_text, trained
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from pat import PatCallback, PatConfig, PatModel, attach
-from pat.config import Mask
 from pat.errors import UserError
+from pat.settings.config import Mask
 
 FAMILIES_ONCE = ["llama", "gemma", "mistral", "qwen2", "qwen3"]
 

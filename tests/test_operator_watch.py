@@ -12,8 +12,8 @@ from tiny_models import tiny_model
 from transformers import Trainer, TrainerCallback
 
 from pat import PatCallback, PatConfig, PatModel, attach
-from pat.health import HealthRecord
-from pat.operator_watch import FIELDS, OperatorWatch
+from pat.method.operator_watch import FIELDS, OperatorWatch
+from pat.training.health import HealthRecord
 
 CHOICES: dict[str, Any] = {"pruning_ratio": 0.25, "hio_rank": 4, "lora_rank": 3, "lora_dropout": 0.0}
 

@@ -14,9 +14,9 @@ from tiny_models import random_tokens, tiny_model
 from training import trained
 
 from pat import PatConfig, PatModel, attach
-from pat.config import PatChoices
 from pat.errors import UserError
-from pat.mistakes import load
+from pat.settings.config import PatChoices
+from pat.settings.mistakes import load
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from cell_maker import cell, write_cell
 from conftest import ROOT, planned
 from gguf_files import random_model, write_gguf
 
-import tables
+from pat.checkpoints.gguf_import import import_gguf
 from pat.errors import UserError
-from pat.experiment_file import load_experiment
-from pat.gguf_import import import_gguf
-from pat.pruning import prune
-from plan import Plan
+from pat.pruners.pruning import prune
+from study.experiment.file import load_experiment
+from study.plan.jobs import Plan
+from study.tables import writing as tables
 
 ORIGIN = {"file": "small.Q4_1.gguf", "dtype": "bf16", "quantised": ["Q4_1", "Q8_0"]}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pat.config import PatConfig
-from pat.orthogonality import FACTORS_AT_ONCE, Distance, identity_loss
-from pat.sparsifier import Sparsifier
+from pat.method.orthogonality import FACTORS_AT_ONCE, Distance, identity_loss
+from pat.method.sparsifier import Sparsifier
+from pat.settings.config import PatConfig
 
 DISTANCES: tuple[Distance, ...] = ("mean-square", "norm")
 

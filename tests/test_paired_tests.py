@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from paired_tests import Interval, holm, mcnemar, over_documents, paired_bootstrap, paired_t
+from study.statistics.paired_tests import Interval, holm, mcnemar, over_documents, paired_bootstrap, paired_t
 
 
 def test_the_bootstraps_interval_covers_the_true_difference_as_often_as_it_says() -> None:

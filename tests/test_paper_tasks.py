@@ -12,15 +12,15 @@ from conftest import ROOT
 from shared_data import shared_data
 from tiny_checkpoint import write_tiny_checkpoint
 
-from pat.artefacts import read_json, read_jsonl
-from pat.evaluation import evaluate
-from pat.experiment_file import load_experiment
-from pat.items import read_items
-from pat.prompts import lettered_question
-from pat.settings import EvaluationSettings
-from pat.sources import JsonFile, Tasks
-from prepare_instruct import prepare as prepare_instruct
-from prepare_task import prepare as prepare_task
+from pat.data.items import read_items
+from pat.data.prompts import lettered_question
+from pat.io.artefacts import read_json, read_jsonl
+from pat.scoring.evaluation import evaluate
+from pat.settings.jobs import EvaluationSettings
+from study.data.instruct import prepare as prepare_instruct
+from study.data.task import prepare as prepare_task
+from study.experiment.file import load_experiment
+from study.sources.kinds import JsonFile, Tasks
 
 LOCAL = load_experiment(ROOT / "config" / "smollm2-local.yaml", "smollm2-local.yaml")
 DOWNSTREAM = load_experiment(ROOT / "config" / "smollm2-downstream.yaml", "smollm2-downstream.yaml")

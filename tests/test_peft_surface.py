@@ -16,8 +16,8 @@ from training import trained
 
 from pat import PatConfig, PatModel, attach
 from pat.errors import UserError
-from pat.families import family_of
-from pat.model import lora_config
+from pat.families.known import family_of
+from pat.method.model import lora_config
 
 TOKENS = random_tokens()
 OTHER = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")

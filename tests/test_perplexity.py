@@ -10,7 +10,7 @@ from tiny_checkpoint import byte_tokenizer, write_tiny_checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pat.errors import UserError
-from pat.perplexity import perplexity
+from pat.scoring.perplexity import perplexity
 
 DOCUMENTS = ["The first one is long enough for several windows.", "é", "Short."]
 

@@ -13,7 +13,7 @@ from tiny_checkpoint import byte_tokenizer, write_tiny_checkpoint
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from pat.perplexity import perplexity
+from pat.scoring.perplexity import perplexity
 
 CONTEXT = 16
 LONG = "a document of several windows and a rest"

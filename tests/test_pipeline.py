@@ -17,9 +17,9 @@ import yaml
 from conftest import ROOT, planned, snakemake
 from smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
 
-from pat.artefacts import check_folder
-from pat.experiment_file import load_experiment
-from pat.methods import MASKED_TUNERS
+from pat.io.artefacts import check_folder
+from study.experiment.file import load_experiment
+from study.experiment.methods import MASKED_TUNERS
 
 EXPERIMENT = load_experiment(ROOT / CONFIG, CONFIG)
 

@@ -21,18 +21,19 @@ import typer
 from commands import outcome
 from conftest import ROOT
 
-from pat import cli, marks
-from pat.marks import Folder, Kind
-from pat.places import KEEPS, READS, WRITES, Role, roles_of
-from preparation import command_line
+from pat import cli
+from pat.io import marks
+from pat.io.marks import Folder, Kind
+from pat.io.places import KEEPS, READS, WRITES, Role, roles_of
+from study.commands.sets import command_line
 
 MAKES_AS = {"prepare": "refit-readers"}
 """Verbs whose output is of another verb's kind."""
 WITHOUT_OUTPUT = {"validate", "explain"}
-SCRIPTS = ROOT / "workflow" / "scripts"
-READ_ONLY_SCRIPTS = {"summary.py", "seals.py", "restore.py", "plan.py", "failures.py"}
+SCRIPTS = ROOT / "workflow" / "study"
+READ_ONLY_SCRIPTS = {"study.report.summary", "study.versions.seals", "study.versions.restore", "study.plan.jobs", "study.plan.failures"}
 """They print, or act on the workflow's own folders, which no option names."""
-IN_PLACE_SCRIPTS = {"benchmark_table.py"}
+IN_PLACE_SCRIPTS = {"study.report.benchmark_table"}
 """They change a marked block of a document, which they are given for that."""
 
 
@@ -102,13 +103,14 @@ def verbs() -> Iterator[Command]:
 
 def scripts() -> Iterator[Command]:
     """Yield all scripts with a command line."""
-    for path in sorted(SCRIPTS.glob("*.py")):
+    for path in sorted(SCRIPTS.rglob("*.py")):
         text = path.read_text()
-        if 'if __name__ == "__main__"' not in text or path.name in READ_ONLY_SCRIPTS | IN_PLACE_SCRIPTS:
+        script = ".".join(path.relative_to(SCRIPTS.parent).with_suffix("").parts)
+        if 'if __name__ == "__main__"' not in text or script in READ_ONLY_SCRIPTS | IN_PLACE_SCRIPTS:
             continue
-        module = importlib.import_module(path.stem)
+        module = importlib.import_module(script)
         name = next((name for name in ("main", "write") if f"typer.run({name})" in text), None)
-        yield Command((path.name,), getattr(module, name) if name else command_line(module.prepare))
+        yield Command((script,), getattr(module, name) if name else command_line(module.prepare))
 
 
 VERBS = [command for command in verbs() if str(command) not in WITHOUT_OUTPUT]
@@ -316,17 +318,17 @@ def test_names_that_are_no_text_are_refused(command: Command, here: Path, capsys
 @pytest.mark.parametrize("command", list(scripts()), ids=str)
 def test_a_scripts_own_kind_of_file_is_known(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures, tables, cells, references, repeats: what lies there under their names and is none of them stays."""
-    name = {"figures.py": "accuracy"}.get(str(command), str(command).removesuffix(".py").removesuffix("_figure"))
-    if "Pictures" in Path(SCRIPTS, str(command)).read_text():
+    name = str(command).rpartition(".")[2]
+    if "Pictures" in SCRIPTS.parent.joinpath(*str(command).split(".")).with_suffix(".py").read_text():
         (here / "pictures").mkdir()
         for ending in ("png", "pdf", "csv"):
             (here / "pictures" / f"{name}.{ending}").write_text("mine")
             assert "no figure of ours" in refused(command, here, capsys, out=here / "pictures")
             (here / "pictures" / f"{name}.{ending}").unlink()
-    elif str(command) in ("tables.py", "reference.py"):
+    elif str(command) in ("study.tables.writing", "study.report.reference"):
         (here / "folder").mkdir()
         (here / "folder" / "cells.csv").write_text("mine")
         assert "give --force" in refused(command, here, capsys, out=here / "folder")
-    elif str(command) in ("collect_cell.py", "repeats.py"):
+    elif str(command) in ("study.results.collect", "study.results.repeats"):
         (here / "file.json").write_text('{"schema": 1, "mine": 1}')
         assert "give --force" in refused(command, here, capsys, out=here / "file.json")

@@ -14,14 +14,14 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collect_cell import joined
-from pat.artefacts import write_json, write_jsonl
 from pat.errors import UserError
-from pat.experiment import Experiment
-from pat.experiment_file import load_experiment
-from pat.footprint import shape_in
-from plan import Plan
-from rule_values import as_json, existing, one_of
+from pat.io.artefacts import write_json, write_jsonl
+from study.experiment.file import load_experiment
+from study.experiment.footprint import shape_in
+from study.experiment.schema import Experiment
+from study.plan.jobs import Plan
+from study.plan.values import as_json, existing, one_of
+from study.results.collect import joined
 
 names = st.text(alphabet="ab.-_|+()", min_size=1, max_size=6)
 
@@ -327,7 +327,7 @@ def test_a_model_of_the_hub_has_a_size_once_it_is_fetched(tmp_path: Path, monkey
     assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 0
     config = {"vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "intermediate_size": 1536}
     write_json(tmp_path / "results/smoke/models/tiny/config.json", config)
-    monkeypatch.setattr("demands._shape_in", shape_in)  # a plan looks once
+    monkeypatch.setattr("study.plan.demands._shape_in", shape_in)  # a plan looks once
     assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 1
 
 

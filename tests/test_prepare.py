@@ -13,17 +13,17 @@ from tuning_requests import asked
 from typer.testing import CliRunner
 
 from pat import PatConfig, attach, prepare_base
-from pat.basis_record import basis_of
-from pat.calibration import Calibration
-from pat.checkpoint import load_model
+from pat.bases.refit import refit_readers
+from pat.bases.rotate import rotate
+from pat.checkpoints.basis_record import basis_of
+from pat.checkpoints.checkpoint import load_model
+from pat.checkpoints.merge import merge
+from pat.checkpoints.readers_record import readers_of
 from pat.cli import app
+from pat.data.calibration import Calibration
 from pat.errors import UserError
-from pat.merge import merge
-from pat.readers_record import readers_of
-from pat.refit import refit_readers
-from pat.rotate import rotate
-from pat.settings import TuneJob
-from pat.tuning import tune
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
 
 RECIPE: dict[str, Any] = {"max_steps": 6, "learning_rate": 3e-3, "batch_size": 4, "device": "cpu", "lora": {"rank": 2, "alpha": 4.0}}
 

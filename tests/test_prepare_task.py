@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_data import shared_data
 
+from pat.data.items import read_items
 from pat.errors import UserError
-from pat.hub_layouts import LAYOUTS
-from pat.items import read_items
-from pat.release_prompts import put_together, release_items, take_apart
-from pat.sources import TaskLayout
-from prepare_task import main, prepare
+from study.data.task import main, prepare
+from study.sources.hub_layouts import LAYOUTS
+from study.sources.kinds import TaskLayout
+from study.sources.release_prompts import put_together, release_items, take_apart
 
 RELEASED_ITEMS = {
     "ARC-c": 295, "ARC-e": 567, "BoolQ": 3270, "COPA": 100, "RTE": 277, "WSC": 104, "WiC": 638,

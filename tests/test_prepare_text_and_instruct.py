@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from shared_data import shared_data
 
-import prepare_instruct
-import prepare_text
-from pat.artefacts import read_jsonl
+from pat.data.prompts import ANSWER_JOINT, alpaca_prompt, first_capital_prompt
 from pat.errors import UserError
-from pat.prompts import ANSWER_JOINT, alpaca_prompt, first_capital_prompt
-from pat.source_records import Record
+from pat.io.artefacts import read_jsonl
+from study.data import instruct as prepare_instruct
+from study.data import text as prepare_text
+from study.sources.records import Record
 
-SCRIPTS = ROOT / "workflow" / "scripts"
 ROWS: list[dict[str, Any]] = [
     {"instruction": "Add.", "input": "1 2", "output": "3"},
     {"instruction": "Greet.", "output": "Hello"},
@@ -156,12 +154,12 @@ def test_real_instruction_sets_are_read_whole(tmp_path: Path, part: str, rows: i
     assert len(read_jsonl(tmp_path / "out.jsonl", ["instruction", "input", "output"])) == rows
 
 
-@pytest.mark.parametrize("script", ["prepare_instruct", "prepare_text"])
+@pytest.mark.parametrize("script", ["instruct", "text"])
 def test_both_scripts_take_the_same_options_and_end_in_one_line(script: str, tmp_path: Path) -> None:
     block, out = written(tmp_path / "a.json", ROWS), tmp_path / "out.jsonl"
 
     def run(source: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(SCRIPTS / f"{script}.py"), "--source", source, "--seed", "1", "--out", str(out)]
+        command = [sys.executable, "-m", f"study.data.{script}", "--source", source, "--seed", "1", "--out", str(out)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = run(block)

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
-from pat import pretraining
-from pat.artefacts import check_folder, read_json, sha256, write_json
-from pat.corpus import Blocks, train_tokenizer
+from pat.data.corpus import Blocks, train_tokenizer
+from pat.data.prompts import alpaca_prompt, first_capital_prompt, fixed_phrases
 from pat.errors import UserError
-from pat.pretraining import pretrain
-from pat.prompts import alpaca_prompt, first_capital_prompt, fixed_phrases
-from pat.settings import PretrainSettings
+from pat.io.artefacts import check_folder, read_json, sha256, write_json
+from pat.settings.jobs import PretrainSettings
+from pat.training import pretraining
+from pat.training.pretraining import pretrain
 
 TEXTS = [f"the number {number} is followed by {number + 1}. café" for number in range(300)]
 SETTINGS = PretrainSettings(

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from test_tuning import RECIPE
 from tiny_world import write_world
 
-from pat import processes
-from pat.artefacts import check_folder
 from pat.errors import UserError
-from pat.request import Arm
-from pat.settings import TuneJob, TuningSettings
-from pat.training_arguments import training_arguments
+from pat.io.artefacts import check_folder
+from pat.machine import processes
+from pat.settings.jobs import TuneJob, TuningSettings
+from pat.training.request import Arm
+from pat.training.training_arguments import training_arguments
 
 LEAKED = {
     "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9",
@@ -76,7 +76,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_a_lone_process_forgets_all_others_and_sees_one_gpu(
     given: str | None, seen: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pat.gpus.DEVICE_FILES", tmp_path)
+    monkeypatch.setattr("pat.machine.gpus.DEVICE_FILES", tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     environment |= LEAKED | {processes.LAUNCHER_MARK: "x"} | ({} if given is None else {"CUDA_VISIBLE_DEVICES": given})
     if given is None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pat.prompts import alpaca_prompt, first_capital_prompt, fixed_phrases, lettered_question, letters, log_likelihood_prompt
+from pat.data.prompts import alpaca_prompt, first_capital_prompt, fixed_phrases, lettered_question, letters, log_likelihood_prompt
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

@@ -10,13 +10,13 @@ import torch
 from tiny_models import CONFIGS, random_tokens, tiny_model
 from transformers import AutoModelForCausalLM
 
-from pat.baselines import PRUNERS
-from pat.baselines.channel_magnitude import channel_norms
 from pat.errors import UserError
-from pat.families import family_of
-from pat.masked import kept_channels_only
-from pat.methods import METHODS
-from pat.pruning import prune
+from pat.families.known import family_of
+from pat.models.masked import kept_channels_only
+from pat.pruners import PRUNERS
+from pat.pruners.channel_magnitude import channel_norms
+from pat.pruners.pruning import prune
+from study.experiment.methods import METHODS
 
 
 @pytest.mark.parametrize("name", CONFIGS)

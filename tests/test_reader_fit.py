@@ -12,10 +12,10 @@ from tied_inputs import OUTLIER, SINK, tied_model
 from tiny_models import random_tokens
 from torch import Tensor
 
-from pat.calibration import Blocks
-from pat.reader_fit import RIDGE, RIDGES, Moments, fitted, least_squares, selection
-from pat.readers import fit_readers
-from pat.refit import _told, refit_readers
+from pat.bases.reader_fit import RIDGE, RIDGES, Moments, fitted, least_squares, selection
+from pat.bases.readers import fit_readers
+from pat.bases.refit import _told, refit_readers
+from pat.data.calibration import Blocks
 
 INDEX = torch.tensor([0, 1, 2, 3, 4, 5])
 

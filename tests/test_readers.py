@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from training import random_text
 
-from pat.families import Role, family_of
-from pat.masked import kept_channels_only
-from pat.reader_fit import RIDGE, Moments, least_squares
-from pat.readers import fit_readers, folded, write_refitted
+from pat.bases.reader_fit import RIDGE, Moments, least_squares
+from pat.bases.readers import fit_readers, folded, write_refitted
+from pat.families.known import Role, family_of
+from pat.models.masked import kept_channels_only
 
 EXACT = 1e-4
 KEPT_D = torch.arange(WIDTH) % 4 != 1

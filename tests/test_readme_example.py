@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from tiny_world import write_world
 
-from pat import checkpoint
+from pat.checkpoints import checkpoint
 
 HIDDEN = 208
 """The example's operators have a rank of 200, which has to fit."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pat import checkpoint
-from pat.gguf_import import import_gguf
-from pat.origin import origin_of
+from pat.checkpoints import checkpoint
+from pat.checkpoints.gguf_import import import_gguf
+from pat.checkpoints.origin import origin_of
 
 pytestmark = pytest.mark.model
 VARIABLE = "PAT_REAL_MODEL"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pat.benchmark.settings import KNOWN_SHAPES
-from pat.config import PatConfig
-from pat.experiment import Experiment
-from pat.experiment_file import load_experiment
-from pat.request import Arm
+from pat.settings.config import PatConfig
+from pat.training.request import Arm
+from study.experiment.file import load_experiment
+from study.experiment.schema import Experiment
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 PAPERS = ("paper", "efficiency", "ablation", "downstream")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from cell_maker import cell, write_cell
 
-from pat.artefacts import write_json
 from pat.errors import UserError
-from pat.explain import explain
-from pat.record_archive import ARCHIVE, pack, packed, unpack
+from pat.io.artefacts import write_json
+from study.results.archive import ARCHIVE, pack, packed, unpack
+from study.results.explain import explain
 
 RECORDS = {"cells/m/a/0.5/seed0/cell.json": {"ü": [1.5, None, True], "a": {"nested": "x"}}, "bases/m/pretraining.json": {"tokens": 2**60}}
 

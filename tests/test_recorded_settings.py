@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pat.experiment_file import load_experiment
-from pat.mistakes import load
-from pat.provenance import config_hash
-from pat.record_archive import ARCHIVE, packed
-from pat.settings import EvaluationSettings, PruneSettings, TuneJob
-from rule_values import as_json
+from pat.io.provenance import config_hash
+from pat.settings.jobs import EvaluationSettings, PruneSettings, TuneJob
+from pat.settings.mistakes import load
+from study.experiment.file import load_experiment
+from study.plan.values import as_json
+from study.results.archive import ARCHIVE, packed
 
 KEPT = Path(__file__).parents[1] / "results/reference/demo"
 CELLS = {name: record for name, record in packed(KEPT / ARCHIVE) if Path(name).name == "cell.json"}

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pat.artefacts import check_folder, write_json, write_text
 from pat.errors import UserError
-from pat.extends import read_resolved
-from pat.record_archive import ARCHIVE, packed
-from pat.settings import TableSettings
-from reference import keep, marks, readme_block, update, with_block
-from tables import write_tables
-from unpack_records import CELLS_LIST, unpack_reference
+from pat.io.artefacts import check_folder, write_json, write_text
+from pat.settings.jobs import TableSettings
+from study.experiment.extends import read_resolved
+from study.report.reference import keep, marks, readme_block, update, with_block
+from study.results.archive import ARCHIVE, packed
+from study.results.unpack import CELLS_LIST, unpack_reference
+from study.tables.writing import write_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCES = ROOT / "results" / "reference"

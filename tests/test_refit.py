@@ -14,19 +14,20 @@ from tiny_world import write_world
 from training import random_text
 from tuning_requests import asked
 
-from pat import PatConfig, attach, stored
-from pat.artefacts import check_folder, read_json
-from pat.basis_record import basis_of
-from pat.calibration import Calibration
+from pat import PatConfig, attach
+from pat.bases.reader_fit import RIDGES
+from pat.bases.refit import refit_readers
+from pat.bases.rotate import rotate
+from pat.bases.text_gap import Said, text_gap
+from pat.checkpoints import stored
+from pat.checkpoints.basis_record import basis_of
+from pat.checkpoints.merge import merge
+from pat.checkpoints.readers_record import check_readers, kept_channels, readers_of
+from pat.data.calibration import Calibration
 from pat.errors import UserError
-from pat.merge import merge
-from pat.reader_fit import RIDGES
-from pat.readers_record import check_readers, kept_channels, readers_of
-from pat.refit import refit_readers
-from pat.rotate import rotate
-from pat.settings import TuneJob
-from pat.text_gap import Said, text_gap
-from pat.tuning import tune
+from pat.io.artefacts import check_folder, read_json
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
 
 REFITTED: dict[str, Any] = {"mask": "leading", "readers": "least-squares", "hio_rank": 0}
 
@@ -61,7 +62,7 @@ def test_readers_stay_plain_where_every_fit_harms_the_cut(tmp_path: Path, monkey
             found["perplexity_after"] += 1e6
         return found
 
-    monkeypatch.setattr("pat.refit.text_gap", as_if_fits_harmed)
+    monkeypatch.setattr("pat.bases.refit.text_gap", as_if_fits_harmed)
     record = refit_readers(tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "refitted")
     assert (record["applied"], record["ridge"]) == (False, None) and record["best_perplexity"] > 1e6
     one, other = (dict(stored_weights(tmp_path / name)) for name in ("base", "refitted"))

@@ -15,13 +15,13 @@ from torch import Tensor
 from training import trained
 
 from pat import PatConfig, PatModel, attach
-from pat.compaction import obstacle
-from pat.config import PatChoices
 from pat.errors import UserError
-from pat.health import mask_figures
-from pat.mistakes import load
-from pat.release_mask import ReleaseMask
-from pat.trainer import parameter_groups
+from pat.method.compaction import obstacle
+from pat.method.release_mask import ReleaseMask
+from pat.settings.config import PatChoices
+from pat.settings.mistakes import load
+from pat.training.health import mask_figures
+from pat.training.trainer import parameter_groups
 
 TOTAL, MILESTONE, STEPS = 30, 10, 20
 RATE, MASK_RATE = 5e-3, 0.02

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pat.artefacts import write_json
 from pat.errors import UserError
-from repeats import commands_of, spread, spreads
+from pat.io.artefacts import write_json
+from study.results.repeats import commands_of, spread, spreads
 
 FAKE_PAT = f"""#!{sys.executable}
 import json, sys

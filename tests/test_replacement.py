@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from pat import exchange, locks, temporaries
-from pat.artefacts import check_folder, new_folder, seal, write_json, write_text
 from pat.errors import UserError
-from pat.marks import FOLDERS, Folder
-from pat.temporaries import Names, sweep
+from pat.io import exchange, locks, temporaries
+from pat.io.artefacts import check_folder, new_folder, seal, write_json, write_text
+from pat.io.marks import FOLDERS, Folder
+from pat.io.temporaries import Names, sweep
 
 MERGED = FOLDERS["merge"]
 DIES_AT = """
 import os, signal, sys
 from pathlib import Path
-from pat import exchange
-from pat.artefacts import new_folder
+from pat.io import exchange
+from pat.io.artefacts import new_folder
 out, last, swaps = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 if not swaps:
     exchange.swap = lambda one, other: False

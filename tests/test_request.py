@@ -11,10 +11,12 @@ import pytest
 from tiny_models import tiny_model
 from tuning_requests import asked
 
-from pat import compaction, compiled, distillation, resume, search, sharding
 from pat.errors import UserError
-from pat.request import TuningRequest
-from pat.settings import TuneJob
+from pat.method import compaction
+from pat.models import compiled, sharding
+from pat.settings.jobs import TuneJob
+from pat.training import distillation, resume, search
+from pat.training.request import TuningRequest
 
 RATES = {"learning_rate": None, "search": {"learning_rates": [1e-4, 1e-3]}}
 
@@ -64,7 +66,7 @@ def test_what_is_read_is_read_once(tmp_path: Path) -> None:
 def test_a_feature_says_why_it_is_not_for_a_request(
     feature: ModuleType, processes: int, changes: dict[str, Any], reason: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pat.processes.count", lambda: processes)
+    monkeypatch.setattr("pat.machine.processes.count", lambda: processes)
     assert feature.reason_not_to(request(tmp_path, **{"device": "cpu"} | changes)) == reason
 
 

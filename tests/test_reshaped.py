@@ -15,15 +15,15 @@ from pruning_inputs import calibration, reload, write_base
 from tiny_models import CONFIGS, SHAPE, random_tokens
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pat import checkpoint
-from pat.baselines.llm_pruner import measured_scores, most_important, silence
+from pat.checkpoints import checkpoint
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
-from pat.families import family_of
-from pat.merge import merge
-from pat.pruning import prune
-from pat.settings import PruneSettings
-from pat.sizes import Kept
-from pat.units import units_of
+from pat.families.known import family_of
+from pat.models.sizes import Kept
+from pat.pruners.llm_pruner import measured_scores, most_important, silence
+from pat.pruners.pruning import prune
+from pat.pruners.units import units_of
+from pat.settings.jobs import PruneSettings
 
 MIDDLE = PruneSettings(protect_first=1, protect_last=1)
 INNER = range(1, 2)

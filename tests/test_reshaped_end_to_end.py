@@ -11,13 +11,13 @@ from test_tuning import job
 from tiny_checkpoint import some_items, write_tiny_checkpoint
 from tuning_requests import asked
 
-from pat.artefacts import write_jsonl
-from pat.calibration import Calibration
+from pat.checkpoints.merge import merge
+from pat.data.calibration import Calibration
 from pat.errors import UserError
-from pat.merge import merge
-from pat.pruning import prune
-from pat.settings import PruneSettings
-from pat.tuning import tune
+from pat.io.artefacts import write_jsonl
+from pat.pruners.pruning import prune
+from pat.settings.jobs import PruneSettings
+from pat.training.tuning import tune
 
 ROWS = [{"instruction": f"Say {number}.", "input": "", "output": str(number)} for number in range(12)]
 EVERY_LAYER = PruneSettings(protect_first=0, protect_last=0)

@@ -15,12 +15,12 @@ from tiny_models import CONFIGS, SHAPE, random_tokens, tiny_model
 from training import trained
 from transformers import AutoConfig, LlamaConfig
 
-from pat.checkpoint import import_model, load_model
-from pat.merge import merge
-from pat.pruning import prune
-from pat.refit import refit_readers
-from pat.rope_fields import write_both_ways
-from pat.rotate import rotate
+from pat.bases.refit import refit_readers
+from pat.bases.rotate import rotate
+from pat.checkpoints.checkpoint import import_model, load_model
+from pat.checkpoints.merge import merge
+from pat.checkpoints.rope_fields import write_both_ways
+from pat.pruners.pruning import prune
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 KINDS: dict[str, dict[str, Any]] = {

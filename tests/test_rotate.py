@@ -12,14 +12,14 @@ from tiny_models import random_tokens
 from tiny_world import write_world
 from tuning_requests import asked
 
-from pat import stored
-from pat.artefacts import check_folder, read_json
-from pat.basis_record import basis_of, check_basis
+from pat.bases.rotate import rotate
+from pat.checkpoints import stored
+from pat.checkpoints.basis_record import basis_of, check_basis
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
-from pat.merge import merge
-from pat.rotate import rotate
-from pat.settings import TuneJob
-from pat.tuning import tune
+from pat.io.artefacts import check_folder, read_json
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
 
 LEADING: dict[str, Any] = {"hio_rank": 0, "basis": "gradient", "mask": "leading", "closing": "at-once"}
 
@@ -86,6 +86,6 @@ def test_pat_tunes_and_merges_in_the_gradient_basis_and_in_no_other(tmp_path: Pa
 
 
 def calibration_of(data: Path) -> Any:
-    from pat.calibration import Calibration
+    from pat.data.calibration import Calibration
 
     return Calibration(data, tokens=400)

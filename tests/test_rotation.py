@@ -12,11 +12,11 @@ from tiny_models import CONFIGS, VOCABULARY, random_tokens
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pat import checkpoint
-from pat.bases import pca_basis, principal
-from pat.calibration import Blocks
-from pat.families import family_of
-from pat.rotation import Rotation, write_rotated
+from pat.bases.directions import pca_basis, principal
+from pat.bases.rotation import Rotation, write_rotated
+from pat.checkpoints import checkpoint
+from pat.data.calibration import Blocks
+from pat.families.known import family_of
 
 EXACT = 1e-4
 

@@ -13,15 +13,15 @@ from tiny_checkpoint import CONTEXT, write_tiny_checkpoint
 from tiny_world import ROWS, tiny_tokenizer, write_world
 from tuning_requests import asked
 
-import prepare_instruct
-from pat.artefacts import read_json
+from pat.data.instructions import Instructions
+from pat.data.items import Item, read_items
+from pat.data.rows import read_instructions
 from pat.errors import UserError
-from pat.instructions import Instructions
-from pat.items import Item, read_items
-from pat.rows import read_instructions
-from pat.settings import TuneJob
-from pat.tuning import tune
-from prepare_task import prepare as prepare_task
+from pat.io.artefacts import read_json
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
+from study.data import instruct as prepare_instruct
+from study.data.task import prepare as prepare_task
 
 GOOD = '{"instruction": "Say a.", "input": "", "output": "a"}'
 TUNING = {"max_steps": 2, "learning_rate": 1e-3, "batch_size": 2, "lora": {"rank": 2}}

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from tiny_world import write_world
 from tuning_requests import asked
 
-from pat import artefacts
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
-from pat.merge import merge
-from pat.resume_folder import check_run_folder, enter, leave, locked
-from pat.settings import TuneJob
-from pat.tuning import tune
+from pat.io import artefacts
+from pat.io.resume_folder import check_run_folder, enter, leave, locked
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
 
 SETTINGS = {"tuning": {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}}
 
@@ -150,7 +150,7 @@ def test_an_adapter_of_no_record_is_merged_as_before(tuned: Path, tmp_path: Path
 
 
 def test_a_base_swapped_with_its_size_and_time_is_another_base(tuned: Path, tmp_path: Path) -> None:
-    from pat.resume import identity_of
+    from pat.training.resume import identity_of
 
     base = Path(shutil.copytree(tuned / "base", tmp_path / "base"))
     before = identity_of(base)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lm_eval.api.metrics import mean_stderr
 from tiny_checkpoint import some_items
 
-from pat.scoring import Outcome, accuracy, first_capital, first_capital_word, mean_over_tasks, most_likely, task_figures
+from pat.scoring.answers import Outcome, accuracy, first_capital, first_capital_word, mean_over_tasks, most_likely, task_figures
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import seals
-from pat.artefacts import new_folder, write_text
 from pat.errors import UserError
-from seals import SEAL, check, foreign, seal
+from pat.io.artefacts import new_folder, write_text
+from study.versions import seals
+from study.versions.seals import SEAL, check, foreign, seal
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ from tiny_world import ROWS, write_world
 from torch.nn.functional import cross_entropy
 from tuning_requests import asked
 
-import pat.search
-from pat import checkpoint
+import pat.training.search
+from pat.checkpoints import checkpoint
+from pat.data.instructions import Instructions
 from pat.errors import UserError
-from pat.instructions import Instructions
-from pat.request import TuningRequest
-from pat.search import candidate_job, dev_loss, search_rate, split, with_searched_rate
-from pat.settings import SearchSettings, TuneJob
-from pat.tuned_model import build_model
-from pat.tuning import tune
+from pat.settings.jobs import SearchSettings, TuneJob
+from pat.training.request import TuningRequest
+from pat.training.search import candidate_job, dev_loss, search_rate, split, with_searched_rate
+from pat.training.tuned_model import build_model
+from pat.training.tuning import tune
 
 SHORT = {key: value for key, value in RECIPE.items() if key != "learning_rate"}
 
@@ -73,8 +73,8 @@ def test_the_candidate_trains_on_the_training_part_and_is_judged_on_the_rest(tmp
         return None, None
 
     with monkeypatch.context() as patched:
-        patched.setattr(pat.search, "train", train)
-        patched.setattr(pat.search, "dev_loss", lambda *_: 1.0)
+        patched.setattr(pat.training.search, "train", train)
+        patched.setattr(pat.training.search, "dev_loss", lambda *_: 1.0)
         record = run(tmp_path, job(1e-2, 1e-3))
     everything = {row["instruction"] for row in ROWS}
     for training, dev, _ in seen:
@@ -120,7 +120,7 @@ def test_a_search_that_was_killed_goes_on_to_the_same_record(tmp_path: Path, mon
         return measured[0]
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(pat.search, "dev_loss", measure)
+        patched.setattr(pat.training.search, "dev_loss", measure)
         run(tmp_path, job(1e-3, 3e-3, steps=8))
     tried: list[float] = []
 
@@ -128,7 +128,7 @@ def test_a_search_that_was_killed_goes_on_to_the_same_record(tmp_path: Path, mon
         tried.append(rate)
         return candidate_job(settings, search, rate)
 
-    monkeypatch.setattr(pat.search, "candidate_job", noted)
+    monkeypatch.setattr(pat.training.search, "candidate_job", noted)
     assert run(tmp_path, job(1e-3, 3e-3, steps=8))["candidates"] == straight["candidates"]
     assert tried == [3e-3], "the first was measured before"
 
@@ -190,7 +190,7 @@ def test_what_cannot_work_is_one_clear_message(tmp_path: Path) -> None:
 
 def test_a_search_in_which_everything_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path)
-    monkeypatch.setattr(pat.search, "dev_loss", lambda *_: None)
+    monkeypatch.setattr(pat.training.search, "dev_loss", lambda *_: None)
     with pytest.raises(UserError, match=r"every candidate \(\S+, 1e\+06\) diverged"):
         run(tmp_path, job(1e5, 1e6, steps=8))
     assert not (tmp_path / "rate.json").exists()

@@ -16,11 +16,11 @@ from conftest import ROOT, snakemake
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pat.artefacts import MANIFEST, check_folder, write_json
 from pat.errors import UserError
-from pat.experiment_file import load_experiment
-from plan import Plan
-from rule_values import repeated
+from pat.io.artefacts import MANIFEST, check_folder, write_json
+from study.experiment.file import load_experiment
+from study.plan.jobs import Plan
+from study.plan.values import repeated
 
 SMOKE = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 SOURCES = [*sorted((ROOT / "pat").rglob("*.py")), *sorted((ROOT / "workflow").rglob("*.py"))]
@@ -189,7 +189,7 @@ def test_a_manifest_cannot_point_outside_its_folder(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/tmp/model.safetensors", ""])
 def test_an_index_cannot_name_a_file_outside_its_folder(name: str, tmp_path: Path) -> None:
-    from pat.stored import INDEX_NAME, shard_files
+    from pat.checkpoints.stored import INDEX_NAME, shard_files
 
     write_json(tmp_path / INDEX_NAME, {"weight_map": {"weight": name}})
     with pytest.raises(UserError, match="is not a file of"):
@@ -201,7 +201,7 @@ def test_an_index_cannot_name_a_file_outside_its_folder(name: str, tmp_path: Pat
 def test_tables_refuse_cells_whose_names_would_leave_their_folder(field: str, name: str, tmp_path: Path) -> None:
     from cell_maker import cell
 
-    from tables import write_tables
+    from study.tables.writing import write_tables
 
     write_json(tmp_path / "cell.json", cell() | {field: name})
     with pytest.raises(UserError, match=field):

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pat.config import PatChoices
 from pat.errors import UserError
-from pat.fields import Settings
-from pat.mistakes import load, nearest, shown
-from pat.settings import EvaluationSettings, PretrainSettings, TuneJob, TuningSettings
+from pat.settings.config import PatChoices
+from pat.settings.fields import Settings
+from pat.settings.jobs import EvaluationSettings, PretrainSettings, TuneJob, TuningSettings
+from pat.settings.mistakes import load, nearest, shown
 
 TUNING: dict[str, Any] = {"max_steps": 10, "learning_rate": 1e-3, "batch_size": 8}
 SHAPE: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "layers": 1, "heads": 4, "intermediate_size": 8, "context_length": 16}

@@ -16,12 +16,13 @@ from sharded_tunings import CASES, INTERRUPTED_AT, job
 from tiny_world import write_world
 from tuning_requests import asked
 
-from pat import processes, sharding
-from pat.artefacts import check_folder, read_json
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
-from pat.merge import merge
-from pat.request import TuningRequest
-from pat.settings import TuningSettings
+from pat.io.artefacts import check_folder, read_json
+from pat.machine import processes
+from pat.models import sharding
+from pat.settings.jobs import TuningSettings
+from pat.training.request import TuningRequest
 
 PROGRAM = Path(__file__).parent / "sharded_tunings.py"
 ONE = (sys.executable, str(PROGRAM))
@@ -134,7 +135,7 @@ def test_dora_is_refused_and_told_what_to_use(tuner: str, plain: str) -> None:
 
 def test_shards_lie_on_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("pat.processes.count", lambda: 2)
+    monkeypatch.setattr("pat.machine.processes.count", lambda: 2)
     with pytest.raises(UserError, match="device: cpu"):
         sharding.check_sharding(sharded("pat"))
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from pat.benchmark.settings import ModelShape
 from pat.cli import app
-from pat.experiment import Experiment
-from pat.experiment_file import load_experiment
-from pat.shortfall import falls_short, share_removed, shortfalls
+from study.experiment.file import load_experiment
+from study.experiment.schema import Experiment
+from study.experiment.shortfall import falls_short, share_removed, shortfalls
 
 SMOLLM2 = ModelShape(vocab_size=49152, hidden_size=576, layers=30, heads=9, kv_heads=3, intermediate_size=1536, tie_embeddings=True)
 

@@ -13,13 +13,13 @@ from pruning_inputs import calibration, reload, write_base
 from tiny_models import CONFIGS, SHAPE, VOCABULARY, random_tokens, tiny_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from pat import checkpoint
-from pat.artefacts import read_json
-from pat.baselines.shortgpt import config_of_layers, share_of_a_layer
-from pat.depth import layers_to_drop
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.families import family_of
-from pat.pruning import prune
+from pat.families.known import family_of
+from pat.io.artefacts import read_json
+from pat.models.depth import layers_to_drop
+from pat.pruners.pruning import prune
+from pat.pruners.shortgpt import config_of_layers, share_of_a_layer
 
 
 def layer_share(model: Any) -> float:

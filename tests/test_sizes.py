@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from pat.families import FAMILIES, Kind
-from pat.on_paper import PaperModel
-from pat.sizes import (
+from pat.families.known import FAMILIES, Kind
+from pat.models.on_paper import PaperModel
+from pat.models.sizes import (
     Kept,
     Slicing,
     Units,

@@ -13,15 +13,15 @@ from tiny_models import CONFIGS, VOCABULARY, random_tokens
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from pat import checkpoint
-from pat.baselines.slicegpt import block_bases, project_stream, write_sliced
-from pat.baselines.slicegpt_1q import calibration_batches
+from pat.checkpoints import checkpoint
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
-from pat.families import family_of
-from pat.merge import merge
-from pat.pruning import prune
-from pat.settings import PruneSettings
-from pat.sizes import slicing_of
+from pat.families.known import family_of
+from pat.models.sizes import slicing_of
+from pat.pruners.pruning import prune
+from pat.pruners.slicegpt import block_bases, project_stream, write_sliced
+from pat.pruners.slicegpt_1q import calibration_batches
+from pat.settings.jobs import PruneSettings
 
 KEPT = 24
 NOMINAL = PruneSettings(size="nominal")

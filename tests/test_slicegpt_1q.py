@@ -12,18 +12,18 @@ from pruning_inputs import calibration, random_basis, reload, shifted, write_bas
 from tiny_models import CONFIGS, VOCABULARY, random_tokens
 from torch.nn.functional import kl_div, log_softmax
 
-from pat import checkpoint
-from pat.baselines.slicegpt_1q import calibration_batches
-from pat.bases import Basis, pca_basis
-from pat.calibration import Calibration
+from pat.bases.directions import Basis, pca_basis
+from pat.bases.rotation import write_rotated
+from pat.checkpoints import checkpoint
+from pat.checkpoints.merge import write_folded
+from pat.data.calibration import Calibration
 from pat.errors import UserError
-from pat.families import family_of
-from pat.fold import Fold
-from pat.masked import kept_channels_only
-from pat.merge import write_folded
-from pat.pruning import prune
-from pat.rotation import write_rotated
-from pat.settings import PruneSettings
+from pat.families.known import family_of
+from pat.method.fold import Fold
+from pat.models.masked import kept_channels_only
+from pat.pruners.pruning import prune
+from pat.pruners.slicegpt_1q import calibration_batches
+from pat.settings.jobs import PruneSettings
 
 KEPT = 24
 

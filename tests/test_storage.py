@@ -18,12 +18,12 @@ from tiny_checkpoint import some_items
 from tiny_world import write_world
 from tuning_requests import asked
 
-from pat.artefacts import check_folder, new_folder, write_jsonl, write_text
+from pat.data.items import write_items
 from pat.errors import UserError
-from pat.items import write_items
-from pat.settings import TuneJob
-from pat.storage import refusal, writing
-from pat.tuning import tune
+from pat.io.artefacts import check_folder, new_folder, write_jsonl, write_text
+from pat.io.storage import refusal, writing
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
 
 TUNING = {"tuning": {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}}
 PRETRAIN = {
@@ -33,8 +33,8 @@ PRETRAIN = {
 SIZE_BYTES, LEFT_BYTES = 8 * 2**20, 8 * 2**10
 RUN = ("--run-dir", "<disk>/run", "--out", "<disk>/out")
 PHASES = {
-    "data": ("world.py", "--settings", '{"pretrain_texts": 300}', "--out", "<disk>/out"),
-    "preparation": ("prepare_text.py", "--source", '{"source": "json", "path": "<w>/text.jsonl"}', "--out", "<disk>/out.jsonl"),
+    "data": ("study.data.world", "--settings", '{"pretrain_texts": 300}', "--out", "<disk>/out"),
+    "preparation": ("study.data.text", "--source", '{"source": "json", "path": "<w>/text.jsonl"}', "--out", "<disk>/out.jsonl"),
     "pretraining": ("pretrain", "--corpus", "<w>/text.jsonl", "--settings", json.dumps(PRETRAIN), *RUN),
     "import": ("import-model", "--path", "<w>/base", "--out", "<disk>/out"),
     "rotation": ("rotate", "--base", "<w>/base", "--basis", "pca", "--calibration", "<w>/text.jsonl", "--out", "<disk>/out"),
@@ -42,8 +42,8 @@ PHASES = {
     "tuning": ("tune", "--base", "<w>/base", "--data", "<w>/instruct.jsonl", "--tuner", "lora", "--settings", json.dumps(TUNING), *RUN),
     "merging": ("merge", "--base", "<w>/base", "--adapter", "<w>/adapter", "--out", "<disk>/out"),
     "evaluation": ("evaluate", "--model", "<w>/base", "--settings", "{}", "--task", "<w>/task.jsonl", "--out", "<disk>/deep/out.json"),
-    "tables": ("tables.py", "--out", "<disk>/out", "<w>/cell.json"),
-    "figures": ("gate_figure.py", "--out", "<disk>/out"),
+    "tables": ("study.tables.writing", "--out", "<disk>/out", "<w>/cell.json"),
+    "figures": ("study.figures.gate", "--out", "<disk>/out"),
 }
 
 

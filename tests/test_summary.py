@@ -11,8 +11,8 @@ from cell_maker import answered, cell, write_cell
 from rich.console import Console
 from typer.testing import CliRunner
 
-import summary
-from tables import write_tables
+from study.report import summary
+from study.tables.writing import write_tables
 
 runner = CliRunner()
 app = typer.Typer()

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import tables
-from layouts import Layout, latex, latex_text, markdown
 from pat.errors import UserError
+from study.tables import writing as tables
+from study.tables.layouts import Layout, latex, latex_text, markdown
 
 runner = CliRunner()
 app = typer.Typer()

@@ -11,9 +11,9 @@ from tiny_models import CONFIGS, random_tokens, tiny_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pat.families import Kind, family_of, head_size
-from pat.sizes import Units
-from pat.taylor import streamed_products, unit_scores
+from pat.families.known import Kind, family_of, head_size
+from pat.models.sizes import Units
+from pat.pruners.taylor import streamed_products, unit_scores
 
 LAYERS = 3
 BIAS_FREE = ["llama", "llama-grouped", "llama-grouped-tied", "gemma", "mistral", "yi"]

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_checkpoint import byte_tokenizer, some_items, write_tiny_checkpoint
 
-from pat.artefacts import read_json, write_jsonl
-from pat.evaluation import evaluate
-from pat.items import write_items
-from pat.settings import EvaluationSettings
-from pat.text_limit import first_windows
-from prepare_text import first_lines, prepare
+from pat.data.items import write_items
+from pat.data.text_limit import first_windows
+from pat.io.artefacts import read_json, write_jsonl
+from pat.scoring.evaluation import evaluate
+from pat.settings.jobs import EvaluationSettings
+from study.data.text import first_lines, prepare
 
 CONTEXT = 16
 TOKENIZER = byte_tokenizer()

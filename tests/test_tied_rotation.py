@@ -14,20 +14,20 @@ from tiny_models import random_tokens, tiny_model
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from pat import checkpoint
-from pat.basis_record import check_basis, tie_of
-from pat.calibration import Blocks, Calibration
-from pat.config import PatConfig
+from pat.bases.rotate import rotate
+from pat.bases.text_gap import said, text_gap
+from pat.bases.tied_rotation import TiedRotation
+from pat.bases.tied_scaling import scale_denominators, tied_scaling
+from pat.checkpoints import checkpoint
+from pat.checkpoints.basis_record import check_basis, tie_of
+from pat.checkpoints.merge import merge
+from pat.data.calibration import Blocks, Calibration
 from pat.errors import UserError
-from pat.families import family_of
-from pat.merge import merge
-from pat.model import attach
-from pat.pruning import prune
-from pat.rotate import rotate
-from pat.settings import PruneSettings
-from pat.text_gap import said, text_gap
-from pat.tied_rotation import TiedRotation
-from pat.tied_scaling import scale_denominators, tied_scaling
+from pat.families.known import family_of
+from pat.method.model import attach
+from pat.pruners.pruning import prune
+from pat.settings.config import PatConfig
+from pat.settings.jobs import PruneSettings
 
 LARGEST_KL = 3e-4
 """A token, of models whose logits are of order one. What is left of the tie's error is below it, every mistake far above."""

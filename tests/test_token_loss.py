@@ -14,10 +14,11 @@ from torch.nn import functional
 from training import trained
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, PreTrainedModel, Trainer
 
-from pat import PatCallback, PatConfig, PatTrainer, attach, token_loss
-from pat.distillation import Distillation
-from pat.settings import DistillationSettings
-from pat.token_loss import IGNORED_LABEL, cross_entropies, has_frozen_head, in_chunks, learned_tokens, read
+from pat import PatCallback, PatConfig, PatTrainer, attach
+from pat.models import token_loss
+from pat.models.token_loss import IGNORED_LABEL, cross_entropies, has_frozen_head, in_chunks, learned_tokens, read
+from pat.settings.jobs import DistillationSettings
+from pat.training.distillation import Distillation
 
 SCALED: dict[str, Any] = {
     "gemma2": lambda: Gemma2Config(

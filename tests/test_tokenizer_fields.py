@@ -9,8 +9,8 @@ from pruning_inputs import word_tokenizer
 from tiny_models import tiny_model
 from transformers import AutoTokenizer
 
-from pat.checkpoint import import_model
-from pat.tokenizer_fields import write_old_names
+from pat.checkpoints.checkpoint import import_model
+from pat.checkpoints.tokenizer_fields import write_old_names
 
 TEXT = "w1 w5 w2"
 

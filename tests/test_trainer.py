@@ -13,7 +13,7 @@ from transformers import Trainer
 from transformers.optimization import Adafactor
 
 from pat import PatCallback, PatConfig, PatModel, PatTrainer, attach
-from pat.trainer import parameter_groups
+from pat.training.trainer import parameter_groups
 
 
 def model_of(**choices: Any) -> PatModel:

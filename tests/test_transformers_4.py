@@ -23,10 +23,10 @@ from tiny_models import random_tokens, tiny_model
 from training import trained
 from transformers import AutoTokenizer
 
-from pat.checkpoint import load_model
-from pat.merge import merge
-from pat.pretraining import pretrain
-from pat.settings import PretrainSettings
+from pat.checkpoints.checkpoint import load_model
+from pat.checkpoints.merge import merge
+from pat.settings.jobs import PretrainSettings
+from pat.training.pretraining import pretrain
 
 TEXT = "w1 w2 the cat w5 sat"
 PROGRAM = """
@@ -127,7 +127,7 @@ def test_a_model_from_scratch_computes_the_same(opened_there: Opened, tmp_path: 
 
 def test_without_the_fields_of_4_it_would_not(opened_there: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison sees what the fields are for."""
-    monkeypatch.setattr("pat.merge.write_both_ways", lambda _folder: None)
+    monkeypatch.setattr("pat.checkpoints.merge.write_both_ways", lambda _folder: None)
     write(tmp_path, monkeypatch, KINDS["llama3"])
     VERBS["merge"](tmp_path, tmp_path / "out")
     with pytest.raises(AssertionError):

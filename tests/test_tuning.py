@@ -20,19 +20,19 @@ from tiny_world import ROWS, tiny_tokenizer, write_world
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 from tuning_requests import asked
 
-import pat.tuning
-from pat import artefacts
-from pat.artefacts import check_folder, write_jsonl
-from pat.attention import rely_on_causal_kernel
-from pat.checkpoint import load_model
+import pat.training.tuning
+from pat.checkpoints.checkpoint import load_model
+from pat.checkpoints.merge import merge
+from pat.data.instructions import Instructions, PadToLongest
+from pat.data.prompts import alpaca_prompt
 from pat.errors import UserError
-from pat.instructions import Instructions, PadToLongest
-from pat.merge import merge
-from pat.model import PatModel
-from pat.prompts import alpaca_prompt
-from pat.resume import SealCheckpoints, checkpoint_of, identity_of, latest_complete
-from pat.settings import TuneJob
-from pat.tuning import tune
+from pat.io import artefacts
+from pat.io.artefacts import check_folder, write_jsonl
+from pat.method.model import PatModel
+from pat.models.attention import rely_on_causal_kernel
+from pat.settings.jobs import TuneJob
+from pat.training.resume import SealCheckpoints, checkpoint_of, identity_of, latest_complete
+from pat.training.tuning import tune
 
 RECIPE: dict[str, Any] = {
     "max_steps": 24, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 4, "checkpoint_steps": 8, "log_steps": 2, "device": "cpu",
@@ -105,8 +105,8 @@ def test_a_run_without_masks_takes_the_course_of_one_with_them(tmp_path: Path, m
         told.append(longest)
         rely_on_causal_kernel(stock, longest)
 
-    monkeypatch.setattr(pat.tuning, "rely_on_causal_kernel", watched)
-    monkeypatch.setattr(pat.tuning, "PadToLongest", Maskless)
+    monkeypatch.setattr(pat.training.tuning, "rely_on_causal_kernel", watched)
+    monkeypatch.setattr(pat.training.tuning, "PadToLongest", Maskless)
     maskless = run(tmp_path, "maskless", settings=settings, teacher=teacher)
     for found, expected in zip(maskless["history"], masked["history"], strict=True):
         assert [found[name] for name in LOSSES] == pytest.approx([expected[name] for name in LOSSES], rel=1e-4)
@@ -123,7 +123,7 @@ def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatc
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(pat.tuning, "SealCheckpoints", Interrupt)
+        patched.setattr(pat.training.tuning, "SealCheckpoints", Interrupt)
         run(folder, name, **choices)
 
 
@@ -163,7 +163,9 @@ def test_the_proxy_has_a_constant_rate_of_its_own(tmp_path: Path) -> None:
     """Where Adam moves it: 0.5 over the milestone step, 8 of 24, to the last, while the recipe's rate falls to zero."""
     write_world(tmp_path)
     settings = job({"mask_learning": "adam"})
-    trainer, model = pat.tuning.train(asked(tmp_path / "base", tmp_path / "instruct.jsonl", "pat", 0.25, 7, settings, tmp_path / "run"))
+    trainer, model = pat.training.tuning.train(
+        asked(tmp_path / "base", tmp_path / "instruct.jsonl", "pat", 0.25, 7, settings, tmp_path / "run")
+    )
     assert isinstance(model, PatModel) and trainer.optimizer is not None
     recipe, own = trainer.optimizer.param_groups
     assert [parameter is model.sparsifier.mask.proxy for parameter in own["params"]] == [True]

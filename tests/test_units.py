@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from pat.families import FAMILIES
-from pat.sizes import Kept
-from pat.units import config_without
+from pat.families.known import FAMILIES
+from pat.models.sizes import Kept
+from pat.pruners.units import config_without
 
 
 def test_an_uneven_number_of_heads_becomes_another_type_or_none() -> None:

@@ -20,10 +20,10 @@ from conftest import ROOT, planned, snakemake
 from dvc_workspace import call, clone, commit, dvc, objects, restore, versioned
 from smoke_run import CONFIG, FINISHED_WITHIN_S, RESULTS
 
-from pat.artefacts import sha256
-from pat.experiment_file import load_experiment
-from phases import PHASES
-from seals import SEAL
+from pat.io.artefacts import sha256
+from study.experiment.file import load_experiment
+from study.plan.phases import PHASES
+from study.versions.seals import SEAL
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 UNVERSIONED = ("logs", "benchmarks")
@@ -149,7 +149,7 @@ def test_another_commits_results_are_noticed_before_they_are_taken_for_these(wor
     shutil.copytree(workspace, folder, symlinks=True)
     cell = folder / RESULTS / "evaluation/tiny/pat/0.5/seed0/cell.json"
     cell.write_text(cell.read_text() + "\n")
-    call(folder, sys.executable, "workflow/scripts/seals.py", CONFIG)
+    call(folder, sys.executable, "-m", "study.versions.seals", CONFIG)
     dvc(folder, "commit", "--force")
     commit(folder, "other results")
     call(folder, "git", "checkout", "--quiet", "HEAD~1")
@@ -160,7 +160,7 @@ def test_another_commits_results_are_noticed_before_they_are_taken_for_these(wor
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-@pytest.mark.parametrize("name", ["config/smoke.yaml", "pat/mask.py", "workflow/new.py", "dvc.lock"])
+@pytest.mark.parametrize("name", ["config/smoke.yaml", "pat/method/mask.py", "workflow/new.py", "dvc.lock"])
 def test_code_or_settings_that_are_not_committed_are_refused_by_name(restored: Path, name: str) -> None:
     path = restored / name
     before = path.read_text() if path.exists() else None
@@ -172,7 +172,7 @@ def test_code_or_settings_that_are_not_committed_are_refused_by_name(restored: P
 
 def test_code_that_differs_from_what_was_locked_is_refused(workspace: Path, tmp_path: Path) -> None:
     folder = clone(workspace, tmp_path / "clone")
-    (folder / "pat/mask.py").write_text((folder / "pat/mask.py").read_text() + "\n# changed\n")
+    (folder / "pat/method/mask.py").write_text((folder / "pat/method/mask.py").read_text() + "\n# changed\n")
     commit(folder, "new code, old results")
     said = restore(folder, expect=1)
     assert "differ from those locked together" in said and "pat" in said
@@ -180,7 +180,7 @@ def test_code_that_differs_from_what_was_locked_is_refused(workspace: Path, tmp_
 
 
 def test_an_experiment_that_nobody_has_locked_is_refused(restored: Path) -> None:
-    said = call(restored, sys.executable, "workflow/scripts/restore.py", "config/demo.yaml", expect=1)
+    said = call(restored, sys.executable, "-m", "study.versions.restore", "config/demo.yaml", expect=1)
     assert "holds no phase of config/demo.yaml" in said.stderr
 
 

@@ -10,14 +10,14 @@ import torch
 from pruning_inputs import calibration, reload, write_base
 from tiny_models import CONFIGS, random_tokens, tiny_model
 
-from pat import checkpoint
-from pat.activations import samples
-from pat.artefacts import read_json
-from pat.baselines.wanda_sp import SAMPLES, unit_scores
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.families import family_of
-from pat.pruning import prune
-from pat.units import units_of
+from pat.families.known import family_of
+from pat.io.artefacts import read_json
+from pat.pruners.activations import samples
+from pat.pruners.pruning import prune
+from pat.pruners.units import units_of
+from pat.pruners.wanda_sp import SAMPLES, unit_scores
 
 BATCH = {"input_ids": random_tokens(3, 12, seed=1), "attention_mask": torch.ones(3, 12, dtype=torch.long)}
 

@@ -18,18 +18,20 @@ from tiny_checkpoint import some_items, write_tiny_checkpoint
 from tiny_world import write_world
 from tuning_requests import asked
 
-import script_errors
-from pat import cli, harness, processes
-from pat.config import PatConfig
+from pat import cli
+from pat.data.items import write_items
 from pat.errors import SettingError, UserError
 from pat.gpu_need import ON_GPU_VERBS, may_need_gpu
-from pat.gpus import take_one
-from pat.items import write_items
-from pat.settings import TuneJob
-from pat.storage import is_refusal
-from pat.threads import threads_given_back
-from pat.tuning import tune
-from pat.width import target_width
+from pat.io.storage import is_refusal
+from pat.machine import processes
+from pat.machine.gpus import take_one
+from pat.machine.threads import threads_given_back
+from pat.models.width import target_width
+from pat.scoring import harness
+from pat.settings.config import PatConfig
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
+from study.commands import errors as script_errors
 
 OUT = ["merge", "--base", "base", "--adapter", "adapter", "--out", "/results/out"]
 CUDA_FAULT = RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -65,7 +67,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(error: Exception, monkeypatch: py
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("pat.merge.merge", broken)
+    monkeypatch.setattr("pat.checkpoints.merge.merge", broken)
     with pytest.raises(type(error)):
         cli.main(OUT)
 
@@ -133,7 +135,7 @@ def test_a_setting_that_cannot_be_is_a_typed_error_that_is_a_value_error_too(tmp
     def ours(*_: object, **__: object) -> None:
         raise ValueError("a mistake that names PatConfig")
 
-    monkeypatch.setattr("pat.trainer.PatTrainer.train", ours)
+    monkeypatch.setattr("pat.training.trainer.PatTrainer.train", ours)
     with pytest.raises(ValueError, match="a mistake") as raised:
         tune(asked(base, data, "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out"))
     assert not isinstance(raised.value, UserError)
@@ -145,8 +147,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 before = dict(os.environ)
-from pat.evaluation import evaluate
-from pat.settings import EvaluationSettings
+from pat.scoring.evaluation import evaluate
+from pat.settings.jobs import EvaluationSettings
 model, task, out = map(Path, sys.argv[1:])
 evaluate(model, [task], [], EvaluationSettings(device="cpu", max_new_tokens=2, threads=2), 0, out)
 import huggingface_hub.constants
@@ -228,7 +230,7 @@ def test_verbs_of_the_cpu_take_no_gpu(arguments: list[str], needs: bool, tmp_pat
         return names[-1]
 
     monkeypatch.setattr(os, "environ", {"CUDA_VISIBLE_DEVICES": "0,1"})
-    monkeypatch.setattr("pat.gpus.take_one", take_one)
+    monkeypatch.setattr("pat.machine.gpus.take_one", take_one)
     processes.stand_alone(gpu=may_need_gpu(arguments))
     assert bool(taken) == needs
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ("1" if needs else "")

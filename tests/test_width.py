@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pat.errors import SettingError
-from pat.width import target_width, width_step
+from pat.models.width import target_width, width_step
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from conftest import ROOT, snakemake
 
-from demands import ON_GPU
-from failures import phase_of
+from study.plan.demands import ON_GPU
+from study.plan.failures import phase_of
 
 SHIPPED = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 EXPECTED_LINT = "Specify a conda environment or container for each rule"

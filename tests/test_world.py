@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-import world
+from pat.data.prompts import lettered_question
 from pat.errors import UserError
-from pat.mistakes import load
-from pat.prompts import lettered_question
-from pat.sources import WORLD_TASKS, WORLD_TEXTS, WorldSettings
-from world_facts import RELATIONS
+from pat.settings.mistakes import load
+from study.data import world
+from study.data.world_facts import RELATIONS
+from study.sources.kinds import WORLD_TASKS, WORLD_TEXTS, WorldSettings
 
 SETTINGS = WorldSettings(pretrain_texts=3000, heldout_texts=20, instruct_rows=2000, items_per_task=40)
 

@@ -8,7 +8,7 @@ import torch
 from tiny_models import CONFIGS, tiny_model
 from transformers import PreTrainedModel
 
-from pat.families import family_of
+from pat.families.known import family_of
 
 TIED = tuple(name for name, config in CONFIGS.items() if config().tie_word_embeddings)
 OUTLIER, NEGATIVE, LARGE = 11, 30, 40

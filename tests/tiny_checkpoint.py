@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pat.items import Item
+from pat.data.items import Item
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 CONTEXT = 640

@@ -9,8 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pat.artefacts import write_jsonl
-from pat.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.data.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.io.artefacts import write_jsonl
 
 ROWS = [{"instruction": f"Which number comes after {i}?", "input": "" if i % 3 else "Think.", "output": str(i + 1)} for i in range(64)]
 

@@ -6,7 +6,7 @@ import torch
 from tiny_models import random_tokens, tiny_model
 
 from pat import PatConfig, PatModel, attach
-from pat.calibration import Blocks
+from pat.data.calibration import Blocks
 
 
 def random_text() -> Blocks:

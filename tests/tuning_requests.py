@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pat.request import TuningRequest
-from pat.settings import TuneJob
+from pat.settings.jobs import TuneJob
+from pat.training.request import TuningRequest
 
 
 def asked(

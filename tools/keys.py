@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pat.experiment import Experiment
-from pat.extends import KEY as EXTENDS
-from pat.extends import MEANING as MEANING_OF_EXTENDS
-from pat.extends import NAMED
+from study.experiment.extends import KEY as EXTENDS
+from study.experiment.extends import MEANING as MEANING_OF_EXTENDS
+from study.experiment.extends import NAMED
+from study.experiment.schema import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "config" / "schema.json"

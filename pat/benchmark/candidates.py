@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from pat import checkpoint
 from pat.benchmark.settings import InferenceBenchmark, ModelShape, widths_of
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.model import merged_config
+from pat.method.model import merged_config
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -14,26 +14,26 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pat import harness
-from pat.batched_lm import BatchedLM
 from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
 from pat.benchmark.random_items import capital_tokenizer, random_tasks
 from pat.benchmark.settings import EvaluationBenchmark, ModelShape
 from pat.benchmark.spread import speedup, spread
-from pat.device import resolve_device
+from pat.data.items import Item
 from pat.errors import UserError
-from pat.evaluation import read_tasks
-from pat.examinee import count_cut_items, load_examinee
-from pat.generation_options import none_of_its_own
-from pat.items import Item
-from pat.marks import KINDS, check_replaceable
-from pat.out_of_memory import lacks_memory
-from pat.progress import Progress, say
-from pat.provenance import provenance
-from pat.scoring import Outcome
-from pat.settings import EvaluationSettings
-from pat.threads import threads_given_back
+from pat.io.marks import KINDS, check_replaceable
+from pat.io.progress import Progress, say
+from pat.io.provenance import provenance
+from pat.machine.device import resolve_device
+from pat.machine.out_of_memory import lacks_memory
+from pat.machine.threads import threads_given_back
+from pat.scoring import harness
+from pat.scoring.answers import Outcome
+from pat.scoring.batched_lm import BatchedLM
+from pat.scoring.evaluation import read_tasks
+from pat.scoring.examinee import count_cut_items, load_examinee
+from pat.scoring.generation_options import none_of_its_own
+from pat.settings.jobs import EvaluationSettings
 
 SCHEMA = 1
 STOCK, OURS = "lm-eval hf", "pat"

@@ -14,23 +14,24 @@ from typing import Any
 
 import torch
 
-from pat import artefacts, checkpoint
 from pat.benchmark import machine
 from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.random_adapter import write_random_adapter
 from pat.benchmark.random_checkpoint import DTYPE, write_random_checkpoint, write_random_text
 from pat.benchmark.settings import MergeBenchmark, ModelShape, PruneBenchmark
-from pat.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
-from pat.config import PatConfig
-from pat.device import resolve_device
+from pat.checkpoints import checkpoint
+from pat.checkpoints.merge import merge
+from pat.data.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
 from pat.errors import SettingError, UserError
-from pat.marks import KINDS, check_replaceable
-from pat.merge import merge
-from pat.out_of_memory import lacks_memory
-from pat.progress import say
-from pat.provenance import provenance
-from pat.pruning import prune
-from pat.threads import threads_given_back
+from pat.io import artefacts
+from pat.io.marks import KINDS, check_replaceable
+from pat.io.progress import say
+from pat.io.provenance import provenance
+from pat.machine.device import resolve_device
+from pat.machine.out_of_memory import lacks_memory
+from pat.machine.threads import threads_given_back
+from pat.pruners.pruning import prune
+from pat.settings.config import PatConfig
 
 SCHEMA = 1
 MOST_TOKENS = SEQUENCES * SEQUENCE_LENGTH

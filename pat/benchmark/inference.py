@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
-from pat.attention import rely_on_causal_kernel
 from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
 from pat.benchmark.settings import InferenceBenchmark, ModelShape
 from pat.benchmark.spread import speedup, spread
-from pat.compiled import compile_layers
-from pat.device import resolve_device
 from pat.errors import UserError
-from pat.families import head_size
-from pat.marks import KINDS, check_replaceable
-from pat.out_of_memory import lacks_memory
-from pat.progress import Progress, say
-from pat.provenance import provenance
-from pat.threads import threads_given_back
+from pat.families.known import head_size
+from pat.io.marks import KINDS, check_replaceable
+from pat.io.progress import Progress, say
+from pat.io.provenance import provenance
+from pat.machine.device import resolve_device
+from pat.machine.out_of_memory import lacks_memory
+from pat.machine.threads import threads_given_back
+from pat.models.attention import rely_on_causal_kernel
+from pat.models.compiled import compile_layers
 
 SCHEMA = 1
 PASSES_BEFORE_CAPTURE = 3

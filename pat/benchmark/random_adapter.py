@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pat import artefacts
-from pat.adapter_folder import write_lora
 from pat.benchmark.random_checkpoint import SPREAD
-from pat.config import PatConfig
-from pat.families import Family, family_of
-from pat.lora import PEFT_PREFIX
-from pat.model import lora_config
-from pat.sparsifier import Sparsifier
-from pat.width import planned_width
+from pat.families.known import Family, family_of
+from pat.io import artefacts
+from pat.method.adapter_folder import write_lora
+from pat.method.lora import PEFT_PREFIX
+from pat.method.model import lora_config
+from pat.method.sparsifier import Sparsifier
+from pat.models.width import planned_width
+from pat.settings.config import PatConfig
 
 
 def write_random_adapter(model_config: Any, shapes: Mapping[str, tuple[int, ...]], config: PatConfig, out: Path) -> None:

@@ -15,11 +15,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from pat import artefacts, checkpoint
 from pat.benchmark.candidates import parameter_shapes, stock_config
 from pat.benchmark.settings import ModelShape
-from pat.corpus import BOS, EOS, PAD
-from pat.families import Family, family_of
+from pat.checkpoints import checkpoint
+from pat.data.corpus import BOS, EOS, PAD
+from pat.families.known import Family, family_of
+from pat.io import artefacts
 
 DTYPE = torch.bfloat16
 SPREAD = 0.02

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pat.benchmark.random_checkpoint import MARKS
-from pat.corpus import BOS, EOS, PAD
-from pat.items import Item
+from pat.data.corpus import BOS, EOS, PAD
+from pat.data.items import Item
 
 TASK_LENGTHS = {
     "arc_challenge": (31, 4, 6),

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pat.config import PatChoices
 from pat.errors import SettingError, UserError
-from pat.families import ARCHITECTURE, ModelType
-from pat.fields import Count, CountOrZero, Device, Number, Precision, Settings, Threads
-from pat.mistakes import load, nearest
-from pat.settings import PruneSettings
-from pat.width import target_width
+from pat.families.known import ARCHITECTURE, ModelType
+from pat.models.width import target_width
+from pat.settings.config import PatChoices
+from pat.settings.fields import Count, CountOrZero, Device, Number, Precision, Settings, Threads
+from pat.settings.jobs import PruneSettings
+from pat.settings.mistakes import load, nearest
 
 Ratio = Annotated[Number, Field(gt=0, lt=1)]
 Align = Count | Literal["auto"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pat import artefacts, marks
+from pat.io import artefacts, marks
 
 so_far = marks.so_far_path
 

@@ -20,27 +20,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from pat import artefacts
-from pat.attention import rely_on_causal_kernel
 from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
-from pat.callback import PatCallback
-from pat.compiled import compile_layers
-from pat.config import PatChoices
-from pat.device import resolve_device
-from pat.marks import KINDS, check_replaceable
-from pat.model import PatModel
-from pat.out_of_memory import lacks_memory
-from pat.progress import Progress, say
-from pat.provenance import provenance
-from pat.request import Arm
-from pat.settings import LoraSettings, TuneJob, TuningSettings
-from pat.threads import threads_given_back
-from pat.trainer import PatTrainer
-from pat.training_arguments import training_arguments
-from pat.tuned_model import adapted
+from pat.io import artefacts
+from pat.io.marks import KINDS, check_replaceable
+from pat.io.progress import Progress, say
+from pat.io.provenance import provenance
+from pat.machine.device import resolve_device
+from pat.machine.out_of_memory import lacks_memory
+from pat.machine.threads import threads_given_back
+from pat.method.callback import PatCallback
+from pat.method.model import PatModel
+from pat.models.attention import rely_on_causal_kernel
+from pat.models.compiled import compile_layers
+from pat.settings.config import PatChoices
+from pat.settings.jobs import LoraSettings, TuneJob, TuningSettings
+from pat.training.request import Arm
+from pat.training.trainer import PatTrainer
+from pat.training.training_arguments import training_arguments
+from pat.training.tuned_model import adapted
 
 SCHEMA = 3
 FLOPS_PER_PARAMETER = 4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pat.families import Family
-from pat.on_paper import dropped_layers, kept_inner_units, kept_units, sliced_width
+from pat.families.known import Family
+from pat.models.on_paper import dropped_layers, kept_inner_units, kept_units, sliced_width
 from pat.pruners.registry import Pruner, register
 
 
@@ -26,7 +26,7 @@ for _pruner in (
     Pruner(
         "channel-fisher",
         "Channel Fisher",
-        "pat.baselines.channel_fisher:prune_unfelt_channels",
+        "pat.pruners.channel_fisher:prune_unfelt_channels",
         cuts="width",
         measures="text",
         summary="hidden channels that the loss feels least, `mask: fisher` at once",
@@ -36,7 +36,7 @@ for _pruner in (
     Pruner(
         "channel-magnitude",
         "Channel magnitude",
-        "pat.baselines.channel_magnitude:prune_by_magnitude",
+        "pat.pruners.channel_magnitude:prune_by_magnitude",
         cuts="width",
         measures="weights",
         summary="hidden channels with the smallest weights attached",
@@ -46,7 +46,7 @@ for _pruner in (
     Pruner(
         "slicegpt-1q",
         "SliceGPT-1Q",
-        "pat.baselines.slicegpt_1q:prune_rotated",
+        "pat.pruners.slicegpt_1q:prune_rotated",
         cuts="width",
         measures="text",
         summary="SliceGPT with one shared rotation: into the stream's principal basis, of which the leading directions stay",
@@ -58,7 +58,7 @@ for _pruner in (
     Pruner(
         "slicegpt",
         "SliceGPT",
-        "pat.baselines.slicegpt:prune_block_by_block",
+        "pat.pruners.slicegpt:prune_block_by_block",
         cuts="slices",
         measures="text",
         summary="SliceGPT: a principal basis for every block, cut to its leading directions, with shortcuts; a reshaped model",
@@ -71,7 +71,7 @@ for _pruner in (
     Pruner(
         "llm-pruner",
         "LLM-Pruner",
-        "pat.baselines.llm_pruner:prune_in_window",
+        "pat.pruners.llm_pruner:prune_in_window",
         cuts="units",
         measures="text",
         summary="LLM-Pruner: heads and neurons by Taylor importance, the first and last layers whole; a reshaped model",
@@ -84,7 +84,7 @@ for _pruner in (
     Pruner(
         "llm-pruner-uniform",
         "LLM-Pruner, uniform",
-        "pat.baselines.llm_pruner:prune_units",
+        "pat.pruners.llm_pruner:prune_units",
         cuts="units",
         measures="text",
         summary="the same over all layers: a stock model",
@@ -96,7 +96,7 @@ for _pruner in (
     Pruner(
         "wanda-sp",
         "Wanda-sp",
-        "pat.baselines.wanda_sp:prune_by_activation",
+        "pat.pruners.wanda_sp:prune_by_activation",
         cuts="units",
         measures="text",
         summary="Wanda-sp: heads and neurons as there, by weight times activation",
@@ -109,7 +109,7 @@ for _pruner in (
     Pruner(
         "shortgpt",
         "ShortGPT",
-        "pat.baselines.shortgpt:prune_layers",
+        "pat.pruners.shortgpt:prune_layers",
         cuts="layers",
         measures="text",
         summary="ShortGPT: whole layers, those that turn the stream least; as many as come nearest to the share asked for",
@@ -122,7 +122,7 @@ for _pruner in (
     Pruner(
         "layers-and-neurons",
         "Layers and neurons",
-        "pat.baselines.layers_and_neurons:prune_layers_and_neurons",
+        "pat.pruners.layers_and_neurons:prune_layers_and_neurons",
         cuts="layers",
         measures="text",
         summary=(
@@ -136,7 +136,7 @@ for _pruner in (
     Pruner(
         "minitron-width",
         "Minitron-style width",
-        "pat.baselines.minitron_width:prune_quiet_channels",
+        "pat.pruners.minitron_width:prune_quiet_channels",
         cuts="width",
         measures="text",
         summary="Minitron-style width: hidden channels by the size of the norms' outputs, no distillation",

@@ -11,12 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pat.families import Family
-from pat.on_paper import Align, PaperModel
-from pat.settings import PruneSettings
+from pat.families.known import Family
+from pat.models.on_paper import Align, PaperModel
+from pat.settings.jobs import PruneSettings
 
 if TYPE_CHECKING:
-    from pat.baselines.job import PruneJob
+    from pat.pruners.job import PruneJob
 
 Cuts = Literal["width", "units", "slices", "layers"]
 """What gets smaller: the hidden size; heads and neurons of layers; the stream of each block by itself; the number of layers."""

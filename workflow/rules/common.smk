@@ -1,21 +1,21 @@
-"""What all phases share: the checked experiment and the plan of its jobs. The logic is in workflow/scripts/plan.py."""
+"""What all phases share: the checked experiment and the plan of its jobs. The logic is in workflow/study/plan."""
 
 import os
 import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
+sys.path.insert(0, f"{workflow.basedir}/workflow")
 
-from pat.artefacts import MANIFEST
 from pat.errors import UserError
-from pat.experiment_file import load_experiment
-from pat.yaml_files import read_yaml
-from failures import advice
-from intermediates import free
-from plan import OFFLINE, Plan
-from rule_values import as_json, one_of, repeated
-from seals import RESTORING, foreign, refusal, seal
+from pat.io.artefacts import MANIFEST
+from pat.io.yaml_files import read_yaml
+from study.experiment.file import load_experiment
+from study.plan.failures import advice
+from study.plan.intermediates import free
+from study.plan.jobs import OFFLINE, Plan
+from study.plan.values import as_json, one_of, repeated
+from study.versions.seals import RESTORING, foreign, refusal, seal
 
 
 def checked_experiment():
@@ -38,13 +38,14 @@ def tell_what_helps(logs):
             print(said, file=sys.stderr)
 
 
-# The commands of the environment that runs Snakemake come first, whether or not it is activated. No job but those that fetch may look
-# for a network: on a compute node without one it would wait for it.
-shell.prefix(f'set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; {OFFLINE} ')
+# The commands of the environment that runs Snakemake come first, whether or not it is activated, and the study of this very folder.
+# No job but those that fetch may look for a network: on a compute node without one it would wait for it.
+BIN, STUDY = (shlex.quote(str(place)) for place in (Path(sys.executable).parent, Path(workflow.basedir, "workflow")))
+FOUND = f'export PATH={BIN}:"$PATH" PYTHONPATH={STUDY}"${{{{PYTHONPATH:+:$PYTHONPATH}}}}";'
+shell.prefix(f"set -euo pipefail; {FOUND} {OFFLINE} ")
 
 plan = Plan(checked_experiment())
 RESULTS, DATA, CELL, SCORES = plan.results, plan.data.folder, plan.cell, plan.scores
-SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
 
 if RESTORING not in os.environ and (replaced := foreign(Path(RESULTS))):
     sys.exit(refusal(replaced))

@@ -13,13 +13,12 @@ rule world:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/world.py",
         settings=as_json(plan.experiment.data.world),
         out=plan.data.world_folder,
     message:
         "write the embedded world's data"
     shell:
-        "python {params.script:q} --settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m study.data.world --settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule instruct:
@@ -37,12 +36,11 @@ rule instruct:
         runtime=plan.time("prepare"),
     params:
         online=plan.online,
-        script=f"{SCRIPTS}/prepare_instruct.py",
         source=plan.data.source("instruct"),
     message:
         "prepare the instruction set"
     shell:
-        "{params.online} python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python -m study.data.instruct --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule task:
@@ -62,12 +60,11 @@ rule task:
         runtime=plan.time("prepare"),
     params:
         online=plan.online,
-        script=f"{SCRIPTS}/prepare_task.py",
         source=plan.data.source("tasks"),
     message:
         "prepare the task {wildcards.name}"
     shell:
-        "{params.online} python {params.script:q} --task {wildcards.name:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python -m study.data.task --task {wildcards.name:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule text:
@@ -87,12 +84,11 @@ rule text:
         runtime=plan.time("prepare"),
     params:
         online=plan.online,
-        script=f"{SCRIPTS}/prepare_text.py",
         source=plan.data.source("text"),
     message:
         "prepare the text {wildcards.name}"
     shell:
-        "{params.online} python {params.script:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python -m study.data.text --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule mix_calibration:
@@ -109,12 +105,11 @@ rule mix_calibration:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/mix_calibration.py",
         parts=repeated("--part", plan.data.mixing_options(None)),
     message:
         "mix the calibration text"
     shell:
-        "python {params.script:q} {params.parts} --out {output:q} > {log:q} 2>&1"
+        "python -m study.data.mix {params.parts} --out {output:q} > {log:q} 2>&1"
 
 
 rule fetch_tasks:

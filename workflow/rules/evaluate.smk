@@ -73,14 +73,13 @@ rule collect_cell:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/collect_cell.py",
         cell=plan.cell_identity,
         tuning=plan.tuning_record,
         steps=plan.step_records,
     message:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python {params.script:q} --cell {params.cell:q} --tuning={params.tuning:q} {params.steps}"
+        "python -m study.results.collect --cell {params.cell:q} --tuning={params.tuning:q} {params.steps}"
         " --evaluation {input.evaluation:q} --samples {input.samples:q} --out {output:q} > {log:q} 2>&1"
 
 

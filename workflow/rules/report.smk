@@ -17,13 +17,12 @@ rule write_tables:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/tables.py",
         settings=plan.table_settings,
         out=subpath(output[0], parent=True),
     message:
         "write the tables"
     shell:
-        "python {params.script:q} --settings {params.settings:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
+        "python -m study.tables.writing --settings {params.settings:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule write_metrics:
@@ -41,12 +40,10 @@ rule write_metrics:
         gpu=0,
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
-    params:
-        script=f"{SCRIPTS}/metrics.py",
     message:
         "write the tables' means, which version control compares"
     shell:
-        "python {params.script:q} --out {output.metrics:q} --accuracy {output.accuracy:q} --perplexity {output.perplexity:q}"
+        "python -m study.tables.metrics --out {output.metrics:q} --accuracy {output.accuracy:q} --perplexity {output.perplexity:q}"
         " {input:q} > {log:q} 2>&1"
 
 
@@ -64,12 +61,11 @@ rule draw_accuracy:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/figures.py",
         out=subpath(output[0], parent=True),
     message:
         "draw accuracy against ratio"
     shell:
-        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
+        "python -m study.figures.accuracy --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_methods:
@@ -86,12 +82,11 @@ rule draw_methods:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/methods_figure.py",
         out=subpath(output[0], parent=True),
     message:
         "draw accuracy by method"
     shell:
-        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
+        "python -m study.figures.methods --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_perplexity:
@@ -108,12 +103,11 @@ rule draw_perplexity:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/perplexity_figure.py",
         out=subpath(output[0], parent=True),
     message:
         "draw perplexity by method"
     shell:
-        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
+        "python -m study.figures.perplexity --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_trainable:
@@ -130,12 +124,11 @@ rule draw_trainable:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/trainable_figure.py",
         out=subpath(output[0], parent=True),
     message:
         "draw accuracy against trainable parameters"
     shell:
-        "python {params.script:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
+        "python -m study.figures.trainable --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule draw_memory:
@@ -153,13 +146,12 @@ rule draw_memory:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/memory_figure.py",
         benchmarks=repeated("--benchmark", plan.benchmark_files("inference")),
         out=subpath(output[0], parent=True),
     message:
         "draw memory and accuracy against ratio"
     shell:
-        "python {params.script:q} --out {params.out:q} {params.benchmarks} {input.cells:q} > {log:q} 2>&1"
+        "python -m study.figures.memory --out {params.out:q} {params.benchmarks} {input.cells:q} > {log:q} 2>&1"
 
 
 rule draw_speedup:
@@ -176,13 +168,12 @@ rule draw_speedup:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/speedup_figure.py",
         benchmarks=repeated("--benchmark", plan.benchmark_files("inference")),
         out=subpath(output[0], parent=True),
     message:
         "draw speed-up against batch size"
     shell:
-        "python {params.script:q} --out {params.out:q} {params.benchmarks} > {log:q} 2>&1"
+        "python -m study.figures.speedup --out {params.out:q} {params.benchmarks} > {log:q} 2>&1"
 
 
 rule draw_gate:
@@ -197,12 +188,11 @@ rule draw_gate:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/gate_figure.py",
         out=subpath(output[0], parent=True),
     message:
         "draw the gate"
     shell:
-        "python {params.script:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m study.figures.gate --out {params.out:q} > {log:q} 2>&1"
 
 
 rule draw_health:
@@ -219,14 +209,13 @@ rule draw_health:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        script=f"{SCRIPTS}/health.py",
         tuning=plan.tuning_record,
         out=subpath(output[0], parent=True),
         title="{model}, {row}, ratio {ratio}, seed {seed}",
     message:
         "draw the health of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python {params.script:q} --tuning {params.tuning:q} --out {params.out:q} --title {params.title:q} > {log:q} 2>&1"
+        "python -m study.figures.health --tuning {params.tuning:q} --out {params.out:q} --title {params.title:q} > {log:q} 2>&1"
 
 
 rule tables:

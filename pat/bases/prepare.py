@@ -1,0 +1,66 @@
+"""`pat prepare`: a base as PAT-G tunes it, rotated into the gradient basis and its readers refitted, in one go; and the tuner of that name.
+
+Owns the verb and what `--tuner pat-g` stands for. The rotation is rotate.py's, the readers are refit.py's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pat.bases.refit import refit_readers
+from pat.bases.rotate import rotate
+from pat.checkpoints.basis_record import basis_of
+from pat.checkpoints.readers_record import readers_of
+from pat.data.calibration import Calibration
+from pat.errors import UserError
+from pat.settings.config import PAT_G, PatChoices, Tie
+from pat.training.request import TuningRequest
+
+
+def prepare_base(
+    base: Path,
+    ratio: float,
+    calibration: Calibration,
+    out: Path,
+    align: int | Literal["auto"] = "auto",
+    threads: int = 1,
+    tie: Tie = "keep",
+    *,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write `base` as `PatConfig.pat_g(ratio)` wants it to `out`, and return its record; `kept` in it is what `attach` asks for.
+
+    The rotated model lies beside `out` meanwhile; with `force` whatever is at `out` is replaced. Raises UserError as `rotate` and
+    `refit_readers` do.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_folder_of(out)) as between:
+        turned = Path(between) / "rotated"
+        rotate(base, str(PAT_G["basis"]), calibration, turned, threads, tie)
+        return refit_readers(turned, str(PAT_G["mask"]), ratio, align, calibration, out, threads=threads, force=force)
+
+
+def _folder_of(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
+
+
+def as_pat(request: TuningRequest) -> TuningRequest:
+    """Return a request as it is, and one for `pat-g` as one for `pat` with PAT-G's mask where the job does not say otherwise.
+
+    Raises UserError where PAT-G's base is not prepared.
+    """
+    if request.tuner != "pat-g":
+        return request
+    base, ratio, choices = request.base, request.ratio, request.job.pat
+    told = {name: getattr(choices, name) for name in choices.model_fields_set}
+    pat = PatChoices.model_validate({**PAT_G, **told})
+    if base.is_dir() and (basis_of(base), readers_of(base)) != (pat.basis, pat.readers) and ratio:
+        raise UserError(
+            f"--base {base}: --tuner pat-g wants a base in the {pat.basis} basis with readers that are {pat.readers}, this one is in the "
+            f"{basis_of(base)} basis with readers that are {readers_of(base)}: give what "
+            f"`pat prepare --base MODEL --ratio {ratio:g} --calibration TEXT --out PREPARED` writes"
+        )
+    return replace(request, tuner="pat", job=request.job.model_copy(update={"pat": pat}))

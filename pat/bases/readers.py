@@ -1,0 +1,169 @@
+"""Readers that make up for dead channels: what a norm would hand on with the whole stream, predicted from what it hands on of the kept one.
+
+A reader computes W·n. With dead channels at zero it gets n_kept (K) instead of n (D), from a norm that divides by the root mean square of
+the kept part. Where B (D × K) minimises E‖n − B·n_kept‖², W·B is the reader that needs the kept channels alone: no parameter is added.
+Norms are taken in the order of the computation, n_kept behind readers that are refitted already, n from the model as it was, so that later
+readers make up for what is left of earlier errors. On small pretrained models that was better throughout than taking both from the
+unpruned stream, which at half the width could be worse than nothing. The map of one norm is reader_fit.py's.
+
+On the CPU lie two streams of the text and the maps B, on the device the model, one batch and the moments of one norm.
+Axes: B batch, T tokens, N tokens that count, D channels, K kept channels, O outputs of a reader.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pat.bases.reader_fit import RIDGE, Fit, Moments, fitted
+from pat.checkpoints import checkpoint
+from pat.checkpoints.merge import write_changed
+from pat.checkpoints.unrounded import Written
+from pat.families.known import Block, Family, Role, Site, family_of
+from pat.io.progress import Progress
+from pat.models.stream import Stream, enter, written_by
+
+MASSIVE = 5.0
+"""Times the median norm of the stream: tokens above it are read as before whatever is fitted to the others (reader_fit.py)."""
+
+
+@torch.no_grad()
+def fit_readers(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    kept_D: Tensor,
+    held_out: Iterable[Mapping[str, Tensor]] = (),
+    ridge: float = RIDGE,
+) -> dict[str, Fit]:
+    """Return the fit of each site where the stream is read by its name, for a stream that has the channels `kept_D` (boolean) alone.
+
+    On `held_out` the fits' errors are measured too.
+    The final norm has none where embedding and head are one matrix, which B would split: a second matrix of the vocabulary costs more than
+    the pruning saves. The readers of `model` are refitted on the way.
+    """
+    family = family_of(model.config)
+    index_K = kept_D.nonzero().flatten().to(model.device)
+    whole = [enter(model, batch) for batch in batches]
+    fitted_to = len(whole)
+    whole += [enter(model, batch) for batch in held_out]
+    pruned = [dataclasses.replace(stream, x_BTD=stream.x_BTD * kept_D.to(stream.x_BTD)) for stream in whole]
+    everything_D = torch.ones_like(kept_D)
+    fits: dict[str, Fit] = {}
+    layers, blocks = model.config.num_hidden_layers, family.blocks
+    *inside, last = family.sites(layers)
+    progress = Progress("refitting readers, layers", layers)
+    for number, site in enumerate(inside):
+        layer, place = divmod(number, len(blocks))
+        progress.update(layer)
+        fit = fitted(*moments(_norm_of(model, site), whole, pruned, index_K, fitted_to), index_K, ridge)
+        fits[site.name] = fit
+        _pass_through(blocks[place], model, layer, place, whole, everything_D)
+        for reader in site.readers:
+            weight_OD = model.get_parameter(f"{reader}.weight")
+            weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
+        _pass_through(blocks[place], model, layer, place, pruned, kept_D)
+        if place == len(blocks) - 1:
+            for stream in (*whole, *pruned):
+                stream.end_layer()
+    if not model.config.tie_word_embeddings:
+        fits[last.name] = fitted(*moments(_norm_of(model, last), whole, pruned, index_K, fitted_to), index_K, ridge)
+    return fits
+
+
+def _norm_of(model: PreTrainedModel, site: Site) -> nn.Module:
+    return nn.Identity() if site.norm is None else model.get_submodule(site.norm)
+
+
+def moments(
+    norm: nn.Module, whole: Sequence[Stream], pruned: Sequence[Stream], index_K: Tensor, fitted_to: int
+) -> tuple[Moments, Moments, Moments]:
+    """Return the moments of what `norm` hands on of the whole stream and of the pruned one: of ordinary, massive and held-out tokens.
+
+    The first `fitted_to` streams are those to fit to. Of the others the massive tokens count nowhere: the fit is exact on such anyway.
+    """
+    device, (channels, kept) = index_K.device, (whole[0].x_BTD.shape[-1], len(index_K))
+    ordinary, massive, held_out = (Moments.none(channels, kept, device) for _ in range(3))
+    limit = MASSIVE * torch.cat([_norms(stream) for stream in whole]).median()
+    for place, (full, narrow) in enumerate(zip(whole, pruned, strict=True)):
+        n_ND, kept_NK = (norm(stream.x_BTD[stream.mask_BT].to(device)).double() for stream in (full, narrow))
+        kept_NK, huge_N = kept_NK[:, index_K], (_norms(full) > limit).to(device)
+        (ordinary if place < fitted_to else held_out).add(n_ND[~huge_N], kept_NK[~huge_N])
+        if place < fitted_to:
+            massive.add(n_ND[huge_N], kept_NK[huge_N])
+    return ordinary, massive, held_out
+
+
+def _norms(stream: Stream) -> Tensor:
+    """Return the norm of each real token's stream."""
+    norms_N: Tensor = stream.x_BTD[stream.mask_BT].float().norm(dim=-1)
+    return norms_N
+
+
+def _pass_through(block: Block, model: PreTrainedModel, layer: int, place: int, streams: Sequence[Stream], written_D: Tensor) -> None:
+    """Take the streams on through a layer's block that writes to the channels `written_D` alone."""
+    family = family_of(model.config)
+    module = model.get_submodule(f"{family.layers}.{layer}")
+    for stream in streams:
+        x_BTD = stream.x_BTD.to(model.device)
+        written_BTD = written_by(block, model, module, x_BTD, stream.beside[layer][place]) * written_D.to(x_BTD)
+        stream.take_up(written_BTD, parallel=family.parallel)
+
+
+def folded(weight_OD: Tensor, map_DK: Tensor, index_K: Tensor) -> Tensor:
+    """Return W·B in the kept columns and zero in the dead ones, formed in fp64, in the weight's dtype and device."""
+    wide_OD = weight_OD.double()
+    refitted_OD = torch.zeros_like(wide_OD)
+    refitted_OD[:, index_K.to(wide_OD.device)] = wide_OD @ map_DK.to(wide_OD)
+    return refitted_OD.to(weight_OD)
+
+
+def refitted(family: Family, fits: Mapping[str, Fit], index_K: Tensor, name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor of the checkpoint, with B folded in where it is the weight of a reader whose norm has a fit."""
+    module, _, parameter = name.rpartition(".")
+    if family.role(name) not in (Role.READ, Role.HEAD) or parameter != "weight":
+        return tensor
+    fit = fits.get(family.site_of(module))
+    return tensor if fit is None else folded(tensor, fit.map_DK, index_K)
+
+
+def write_refitted(source: Path, folder: Path, fits: Mapping[str, Fit], kept_D: Tensor) -> Written:
+    """Write `source` with its readers refitted into `folder`: a stock checkpoint of the same shape."""
+    config = checkpoint.load_config(source)
+    family, index_K = family_of(config), kept_D.nonzero().flatten()
+
+    def change(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield name, refitted(family, fits, index_K, name, tensor)
+
+    return write_changed(source, folder, change, config, "refit the readers")
+
+
+def map_norms(model: PreTrainedModel, fits: Mapping[str, Fit], kept_D: Tensor) -> None:
+    """Make each site of `model` hand on B·n_kept, in place: what refitted readers must compute, by another way."""
+    for site in family_of(model.config).sites(model.config.num_hidden_layers):
+        if (fit := fits.get(site.name)) is None:
+            continue
+        if site.norm is not None:
+            model.get_submodule(site.norm).register_forward_hook(_mapping(fit.map_DK, kept_D))
+            continue
+        for reader in site.readers:
+            model.get_submodule(reader).register_forward_pre_hook(_mapping_input(fit.map_DK, kept_D))
+
+
+def _mapping(map_DK: Tensor, kept_D: Tensor) -> Any:
+    def hook(_norm: nn.Module, _inputs: Any, output_BTD: Tensor) -> Tensor:
+        return output_BTD[..., kept_D] @ map_DK.to(output_BTD).T
+
+    return hook
+
+
+def _mapping_input(map_DK: Tensor, kept_D: Tensor) -> Any:
+    def hook(_reader: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][..., kept_D] @ map_DK.to(inputs[0]).T,)
+
+    return hook

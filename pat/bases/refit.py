@@ -1,0 +1,215 @@
+"""`pat refit-readers`: a base whose readers make up for the channels that a fixed mask will drop; stock, with `readers.json` beside it.
+
+Owns the verb and its record. The arithmetic is readers.py's, the channels are those that `attach` would keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pat.bases.reader_fit import RIDGES, Fit
+from pat.bases.readers import fit_readers, map_norms, write_refitted
+from pat.bases.text_gap import Said, said, text_gap
+from pat.checkpoints import checkpoint
+from pat.checkpoints.base_checks import check_base
+from pat.checkpoints.basis_record import basis_of, tie_of
+from pat.checkpoints.fidelity import gap_between
+from pat.checkpoints.merge import record_of, summary
+from pat.checkpoints.readers_record import READERS_RECORD, readers_of
+from pat.checkpoints.unrounded import Written
+from pat.data.calibration import CHECK_TOKENS, Blocks, Calibration, blocks_and_check, blocks_for
+from pat.errors import UserError
+from pat.families.known import family_of
+from pat.io import artefacts
+from pat.io.marks import FOLDERS, check_replaceable
+from pat.io.progress import say
+from pat.io.provenance import provenance
+from pat.machine.threads import threads_given_back
+from pat.method.importance import channel_importance
+from pat.method.mask import largest
+from pat.models.masked import kept_channels_only
+from pat.models.reshaped import ReshapedConfig
+from pat.models.width import planned_width
+from pat.settings.config import Mask, PatConfig
+
+
+@threads_given_back
+def refit_readers(
+    base: Path,
+    mask: str,
+    ratio: float,
+    align: int | Literal["auto"],
+    calibration: Calibration,
+    out: Path,
+    data: Path | None = None,
+    threads: int = 1,
+    second_text: Path | None = None,
+    *,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write `base` with readers refitted to the channels that `mask` keeps at `ratio` to `out`, and return its record.
+
+    `data` is the instruction set of the tuning to come, on which some masks are measured. `error` in the record is, a norm, the share of
+    its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is what the cut does to the base's
+    perplexity with both, on held-out calibration text, which chooses the ridge, and on `second_text`, which has no part in the fit.
+    Where no ridge makes the cut better on the held-out text the readers stay plain: `applied` says which, and `ridge` is None.
+    Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
+    refitted already, or where `out` holds something else, unless with `force`.
+    """
+    check_replaceable(out, FOLDERS["refit-readers"], force=force)
+    config = _checked(mask, ratio, align, calibration.seed, data)
+    check_base(base, tokenizer=True)
+    artefacts.check_if_listed(base)
+    if isinstance(checkpoint.load_config(base), ReshapedConfig):
+        raise UserError(f"{base}: is reshaped, its layers do not share one stream; give a stock model")
+    if readers_of(base) != "plain":
+        raise UserError(f"{base}: its readers are refitted already; give the model that it was made from")
+    torch.set_num_threads(threads)
+    model, tokenizer = checkpoint.load_to_measure(base, calibration.device), checkpoint.load_tokenizer(base)
+    kept_D = kept_by(model, tokenizer, config, data)
+    text, check = blocks_and_check(model.config, calibration, tokenizer)
+    texts = {"calibration, held out": check}
+    if second_text is not None:
+        texts["second text"] = blocks_for(model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS), tokenizer)
+    whole, plain = _said(model, texts), _said_when_cut(base, kept_D, texts, calibration.device)
+    del model
+    on_check = next(iter(texts))
+    ridge, fitted, best = _chosen(base, calibration.device, text, check, kept_D, whole[on_check])
+    applied = helps(best, text_gap(whole[on_check], plain[on_check])["perplexity_after"])
+    fits = fitted if applied else {}
+    with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
+        written = write_refitted(base, folder, fits, kept_D)
+        record = record_of(base, folder, 0.0) | _gap_to_mapped(written, fits, kept_D)
+        record |= {
+            "basis": basis_of(base),
+            "tie": tie_of(base),
+            "mask": mask,
+            "pruning_ratio": ratio,
+            "kept": kept_D.nonzero().flatten().tolist(),
+        }
+        record |= {"applied": applied, "ridge": ridge if applied else None, "best_perplexity": best}
+        record["error"] = {norm: _errors(fit) for norm, fit in fitted.items()}
+        refitted = _said_when_cut(folder, kept_D, texts, calibration.device) if applied else plain
+        record["text"] = {name: _effect(whole[name], plain[name], refitted[name]) for name in texts}
+        settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
+        settings |= {
+            name: artefacts.sha256(path)
+            for name, path in (("calibration", calibration.path), ("data", data), ("second_text", second_text))
+            if path
+        }
+        inputs = {"base": base, "calibration": calibration.path, "data": data, "second_text": second_text}
+        record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)
+        artefacts.write_json(folder / READERS_RECORD, record)
+    done = "refitted to" if applied else "left plain for"
+    say(f"readers {done} {int(kept_D.sum())} of {len(kept_D)} channels; {summary(record)}")
+    for sentence in _told(record["text"]) if applied else [_why_plain(record)]:
+        say(sentence)
+    return record
+
+
+def _chosen(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor, whole: Said) -> tuple[float, dict[str, Fit], float]:
+    """Return the ridge with which the cut model's perplexity on `check` is lowest, its fits and that perplexity."""
+    found: list[tuple[float, float, dict[str, Fit]]] = []
+    for ridge in RIDGES:
+        model = checkpoint.load_to_measure(base, device)
+        fits = fit_readers(model, text.batches(), kept_D, check.batches(), ridge)
+        final = family_of(model.config).final_norm  # its reader, the head, is not refitted in place
+        kept_channels_only(model, kept_D)
+        map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, kept_D)
+        found.append((text_gap(whole, said(model, check))["perplexity_after"], ridge, fits))
+    perplexity, ridge, fits = min(found, key=lambda one: one[0])
+    return ridge, fits, perplexity
+
+
+def helps(refitted: float, plain: float) -> bool:
+    """Return whether readers are refitted, by the cut model's perplexities on held-out text."""
+    return refitted < plain
+
+
+def _why_plain(record: Mapping[str, Any]) -> str:
+    name, it = next(iter(record["text"].items()))
+    return (
+        f"readers stay plain: perplexity on {name} is {it['plain']:.2f} with the cut alone and {record['best_perplexity']:.2f} with the "
+        "best refit; more calibration text may change that"
+    )
+
+
+def _errors(fit: Fit) -> dict[str, Any]:
+    found: dict[str, Any] = {"plain": fit.error_plain, "least-squares": fit.error}
+    if fit.massive_tokens:
+        found["massive"] = {"tokens": fit.massive_tokens, "plain": fit.massive_plain, "least-squares": fit.massive}
+    if fit.held_out is not None:
+        found["held out"] = {"plain": fit.held_out_plain, "least-squares": fit.held_out}
+    return found
+
+
+def _said(model: PreTrainedModel, texts: Mapping[str, Blocks]) -> dict[str, Said]:
+    return {name: said(model, blocks) for name, blocks in texts.items()}
+
+
+def _said_when_cut(folder: Path, kept_D: Tensor, texts: Mapping[str, Blocks], device: str) -> dict[str, Said]:
+    """Return what the model in a folder says of the texts with its dead channels at zero."""
+    model = checkpoint.load_to_measure(folder, device)
+    kept_channels_only(model, kept_D)
+    return _said(model, texts)
+
+
+def _effect(whole: Said, plain: Said, refitted: Said) -> dict[str, float]:
+    """Return the perplexities of the base and of the cut with plain and with refitted readers, and how many tokens they are of."""
+    cut, fit = text_gap(whole, plain), text_gap(whole, refitted)
+    return {
+        "base": cut["perplexity_before"],
+        "plain": cut["perplexity_after"],
+        "least-squares": fit["perplexity_after"],
+        "tokens": cut["tokens"],
+    }
+
+
+def _told(texts: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return what the user should know of the fit: its effect on each text, and a warning where it harms one."""
+    told = [
+        f"perplexity on {name}: {it['base']:.2f} whole, {it['plain']:.2f} cut, {it['least-squares']:.2f} cut with refitted readers"
+        for name, it in texts.items()
+    ]
+    helped, harmed = ([name for name, it in texts.items() if (it["least-squares"] < it["plain"]) is better] for better in (True, False))
+    if harmed and helped:
+        told.append(
+            f"warning: refitting helps on {helped[0]} and harms on {harmed[0]}: it has learned the calibration text; give calibration text "
+            "of more kinds or more of it, or use readers: plain"
+        )
+    return told
+
+
+def _checked(mask: str, ratio: float, align: int | Literal["auto"], seed: int, data: Path | None) -> PatConfig:
+    config = PatConfig(pruning_ratio=ratio, mask=cast(Mask, mask), align=align, readers="least-squares", seed=seed)
+    if config.measured and data is None:
+        raise UserError(f"--mask {mask}: is measured on the instruction set that the model will be tuned on; give it as --data")
+    return config
+
+
+def kept_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PatConfig, data: Path | None) -> Tensor:
+    """Return the channels that `attach` keeps of a base, (D,) boolean. Raises UserError on a width that cannot be."""
+    text = None
+    if config.measured and data is not None:
+        text = blocks_for(model.config, Calibration(data, seed=config.seed), tokenizer)
+    importance_D = channel_importance(model, config, text)
+    assert importance_D is not None  # a fixed mask has an order
+    return largest(importance_D.cpu(), planned_width(model.config, config))
+
+
+def _gap_to_mapped(written: Written, fits: dict[str, Fit], kept_D: Tensor) -> dict[str, Any]:
+    """As the merge's gap, between the base whose norms hand on the prediction, and the checkpoint whose readers have taken it up."""
+
+    def mapped(dtype: torch.dtype) -> nn.Module:
+        model = checkpoint.load_model(written.source, dtype)
+        map_norms(model, fits, kept_D)
+        return model
+
+    return gap_between(mapped, written)

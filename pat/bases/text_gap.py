@@ -1,0 +1,79 @@
+"""How far a model is from another on text: mean Kullback-Leibler divergence of the next token, and the perplexities of both.
+
+Random tokens cannot tell a small error from a large one, because a single outlier decides; a mean over text can. One model is in memory
+at a time: of the first one its last hidden states and its head are kept.
+Axes: B batch, T tokens, N tokens that count, D channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from pat.data.calibration import Blocks
+
+LOGITS_AT_ONCE = 2**25
+"""128 MB in fp32: a batch of text has far more logits than that."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says of some text: what its head is given for each token with a next one, (N, D), the head, the next tokens (N,)."""
+
+    states_ND: Tensor
+    head_VD: Tensor
+    bias_V: Tensor | None
+    next_N: Tensor
+
+    def log_probabilities(self) -> Iterator[Tensor]:
+        """Yield the next token's log-probabilities in fp32, some tokens at a time."""
+        for states_ND in self.states_ND.split(max(1, LOGITS_AT_ONCE // len(self.head_VD))):
+            yield linear(states_ND, self.head_VD, self.bias_V).float().log_softmax(-1)
+
+
+@torch.no_grad()
+def said(model: PreTrainedModel, text: Blocks) -> Said:
+    """Return what `model` says of the text's real tokens."""
+    states, following = [], []
+    body: Any = model.base_model
+    for batch in text.batches():
+        arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        hidden_BTD = body(**arguments, use_cache=False).last_hidden_state
+        real_BT = arguments["attention_mask"][:, 1:].bool()
+        states.append(hidden_BTD[:, :-1][real_BT])
+        following.append(arguments["input_ids"][:, 1:][real_BT])
+    head: Any = model.get_output_embeddings()
+    return Said(torch.cat(states), head.weight.detach(), head.bias, torch.cat(following))
+
+
+@torch.no_grad()
+def text_gap(reference: Said, other: Said) -> dict[str, float]:
+    """Return the mean divergence KL(reference ‖ other) a token, the perplexities before and after, and their ratio with its standard error.
+
+    The error is that of the tokens being a sample: on a short text it is large.
+    """
+    divergence, losses, squares, start = 0.0, [0.0, 0.0], 0.0, 0
+    for expected_NV, found_NV in zip(reference.log_probabilities(), other.log_probabilities(), strict=True):
+        next_N1 = reference.next_N[start : start + len(expected_NV), None]
+        divergence += (expected_NV.exp() * (expected_NV - found_NV)).sum(dtype=torch.float64).item()
+        of_next = [log_NV.gather(1, next_N1).double() for log_NV in (expected_NV, found_NV)]
+        losses = [loss - log_N1.sum().item() for loss, log_N1 in zip(losses, of_next, strict=True)]
+        squares += (of_next[0] - of_next[1]).square().sum().item()
+        start += len(expected_NV)
+    before, after = (loss / start for loss in losses)
+    error = math.sqrt(max(squares / start - (after - before) ** 2, 0.0) / start)
+    return {
+        "kl": max(divergence / start, 0.0),
+        "perplexity_before": math.exp(before),
+        "perplexity_after": math.exp(after),
+        "perplexity_ratio": math.exp(after - before),
+        "perplexity_ratio_error": math.exp(after - before) * error,
+        "tokens": start,
+    }

@@ -1,0 +1,242 @@
+"""Whether a model folder can be worked on at all, told before any work: from its JSON files and the headers of its weights. No torch.
+
+`check_checkpoint` is for whatever reads a model, `check_base` for what also changes one, and so has to know every tensor of it. Each names
+the file, what is wrong and what would be right, within milliseconds; whether weights are damaged inside is artefacts.py's to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pat.checkpoints.stored import StoredTensor, hold_the_same, stored_tensors
+from pat.errors import UserError
+from pat.families.known import FAMILIES, Family, Role, family_of_fields, is_passed_over
+from pat.io.artefacts import read_record
+
+Fields = Mapping[str, Any]
+CONFIG_NAME = "config.json"
+TOKENIZER_JSONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (*TOKENIZER_JSONS, "tokenizer.model", "vocab.json", "spiece.model")
+FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+         "max_position_embeddings")  # fmt: skip
+LARGEST = 2**31 - 1
+TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+RESHAPED = "pat_reshaped"
+LISTED = 3
+
+
+def check_checkpoint(folder: Path, *, tokenizer: bool = False) -> Fields:
+    """Return the fields of a model folder's config. Raises UserError where the folder is not one that a model can be opened from.
+
+    That is: no or a broken config, weights that are quantised, not floating-point or truncated, token ids beyond the vocabulary, a
+    broken tokenizer, or none where a `tokenizer` is needed, positions that depend on what else is in a batch.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder" if not folder.exists() else f"{folder}: is a file; a model folder is needed")
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no config.json; {_instead(folder)}")
+    fields = read_record(path)
+    for problem in _config_problems(fields):
+        raise UserError(f"{path}: {problem}")
+    stored = stored_tensors(folder)
+    for problem in _dtype_problems(stored):
+        raise UserError(problem)
+    _check_tokenizer(folder, fields.get("vocab_size"), needed=tokenizer)
+    return fields
+
+
+def check_base(folder: Path, *, tokenizer: bool = False) -> None:
+    """Raise UserError as `check_checkpoint` does, and where a merge would refuse or lose a tensor of the folder's weights.
+
+    That is: an architecture that is not known, tensors that it does not have or that are missing, sizes that are not the config's, and a
+    head of its own under a config that says it is the embedding.
+    """
+    fields = check_checkpoint(folder, tokenizer=tokenizer)
+    family = family_of_fields(fields)
+    stored = {name: tensor for name, tensor in stored_tensors(folder).items() if not is_passed_over(name)}
+    for name in stored:
+        family.role(name)
+    for problem in (*_tie_problems(folder, fields, family, stored), *_size_problems(folder, fields, family, stored)):
+        raise UserError(problem)
+
+
+def check_model(folder: Path) -> None:
+    """As `check_base` where the architecture is one that can be changed, else as `check_checkpoint`: it may still be evaluated."""
+    fields = check_checkpoint(folder)
+    if (fields.get("stock_type") or fields["model_type"]) in FAMILIES:
+        check_base(folder)
+
+
+def _instead(folder: Path) -> str:
+    """Return what a folder without a config seems to be, and what to give."""
+    if (folder / "adapter_config.json").is_file():
+        return "it is an adapter: give the model that it was tuned on, or what `pat merge` makes of both"
+    if list(folder.glob("*.gguf")):
+        return "its .gguf file is of another format: `pat import-model` makes a checkpoint of it"
+    return "a model folder as save_pretrained writes it is needed"
+
+
+def _config_problems(fields: Fields) -> Iterator[str]:
+    """Yield what no model can be made of."""
+    if "model_type" not in fields:
+        yield "has no `model_type`, so the architecture is not known"
+    if fields.get("quantization_config") is not None:
+        method = fields["quantization_config"]
+        name = method.get("quant_method", "an unnamed method") if isinstance(method, Mapping) else method
+        yield f"quantization_config: the weights are quantised ({name}); give the model in bf16, fp16 or fp32"
+    for name in SIZES:
+        value = fields.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            yield f"{name}: {value!r}: must be a positive whole number"
+        elif value is not None and value > LARGEST:
+            yield f"{name}: {value}: is beyond every model"
+    for name in ("dtype", "torch_dtype"):
+        if (value := fields.get(name)) is not None and str(value).removeprefix("torch.") not in (*FLOATING.values(), "auto"):
+            yield f"{name}: {value!r}: must be one of {', '.join(FLOATING.values())}"
+    yield from _numbers_that_are_none("", fields)
+    yield from _token_problems(fields, fields.get("vocab_size"))
+    yield from _position_problems(fields)
+
+
+def _numbers_that_are_none(place: str, value: object) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{place}: is {value}: must be a number"
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _numbers_that_are_none(f"{place}.{name}" if place else str(name), entry)
+
+
+def _token_problems(fields: Fields, vocabulary: int | None) -> Iterator[str]:
+    """Yield the marks that no embedding row belongs to; −1 stands for none in old configs."""
+    for name in TOKEN_IDS:
+        value = fields.get(name)
+        for token in value if isinstance(value, list) else [value]:
+            if token is None:
+                continue
+            if isinstance(token, bool) or not isinstance(token, int):
+                yield f"{name}: {token!r}: must be the id of a token"
+            elif vocabulary is not None and not -1 <= token < vocabulary:
+                yield f"{name}: {token}: lies beyond the vocabulary of {vocabulary} tokens"
+
+
+def _position_problems(fields: Fields) -> Iterator[str]:
+    """Yield positions that are computed from the longest text of a batch, for every text in it."""
+    for name in ("rope_parameters", "rope_scaling"):
+        parameters = fields.get(name)
+        if parameters is None:
+            continue
+        if not isinstance(parameters, Mapping):
+            yield f"{name}: {parameters!r}: must be an object"
+            return
+        kind = parameters.get("rope_type", parameters.get("type"))
+        context = fields.get("max_position_embeddings")
+        original = fields.get("original_max_position_embeddings", parameters.get("original_max_position_embeddings", context))
+        if kind in ("longrope", "su") and context is not None and original is not None and context > original:
+            yield (
+                f"{name}: LongRoPE changes the positions of all texts of a batch as soon as one is longer than {original} tokens, so "
+                f"results would depend on what else is in the batch; set max_position_embeddings to {original} to use the model up to there"
+            )
+
+
+def _dtype_problems(stored: Mapping[str, StoredTensor]) -> Iterator[str]:
+    """Yield a sentence on tensors that are not floating-point numbers of a kind that a merge keeps."""
+    odd = [name for name, tensor in stored.items() if tensor.dtype not in FLOATING and not is_passed_over(name)]
+    if odd:
+        first = stored[odd[0]]
+        yield (
+            f"{first.path}: {len(odd)} tensor(s) such as {odd[0]!r} are stored as {first.dtype}, as quantised weights are; "
+            "give the model in bf16, fp16 or fp32"
+        )
+
+
+def _tie_problems(folder: Path, fields: Fields, family: Family, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
+    """Yield where the stored head contradicts the config: transformers ties matrices that are equal alone, and makes up missing ones."""
+    tied = bool(fields.get("tie_word_embeddings", family.tied_by_default))
+    head, embedding = (stored.get(f"{module}.weight") for module in (family.head, family.embedding))
+    config = folder / CONFIG_NAME
+    if embedding is None:
+        yield f"{folder}: its weights hold no {family.embedding}.weight; the checkpoint does not fit its config"
+    elif tied and head is not None and not hold_the_same(head, embedding):
+        yield (
+            f"{config}: tie_word_embeddings: true, but the weights hold a {family.head}.weight of its own, which transformers would keep; "
+            "set it to false, or remove that tensor"
+        )
+    elif not tied and head is None:
+        yield f"{config}: tie_word_embeddings: false, but the weights hold no {family.head}.weight; set it to true if the two are one"
+
+
+def _size_problems(folder: Path, fields: Fields, family: Family, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
+    """Yield missing modules and sizes that are not the config's; layers of a reshaped model have sizes of their own."""
+    layers, stock = fields.get("num_hidden_layers"), fields.get("model_type") != RESHAPED
+    if isinstance(layers, int):
+        gone = [] if not stock else [f"{family.final_norm}.weight"]
+        for layer in range(min(layers, len(stored) + 1)):  # more are not there, whatever the config says
+            modules = (*family.linears, *(family.norms if stock else ()))
+            gone += [name for module in modules if (name := f"{family.in_layer(layer, module)}.weight") not in stored]
+        if missing := [name for name in gone if name not in stored]:
+            yield f"{folder}: missing tensor(s) {', '.join(missing[:LISTED])}; the checkpoint does not fit its config"
+        numbers = {place[0] for name in stored if (place := family.place(name)) is not None}
+        if extra := sorted(number for number in numbers if number >= layers):
+            yield f"{folder}: unexpected tensors of layer {extra[0]}, num_hidden_layers is {layers}; the checkpoint does not fit its config"
+    if not stock:
+        return
+    for name, tensor in stored.items():
+        for axis, field, size in _expected(family, name, fields):
+            if len(tensor.shape) <= axis or tensor.shape[axis] != size:
+                shape = list(tensor.shape)
+                yield f"{folder}: mismatched tensor {name} of shape {shape}: {field} is {size}; the checkpoint does not fit its config"
+
+
+def _expected(family: Family, name: str, fields: Fields) -> Iterator[tuple[int, str, int]]:
+    """Yield the axes of a tensor whose size the config states: axis, field, size."""
+    hidden, vocabulary = fields.get("hidden_size"), fields.get("vocab_size")
+    role = family.role(name)
+    matrix = not name.endswith(".bias")
+    if role in (Role.EMBEDDING, Role.HEAD) and vocabulary is not None:
+        yield 0, "vocab_size", vocabulary
+    if hidden is None:
+        return
+    if role in (Role.EMBEDDING, Role.HEAD, Role.READ) and matrix:
+        yield 1, "hidden_size", hidden
+    if role in (Role.WRITE, Role.NORM, Role.NORM_BEHIND, Role.FINAL_NORM):
+        yield 0, "hidden_size", hidden
+
+
+def _check_tokenizer(folder: Path, vocabulary: int | None, *, needed: bool) -> None:
+    """Raise UserError on a tokenizer file that is broken, or names a token that the embedding has no row for."""
+    if needed and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(f"{folder}: has no tokenizer; copy the model's tokenizer files into it")
+    records = {name: read_record(folder / name) for name in TOKENIZER_JSONS if (folder / name).is_file()}
+    if (folder / "generation_config.json").is_file():
+        path = folder / "generation_config.json"
+        for problem in _token_problems(read_record(path), vocabulary):
+            raise UserError(f"{path}: {problem}")
+    if vocabulary is None or "tokenizer.json" not in records:
+        return
+    highest = max(_token_ids(folder / "tokenizer.json", records["tokenizer.json"]), default=("", -1), key=lambda pair: pair[1])
+    if highest[1] >= vocabulary:
+        raise UserError(
+            f"{folder / 'tokenizer.json'}: token {highest[0]!r} has the id {highest[1]}, beyond the embedding's {vocabulary} rows "
+            "(vocab_size); resize the model's embedding, or take the tokenizer that belongs to it"
+        )
+
+
+def _token_ids(path: Path, record: Fields) -> Iterator[tuple[str, int]]:
+    """Yield a tokenizer's tokens and ids. Raises UserError where the file is not a tokenizer."""
+    model = record.get("model")
+    if not isinstance(model, Mapping) or "vocab" not in model:
+        raise UserError(f"{path}: holds no vocabulary; take the tokenizer files that belong to the model")
+    vocabulary, added = model["vocab"], record.get("added_tokens") or []
+    try:
+        if isinstance(vocabulary, Mapping):
+            yield from ((str(token), int(number)) for token, number in vocabulary.items())
+        else:
+            yield from ((str(entry[0]), number) for number, entry in enumerate(vocabulary))
+        yield from ((str(entry["content"]), int(entry["id"])) for entry in added)
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise UserError(f"{path}: its vocabulary is not tokens with ids ({type(error).__name__}: {error})") from None

@@ -1,0 +1,302 @@
+"""Stock checkpoints on disk: their tensors one at a time, new ones shard by shard, and the small files that travel along.
+
+Never holds a whole model. Only safetensors are read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+import pat.models.reshaped  # noqa: F401 - registers the class of reshaped models
+from pat.checkpoints.base_checks import TOKENIZER_JSONS, check_model
+from pat.checkpoints.origin import ORIGIN_NAME
+from pat.checkpoints.rope_fields import write_both_ways
+from pat.checkpoints.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
+from pat.checkpoints.tokenizer_fields import write_old_names
+from pat.errors import UserError
+from pat.families.known import Family, Role, family_of, is_passed_over
+from pat.io.artefacts import new_folder, read_record, write_json
+from pat.io.marks import FOLDERS
+from pat.io.provenance import provenance
+from pat.io.tensors import opened
+from pat.machine.out_of_memory import lacks_memory
+from pat.models.sharding import sharding_of
+
+IMPORT_RECORD = "import.json"
+COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+              "generation_config.json", ORIGIN_NAME, "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
+REFUSALS = (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, ArithmeticError)
+"""What transformers raises of a config whose values it cannot use."""
+MIN_SHARD_BYTES = 64 * 2**20
+MAX_SHARD_BYTES = 4 * 2**30
+FP32_BYTES = 4 * 2**30
+"""Weights larger than this are checked and measured in their own dtype, so that it needs no more memory than loading them."""
+SHARDS_AT_LEAST = 8
+"""A shard of an eighth of the source keeps the merge's memory well under the source's size."""
+
+
+def load_config(folder: Path) -> Any:
+    """Return the folder's Hugging Face config. Raises UserError where there is none or it is refused."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: holds no config.json; a model folder as save_pretrained writes it is needed")
+    read_record(folder / "config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, *REFUSALS) as error:
+        raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {one_line(error)}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library's error says, in one line; a message is one sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool = False) -> PreTrainedModel:
+    """Return the stock model of a folder, in the checkpoint's dtype unless another is given.
+
+    With `sharded` each process of the job gets its shard of every tensor, on its device. Raises UserError where a tensor is missing,
+    left over, misshapen (transformers would fill gaps with random values) or not finite.
+    """
+    config = load_config(folder)
+    sharding = {"distributed_config": sharding_of(config)} if sharded else {}
+    shard_files(folder)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype or "auto", local_files_only=True, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True, **sharding,
+        )  # fmt: skip
+    except (SafetensorError, OSError, RuntimeError, *REFUSALS) as error:
+        if lacks_memory(error):
+            raise
+        raise UserError(f"{folder}: cannot be loaded as a model: {one_line(error)}") from None
+    model: PreTrainedModel
+    model, report = loaded
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, report[problem])):
+            raise UserError(
+                f"{folder}: {problem.replace('_keys', '')} tensor(s) {', '.join(names[:5])}; the checkpoint does not fit its config"
+            )
+    if not sharded:  # a shard alone would have one process stop and the others wait
+        _check_weights(folder, model)
+    return model
+
+
+def _check_weights(folder: Path, model: PreTrainedModel) -> None:
+    """Raise UserError where a weight is NaN or infinite: every number that is computed with it would be, after all the work."""
+    for name, weight in model.named_parameters():
+        ends = torch.stack(weight.detach().aminmax()) if weight.numel() else torch.zeros(2)  # NaN is both; no copy of the weight is made
+        if not torch.isfinite(ends).all():
+            raise UserError(f"{folder}: the tensor {name} holds NaN or infinity; fetch or make the model again")
+
+
+def load_to_measure(folder: Path, device: str) -> PreTrainedModel:
+    """Return the folder's model, ready to be measured on text, on `device`: in fp32 where that is affordable, and never in fp16.
+
+    Half precision overflows in some families and loses small gradients; bf16 has fp32's range.
+    """
+    dtype = affordable_dtype(folder)
+    model = load_model(folder, torch.bfloat16 if dtype == torch.float16 else dtype)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    model.train(False)
+    return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the folder's tokenizer, padding on the right, with a pad token. Raises UserError where it has no end token."""
+    tokenizer = open_tokenizer(folder)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{folder}: its tokenizer has no end-of-sequence token, which ends every answer")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the folder's tokenizer as it is. Raises UserError where it has none or a broken one."""
+    for name in TOKENIZER_JSONS:
+        if (folder / name).exists():
+            read_record(folder / name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise UserError(f"{folder}: has no tokenizer that transformers opens: {error}") from None
+    return tokenizer
+
+
+def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the checkpoint's tensors one at a time, by shard, those left out that no model reads. Raises UserError on a broken file."""
+    for path in shard_files(folder):
+        with opened(path) as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a mapping
+                if not is_passed_over(name):
+                    yield name, shard.get_tensor(name)
+
+
+def unique_tensors(folder: Path, config: Any) -> Iterator[tuple[str, Tensor]]:
+    """As `tensors`, without a head that is the embedding's matrix once more."""
+    unique = set(unique_names(folder, config))
+    return ((name, tensor) for name, tensor in tensors(folder) if name in unique)
+
+
+def unique_names(folder: Path, config: Any) -> list[str]:
+    """Return the names of `unique_tensors`."""
+    tied_head = f"{family_of(config).head}.weight" if config.tie_word_embeddings else None
+    return [name for name in stored_tensors(folder) if name != tied_head and not is_passed_over(name)]
+
+
+def linear_modules(folder: Path, config: Any) -> list[str]:
+    """Return the names of a checkpoint's linear layers, the head included where it is a matrix of its own."""
+    family, suffix = family_of(config), ".weight"
+    roles = (Role.READ, Role.WRITE, Role.HEAD)
+    return [name.removesuffix(suffix) for name in unique_names(folder, config) if name.endswith(suffix) and family.role(name) in roles]
+
+
+def norm_gains(folder: Path, family: Family) -> dict[str, Tensor]:
+    """Return what each norm on the stream multiplies the channels by, (D,) in fp64, by the norm's name."""
+    return {
+        name.removesuffix(".weight"): tensor.double() + family.gain_offset
+        for name, tensor in tensors(folder)
+        if family.role(name) in (Role.NORM, Role.FINAL_NORM)
+    }
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return every tensor's shape without reading the tensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in shard_files(folder):
+        with opened(path) as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a mapping
+                if not is_passed_over(name):
+                    shapes[name] = tuple(shard.get_slice(name).get_shape())
+    return shapes
+
+
+def weights_size(folder: Path) -> int:
+    """Return the bytes of the checkpoint's weights."""
+    return sum(path.stat().st_size for path in shard_files(folder))
+
+
+def write_shards(folder: Path, named: Iterable[tuple[str, Tensor]], source_bytes: int) -> None:
+    """Write tensors as they come, holding one shard at a time, with the index where there is more than one."""
+    limit = min(max(source_bytes // SHARDS_AT_LEAST, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
+    files: list[list[str]] = []
+    pending: dict[str, Tensor] = {}
+    total = held = 0
+    for name, tensor in named:
+        if pending and held + tensor.nbytes > limit:
+            files.append(_write_part(folder, len(files), pending))
+            pending, held = {}, 0
+            _return_freed_memory()
+        pending[name] = tensor
+        held += tensor.nbytes
+        total += tensor.nbytes
+    files.append(_write_part(folder, len(files), pending))
+    pending = {}
+    _return_freed_memory()
+    _name_parts(folder, files, total)
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back to the system where the C library is glibc, which would otherwise keep all blocks below 32 MB."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _write_part(folder: Path, part: int, named: dict[str, Tensor]) -> list[str]:
+    save_file(named, folder / f"part-{part}", metadata={"format": "pt"})
+    return list(named)
+
+
+def _name_parts(folder: Path, files: list[list[str]], total: int) -> None:
+    """Give the parts their stock names, which hold the number of shards and so are known only now."""
+    if len(files) == 1:
+        (folder / "part-0").rename(folder / WEIGHTS_NAME)
+        return
+    weight_map: dict[str, str] = {}
+    for part, names in enumerate(files):
+        final = f"model-{part + 1:05d}-of-{len(files):05d}.safetensors"
+        (folder / f"part-{part}").rename(folder / final)
+        weight_map |= dict.fromkeys(names, final)
+    write_json(folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy tokenizer, generation config and licence files; the tokenizer's config as both generations of transformers read it."""
+    for pattern in COMPANIONS:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+    write_old_names(target)
+
+
+def parameter_counts(folder: Path, embedding: str, head: str, *, tied: bool) -> dict[str, int]:
+    """Return unique parameters of a checkpoint, and how many are left without embedding and head."""
+    sizes = {name: math.prod(shape) for name, shape in tensor_shapes(folder).items()}
+    if tied:
+        sizes.pop(f"{head}.weight", None)
+    outer = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in (embedding, head))
+    return {"unique": sum(sizes.values()), "without_embeddings": sum(sizes.values()) - outer}
+
+
+def import_model(source: Path, out: Path, *, force: bool = False) -> None:
+    """Copy a local checkpoint into `out` with a manifest, so that later phases can check it. Raises UserError where it cannot be used."""
+    check_model(source)
+    load_config(source)
+    with new_folder(out, FOLDERS["import-model"], force=force) as folder:
+        for path in [source / "config.json", *shard_files(source)]:
+            shutil.copyfile(path, folder / path.name)
+        if (source / INDEX_NAME).is_file():
+            shutil.copyfile(source / INDEX_NAME, folder / INDEX_NAME)
+        write_both_ways(folder)
+        copy_companions(source, folder)
+        note_import(folder, {"path": str(source)}, {"model": source})
+
+
+def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -> None:
+    """Download a model's safetensors, config and tokenizer from the hub into `out`; the one step of a run that needs a network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["config.json", "*.safetensors", INDEX_NAME, *COMPANIONS]
+    with new_folder(out, FOLDERS["import-model"], force=force) as folder:
+        try:
+            snapshot_download(hub_id, revision=revision, local_dir=folder, allow_patterns=patterns)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise UserError(
+                f"model {hub_id!r} at revision {revision!r} cannot be fetched: {error}; fetch it where there is a network, "
+                "or give a local folder as `path`"
+            ) from None
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        check_model(folder)
+        write_both_ways(folder)
+        write_old_names(folder)
+        note_import(folder, {"hub": hub_id, "revision": revision}, {})
+
+
+def note_import(folder: Path, settings: dict[str, object], inputs: dict[str, Path]) -> None:
+    """Write where an imported model comes from; by it the folder is known as one that may be replaced."""
+    write_json(folder / IMPORT_RECORD, {"provenance": provenance(settings, 0, inputs=inputs)})
+
+
+def affordable_dtype(folder: Path) -> torch.dtype:
+    """Return fp32 where the weights are small enough to be measured in it, else the checkpoint's own dtype."""
+    return torch.float32 if weights_size(folder) <= FP32_BYTES else dtype_of(folder)
+
+
+def dtype_of(folder: Path) -> torch.dtype:
+    """Return the dtype of the checkpoint's first tensor."""
+    return next(tensor for _, tensor in tensors(folder)).dtype

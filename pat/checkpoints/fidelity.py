@@ -1,0 +1,109 @@
+"""Whether a checkpoint that was written computes what it should: two comparisons with the model that it stands for, and their bounds.
+
+Before rounding, in fp32, its logits must be the reference's: what is left is the order of sums. As written, each tensor must be the
+rounding of that, and predictions on text the reference's: what is left is what the dtype cannot hold. A maximum over random tokens tells
+neither from a mistake.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+
+from pat.checkpoints import checkpoint
+from pat.checkpoints.probe_text import probe_for
+from pat.checkpoints.stored import stored_tensors
+from pat.checkpoints.unrounded import Written, unrounded_logits
+from pat.models.masked import kept_channels_only
+from pat.models.wide_arithmetic import wide_logits
+
+LARGEST_FOLD_GAP = 2e-4
+"""Of the largest logit, before rounding. Right folds stay below 3e-6, on a pretrained model that a cut has upset below 2e-5, and with a
+basis for every block below 8e-5; the smallest planted mistake makes 4e-4."""
+LARGEST_KL = 1e-3
+"""Nats per token on text, as written. Right models of use stay below it in any dtype, wrong ones begin at 0.03. What a cut has upset can
+lie above it in half precision (2e-2 at half the width of a pretrained model, untuned), though every tensor is rounded rightly."""
+WIDE_DTYPES = {"F32", "F64"}
+HALF_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
+logger = logging.getLogger(__name__)
+LoadReference = Callable[[torch.dtype], nn.Module]
+
+
+def gap_between(load_reference: LoadReference, written: Written) -> dict[str, Any]:
+    """Return how far a written checkpoint is from its reference: the fields `kl_on_text`, `fold_gap` and the like of a record.
+
+    `load_reference` gets the dtype to load the source's weights in. One model is in memory at a time, computing in fp32 whatever it is
+    stored in. Raises RuntimeError where the checkpoint is not what it should be: it must not be used.
+    """
+    dtypes = {tensor.dtype for tensor in stored_tensors(written.source).values()}
+    dtype = loading_dtype(dtypes)
+    probe = probe_for(written.source)
+    expected_BTV = wide_logits(load_reference(dtype), probe.ids_BT)
+    found_BTV = wide_logits(checkpoint.load_model(written.folder, dtype), probe.ids_BT)
+    unrounded_BTV = found_BTV if dtypes <= WIDE_DTYPES else unrounded_logits(written, probe.ids_BT)
+    size = expected_BTV.abs().max().item()
+    gap = (expected_BTV - unrounded_BTV).abs().max().item()
+    record = {
+        "kl_on_text": mean_kl(expected_BTV, found_BTV),
+        "kl_dtype": "+".join(sorted({str(HALF_DTYPES.get(name, torch.float32)).removeprefix("torch.") for name in dtypes})),
+        "kl_probe": probe.kind,
+        "fold_gap": gap / size if size else gap,
+        "logit_gap": gap,
+        "logit_gap_dtype": "float32",
+        "logit_size": size,
+    }
+    _check(record, written.folder)
+    return record
+
+
+def loading_dtype(dtypes: set[str]) -> torch.dtype:
+    """Return the dtype in which a checkpoint's stored dtypes are all held without loss; of fp64 what fp32 holds."""
+    only = next(iter(dtypes)) if len(dtypes) == 1 else None
+    return HALF_DTYPES.get(only or "", torch.float32)
+
+
+def mean_kl(expected_BTV: Tensor, found_BTV: Tensor) -> float:
+    """Return the mean over tokens of KL(expected ‖ found), in nats; NaN where either is not finite."""
+    total = sum(
+        kl_div(log_softmax(found_TV.double(), -1), log_softmax(expected_TV.double(), -1), reduction="sum", log_target=True).item()
+        for expected_TV, found_TV in zip(expected_BTV, found_BTV, strict=True)
+    )
+    return max(0.0, total / (expected_BTV.shape[0] * expected_BTV.shape[1])) if math.isfinite(total) else math.nan
+
+
+def _check(record: dict[str, Any], folder: Path) -> None:
+    """Raise RuntimeError on figures beyond their bounds, NaN included."""
+    if not record["fold_gap"] <= LARGEST_FOLD_GAP:
+        raise RuntimeError(
+            f"{folder}: before rounding, logits differ from those of the model it stands for by {record['fold_gap']:.2g} of their size "
+            f"(at most {LARGEST_FOLD_GAP:g} is rounding): the checkpoint is wrong"
+        )
+    rounds = record["kl_dtype"] != "float32"  # then unrounded_logits has seen that rounding is all there is
+    if rounds and LARGEST_KL < record["kl_on_text"] < math.inf:
+        logger.warning(
+            "%s: rounding to %s alone changes predictions on text by %.2g nats per token; the model is sensitive, fp32 would keep it",
+            folder.name, record["kl_dtype"], record["kl_on_text"],
+        )  # fmt: skip
+    elif not record["kl_on_text"] <= LARGEST_KL:
+        raise RuntimeError(
+            f"{folder}: as written in {record['kl_dtype']}, predictions on text differ from those of the model it stands for by "
+            f"{record['kl_on_text']:.2g} nats per token (at most {LARGEST_KL:g} is rounding): the checkpoint is wrong"
+        )
+
+
+def gap_to_zeroed(written: Written, kept_D: Tensor) -> dict[str, Any]:
+    """As gap_between, of a pruned checkpoint and its source with the dropped channels held at zero."""
+
+    def zeroed(dtype: torch.dtype) -> nn.Module:
+        model = checkpoint.load_model(written.source, dtype)
+        kept_channels_only(model, kept_D)
+        return model
+
+    return gap_between(zeroed, written)

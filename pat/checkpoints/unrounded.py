@@ -1,0 +1,166 @@
+"""What a changed checkpoint computes before its tensors are rounded to the dtype they are written in: in fp32, a layer at a time.
+
+The change is the very function that made the written tensors, given fp32 ones, which it returns as fp32. So a mistake in a fold shows at
+its full size also where half precision would hide it; and each tensor that was written must be the rounding of its own. No more than a
+layer, the embedding and the head are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from pat.checkpoints import checkpoint
+from pat.checkpoints.stored import StoredTensor, stored_tensors
+from pat.families.known import Family, Role, family_of
+from pat.io.tensors import opened
+
+Change = Callable[[str, Tensor], Iterable[tuple[str, Tensor]]]
+"""From a tensor of a checkpoint to those of the changed one that it becomes, in the same dtype: one, none, or several."""
+STEPS = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-22, "F64": 2.0**-22}
+"""What rounding to a stored dtype may change, of an entry: its last bit, once."""
+SUM_ERROR = 1e-6
+"""What fp32 sums of a fold may be off by, of the tensor's largest entry: an entry that is nearly zero is a difference of large ones."""
+FP16_SUBNORMAL = 2.0**-24
+ROWS_AT_ONCE = 16384
+"""Embedding and head are changed by so many rows, which no change mixes; in one piece they would need several times their size."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that was written: from which one, where, and by which change of its tensors.
+
+    `in_one_piece` names modules whose matrix is changed as a whole.
+    """
+
+    source: Path
+    folder: Path
+    change: Change
+    in_one_piece: frozenset[str] = frozenset()
+
+
+@torch.no_grad()
+def unrounded_logits(written: Written, ids_BT: Tensor) -> Tensor:
+    """Return the logits of the changed model before rounding, (B, T, V).
+
+    Raises RuntimeError where tensors are missing or left over, or what was written is not the rounding of what was meant.
+    """
+    config = checkpoint.load_config(written.folder)
+    family = family_of(config)
+    with init_empty_weights(include_buffers=False):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    supply = _Supply(written, family, tied=bool(config.tie_word_embeddings))
+    layers = (f"{family.layers}.{layer}" for layer in range(config.num_hidden_layers))
+    for name in (family.embedding, *layers, family.final_norm, family.head):
+        module = model.get_submodule(name)
+        module.register_forward_pre_hook(partial(_fill, supply, name))
+        module.register_forward_hook(lambda module, _inputs, _output: module.to("meta") and None)
+    logits: Tensor = model.eval()(input_ids=ids_BT, use_cache=False).logits
+    supply.check_empty()
+    return logits
+
+
+def _fill(supply: _Supply, name: str, module: nn.Module, _inputs: Any) -> None:
+    names = [parameter for parameter, _ in module.named_parameters()]
+    found = supply.take([f"{name}.{parameter}" for parameter in names])
+    module.load_state_dict(dict(zip(names, found, strict=True)), assign=True)
+
+
+class _Supply:
+    """The changed tensors in the order of the computation; each is made when it is first asked for, or a later one is."""
+
+    def __init__(self, written: Written, family: Family, *, tied: bool) -> None:
+        self._where = written.folder
+        self._stages = _stages(written)
+        self._waiting: dict[str, Tensor] = {}
+        self._head, self._embedding = f"{family.head}.weight", f"{family.embedding}.weight"
+        self._tied = tied
+        self._tied_matrix: Tensor | None = None
+
+    def take(self, names: list[str]) -> list[Tensor]:
+        """Return these tensors and let go of them."""
+        wanted = {self._embedding if name == self._head and self._tied else name: name for name in names}
+        if self._tied_matrix is not None and self._embedding in wanted:
+            return [self._tied_matrix]
+        while missing := [name for name in wanted if name not in self._waiting]:
+            stage = next(self._stages, None)
+            if stage is None:
+                raise RuntimeError(f"{self._where}: nothing of its base became {missing[0]}; a tensor is lost")
+            self._waiting |= stage
+        if self._tied and self._embedding in wanted:
+            self._tied_matrix = self._waiting[self._embedding]
+        return [self._waiting.pop(name) for name in wanted]
+
+    def check_empty(self) -> None:
+        """Raise RuntimeError where a changed tensor was asked for by no module."""
+        for stage in self._stages:
+            self._waiting |= stage
+        if self._waiting:
+            raise RuntimeError(f"{self._where}: its model has no place for {', '.join(sorted(self._waiting)[:4])}")
+
+
+def _stages(written: Written) -> Iterator[dict[str, Tensor]]:
+    """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32."""
+    config = checkpoint.load_config(written.source)
+    family, stored, rounded = family_of(config), stored_tensors(written.source), stored_tensors(written.folder)
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name in checkpoint.unique_names(written.source, config):
+        groups.setdefault(_place(family, name), []).append(name)
+    for place in sorted(groups):
+        stage: dict[str, Tensor] = {}
+        for name in groups[place]:
+            with opened(stored[name].path) as shard:
+                tensor = shard.get_tensor(name)
+            stage |= _changed(written, family, name, tensor)
+        for new_name, meant in stage.items():
+            _check_rounded(written.folder, new_name, rounded.get(new_name), meant)
+        yield stage
+
+
+def _check_rounded(folder: Path, name: str, stored: StoredTensor | None, meant: Tensor) -> None:
+    """Raise RuntimeError unless a stored tensor is the rounding of an fp32 one."""
+    if stored is None or stored.shape != tuple(meant.shape):
+        raise RuntimeError(f"{folder}: {name} was not written in the shape {list(meant.shape)}; the checkpoint is wrong")
+    with opened(stored.path) as shard:
+        found = shard.get_tensor(name).float()
+    allowed = meant.abs().mul_(STEPS[stored.dtype]).add_(SUM_ERROR * meant.abs().max().item() + FP16_SUBNORMAL)
+    if bool((found.sub_(meant).abs_() > allowed).any()):
+        raise RuntimeError(f"{folder}: {name} as written is not the rounding of what it should be; the checkpoint is wrong")
+
+
+def _place(family: Family, name: str) -> tuple[int, int]:
+    """Return where in the computation a tensor is needed."""
+    match family.role(name):
+        case Role.EMBEDDING:
+            return 0, 0
+        case Role.FINAL_NORM:
+            return 2, 0
+        case Role.HEAD:
+            return 3, 0
+        case _:
+            place = family.place(name)
+            assert place is not None
+            return 1, place[0]
+
+
+def _changed(written: Written, family: Family, name: str, tensor: Tensor) -> dict[str, Tensor]:
+    by_rows = family.role(name) in (Role.EMBEDDING, Role.HEAD) and name.rpartition(".")[0] not in written.in_one_piece
+    parts: dict[str, list[Tensor]] = {}
+    for piece in tensor.split(ROWS_AT_ONCE) if by_rows else [tensor]:
+        for new_name, changed in written.change(name, piece.float()):
+            parts.setdefault(new_name, []).append(changed)
+    # What is no matrix of the vocabulary, such as a shortcut that comes with the embedding, comes again with every piece.
+    vocabulary = {new_name for new_name in parts if by_rows and _is_of_vocabulary(family, new_name)}
+    return {new_name: torch.cat(pieces) if new_name in vocabulary else pieces[0] for new_name, pieces in parts.items()}
+
+
+def _is_of_vocabulary(family: Family, name: str) -> bool:
+    return family.role(name) in (Role.EMBEDDING, Role.HEAD)

@@ -1,0 +1,1 @@
+"""Texts, instructions and questions: read, checked and turned into tokens."""

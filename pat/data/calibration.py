@@ -1,0 +1,124 @@
+"""The text a pruner looks at before it cuts: rows of an instruction set or of plain text, packed into equal blocks of tokens.
+
+Owns the choice of rows and their packing; what is measured on them is the pruner's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from pat.data.prompts import ANSWER_JOINT, alpaca_prompt
+from pat.data.rows import instruction_row, text_field
+from pat.errors import UserError
+from pat.io.artefacts import numbered_rows
+from pat.io.progress import Progress
+
+SEQUENCE_LENGTH = 2048
+SEQUENCES = 128
+TOKENS_A_CHANNEL = 256
+"""Narrow models need less text than SliceGPT's: its estimate is as good with as many tokens for each channel."""
+TOKENS_AT_ONCE = 8192
+CHECK_TOKENS = 4096
+"""Text that nothing is fitted on: with as much, a perplexity of two almost equal models is compared to a thousandth."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where calibration text comes from and what it is worked through on.
+
+    `path` is a JSONL of `text`, or of `instruction`, `input` and `output`. `tokens` None means as many as the pruner's paper takes.
+    """
+
+    path: Path
+    tokens: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Token ids and attention mask, both (N, T); only the last block can have padding, on its right."""
+
+    ids_NT: Tensor
+    mask_NT: Tensor
+
+    def batches(self, size: int | None = None) -> Iterator[dict[str, Tensor]]:
+        """Yield a model's arguments, `size` blocks at a time; without it as many as hold 8192 tokens. Long passes tell how far they are."""
+        size = size or max(1, TOKENS_AT_ONCE // self.ids_NT.shape[1])
+        progress = Progress("measuring on text, blocks", len(self.ids_NT))
+        for start in range(0, len(self.ids_NT), size):
+            progress.update(start)
+            yield {"input_ids": self.ids_NT[start : start + size], "attention_mask": self.mask_NT[start : start + size]}
+
+    def split(self, tokens: int) -> tuple[Blocks, Blocks]:
+        """Return the text without its end, and the end: `tokens` of it in whole blocks, at most a quarter. Of one block it is a quarter."""
+        count, length = self.ids_NT.shape
+        if count == 1:
+            at = int(self.mask_NT.sum()) * 3 // 4
+            return Blocks(self.ids_NT[:, :at], self.mask_NT[:, :at]), Blocks(self.ids_NT[:, at:], self.mask_NT[:, at:])
+        blocks = min(max(1, tokens // length), max(1, count // 4))
+        return Blocks(self.ids_NT[:-blocks], self.mask_NT[:-blocks]), Blocks(self.ids_NT[-blocks:], self.mask_NT[-blocks:])
+
+
+def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length: int, tokens: int) -> Blocks:
+    """Return rows in random order, end tokens between them, cut into blocks of `length` up to `calibration.tokens` or else `tokens`.
+
+    The last block is padded where the file holds less. Raises UserError on a row that is neither text nor instruction.
+    """
+    wanted = calibration.tokens or tokens
+    texts = [_text(calibration.path, number, row) for number, row in numbered_rows(calibration.path)]
+    random.Random(calibration.seed).shuffle(texts)
+    ids: list[int] = []
+    for text in texts:
+        if len(ids) >= wanted:
+            break
+        encoded = tokenizer(text)["input_ids"]
+        ids += encoded if encoded[-1:] == [tokenizer.eos_token_id] else [*encoded, tokenizer.eos_token_id]
+    ids = ids[:wanted]
+    missing = -len(ids) % length
+    ids_NT = torch.tensor(ids + [tokenizer.pad_token_id] * missing).view(-1, length)
+    mask_NT = torch.tensor([1] * len(ids) + [0] * missing).view(-1, length)
+    return Blocks(ids_NT, mask_NT)
+
+
+def blocks_for(model_config: Any, calibration: Calibration, tokenizer: PreTrainedTokenizerBase) -> Blocks:
+    """Return as much text as the statistics of the stream need, in blocks of 2048 tokens or of the model's context."""
+    length = min(SEQUENCE_LENGTH, model_config.max_position_embeddings)
+    return blocks(calibration, tokenizer, length, _default_tokens(model_config))
+
+
+def blocks_and_check(model_config: Any, calibration: Calibration, tokenizer: PreTrainedTokenizerBase) -> tuple[Blocks, Blocks]:
+    """Return what `blocks_for` does, and the text that follows it, on which nothing is to be measured but how well it went.
+
+    Where the source has no more text, the end of what it has is kept back.
+    """
+    text = blocks_for(model_config, calibration, tokenizer)
+    length = text.ids_NT.shape[1]
+    tokens = calibration.tokens or _default_tokens(model_config)
+    longer = blocks(replace(calibration, tokens=tokens + length + CHECK_TOKENS), tokenizer, length, tokens)
+    start = -(-tokens // length)
+    check = Blocks(longer.ids_NT[start:], longer.mask_NT[start:])
+    return (text, check) if check.mask_NT.sum() >= min(length, CHECK_TOKENS) // 2 else text.split(CHECK_TOKENS)
+
+
+def _default_tokens(model_config: Any) -> int:
+    return min(SEQUENCES * SEQUENCE_LENGTH, TOKENS_A_CHANNEL * int(model_config.hidden_size))
+
+
+def _text(path: Path, number: int, row: Mapping[str, Any]) -> str:
+    """Return a row as the model would see it: plain, or the prompt with its answer as in tuning."""
+    place = f"{path}:{number}"
+    if "text" in row:
+        return text_field(place, row, "text")
+    if "instruction" in row:
+        fields = instruction_row(place, row)
+        return alpaca_prompt(fields["instruction"], fields["input"]) + ANSWER_JOINT + fields["output"]
+    raise UserError(f"{place}: holds neither `text` nor `instruction` and `output`; it has {', '.join(sorted(row)) or 'nothing'}")

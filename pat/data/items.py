@@ -1,0 +1,87 @@
+"""Multiple-choice items as they pass from the preparation of data to the evaluation: one checked form, one JSON line each.
+
+Knows nothing of where items come from (the preparation scripts do) nor of how they are scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pat.data.prompts import letters
+from pat.errors import UserError
+from pat.io.artefacts import read_jsonl, write_jsonl
+
+FIELDS = ("id", "question", "choices", "answer", "task", "group")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question with its choices; `answer` is the place of the right one. `group` is a task's subject, "" where it has none.
+
+    Blanks around question and choices are stripped: a model would be scored on them. Raises ValueError on a field that cannot be.
+    """
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    task: str
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("id", "question", "task"):
+            if not isinstance(value := getattr(self, field), str) or not value.strip():
+                raise ValueError(f"{field}={value!r}: must be a text that is not blank")
+        if not isinstance(self.choices, tuple):
+            raise ValueError(f"choices={self.choices!r}: must be a list of texts")
+        if len(self.choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in self.choices):
+            raise ValueError(f"choices={list(self.choices)!r}: must be two or more texts, none of them blank")
+        letters(len(self.choices))
+        if isinstance(self.answer, bool) or not isinstance(self.answer, int) or not 0 <= self.answer < len(self.choices):
+            raise ValueError(f"answer={self.answer!r}: must be a whole number from 0 to {len(self.choices) - 1}")
+        if not isinstance(self.group, str):
+            raise ValueError(f"group={self.group!r}: must be a text")
+        object.__setattr__(self, "question", self.question.strip())
+        object.__setattr__(self, "choices", tuple(choice.strip() for choice in self.choices))
+
+    @property
+    def repeated_choice(self) -> str | None:
+        """Return a choice that is there twice, so that one of them counts as wrong although it says the same; None without one."""
+        return next((choice for place, choice in enumerate(self.choices) if choice in self.choices[:place]), None)
+
+
+def write_items(path: Path, items: Iterable[Item], *, replace: bool = True) -> int:
+    """Write items as JSON lines, otherwise as write_text; returns how many."""
+    return write_jsonl(path, (asdict(item) for item in items), replace=replace)
+
+
+def read_items(path: Path) -> list[Item]:
+    """Return a task file's items. Raises UserError on a broken item, a repeated id or items of two tasks."""
+    items = []
+    for row in read_jsonl(path, FIELDS):
+        try:
+            choices = row["choices"]
+            fields = {field: row[field] for field in FIELDS} | {"choices": tuple(choices) if isinstance(choices, list) else choices}
+            items.append(Item(**fields))
+        except ValueError as error:
+            raise UserError(f"{path}: item {row['id']!r}: {error}") from None
+    if len(tasks := {item.task for item in items}) > 1:
+        raise UserError(f"{path}: holds items of the tasks {', '.join(sorted(tasks))}; a file is one task")
+    if len({item.id for item in items}) < len(items):
+        raise UserError(f"{path}: gives two items the same id")
+    return items
+
+
+def first_of_each_group(items: Iterable[Item], limit: int | None) -> list[Item]:
+    """Return the first `limit` items of a task, or of each of its groups where it has some, in their order; None keeps all."""
+    if limit is None:
+        return list(items)
+    taken: dict[str, int] = {}
+    kept = []
+    for item in items:
+        taken[item.group] = taken.get(item.group, 0) + 1
+        if taken[item.group] <= limit:
+            kept.append(item)
+    return kept

@@ -1,0 +1,146 @@
+"""The model families that can be pruned: the one place that names the layers of an architecture.
+
+A new architecture is one entry here, or `register` from a module of one's own, and one row in the test table. What an entry says is in
+blocks.py. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from pat.errors import UserError
+from pat.families.blocks import EMBEDDING_SHORTCUT, Block, Family, Kind, Reader, Role, Site
+
+__all__ = [
+    "ARCHITECTURE",
+    "EMBEDDING_SHORTCUT",
+    "FAMILIES",
+    "Block",
+    "Family",
+    "Kind",
+    "ModelType",
+    "Reader",
+    "Role",
+    "Site",
+    "attention_window",
+    "family_named",
+    "family_of",
+    "family_of_fields",
+    "head_size",
+    "is_passed_over",
+    "norm_eps",
+    "register",
+    "residual_factor",
+]
+
+ATTENTION = Block(
+    kind="groups",
+    module="self_attn",
+    readers=(Reader("self_attn.q_proj", ("query",)), Reader("self_attn.k_proj", ("key",)), Reader("self_attn.v_proj", ("value",))),
+    write="self_attn.o_proj",
+    norm="input_layernorm",
+)
+FEED_FORWARD = Block(
+    kind="neurons",
+    module="mlp",
+    readers=(Reader("mlp.gate_proj", ("gate",)), Reader("mlp.up_proj", ("up",))),
+    write="mlp.down_proj",
+    norm="post_attention_layernorm",
+)
+HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+
+LLAMA = Family(
+    "llama",
+    blocks=(ATTENTION, FEED_FORWARD),
+    embedding="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.norm",
+    head="lm_head",
+    uneven_heads_as="mistral",
+)
+"""Also Yi, whose checkpoints are Llama's."""
+PLAIN = replace(LLAMA, uneven_heads_as=None)
+
+FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> None:
+    """Add a family to those that are known. Raises ValueError where another of its model type is known already."""
+    if FAMILIES.setdefault(family.model_type, family) != family:
+        raise ValueError(f"the model type {family.model_type!r} is registered already, as another family")
+
+
+for _family in (
+    LLAMA,
+    replace(PLAIN, model_type="mistral"),
+    replace(PLAIN, model_type="qwen2"),
+    replace(PLAIN, model_type="qwen3", blocks=(replace(ATTENTION, inside=HEAD_NORMS), FEED_FORWARD)),
+    replace(PLAIN, model_type="gemma", gain_offset=1.0, embedding_factor=True, tied_by_default=True),
+):
+    register(_family)
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a Hugging Face config, a reshaped model's by its stock type. Raises UserError where it has no entry."""
+    return family_named(getattr(config, "stock_type", None) or getattr(config, "model_type", None))
+
+
+def family_of_fields(fields: Mapping[str, Any]) -> Family:
+    """As family_of, from the fields of a config.json."""
+    return family_named(fields.get("stock_type") or fields.get("model_type"))
+
+
+def family_named(model_type: Any) -> Family:
+    """Return the family of a model type. Raises UserError where it has no entry."""
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise UserError(
+            f"architecture {model_type!r} is not known; known are {', '.join(sorted(FAMILIES))}. A new one is an entry in "
+            "pat/families/known.py that names its writes, readers and norms, the offset of its norm gain, and whether it scales its "
+            "embedding; or a module of yours that registers it, named by --plugin or `plugins`"
+        )
+    return FAMILIES[model_type]
+
+
+def _known(model_type: str) -> str:
+    if model_type not in FAMILIES:
+        raise ValueError(f"must be one of {', '.join(FAMILIES)}, or a family that a plugin registers")
+    return model_type
+
+
+ModelType = Annotated[str, AfterValidator(_known)]
+"""In settings: that of a known family."""
+ARCHITECTURE = f"architecture: {', '.join(FAMILIES)}, or one that a plugin registers"
+
+
+def is_passed_over(tensor: str) -> bool:
+    """Return whether a tensor is one that transformers computes anew, and so leaves in the file: rotary frequencies of old checkpoints."""
+    return tensor.endswith(".rotary_emb.inv_freq")
+
+
+def head_size(config: Any) -> int:
+    """Size of one attention head: the config's own, else hidden size over heads, which is the stock default."""
+    explicit = getattr(config, "head_dim", None)
+    return int(explicit or config.hidden_size // config.num_attention_heads)
+
+
+def norm_eps(config: Any) -> float:
+    """What the norms of a model add to the mean of squares."""
+    eps: float = getattr(config, family_of(config).eps)
+    return eps
+
+
+def residual_factor(config: Any) -> float:
+    """What everything that a block writes is multiplied by before it is added to the stream."""
+    field = family_of(config).residual_factor
+    factor: float = 1.0 if field is None else getattr(config, field)
+    return factor
+
+
+def attention_window(config: Any) -> int | None:
+    """Return how many tokens back attention reaches, None where nothing but the text's beginning ends it."""
+    window: int | None = getattr(config, "sliding_window", None)
+    return window

@@ -1,0 +1,179 @@
+"""Where a command reads and writes, checked before it reads anything: nothing of the user's is in the way of what it will replace.
+
+An option says by its role what it names. `guarded` makes a verb out of a function: it checks the places, opens the log, and adds the
+option --log. The marks by which outputs are known are in marks.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from pat.errors import UserError
+from pat.io import marks
+from pat.io.marks import Folder, Kind, Record, check_log, check_replaceable, special
+from pat.io.progress import log_to
+from pat.io.resume_folder import check_run_folder
+from pat.io.temporaries import sweep
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a verb does with the places that an option names."""
+
+    does: Literal["reads", "writes", "keeps checkpoints in", "logs to"]
+
+
+READS, WRITES, KEEPS, LOGS = Role("reads"), Role("writes"), Role("keeps checkpoints in"), Role("logs to")
+Log = Annotated[Path | None, typer.Option(help="log file; the terminal then shows progress only"), LOGS]
+Force = Annotated[bool, typer.Option("--force", help="replace what is in the way, though this command has not made it")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One path of a command: the option that names it, its role, and whether all below it is replaced or removed."""
+
+    option: str
+    path: Path
+    role: Role
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.path}"
+
+    @property
+    def real(self) -> Path:
+        """The place itself, whatever links lead to it."""
+        return Path(os.path.realpath(self.path))
+
+    def is_same(self, other: Place) -> bool:
+        """Return whether both are one place, by its name or by a second name of the same file."""
+        if self.real == other.real:
+            return True
+        try:
+            return self.path.samefile(other.path)
+        except OSError:
+            return False
+
+    def holds(self, other: Place) -> bool:
+        """Return whether the other place goes where all below this one is replaced."""
+        return self.whole and self.real in other.real.parents
+
+
+def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator for a verb that writes: its places are checked and its log is open before it runs.
+
+    `kind` is what it writes to --out; that of `marks.KINDS` by default.
+    """
+    written = kind or marks.KINDS[verb]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        roles = roles_of(function)
+        own = inspect.signature(function, eval_str=True)
+        log_option = inspect.Parameter("log", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Log)
+        signature = own.replace(parameters=[*own.parameters.values(), log_option])
+
+        @functools.wraps(function)
+        def checked(*given: Any, **named: Any) -> None:
+            values = given_values(signature, given, named)
+            log: Path | None = values.pop("log")
+            places = list(places_of(roles, values, written))
+            if log is not None:
+                check_apart([*places, Place("--log", log, LOGS)])
+                check_log(log)
+            log_to(log, f"pat {verb}")
+            check_apart(places)
+            for place in places:
+                _check(place, written, force=bool(values.get("force")))
+            function(**values)
+
+        checked.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "log": Log}
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
+
+
+def given_values(signature: inspect.Signature, given: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's values by the names of their parameters, defaults included."""
+    bound = signature.bind(*given, **named)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def roles_of(function: Callable[..., object]) -> dict[str, Role]:
+    """Return the roles of a function's parameters; those that name no place have none."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return {name: it for name, hint in hints.items() for it in getattr(hint, "__metadata__", ()) if isinstance(it, Role)}
+
+
+def places_of(roles: Mapping[str, Role], values: Mapping[str, Any], kind: Kind) -> Iterator[Place]:
+    """Yield the places that a call names, and those that are written beside its output."""
+    for name, role in roles.items():
+        given = values.get(name)
+        option = f"--{name.replace('_', '-')}"
+        for each in given if isinstance(given, list | tuple) else [] if given is None else [given]:
+            if isinstance(each, str) and not names_file(each):
+                continue  # settings that are not in a file
+            path = Path(each)
+            yield Place(option, path, role, whole=role is KEEPS or (role is WRITES and isinstance(kind, Folder)))
+            if role is WRITES and isinstance(kind, Record) and path.name:
+                yield from (Place(f"{option}'s companion", beside(path), role) for beside, _ in kind.beside)
+
+
+def check_apart(places: list[Place]) -> None:
+    """Raise UserError where a place can be none, or where what is written to one would change, replace or remove what is at another."""
+    for place in places:
+        _check_name(place)
+    for one, other in combinations(places, 2):
+        if one.role is READS and other.role is READS:
+            continue
+        if one.is_same(other):
+            raise UserError(f"{one}: is the same place as {other}; give each a place of its own")
+        for outer, inner in ((one, other), (other, one)):
+            if outer.holds(inner) and outer.role is not READS:
+                raise UserError(f"{inner}: lies inside {outer}, which is replaced or removed as a whole; give each a place of its own")
+
+
+def _check_name(place: Place) -> None:
+    text = str(place.path)
+    if "\0" in text:
+        raise UserError(f"{place.option} {text!r}: holds the sign of number 0, which no path has")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{place.option} {text!r}: is not UTF-8 text; rename it") from None
+    if not place.whole:
+        return
+    here, real = Path.cwd(), place.real
+    if real == here or real in here.parents:
+        raise UserError(f"{place}: is the working folder or holds it; name a place of its own")
+    if real == Path.home() or real in Path.home().parents or os.path.ismount(real):
+        raise UserError(f"{place}: is a home folder, a disk or holds one; name a place of its own")
+
+
+def _check(place: Place, kind: Kind, *, force: bool) -> None:
+    if problem := special(place.path):
+        raise UserError(f"{place}: {problem}")
+    if place.role is WRITES and "companion" not in place.option:
+        sweep(place.path)
+        check_replaceable(place.path, kind, force=force)
+    if place.role is KEEPS:
+        check_run_folder(place.path)
+
+
+def names_file(text: str) -> bool:
+    """Return whether an option's text is the path of something; settings and shapes may be given as text instead."""
+    try:
+        return bool(text) and Path(text).exists()
+    except (OSError, ValueError):
+        return False

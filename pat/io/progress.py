@@ -1,0 +1,93 @@
+"""What a user sees of a long job: a line on the terminal every few seconds, and the same lines in the log file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from pat import __version__
+from pat.io.marks import log_of
+from pat.machine.processes import is_main
+
+LINE_INTERVAL_S = 10.0
+INTERRUPTED = 130
+"""The exit status of what was ended by Ctrl-C."""
+logger = logging.getLogger("pat")
+
+
+def log_to(log: Path | None, title: str = "pat") -> None:
+    """Send all log records to `log` (all but progress lines leave the terminal then), or to the terminal where it is None.
+
+    A log begins with its `title`; one with the same title is begun again, to any other the records are added. Of several processes of a
+    job the main one speaks; the others only of errors, on the terminal.
+    """
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False  # where even the log cannot be written, the job's own message says why
+    root = logging.getLogger()
+    root.setLevel(logging.INFO if is_main() else logging.ERROR)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if log is not None and is_main():
+        log.parent.mkdir(parents=True, exist_ok=True)
+        begun_before = (log_of(log) or "").startswith(f"{title}, version ")
+        handler = logging.FileHandler(log, mode="w" if begun_before else "a", encoding="utf-8", errors="backslashreplace")
+        terminal = logging.StreamHandler(sys.stderr)
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        terminal.addFilter(lambda record: bool(getattr(record, "for_terminal", False)))
+        root.addHandler(terminal)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    if isinstance(handler, logging.FileHandler):
+        logger.info(f"{title}, version {__version__}")
+
+
+def say(message: str) -> None:
+    """Show one line on the terminal and keep it in the log."""
+    logger.info(message, extra={"for_terminal": True})
+
+
+def fail(message: str) -> NoReturn:
+    """End the process with status 1 and a message on the terminal, and in the log file where there is one: others look there for it."""
+    if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
+        logger.error(message)
+    sys.exit(f"error: {message}")
+
+
+def interrupted(verb: str) -> NoReturn:
+    """End the process as Ctrl-C does, with one line instead of a traceback."""
+    print(f"pat {verb}: interrupted; the same command begins again, or goes on from its last checkpoint", file=sys.stderr)  # noqa: T201
+    sys.exit(INTERRUPTED)
+
+
+class Progress:
+    """Counts a job's steps and shows rate-limited lines with the figures given and the time left."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label = label
+        self.total = total
+        self._started = self._last_line = time.monotonic()
+        self._first: int | None = None
+
+    def update(self, done: int, **figures: float) -> None:
+        """Note that `done` of the steps are done; a line appears at most every ten seconds."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._started = done, now
+        if now - self._last_line < LINE_INTERVAL_S:
+            return
+        self._last_line = now
+        shown = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+        say(f"{self.label}: {done}/{self.total}{shown}{self._time_left(done, now)}")
+
+    def _time_left(self, done: int, now: float) -> str:
+        steps_since_start = done - (self._first or 0)
+        if steps_since_start <= 0:
+            return ""
+        seconds = (now - self._started) / steps_since_start * (self.total - done)
+        return f", {seconds:.0f} s left"
+
+    def finish(self, message: str = "done") -> None:
+        """Show the closing line, with the wall time."""
+        say(f"{self.label}: {message} ({time.monotonic() - self._started:.1f} s)")

@@ -1,0 +1,1 @@
+"""Stock models in memory: their widths and sizes, and how they are run. Nothing here prunes."""

@@ -1,0 +1,106 @@
+"""The residual stream of some text on its way through a model, block by block, so that one block can be changed before the next sees it.
+
+The streams are on the CPU, one batch's activations in one block are on the device at a time. What is measured or changed on the way is
+the caller's. Axes: B batch, T tokens, D channels.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pat.families.known import Block, family_of, residual_factor
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a layer gives the module of one of its blocks beside the stream: masks and positions."""
+
+    positional: tuple[Any, ...]
+    named: dict[str, Any]
+
+
+@dataclass
+class Stream:
+    """Some sequences on their way through the model: the stream as it is now, on the CPU, and what each block takes beside it.
+
+    `beside` has an entry for each layer and block. `pending_BTD` is what blocks of the present layer have written that the others of it
+    do not see: in a parallel family.
+    """
+
+    x_BTD: Tensor
+    mask_BT: Tensor
+    beside: list[list[Beside]]
+    pending_BTD: Tensor | None = field(default=None)
+
+    def take_up(self, written_BTD: Tensor, *, parallel: bool) -> None:
+        """Add what a block has written: at once, or in a parallel family with the layer's end."""
+        written_BTD = written_BTD.to(self.x_BTD.device)
+        if parallel:
+            self.pending_BTD = written_BTD if self.pending_BTD is None else self.pending_BTD + written_BTD
+        else:
+            self.x_BTD = self.x_BTD + written_BTD
+
+    def end_layer(self) -> None:
+        """Add what is pending."""
+        if self.pending_BTD is not None:
+            self.x_BTD, self.pending_BTD = self.x_BTD + self.pending_BTD, None
+
+
+def enter(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Stream:
+    """Return the stream before the first layer, and what the layers give each block beside it."""
+    entered: list[Tensor] = []
+    layers: Any = model.get_submodule(family_of(model.config).layers)
+    blocks = family_of(model.config).blocks
+    beside: list[list[Beside]] = [[] for _ in layers]
+    hook = layers[0].register_forward_pre_hook(lambda _layer, inputs: entered.append(inputs[0].cpu()))
+    try:
+        with _noted([[layer.get_submodule(block.module) for block in blocks] for layer in layers], beside):
+            model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
+    finally:
+        hook.remove()
+    return Stream(entered[0], batch["attention_mask"].bool(), beside)
+
+
+@contextmanager
+def _noted(modules: Sequence[Sequence[nn.Module]], beside: list[list[Beside]]) -> Iterator[None]:
+    """While open, note what each layer gives its blocks' modules beside their first argument."""
+
+    def noting(found: list[Beside], first: str) -> Any:
+        def note(_module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            found.append(Beside(given[1:], {name: value for name, value in named.items() if name != first}))
+
+        return note
+
+    hooks = [
+        module.register_forward_pre_hook(noting(found, stream_argument(module)), with_kwargs=True)
+        for of_layer, found in zip(modules, beside, strict=True)
+        for module in of_layer
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def stream_argument(module: nn.Module) -> str:
+    """Return the name of a module's first argument: what its readers get."""
+    return next(iter(inspect.signature(module.forward).parameters))
+
+
+def written_by(block: Block, model: Any, layer: Any, x_BTD: Tensor, beside: Beside) -> Tensor:
+    """Return what a layer's block writes to the stream."""
+    read_BTD = x_BTD if block.norm is None else layer.get_submodule(block.norm)(x_BTD)
+    output = layer.get_submodule(block.module)(read_BTD, *beside.positional, **beside.named)
+    written_BTD: Tensor = output[0] if isinstance(output, tuple) else output
+    if block.norm_behind is not None:
+        written_BTD = layer.get_submodule(block.norm_behind)(written_BTD)
+    factor = residual_factor(model.config)
+    return written_BTD if factor == 1.0 else written_BTD * factor

@@ -1,0 +1,146 @@
+"""Losses on the tokens that are learned, from the head's inputs, some tokens at a time: a batch's logits are never there as a whole.
+
+Of an instruction only the answer's tokens are learned, so those of the prompt need no logits at all. A chunk's logits are made, and
+their gradient on the hidden states, which is all that a frozen head passes on, is taken at once; nothing is computed twice.
+Axes: B batch, T tokens, N learned tokens, C tokens of a chunk, D channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pat.models.sharding import whole
+
+IGNORED_LABEL = -100
+LOGITS_AT_ONCE = 2**26
+"""On a GPU: 256 MiB in fp32, of which cross-entropy and its gradient need three or four; 1365 tokens of 49,152 words."""
+LOGITS_AT_ONCE_ON_CPU = 2**23
+"""Where larger tensors, whose pages are given back and asked for again with every chunk, take twice as long."""
+Objective = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+"""Takes the hidden states (C, D) of some of the learned tokens, and which ones; returns what is to be differentiated, a scalar, and
+figures of any shape that does not depend on the tokens. Both are summed over the chunks."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A model's frozen head as a function of the final norm's output. `weight_VD` is whole, also where the model is in shards."""
+
+    linear: nn.Linear
+    weight_VD: Tensor
+    scaling: float
+    softcap: float | None
+
+    def logits(self, hidden_CD: Tensor) -> Tensor:
+        """Return logits (C, V), in fp32 at least."""
+        logits_CV = functional.linear(hidden_CD, self.weight_VD, self.linear.bias) / self.scaling
+        if self.softcap is not None:
+            logits_CV = torch.tanh(logits_CV / self.softcap) * self.softcap
+        return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+
+    def chunk(self) -> int:
+        """Return how many tokens have their logits at a time."""
+        at_once = LOGITS_AT_ONCE_ON_CPU if self.weight_VD.device.type == "cpu" else LOGITS_AT_ONCE
+        return max(1, at_once // self.linear.out_features)
+
+
+def has_frozen_head(stock: PreTrainedModel) -> bool:
+    """Return whether a model's head is one linear layer that is not trained, so that its losses can be taken in chunks."""
+    head: Any = stock.get_output_embeddings()
+    return isinstance(head, nn.Linear) and not any(parameter.requires_grad for parameter in head.parameters())
+
+
+def read(model: nn.Module, stock: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, Head]:
+    """Return what the head is given, (B, T, D), in a forward pass on `inputs` that makes no logits, and the head.
+
+    `model` is the one to call, in whatever `stock`, which has the head, is wrapped.
+    """
+    linear: Any = stock.get_output_embeddings()
+    taken: list[Tensor] = []
+
+    def take(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
+        taken.append(arguments[0])
+        return (arguments[0][:, :0],)
+
+    hook = linear.register_forward_pre_hook(take)
+    try:
+        model(**{**inputs, "use_cache": False})
+    finally:
+        hook.remove()
+    [hidden_BTD] = taken
+    config = stock.config  # Granite's and Gemma 2's ways from the head to the logits
+    # Shards are put together once for all chunks, of which other processes may have more or fewer.
+    head = Head(linear, whole(linear.weight), getattr(config, "logits_scaling", 1.0), getattr(config, "final_logit_softcapping", None))
+    return hidden_BTD, head
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a batch that count: where they are foretold, in the batch laid out flat, and what they are."""
+
+    index_N: Tensor
+    targets_N: Tensor
+
+    def among(self, batch_BTD: Tensor) -> Tensor:
+        """Return what foretells them, (N, D): hidden states or logits."""
+        return batch_BTD.flatten(0, 1).index_select(0, self.index_N)
+
+
+def learned_tokens(labels_BT: Tensor) -> Tokens:
+    """Return the tokens with a label. Position t foretells token t + 1. A GPU is waited for here: call it before the model."""
+    return foretold_tokens(functional.pad(labels_BT, (0, 1), value=IGNORED_LABEL)[:, 1:])
+
+
+def foretold_tokens(targets_BT: Tensor) -> Tokens:
+    """As `learned_tokens`, where each target lies at the position that foretells it."""
+    targets = targets_BT.flatten()
+    index_N = (targets != IGNORED_LABEL).nonzero().flatten()
+    return Tokens(index_N, targets.index_select(0, index_N))
+
+
+@torch.no_grad()
+def cross_entropies(head: Head, hidden_BTD: Tensor, tokens: Tokens) -> Tensor:
+    """Return the cross-entropy of every token in nats, (N,)."""
+    parts = zip(tokens.among(hidden_BTD).split(head.chunk()), tokens.targets_N.split(head.chunk()), strict=True)
+    return torch.cat([functional.cross_entropy(head.logits(hidden_CD), targets_C, reduction="none") for hidden_CD, targets_C in parts])
+
+
+def in_chunks(hidden_ND: Tensor, size: int, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Return the objective, which can be differentiated for `hidden_ND`, and the figures, which cannot, over chunks of `size` tokens."""
+    wanted = torch.is_grad_enabled() and hidden_ND.requires_grad
+    gradient_ND = torch.empty_like(hidden_ND) if wanted else None
+    totals: tuple[Tensor, Tensor] | None = None
+    for start in range(0, max(len(hidden_ND), 1), size):  # no tokens are one chunk of none: a sum of zeros
+        part = slice(start, start + size)
+        hidden_CD = hidden_ND.detach()[part].requires_grad_(wanted)
+        value, figures = objective(hidden_CD, part)
+        if gradient_ND is not None:
+            [gradient_ND[part]] = torch.autograd.grad(value, hidden_CD)
+        summed = value.detach(), figures.detach()
+        totals = summed if totals is None else (totals[0] + summed[0], totals[1] + summed[1])
+    assert totals is not None
+    if gradient_ND is None:
+        return totals
+    value = _Differentiated.apply(hidden_ND, totals[0], gradient_ND)  # type: ignore[no-untyped-call]
+    return value, totals[1]
+
+
+class _Differentiated(torch.autograd.Function):
+    """A scalar whose gradient is known already."""
+
+    @staticmethod
+    def forward(context: Any, _inputs: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        context.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        [gradient] = context.saved_tensors
+        return gradient * outer.to(gradient.dtype), None, None

@@ -1,0 +1,75 @@
+"""`pat prune`: run one of the pruners on a checkpoint and leave a checked folder with `prune.json` and a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pat.checkpoints import checkpoint
+from pat.checkpoints.base_checks import check_base
+from pat.checkpoints.merge import model_card, summary
+from pat.data.calibration import Calibration
+from pat.errors import UserError
+from pat.families.known import family_of
+from pat.io import artefacts
+from pat.io.marks import FOLDERS, check_replaceable
+from pat.io.progress import say
+from pat.io.provenance import provenance
+from pat.machine.threads import threads_given_back
+from pat.models.reshaped import ReshapedConfig
+from pat.pruners import PRUNERS
+from pat.pruners.job import PruneJob
+from pat.settings.jobs import PruneSettings
+
+PRUNE_RECORD = "prune.json"
+
+
+@threads_given_back
+def prune(
+    base: Path,
+    pruner: str,
+    ratio: float,
+    align: int | Literal["auto"],
+    out: Path,
+    calibration: Calibration | None = None,
+    threads: int = 1,
+    own: PruneSettings | None = None,
+    *,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write the pruned checkpoint to `out` and return its record.
+
+    Raises UserError on an unknown pruner, a ratio outside (0, 1), a size that cannot be, missing calibration text, a base that is
+    incomplete, changed or reshaped, or where `out` holds something else than such a model, unless with `force`.
+    """
+    check_replaceable(out, FOLDERS["prune"], force=force)
+    if pruner not in PRUNERS:
+        raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
+    if not 0.0 < ratio < 1.0:
+        raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
+    check_base(base)
+    artefacts.check_if_listed(base)
+    config = checkpoint.load_config(base)
+    if isinstance(config, ReshapedConfig):
+        raise UserError(f"{base}: is reshaped already; pruners take stock models")
+    if (reason := PRUNERS[pruner].obstacle(family_of(config))) is not None:
+        raise UserError(f"--pruner {pruner}: is not possible for {base}: {reason}")
+    own = own or PruneSettings()
+    torch.set_num_threads(threads)
+    with artefacts.new_folder(out, FOLDERS["prune"], force=force) as folder:
+        record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration, own), folder)
+        settings = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration), **own.model_dump(mode="json")}
+        inputs = {"base": base, "calibration": calibration.path if calibration else None}
+        seed, device = (calibration.seed, calibration.device) if calibration else (0, None)
+        record["provenance"] = provenance(settings, seed, device, inputs)
+        artefacts.write_json(folder / PRUNE_RECORD, record)
+        artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})", checkpoint.load_config(folder)))
+    say(summary(record))
+    return record
+
+
+def _identity(calibration: Calibration | None) -> dict[str, object] | None:
+    """Return which text was looked at, wherever it lay."""
+    return None if calibration is None else {"sha256": artefacts.sha256(calibration.path), "tokens": calibration.tokens}

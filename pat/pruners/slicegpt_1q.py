@@ -1,0 +1,56 @@
+"""SliceGPT with one rotation for the whole stream: the leading principal directions are kept, the output stays a stock model.
+
+SliceGPT proper has a basis of its own before every block and a dense shortcut where two meet, which no stock class holds. With a
+single basis all shortcuts are the identity, so that a ratio removes what it says.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pat.bases.change_of_basis import write_in_basis
+from pat.checkpoints import checkpoint
+from pat.checkpoints.fidelity import gap_to_zeroed
+from pat.checkpoints.merge import record_of, write_folded
+from pat.data.calibration import Calibration, blocks_for
+from pat.errors import UserError
+from pat.families.known import family_of
+from pat.method.fold import Fold
+from pat.models.width import target_width
+from pat.pruners.job import PruneJob
+
+logger = logging.getLogger(__name__)
+
+
+def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
+    """Write the source, rotated and cut to its leading directions, into `folder`; return the record of its sizes.
+
+    `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the kept share of the variance; `tie`
+    and `text` are as in `pat rotate`. Raises UserError where the channels that are not rotated do not fit the width.
+    """
+    config = checkpoint.load_config(job.source)
+    width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
+    rotated = folder / "rotated"
+    rotated.mkdir()
+    basis, exactness = write_in_basis(job.source, rotated, "pca", job.text(), job.settings.tie)
+    kept_D = torch.arange(config.hidden_size) < width
+    if width < len(exactness.get("apart", ())):
+        raise UserError(f"ratio {job.ratio:g}: leaves {width} channels, fewer than the {len(exactness['apart'])} that are not rotated")
+    written = write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=exactness["tie"] == "kept"), "prune")
+    gap = gap_to_zeroed(written, kept_D)
+    shutil.rmtree(rotated)
+    logger.info("the leading %d of %d directions hold %.4f of the variance", width, config.hidden_size, basis.captured(width))
+    record = record_of(job.source, folder, job.ratio) | exactness | gap
+    return record | {"rotation_gap": exactness["logit_gap"], "captured": basis.captured(width)}
+
+
+def calibration_batches(source: Path, calibration: Calibration) -> Iterator[dict[str, Tensor]]:
+    """Yield a model's arguments: 128 sequences of 2048 tokens as in the paper, less where the model or the text is smaller."""
+    return blocks_for(checkpoint.load_config(source), calibration, checkpoint.load_tokenizer(source)).batches()

@@ -1,0 +1,84 @@
+"""First-order Taylor importance of weights: what the loss changes by when a weight goes, |w · dL/dw|, summed over what goes together.
+
+Gradients are used layer by layer as they appear and dropped at once, so that a model needs its weights and one matrix's gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pat.families.known import Kind, family_of
+from pat.models.sizes import Units, place_of
+from pat.models.token_loss import IGNORED_LABEL
+from pat.pruners.units import by_unit, queries_of
+
+
+@contextmanager
+def streamed_products(model: nn.Module, names: Iterable[str], visit: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While open, hand `visit` the product w · dL/dw of each named weight in fp32 or finer, once a backward pass.
+
+    The other parameters are frozen and no gradient is kept. Half precision would lose products: they are far below one.
+    """
+
+    def use(name: str, weight: Tensor) -> None:
+        precision = torch.promote_types(weight.dtype, torch.float32)
+        assert weight.grad is not None
+        visit(name, weight.detach().to(precision) * weight.grad.to(precision))
+        weight.grad = None
+
+    def hook(name: str) -> Callable[[Tensor], None]:
+        return lambda weight: use(name, weight)
+
+    model.requires_grad_(False)
+    hooks = []
+    for name in names:
+        weight = model.get_parameter(name).requires_grad_(True)
+        hooks.append(weight.register_post_accumulate_grad_hook(hook(name)))
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+        model.requires_grad_(False)
+
+
+def unit_scores(
+    model: PreTrainedModel, batch: Mapping[str, Tensor], units: Mapping[Kind, Units], layers: range
+) -> dict[Kind, list[Tensor]]:
+    """Return each unit's importance by kind and layer, fp32 on the CPU: the sum of |w · dL/dw| over all its weights, biases left out.
+
+    Zeros stand for the layers outside `layers`, whose weights get no gradient. The loss is the next token's cross-entropy on `batch`.
+    It has to be one batch: |·| is taken after the sum over the examples.
+    """
+    family = family_of(model.config)
+    scores = {kind: [torch.zeros(found.count) for _ in range(model.config.num_hidden_layers)] for kind, found in units.items()}
+
+    def add(name: str, product: Tensor) -> None:
+        place = place_of(family, name)
+        assert place is not None
+        along = product.abs().sum(1 - place.axis)
+        scores[place.kind][place.layer] += by_unit(place, along, units[place.kind].count, queries_of(model.config)).cpu()
+
+    names = [f"{family.in_layer(layer, linear)}.weight" for layer in layers for linear in family.linears]
+    arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    labels = arguments["input_ids"].masked_fill(arguments["attention_mask"] == 0, IGNORED_LABEL)
+    _recompute_activations(model)
+    with streamed_products(model, names, add):
+        model(**arguments, labels=labels, use_cache=False).loss.backward()
+    return scores
+
+
+def _recompute_activations(model: Any) -> None:
+    """Keep one activation a layer and compute the others again in the backward pass.
+
+    Layers do so in training mode only; what is inside them stays in evaluation mode, so that no dropout is applied.
+    """
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    for layer in model.get_submodule(family_of(model.config).layers):
+        layer.training = True

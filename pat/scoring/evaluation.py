@@ -1,0 +1,157 @@
+"""`pat evaluate`: score one checkpoint on task and text files and write `evaluation.json` with a line per item beside it.
+
+One load of the model serves the generated and the log-likelihood scoring, perplexity and lm-eval's own variants.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pat.data.items import Item, first_of_each_group, read_items
+from pat.data.prompts import first_capital_prompt
+from pat.data.rows import read_texts
+from pat.errors import UserError
+from pat.io import artefacts, marks
+from pat.io.marks import KINDS, check_replaceable
+from pat.io.progress import say
+from pat.io.provenance import provenance
+from pat.machine.threads import threads_given_back
+from pat.scoring.answers import Outcome, mean_over_tasks, task_figures
+from pat.settings.jobs import EvaluationSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+samples_path = marks.samples_path
+
+
+@threads_given_back
+def evaluate(
+    model: Path, tasks: list[Path], texts: list[Path], settings: EvaluationSettings, seed: int, out: Path, *, force: bool = False
+) -> None:
+    """Write the checkpoint's figures to `out` and its answers to `samples_path(out)`.
+
+    Raises UserError on broken inputs, settings that do not fit the model's context, or where one of the two is there already and holds
+    something else, unless with `force`.
+    """
+    check_replaceable(out, KINDS["evaluate"], force=force)
+    started = time.monotonic()
+    if not (texts or settings.harness_tasks or (tasks and (settings.generate or settings.log_likelihood))):
+        unscored = "evaluation.generate and evaluation.log_likelihood are both false" if tasks else "give --task, --text or harness_tasks"
+        raise UserError(f"nothing to evaluate: {unscored}")
+    items = read_tasks(tasks, settings.limit)
+    documents = read_documents(texts)
+    record, outcomes, device = _examine(model, items, documents, settings, seed)
+    inputs = {"model": model} | {f"task {path.stem}": path for path in tasks} | {f"text {path.stem}": path for path in texts}
+    record["provenance"] = provenance(settings.model_dump(mode="json"), seed, device, inputs)
+    record["wall_s"] = round(time.monotonic() - started, 3)
+    artefacts.write_jsonl(samples_path(out), (outcome.row() for ones in outcomes.values() for outcome in ones))
+    artefacts.write_json(out, record)
+    say(_summary(record))
+
+
+def _examine(
+    folder: Path, items: Mapping[str, list[Item]], documents: Mapping[str, list[str]], settings: EvaluationSettings, seed: int
+) -> tuple[dict[str, Any], dict[str, list[Outcome]], str]:
+    """Return the record's figures, every item's outcome, and the device they were had on."""
+    from pat.scoring import harness
+    from pat.scoring.batched_lm import BatchedLM
+    from pat.scoring.examinee import count_cut_items, load_examinee
+
+    model, tokenizer = load_examinee(folder, settings, seed)
+    truncated = {name: count_cut_items(model, tokenizer, ones, settings) for name, ones in items.items()}
+    perplexities = _perplexities(model, tokenizer, documents, settings)
+    lm = BatchedLM(model, tokenizer, settings.batch_size)
+    outcomes = harness.answers(
+        lm, items, generate=settings.generate, log_likelihood=settings.log_likelihood, max_new_tokens=settings.max_new_tokens
+    )
+    cut = {name: cut_answers(lm.cut_prompts, ones) for name, ones in outcomes.items()} if settings.generate else {}
+    figures = {
+        name: task_figures(ones) | {"truncated_items": truncated[name]} | ({"cut_answers": cut[name]} if cut else {})
+        for name, ones in outcomes.items()
+    }
+    say_what_was_cut(figures, settings.max_new_tokens)
+    record = {
+        "tasks": figures,
+        "mean": mean_over_tasks(figures),
+        "perplexity": perplexities,
+        "harness": harness.harness_variants(lm, settings.harness_tasks, settings.limit, seed) if settings.harness_tasks else {},
+    }
+    return record, outcomes, str(model.device)
+
+
+def cut_answers(cut_prompts: Collection[str], outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return how many answers of a task had not ended at the most new tokens, and how many of these had named no choice by then."""
+    cut = [one for one in outcomes if first_capital_prompt(one.item.question, one.item.choices) in cut_prompts]
+    return {"all": len(cut), "without_choice": sum(one.predictions.get("first_capital") is None for one in cut)}
+
+
+def say_what_was_cut(figures: Mapping[str, Mapping[str, Any]], max_new_tokens: int) -> None:
+    """Tell in a line each of answers that were cut before they named a choice, and of items longer than the model's context."""
+    items = sum(task["items"] for task in figures.values())
+    wordless = sum(task.get("cut_answers", {}).get("without_choice", 0) for task in figures.values())
+    if wordless:
+        say(f"evaluate: {wordless} of {items} answers were cut at evaluation.max_new_tokens={max_new_tokens} before they named a choice")
+    if longer := sum(task["truncated_items"] for task in figures.values()):
+        say(f"evaluate: {longer} of {items} items are longer than the model's context and lose their beginning")
+
+
+def _perplexities(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Mapping[str, list[str]], settings: EvaluationSettings
+) -> dict[str, Any]:
+    from pat.data.context import context_of
+    from pat.data.text_limit import first_windows
+    from pat.scoring.perplexity import perplexity
+
+    if documents and settings.perplexity_context > context_of(model.config):
+        raise UserError(
+            f"evaluation.perplexity_context: {settings.perplexity_context}: must be at most the model's context, {context_of(model.config)}"
+        )
+    context = settings.perplexity_context
+    scored = {name: first_windows(ones, tokenizer, context, settings.windows) for name, ones in documents.items()}
+    return {name: perplexity(model, tokenizer, ones, context, settings.batch_size, name) for name, ones in scored.items()}
+
+
+def read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item]]:
+    """Return the items of task files by task, the first `limit` of each group. Raises UserError on a broken file or a repeated task."""
+    tasks: dict[str, list[Item]] = {}
+    for path in paths:
+        items = read_items(path)
+        name = items[0].task
+        if name in tasks:
+            raise UserError(f"{path}: the task {name!r} is given twice")
+        tasks[name] = first_of_each_group(items, limit)
+    return tasks
+
+
+def read_documents(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the documents of text files by the file's name. Raises UserError on a broken file, or two of one name."""
+    documents: dict[str, list[str]] = {}
+    for path in paths:
+        if path.stem in documents:
+            raise UserError(f"{path}: the text {path.stem!r} is given twice; texts are told apart by their files' names")
+        documents[path.stem] = read_texts(path)
+    return documents
+
+
+def prepare_process(*, offline: bool) -> None:
+    """Set what the libraries read while they are imported: no bars, and no network unless lm-eval's variants need it.
+
+    For a process that does nothing else: the settings stay. `evaluate` itself reads local files alone, and leaves the environment as it is.
+    """
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+def _summary(record: Mapping[str, Any]) -> str:
+    parts = [f"{metric} {value:.1%}" for metric, value in record["mean"].items()]
+    for name, figures in record["perplexity"].items():
+        value = figures["token_perplexity"]
+        parts.append(f"perplexity of {name} " + ("too large" if value is None else f"{value:.4g}"))
+    return f"evaluated {len(record['tasks'])} task(s) and {len(record['perplexity'])} text(s): {', '.join(parts)}"

@@ -1,0 +1,144 @@
+"""The reader of settings, and the wording of a mistake in them: the field as the user wrote it, its value, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pat.errors import UserError
+from pat.io.artefacts import parse_json
+from pat.io.yaml_files import read_yaml
+from pat.settings.fields import Settings
+
+PLAIN_WORDS = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "tuple_type": "a list",
+    "invalid_key": "text, since it is a key",
+}
+"""Pydantic's error types whose own wording speaks of Python to somebody who wrote YAML."""
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
+    """Return checked settings from JSON text (it starts with a brace) or a YAML or JSON file.
+
+    Raises UserError that lists every problem, each with its field, value and what is allowed.
+    """
+    is_text = isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{")
+    source = "settings" if is_text else str(text_or_path)
+    data = parse_json(str(text_or_path), source, unique_keys=True) if is_text else read_yaml(Path(text_or_path))
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{source}: {problem}" for problem in problems(model, error))) from None
+
+
+def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = ()) -> list[str]:
+    """Return one line per problem, "field.path: value …: what is allowed", unknown keys with the nearest known one."""
+    found: dict[str, list[str]] = {}  # what is wrong -> what would be right, from each branch of a union
+    for detail in error.errors():
+        wrong, right = _problem(model, detail, prefix)
+        found.setdefault(wrong, []).append(right)
+    return [wrong + " or ".join(right) for wrong, right in found.items()]
+
+
+def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]) -> tuple[str, str]:
+    field, known = _locate(model, detail["loc"])
+    path = ".".join([*prefix, *field]) or "top level"
+    if detail["type"] == "extra_forbidden":
+        return f"{path}: unknown key", nearest(field[-1], known)
+    if detail["type"] == "missing":
+        return f"{path}: is required", ""
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _kind_problem(f"{path}.source", detail)
+    message = PLAIN_WORDS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    needs_verb = not message.startswith(("must", "give"))
+    return f"{path}: {shown(detail['input'])} is not allowed: ", f"must be {message}" if needs_verb else message
+
+
+def _kind_problem(path: str, detail: ErrorDetails) -> tuple[str, str]:
+    """Word the refusal of a union whose members are told apart by `source`."""
+    if not isinstance(detail["input"], Mapping):
+        return f"{path.removesuffix('.source')}: {shown(detail['input'])} is not allowed: ", "must be a mapping"
+    if "source" not in detail["input"]:
+        return f"{path}: is required", ""
+    given, known = detail["input"]["source"], detail.get("ctx", {})["expected_tags"]
+    return f"{path}: {shown(given)} is not allowed: ", f"must be one of {known}"
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: JSON where possible, cut at 60 characters."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …? allowed: …" for a name that is not among the known ones."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint}; allowed: {', '.join(names)}" if names else hint
+
+
+def located(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Return the place of one of pydantic's errors as the user wrote it."""
+    return _locate(model, location)[0]
+
+
+def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], list[str]]:
+    """Return the field path as the user wrote it and the keys allowed at its last step.
+
+    Pydantic's own path also names the branch of a union that it tried; those steps are not the user's and are left out.
+    """
+    path: list[str] = []
+    candidates: list[Any] = [model]
+    known: list[str] = []
+    for step in location:
+        models = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        tagged = [kind for kind in models if len(models) > 1 and step in _tags(kind)]
+        if tagged:
+            candidates = tagged
+            continue
+        deeper = [inner for kind in candidates for inner in _step(kind, step)]
+        if not deeper and not models:
+            continue  # a union branch of a plain value or a list ("int", "literal[...]", "tuple[...]")
+        known = sorted({name for kind in models for name in kind.model_fields})
+        path.append(str(step))
+        candidates = deeper
+    return path, known
+
+
+def _tags(model: type[BaseModel]) -> set[object]:
+    """Return the values of a model's `source` field, which tell the members of a union apart."""
+    field = model.model_fields.get("source")
+    return set(get_args(field.annotation)) if field else set()
+
+
+def _step(kind: Any, step: int | str) -> Iterator[Any]:
+    """Yield the types that can stand under `step` of a value of type `kind`."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if step in kind.model_fields:
+            yield from _members(kind.model_fields[str(step)].annotation)
+    elif get_origin(kind) in (dict, Mapping):
+        yield from _members(get_args(kind)[1])
+    elif get_origin(kind) in (list, tuple) and isinstance(step, int):
+        yield from _members(get_args(kind)[0])
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    else:
+        yield annotation

@@ -1,0 +1,33 @@
+"""Whether a tuning's settings fit the model that they are for, told from its config before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pat.errors import SettingError
+from pat.models.width import planned_width
+from pat.settings.jobs import TuneJob
+from pat.training.request import TuningRequest
+
+
+def check_fit(request: TuningRequest) -> None:
+    """Raise SettingError where ranks, ratio or alignment are beyond the model, or the mask's choices do not go together."""
+    for problem in rank_problems(request.model_config.hidden_size, request.tuner, request.job):
+        raise SettingError(problem)
+    if request.masked:
+        planned_width(request.model_config, request.pat_config)
+
+
+def rank_problems(hidden_size: int, tuner: str, job: TuneJob) -> Iterator[str]:
+    """Yield the ranks that are larger than the model is wide."""
+    ranks = {"tuning.lora.rank": job.tuning.lora.rank, "pat.hio_rank": job.pat.hio_rank if tuner.startswith("pat") else 0}
+    for name, rank in ranks.items():
+        if isinstance(rank, int) and rank > hidden_size:
+            yield f"{name}={rank}: must be at most the model's hidden size, {hidden_size}"
+
+
+def check_warmup(job: TuneJob, rows: int) -> None:
+    """Raise SettingError where the rate would still be rising when the run ends."""
+    steps = job.tuning.steps_for(rows)
+    if job.tuning.warmup_steps > steps:
+        raise SettingError(f"tuning.warmup_steps: {job.tuning.warmup_steps} is not allowed: the run of {rows} rows takes {steps} steps")

@@ -1,0 +1,135 @@
+"""A tuning as it was asked for: its arguments, once, for the verbs, the search and every feature that has a say in it.
+
+A feature tells in its own module why it is not for a request: `reason_not_to(request)`. No torch until something of the model is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pat.errors import UserError
+from pat.io.provenance import described
+from pat.settings.config import PatConfig
+from pat.settings.jobs import TuneJob, TuningSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pat.data.instructions import Instructions
+
+TUNERS = ("lora", "dora", "pat", "pat-dora", "pat-g")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What is trained, on whatever model: a tuner at a ratio, with a seed, and its settings."""
+
+    tuner: str
+    ratio: float
+    seed: int
+    job: TuneJob
+
+    @property
+    def masked(self) -> bool:
+        """Whether the tuner prunes while it tunes."""
+        return self.tuner.startswith("pat")
+
+    @property
+    def with_dora(self) -> bool:
+        """Whether the tuner's low-rank adapters are DoRA's."""
+        return self.tuner.endswith("dora")
+
+    @property
+    def tuning(self) -> TuningSettings:
+        """The recipe."""
+        return self.job.tuning
+
+    @property
+    def pat_config(self) -> PatConfig:
+        """The mask's choices, completed by the arm's ratio and seed and by the recipe's LoRA."""
+        lora = self.tuning.lora
+        return PatConfig(
+            pruning_ratio=self.ratio,
+            lora_rank=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            use_dora=self.with_dora,
+            seed=self.seed,
+            **dict(self.job.pat),
+        )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What a record says that was asked for, and hashes."""
+        return self.job.model_dump(mode="json") | {"tuner": self.tuner, "ratio": self.ratio}
+
+    def check(self) -> None:
+        """Raise UserError on an unknown tuner, and on a ratio that cannot be or that the tuner does not prune at."""
+        if self.tuner not in TUNERS:
+            raise UserError(f"--tuner {self.tuner!r}: must be one of {', '.join(TUNERS)}")
+        if not 0.0 <= self.ratio < 1.0:
+            raise UserError(f"--ratio {self.ratio}: must lie in [0, 1)")
+        if self.ratio and not self.masked:
+            raise UserError(f"--ratio {self.ratio} with --tuner {self.tuner}: only pat, pat-dora and pat-g prune while they tune; use 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRequest(Arm):
+    """An arm on a base model and an instruction set. `teacher` is the stock model to distil from, where the settings say so.
+
+    Checkpoints lie in `run_dir` until the job is done, and its result at `out`, which with `force` takes the place of whatever is there.
+    What is read of the model and of the rows is read once, when it is first asked for.
+    """
+
+    base: Path
+    data: Path
+    run_dir: Path
+    out: Path
+    teacher: Path | None = None
+    force: bool = False
+
+    @cached_property
+    def device(self) -> str:
+        """Where the job runs, "cpu" or "cuda". Raises UserError where it cannot run where it is told to."""
+        from pat.machine.device import resolve_device
+
+        return resolve_device(self.tuning.device)
+
+    @cached_property
+    def model_config(self) -> Any:
+        """The base's config."""
+        from pat.checkpoints import checkpoint
+
+        return checkpoint.load_config(self.base)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer."""
+        from pat.checkpoints import checkpoint
+
+        return checkpoint.load_tokenizer(self.base)
+
+    @cached_property
+    def rows(self) -> Instructions:
+        """The instruction set as the model reads it. Raises UserError where it is broken, or nothing of it can be learned."""
+        from pat.data.instructions import Instructions
+
+        return Instructions(self.data, self.tokenizer, self.tuning.max_length)
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps the tuning takes."""
+        return self.tuning.max_steps or self.tuning.steps_for(len(self.rows))
+
+    @property
+    def label(self) -> str:
+        """What the tuning is called on the terminal."""
+        return f"tune {self.tuner} ratio {self.ratio:g} seed {self.seed}"
+
+    def inputs(self) -> dict[str, dict[str, object]]:
+        """Return what a record says of the files that are read."""
+        given = {"base": self.base, "data": self.data, "teacher": self.teacher}
+        return {name: described(path) for name, path in given.items() if path is not None}

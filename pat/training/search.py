@@ -1,0 +1,184 @@
+"""`pat search-rate`: which of a few learning rates suits an arm (a method at a ratio) best, by the loss on held-out rows.
+
+Owns the dev split, the comparison and its record, `rate.json`. Training is tuning.py's. The dev rows are of the instruction set: no item
+of a task is ever looked at, and the final tuning, whose rate is then settled, learns from all rows.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from pat.checkpoints.base_checks import check_base
+from pat.data.instructions import PadToLongest
+from pat.data.rows import read_instructions
+from pat.errors import UserError
+from pat.io import artefacts
+from pat.io.marks import KINDS, check_replaceable
+from pat.io.progress import say
+from pat.io.provenance import provenance
+from pat.io.resume_folder import leave, locked
+from pat.machine.threads import threads_given_back
+from pat.models.token_loss import cross_entropies, learned_tokens, read
+from pat.settings.jobs import SearchSettings, TuneJob
+from pat.training.request import TuningRequest
+from pat.training.resume import checkpoint_of, job_identity
+from pat.training.tuning import train
+
+LOSSES, TRAINING_ROWS, DEV_ROWS = "losses.json", "training.jsonl", "dev.jsonl"
+Row = dict[str, str]
+
+
+@threads_given_back
+def search_rate(request: TuningRequest) -> dict[str, Any]:
+    """Tune with every candidate rate, write what the dev rows say of each to the request's `out`, and return that record.
+
+    Finished candidates are kept in `run_dir` until all are done. Raises UserError where the settings have no search, the rows are too few,
+    no candidate stays finite, where `out` holds something else, and as `tune` does.
+    """
+    search = request.tuning.search
+    if search is None:
+        raise UserError(f"{reason_not_to(request)}: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
+    check_replaceable(request.out, KINDS["search-rate"], force=request.force)
+    check_base(request.base, tokenizer=True)
+    torch.set_num_threads(request.tuning.threads)
+    run_dir = request.run_dir
+    training, held_out = split(read_instructions(request.data), search.dev_rows, request.seed, request.data)
+    with locked(run_dir):
+        inputs = request.inputs()
+        checkpoint_of(run_dir, job_identity(request))
+        for name, rows in ((TRAINING_ROWS, training), (DEV_ROWS, held_out)):
+            artefacts.write_jsonl(run_dir / name, rows)
+        losses = _losses(request, search)
+        record = _record(search, losses, len(training), len(held_out))
+        record["provenance"] = provenance(request.settings, request.seed, inputs=inputs)
+        artefacts.write_json(request.out, record)
+        leave(run_dir)
+    return record
+
+
+def reason_not_to(request: TuningRequest) -> str | None:
+    """Return why no rate is searched for a request, None where one is."""
+    return "tuning.search is not set" if request.tuning.search is None else None
+
+
+def _losses(request: TuningRequest, search: SearchSettings) -> list[float | None]:
+    """Return each candidate's loss on the dev rows; those that were measured before a kill are known."""
+    run_dir = request.run_dir
+    losses: dict[str, float | None] = artefacts.read_json(run_dir / LOSSES) if (run_dir / LOSSES).exists() else {}
+    for number, rate in enumerate(search.learning_rates, start=1):
+        if str(rate) in losses:
+            continue
+        say(f"search: learning rate {rate:g}, candidate {number} of {len(search.learning_rates)}")
+        candidate = replace(
+            request, data=run_dir / TRAINING_ROWS, run_dir=run_dir / f"candidate{number}", job=candidate_job(request.job, search, rate)
+        )
+        _, model = train(candidate)
+        losses[str(rate)] = dev_loss(model, replace(request, data=run_dir / DEV_ROWS))
+        artefacts.write_json(run_dir / LOSSES, losses)
+        leave(candidate.run_dir)
+    return [losses[str(rate)] for rate in search.learning_rates]
+
+
+def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[list[Row], list[Row]]:
+    """Return (training rows, dev rows), the same ones for the same seed; rows that ask the same thing stay together.
+
+    Prompts are drawn in random order until `dev_rows` rows are there. Raises UserError where nothing is left to learn from.
+    """
+    prompts = [(row["instruction"], row.get("input", "")) for row in rows]
+    order = sorted(set(prompts))
+    random.Random(seed).shuffle(order)
+    counts = dict.fromkeys(order, 0)
+    for prompt in prompts:
+        counts[prompt] += 1
+    held_out: set[tuple[str, str]] = set()
+    taken = 0
+    for prompt in order:
+        if taken >= dev_rows:
+            break
+        held_out.add(prompt)
+        taken += counts[prompt]
+    if taken < dev_rows or taken == len(rows):
+        raise UserError(
+            f"{source}: holds {len(rows)} rows of {len(order)} different prompts, too few for tuning.search.dev_rows={dev_rows} "
+            "and something to learn from; lower it"
+        )
+    pairs = list(zip(rows, prompts, strict=True))
+    return [row for row, prompt in pairs if prompt not in held_out], [row for row, prompt in pairs if prompt in held_out]
+
+
+def candidate_job(job: TuneJob, search: SearchSettings, rate: float) -> TuneJob:
+    """Return the settings of one candidate's training: the job's, with this rate and the search's number of steps."""
+    length = {"max_steps": search.steps, "epochs": None} if search.steps else {}
+    return job.model_copy(update={"tuning": job.tuning.model_copy(update={"learning_rate": rate, "search": None, **length})})
+
+
+@torch.no_grad()
+def dev_loss(model: PeftModel, request: TuningRequest) -> float | None:
+    """Return the mean cross-entropy in nats a learned token of the request's rows, None where it is not finite.
+
+    It is the data's part of the loss alone, whatever else an arm learns from.
+    """
+    rows, recipe = request.rows, request.tuning
+    collate, size = PadToLongest(request.tokenizer, model.device.type), recipe.micro_batch_size or recipe.batch_size
+    bf16 = recipe.precision == "bf16"
+    stock: Any = model.get_base_model()
+    total, tokens = 0.0, 0
+    model.eval()
+    for start in range(0, len(rows), size):
+        batch = collate([rows[index] for index in range(start, min(start + size, len(rows)))])
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        learned = learned_tokens(inputs.pop("labels"))
+        with torch.autocast(model.device.type, torch.bfloat16) if bf16 else nullcontext():
+            hidden_BTD, head = read(model, stock, inputs)
+            losses = cross_entropies(head, hidden_BTD, learned)
+        total, tokens = total + float(losses.double().sum()), tokens + len(losses)
+    mean = total / tokens
+    return mean if math.isfinite(mean) else None
+
+
+def _record(search: SearchSettings, losses: Sequence[float | None], training_rows: int, dev_rows: int) -> dict[str, Any]:
+    """Return what `rate.json` says but for its provenance; of equal losses the smaller rate wins."""
+    finite = sorted((loss, rate) for loss, rate in zip(losses, search.learning_rates, strict=True) if loss is not None)
+    if not finite:
+        listed = ", ".join(f"{rate:g}" for rate in search.learning_rates)
+        raise UserError(f"tuning.search.learning_rates: every candidate ({listed}) diverged; try smaller rates")
+    loss, chosen = finite[0]
+    edge = {min(search.learning_rates): "smallest", max(search.learning_rates): "largest"}.get(chosen)
+    note = f"the best rate, {chosen:g}, is the {edge} candidate: the best of all may lie beyond; widen the grid" if edge else None
+    say(f"search: learning rate {chosen:g} is best on the dev rows (loss {loss:.4f})" + (f"; {note}" if note else ""))
+    return {
+        "learning_rate": chosen,
+        "candidates": [{"learning_rate": rate, "dev_loss": loss} for rate, loss in zip(search.learning_rates, losses, strict=True)],
+        "training_rows": training_rows,
+        "dev_rows": dev_rows,
+        "note": note,
+    }
+
+
+def with_searched_rate(job: TuneJob, rate_from: Path | None) -> TuneJob:
+    """Return the job at the rate that a search has chosen; a job with a rate of its own as it is.
+
+    Raises UserError where a search has no record or a record no search, and where the record is not this search's.
+    """
+    search = job.tuning.search
+    if rate_from is None:
+        if search is not None:
+            raise UserError("tuning.search is set, but there is no --rate-from: give the rate.json that `pat search-rate` wrote")
+        return job
+    if search is None:
+        raise UserError(f"--rate-from {rate_from}: contradicts tuning.learning_rate={job.tuning.learning_rate:g}; give one of them")
+    record = artefacts.read_json(rate_from)
+    rate = record.get("learning_rate") if isinstance(record, dict) else None
+    if rate not in search.learning_rates:
+        listed = ", ".join(f"{known:g}" for known in search.learning_rates)
+        raise UserError(f"{rate_from}: its learning_rate {rate!r} is none of tuning.search.learning_rates ({listed}); search again")
+    return job.model_copy(update={"tuning": job.tuning.model_copy(update={"learning_rate": rate})})

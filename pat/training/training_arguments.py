@@ -1,0 +1,61 @@
+"""A recipe in the words of Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from pat.errors import UserError
+from pat.machine import processes
+from pat.training.request import Arm
+
+CHECKPOINTS_KEPT = 2
+
+
+def training_arguments(arm: Arm, run_dir: Path, device: str, *, plans_checkpoints: bool = True) -> TrainingArguments:
+    """Return the Trainer's arguments for a recipe; `batch_size` is global, so accumulation follows from the processes.
+
+    Raises UserError where the learning rate is not known yet, or the processes cannot share a batch.
+    """
+    settings = arm.tuning
+    if settings.learning_rate is None:
+        raise UserError("tuning.learning_rate: is not known before the search that tuning.search asks for")
+    rows_of_each, left = divmod(settings.batch_size, processes.count())
+    micro = settings.micro_batch_size or rows_of_each
+    if left or rows_of_each % micro:
+        raise UserError(
+            f"tuning.batch_size={settings.batch_size}: must be a multiple of micro_batch_size × processes = {micro} × {processes.count()}"
+        )
+    return TrainingArguments(
+        output_dir=str(run_dir),
+        num_train_epochs=settings.epochs or 1.0,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=rows_of_each // micro,
+        bf16=settings.precision == "bf16",
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        logging_steps=settings.log_steps,
+        save_strategy="steps" if plans_checkpoints else "no",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=CHECKPOINTS_KEPT,
+        seed=arm.seed,
+        data_seed=arm.seed,
+        use_cpu=device == "cpu",
+        # A GPU is given the next step while it works on this one: between two log entries only distillation waits for it.
+        dataloader_pin_memory=device == "cuda",
+        accelerator_config={"non_blocking": device == "cuda"},
+        logging_nan_inf_filter=False,
+        ddp_find_unused_parameters=True,  # the proxy gets no gradient from the milestone on
+        optim="adamw_torch_fused" if device == "cuda" else "adamw_torch",
+        report_to="none",
+        disable_tqdm=True,
+        label_names=["labels"],
+        remove_unused_columns=False,
+    )

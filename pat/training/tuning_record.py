@@ -1,0 +1,53 @@
+"""What a tuning writes down of itself, `tuning.json`: sizes, time, memory, the course of the losses and the mask, and its health."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import PeftModel
+from transformers import Trainer
+
+from pat.data.instructions import Instructions
+from pat.machine import processes
+from pat.machine.device import peak_memory_gib
+from pat.method.model import PatModel
+from pat.models.compiled import is_compiled
+from pat.training.health import health_of
+from pat.training.mask_choice import overlaps
+
+TUNING_RECORD = "tuning.json"
+
+
+def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: float) -> dict[str, Any]:
+    """Return the record of a finished run but for its provenance; `wall_s` is its duration in seconds."""
+    history = [entry for entry in trainer.state.log_history if "instruct_loss" in entry]
+    stock: Any = model.get_base_model()
+    hidden_size: int = stock.config.hidden_size
+    width = model.width if isinstance(model, PatModel) else hidden_size
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return {
+        "steps": trainer.state.global_step,
+        "trainable_parameters": trainable,
+        "hidden_size": hidden_size,
+        "width": width,
+        "ratio_requested": ratio,
+        "ratio_effective": 1.0 - width / hidden_size,
+        "compacted": isinstance(model, PatModel) and model.compacted,
+        "compiled": is_compiled(stock),
+        "sharded": stock.is_distributed_loading_by_transformers,
+        "train_loss": history[-1]["instruct_loss"] if history else None,
+        **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
+        "rows": trainer.train_dataset.counts() if isinstance(trainer.train_dataset, Instructions) else None,
+        "processes": processes.count(),
+        "wall_s": wall_s,
+        "peak_memory_gib": peak_memory_gib(),
+        "history": history,
+        "health": _health(history, model) if isinstance(model, PatModel) and ratio else None,
+    }
+
+
+def _health(history: Sequence[dict[str, Any]], model: PatModel) -> dict[str, Any]:
+    """Return the health of a pruning run, and what its mask chose where it was trained."""
+    health: dict[str, Any] = health_of(history, model.pat_config.milestone_step)
+    return health | (overlaps(model.sparsifier.mask, model.fisher_order) if model.fisher_order is not None else {})

@@ -1,0 +1,1 @@
+"""What every command of the study has in common: its places, its options, how it ends."""

@@ -1,0 +1,84 @@
+"""Mixes prepared sets into the text that pruners, bases and refits measure on: each set with its share of the characters."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pat.errors import UserError
+from pat.io.artefacts import numbered_rows, write_jsonl
+from pat.io.places import READS, WRITES, Force, Place, check_apart
+from study.commands.errors import run_reporting_errors
+from study.commands.places import Unmarked, guarded
+
+MOST_CHARACTERS = 2**23
+"""About two million tokens: whatever is measured takes a quarter of a million at most."""
+
+
+def mixed(parts: Sequence[tuple[Path, float]], seed: int) -> list[dict[str, Any]]:
+    """Return rows of the sets, in random order, so many of each that its characters are its share of all.
+
+    As much as the shares allow: the set that is shortest for its share is used up, and of the others the rest is left out.
+    """
+    generator = random.Random(seed)
+    sets = [[dict(row) for _, row in numbered_rows(path)] for path, _ in parts]
+    for rows in sets:
+        generator.shuffle(rows)
+    whole = sum(share for _, share in parts)
+    shares = [share / whole for _, share in parts]
+    total = min(MOST_CHARACTERS, *(sum(map(characters, rows)) / share for rows, share in zip(sets, shares, strict=True)))
+    chosen = [row for rows, share in zip(sets, shares, strict=True) for row in _first(rows, share * total)]
+    generator.shuffle(chosen)
+    return chosen
+
+
+def characters(row: Mapping[str, Any]) -> int:
+    """Return the length of a row's text: all that is text in it, whatever the fields are called."""
+    return sum(len(value) for value in row.values() if isinstance(value, str))
+
+
+def _first(rows: Sequence[dict[str, Any]], wanted: float) -> list[dict[str, Any]]:
+    """Return the first rows up to the one that reaches so many characters, at least one."""
+    taken: list[dict[str, Any]] = []
+    length = 0
+    for row in rows:
+        if taken and length >= wanted:
+            break
+        taken.append(row)
+        length += characters(row)
+    return taken
+
+
+@guarded(Unmarked())
+def main(
+    part: Annotated[list[str], typer.Option(help="<share>:<JSONL>; repeat it")],
+    out: Annotated[Path, typer.Option(help="JSONL to write"), WRITES],
+    seed: Annotated[int, typer.Option(help="orders the rows")] = 0,
+    force: Force = False,
+) -> None:
+    """Write the mix of some prepared sets."""
+
+    def action() -> str:
+        parts = [_parsed(text) for text in part]
+        check_apart([Place("--out", out, WRITES), *(Place("--part", path, READS) for path, _ in parts)])
+        rows = mixed(parts, seed)
+        write_jsonl(out, rows, replace=force)
+        return f"{out}: {len(rows)} rows, {sum(map(characters, rows)):,} characters"
+
+    run_reporting_errors(action)
+
+
+def _parsed(text: str) -> tuple[Path, float]:
+    share, _, path = text.partition(":")
+    try:
+        return Path(path), float(share)
+    except ValueError:
+        raise UserError(f"--part {text!r}: must be <share>:<JSONL>") from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

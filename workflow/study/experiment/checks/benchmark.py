@@ -1,0 +1,34 @@
+"""Checks of an experiment's `benchmark` block that reach across its fields: names of shapes, and widths that a shape cannot have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pat.benchmark.settings import KNOWN_SHAPES, BenchmarkSettings, ModelShape, widths_of
+from pat.errors import SettingError, UserError
+from pat.models.width import target_width
+from pat.settings.mistakes import nearest, shown
+
+
+def benchmark_problems(block: BenchmarkSettings) -> Iterator[str]:
+    """Yield what is wrong between the fields of the block, one line a problem."""
+    if block.inference is None and block.tuning is None:
+        yield "benchmark: measures nothing: give inference, tuning or both"
+    for name, shape in block.shapes.items():
+        if shape is None and name not in KNOWN_SHAPES:
+            yield f"benchmark.shapes.{name}: {shown(name)} is not a known shape{nearest(name, KNOWN_SHAPES)}; give its sizes"
+        else:
+            yield from _width_problems(name, block.shape(name), block)
+
+
+def _width_problems(name: str, shape: ModelShape, block: BenchmarkSettings) -> Iterator[str]:
+    try:
+        if block.inference is not None:
+            widths_of(shape, block.inference)
+    except UserError as error:
+        yield f"benchmark.inference.{str(error).removeprefix('settings: ')} (shape {name})"
+    try:
+        if block.tuning is not None:
+            target_width(shape.hidden_size, shape.heads, block.tuning.ratio, block.tuning.pat.align)
+    except SettingError as error:
+        yield f"benchmark.tuning.ratio: {error} (shape {name})"

@@ -1,0 +1,26 @@
+"""The sets that models learn from and are scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pat.settings.mistakes import nearest
+from study.experiment.schema import Experiment
+from study.sources.kinds import WORLD_TASKS, WORLD_TEXTS, World
+
+
+def data_problems(experiment: Experiment) -> Iterator[str]:
+    """Check that the embedded world has what is asked of it, that who reads a corpus has one, and that something is scored."""
+    data = experiment.data
+    for section, sources, known in (("tasks", data.tasks, WORLD_TASKS), ("text", data.text, WORLD_TEXTS)):
+        for name, source in sources.items():
+            if isinstance(source, World) and name not in known:
+                yield f"data.{section}.{name}: the embedded world has nothing of this name{nearest(name, known)}"
+    if data.pretrain is None:
+        for model in [name for name, source in experiment.models.items() if source.pretrain is not None][:1]:
+            yield f"data.pretrain: is required, because models.{model} is pretrained"
+        if any(part.of == "pretrain" for part in data.calibration_parts):
+            how = "is" if data.calibration == "pretrain" else "mixes in"
+            yield f"data.pretrain: is required, because data.calibration {how} 'pretrain'"
+    if not (data.tasks or data.text or experiment.evaluation.harness_tasks):
+        yield "data.tasks: is empty, and so are data.text and evaluation.harness_tasks: name at least one thing to evaluate on"

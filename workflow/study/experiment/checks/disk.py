@@ -1,0 +1,178 @@
+"""What an experiment names on the disk: models and data that are missing, of another kind than said, or too small for the settings.
+
+Of models config files and headers alone are looked at, of data what contents.py reads of them, which takes seconds. What the pipeline
+itself makes or fetches is not looked for.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pat.checkpoints.base_checks import check_base, check_checkpoint
+from pat.errors import SettingError, UserError
+from pat.io.storage import check_regular
+from pat.models.width import target_width
+from pat.training.fit import rank_problems
+from study.experiment.checks.contents import check_contents
+from study.experiment.schema import Experiment
+from study.sources.kinds import JSON_FORMATS, TABLE_FORMATS, HubTask, JsonFile, ModelSource, Release, TextFile, parts
+
+FIRST_BYTES = 2**16
+SIZES = ("hidden_size", "num_attention_heads", "max_position_embeddings")
+MAGIC = {".xz": b"\xfd7zXZ\x00", ".parquet": b"PAR1"}
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What settings have to fit: channels of the stream, heads, and the most tokens that are read."""
+
+    hidden: int
+    heads: int
+    context: int
+
+
+def disk_problems(experiment: Experiment) -> list[str]:
+    """Return what is wrong between a checked experiment and the files that it names, one line a problem."""
+    found = [*_data_problems(experiment), *_checkpoint_problems(experiment)]
+    for name, source in experiment.models.items():
+        try:
+            size = _size_of(experiment, source)
+        except UserError as error:
+            kind = "path" if source.path is not None else "gguf"
+            found.append(f"models.{name}.{kind}: {error}")
+            continue
+        if size is not None:
+            found += [*_tuning_problems(experiment, name, size), *_scoring_problems(experiment, name, size)]
+    return list(dict.fromkeys(found))
+
+
+def _size_of(experiment: Experiment, source: ModelSource) -> _Size | None:
+    """Return a model's sizes; None where they are not known before it is fetched. Raises UserError where it cannot be worked on."""
+    if source.pretrain is not None:
+        return _Size(source.pretrain.hidden_size, source.pretrain.heads, source.pretrain.context_length)
+    if source.gguf is not None:
+        from pat.checkpoints.gguf_import import check_header, read_header
+
+        file = Path(experiment.path(source.gguf))
+        check_regular(file)
+        check_header(file, read_header(file))
+    if source.path is None:
+        return None
+    folder = Path(experiment.path(source.path))
+    check_base(folder, tokenizer=True)
+    fields: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    sizes = [size for name in SIZES if isinstance(size := fields.get(name), int)]
+    return _Size(*sizes) if len(sizes) == len(SIZES) else None
+
+
+def _checkpoint_problems(experiment: Experiment) -> Iterator[str]:
+    """Yield rows whose checkpoint, made elsewhere, is no model that can be scored."""
+    for row in experiment.methods:
+        given = experiment.row(row).checkpoint
+        try:
+            if given is not None:
+                check_checkpoint(Path(experiment.path(given.path)), tokenizer=True)
+        except UserError as error:
+            yield f"methods.{row}.checkpoint.path: {error}"
+
+
+def _tuning_problems(experiment: Experiment, model: str, size: _Size) -> Iterator[str]:
+    """Yield ranks larger than the model, and widths that it cannot have."""
+    for row in experiment.methods:
+        method, job = experiment.method(row), experiment.tune_job(model, row)
+        where = f"methods.{row}, models.{model}"
+        if method.tuner is None or model not in experiment.models_of(row):
+            continue
+        yield from (f"{where}: {problem}" for problem in rank_problems(size.hidden, method.tuner, job))
+        if not method.narrows:
+            continue
+        for ratio in experiment.ratios_of(row):
+            try:
+                target_width(size.hidden, size.heads, ratio, job.pat.align)
+            except SettingError as error:
+                yield f"{where}: ratio {ratio:g} is not allowed: {error}"
+
+
+def _scoring_problems(experiment: Experiment, model: str, size: _Size) -> Iterator[str]:
+    """Yield windows and answers longer than what the model reads."""
+    settings, data = experiment.evaluation_of(model), experiment.data
+    if data.text and settings.perplexity_context > size.context:
+        yield (
+            f"evaluation.perplexity_context: {settings.perplexity_context} is not allowed: must be at most the context of models.{model}, "
+            f"{size.context}"
+        )
+    if data.tasks and settings.generate and settings.max_new_tokens >= size.context:
+        yield (
+            f"evaluation.max_new_tokens: {settings.max_new_tokens} is not allowed: must be less than the context of models.{model}, "
+            f"{size.context}"
+        )
+
+
+def _data_problems(experiment: Experiment) -> Iterator[str]:
+    data = experiment.data
+    sources = {"data.instruct": data.instruct, **({"data.pretrain": data.pretrain} if data.pretrain else {})}
+    named = [*sources.items(), *((f"data.tasks.{name}", it) for name, it in data.tasks.items())]
+    named += [(f"data.text.{name}", it) for name, it in data.text.items()]
+    for place, source in named:
+        for part in parts(source):
+            path = getattr(part, "path", None)
+            if path is None:
+                continue
+            try:
+                _check_data(Path(experiment.path(path)), part)
+                as_text = place.startswith(("data.text", "data.pretrain"))
+                check_contents(part.model_copy(update={"path": experiment.path(path)}), as_text=as_text)
+            except UserError as error:
+                yield f"{place}.path: {error}"
+
+
+def _check_data(path: Path, source: object) -> None:
+    """Raise UserError where a local source cannot be what its block says."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; put it there or correct the path, which starts from `root` where it is relative")
+    if isinstance(source, Release) and path.is_dir():
+        if not any(path.glob("*.json")):
+            raise UserError(f"{path}: holds no .json file")
+        return
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, where a file is needed")
+    check_regular(path)
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: permission to read it is missing")
+    if not path.stat().st_size:
+        raise UserError(f"{path}: is empty")
+    endings = {JsonFile: JSON_FORMATS, HubTask: (*TABLE_FORMATS, *JSON_FORMATS)}
+    allowed = next((known for kind, known in endings.items() if isinstance(source, kind)), None)
+    if allowed is not None and not path.name.endswith(allowed):
+        raise UserError(f"{path}: must end in one of {', '.join(allowed)}")
+    _check_beginning(path, is_text=isinstance(source, TextFile))
+
+
+def _check_beginning(path: Path, *, is_text: bool) -> None:
+    """Raise UserError where the first bytes of a file are not of the format that its ending says."""
+    with path.open("rb") as stream:
+        first = stream.read(FIRST_BYTES)
+    magic = MAGIC.get(path.suffix)
+    if magic is not None and not first.startswith(magic):
+        raise UserError(f"{path}: is no {path.suffix} file")
+    if path.suffix == ".parquet":
+        return
+    try:
+        if path.suffix == ".xz":
+            first = lzma.LZMADecompressor().decompress(first, FIRST_BYTES)
+    except lzma.LZMAError as error:
+        raise UserError(f"{path}: is no .xz file ({error})") from None
+    text = first.decode("utf-8", errors="replace")  # where it is none is for contents.py to say
+    if "\0" in text:
+        raise UserError(f"{path}: is no text: it holds NUL characters")
+    start = text.lstrip()[:1]
+    if ".jsonl" in path.name and start != "{" and not is_text:
+        raise UserError(f"{path}: must hold a JSON object a line, begins with {text[:20]!r}")
+    if ".json" in path.name and ".jsonl" not in path.name and start not in ("[", "{") and not is_text:
+        raise UserError(f"{path}: must hold JSON, begins with {text[:20]!r}")

@@ -1,0 +1,39 @@
+"""Names that become parts of paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pat.settings.mistakes import shown
+from study.experiment.schema import Experiment
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
+RESERVED_MODELS = ("data", "models", "rotated", "refitted", "tables", "figures", "logs", "benchmark", "benchmarks", "text")
+RESERVED_EXPERIMENTS = ("reference",)
+
+
+def name_problems(experiment: Experiment) -> Iterator[str]:
+    """Check that every name can be a folder's or a file's, and is not that of something else in the results."""
+    named = {
+        "name": [experiment.name],
+        "models": experiment.models,
+        "methods": experiment.methods,
+        "data.tasks": experiment.data.tasks,
+        "data.text": experiment.data.text,
+        "tables.ablations": experiment.tables.ablations,
+        "benchmark.shapes": experiment.benchmark.shapes if experiment.benchmark else (),
+    }
+    for field, names in named.items():
+        for name in names:
+            if not SAFE_NAME.fullmatch(name):
+                yield (
+                    f"{field}: the name {shown(name)} is not allowed: it becomes part of a path and must be of letters, digits, "
+                    "'.', '_' and '-', at most 64, the first a letter or digit"
+                )
+    reserved = {"models": RESERVED_MODELS, "name": RESERVED_EXPERIMENTS, "data.text": (CORPUS_NAME,)}
+    for field, taken in reserved.items():
+        for name in named[field]:
+            if name in taken:
+                yield f"{field}: the name {shown(name)} is reserved for something else in the results; choose another"

@@ -1,0 +1,166 @@
+"""What a job on a model needs of a machine: memory and time from the model's size, as upper estimates that a scheduler can set aside.
+
+Counts parameters and tokens on paper; touches no weights and no torch. What a job gets is the experiment's to say where it says it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pat.benchmark.settings import ModelShape
+from pat.errors import UserError
+from pat.families.known import FAMILIES
+from pat.io.artefacts import read_json
+from pat.models.on_paper import PaperModel
+from pat.settings.fields import Precision
+from pat.settings.jobs import EvaluationSettings, PretrainSettings, TuningSettings
+
+PARAMETERS_FOR_A_GPU = 100_000_000
+"""Models smaller than this are soon done on a CPU."""
+BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
+FP32_BYTES = 4 * 2**30
+"""Weights up to this size are measured in fp32 (checkpoint.affordable_dtype)."""
+LIBRARIES_MB = 3000
+"""Python with torch, transformers and a CUDA context: 1 to 2 GB, and as much again to spare."""
+COPIES = 1.5
+"""Weights in memory while a checkpoint is read or written: one copy, and the shards at hand."""
+OPTIMIZER_BYTES = 16
+"""A trained parameter in fp32 with its gradient and AdamW's two moments."""
+ACTIVATION_BYTES: dict[Precision, int] = {"fp32": 120, "bf16": 96}
+"""A token and channel of a Llama layer with LoRA and dropout on every linear layer, measured; a GPT layer without LoRA has 34 in 16 bits
+(Korthikanti et al., 2022, section 4.1)."""
+LOGIT_BYTES = 12
+"""A token's logit in fp32, its log-probability and its gradient."""
+FLOPS_GPU: dict[Precision, float] = {"bf16": 1e14, "fp32": 1e13}
+"""Operations a second: a third of an A100's peak in bf16, half of it in fp32."""
+FLOPS_THREAD = 1e10
+"""Operations a second of a CPU's core, in either precision."""
+SHORT_PROMPTS = 0.2
+"""Share of a GPU's tuning speed that scoring reaches: it asks one short question after the other."""
+ITEM_TOKENS = 6 * 256
+"""Four or five choices and a generated answer, each behind its prompt."""
+MARGIN = 2.0
+"""Machines differ, and a job that is cut off costs more than one that ends early."""
+SHORTEST_MIN = 60
+MINUTES_A_GIB = 2
+"""Reading, checking and writing weights on a slow shared file system, with the check of the result."""
+
+
+def parameters_of(shape: ModelShape | PretrainSettings) -> int:
+    """Return a model's number of parameters, each counted once."""
+    return PaperModel.of(shape).parameters
+
+
+def shape_in(folder: Path) -> ModelShape | None:
+    """Return the shape of the model in a folder from its config.json; None where there is none, or none of a dense decoder."""
+    try:
+        return _shape_of(read_json(folder / "config.json"))
+    except (UserError, ValidationError, KeyError):
+        return None
+
+
+def _shape_of(config: Mapping[str, Any]) -> ModelShape:
+    known = config.get("model_type") in FAMILIES
+    return ModelShape(
+        family=config["model_type"] if known else "llama",
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        kv_heads=config.get("num_key_value_heads"),
+        head_size=config.get("head_dim"),
+        intermediate_size=config["intermediate_size"],
+        tie_embeddings=config.get("tie_word_embeddings") or False,
+    )
+
+
+def gpus(parameters: int, device: str) -> int:
+    """Return how many GPUs a job asks for: one, or none for small models and on a CPU. More are the experiment's to ask for."""
+    return int(device != "cpu" and parameters >= PARAMETERS_FOR_A_GPU)
+
+
+def loading_mb(parameters: int, precision: Precision | None = None) -> int:
+    """Return the memory of a job that holds a model: libraries + 1.5 copies, by default in fp32 where checkpoints are measured in it."""
+    own: Precision = "fp32" if parameters * BYTES["bf16"] <= FP32_BYTES else "bf16"
+    return LIBRARIES_MB + _mb(COPIES * parameters * BYTES[precision or own])
+
+
+def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, on_gpu: bool, processes: int = 1) -> int:
+    """Return the memory of a tuning: libraries + 1.5 copies, and on a CPU the activations and LoRA's optimizer too, for each process.
+
+    Distillation holds a second model. A sharded base is there once for all processes.
+    """
+    models = 1 if recipe.distillation is None else 2
+    copies = 1 if recipe.shard else processes
+    weights = processes * LIBRARIES_MB + copies * models * (loading_mb(parameters_of(shape), recipe.precision) - LIBRARIES_MB)
+    if on_gpu:
+        return weights
+    rows = recipe.micro_batch_size or math.ceil(recipe.batch_size / processes)
+    activations = activation_bytes(shape, rows * recipe.max_length, recipe.precision, checkpointed=recipe.gradient_checkpointing)
+    return weights + processes * _mb(activations + OPTIMIZER_BYTES * lora_parameters(shape, recipe.lora.rank))
+
+
+def pretraining_mb(settings: PretrainSettings, *, on_gpu: bool) -> int:
+    """Return the memory of a pretraining, all of whose parameters are trained."""
+    if on_gpu:
+        return loading_mb(parameters_of(settings), "fp32")
+    activations = activation_bytes(settings, settings.batch_size * settings.context_length, settings.precision, checkpointed=False)
+    return LIBRARIES_MB + _mb(activations + OPTIMIZER_BYTES * parameters_of(settings))
+
+
+def activation_bytes(shape: ModelShape | PretrainSettings, tokens: int, precision: Precision, *, checkpointed: bool) -> int:
+    """Return what a forward pass keeps for its backward: of each layer all, or its input alone where it is recomputed, and the logits."""
+    whole = ACTIVATION_BYTES[precision]
+    layers = BYTES[precision] * shape.layers + whole if checkpointed else whole * shape.layers
+    return tokens * (layers * shape.hidden_size + LOGIT_BYTES * shape.vocab_size)
+
+
+def lora_parameters(shape: ModelShape | PretrainSettings, rank: int) -> int:
+    """Return the parameters of LoRA on every linear layer: r·(inputs + outputs) each."""
+    size = getattr(shape, "head_size", None) or shape.hidden_size // shape.heads
+    inner, outer = shape.heads * size, (shape.kv_heads or shape.heads) * size
+    attention = 2 * (shape.hidden_size + inner) + 2 * (shape.hidden_size + outer)
+    return rank * shape.layers * (attention + 3 * (shape.hidden_size + shape.intermediate_size))
+
+
+def tuning_minutes(parameters: int, recipe: TuningSettings, rows: int, *, on_gpu: bool, processes: int) -> int:
+    """Return the time of a tuning on `rows` instructions: 4 floating-point operations a parameter and token.
+
+    They are two forward and two for the gradients of activations, since the base is frozen; recomputing them and a teacher take two more
+    each. Rows count as long as `max_length` allows.
+    """
+    passes = 4 + 2 * recipe.gradient_checkpointing + 2 * (recipe.distillation is not None)
+    work = passes * parameters * recipe.steps_for(rows) * recipe.batch_size * recipe.max_length
+    return _minutes(parameters, work / processes, recipe.precision, recipe.threads, on_gpu=on_gpu)
+
+
+def pretraining_minutes(settings: PretrainSettings, *, on_gpu: bool) -> int:
+    """Return the time of a pretraining: 6 operations a parameter and token."""
+    parameters = parameters_of(settings)
+    work = 6 * parameters * settings.steps * settings.batch_size * settings.context_length
+    return _minutes(parameters, work, settings.precision, settings.threads, on_gpu=on_gpu)
+
+
+def scoring_minutes(parameters: int, settings: EvaluationSettings, items: int, *, on_gpu: bool) -> int:
+    """Return the time of an evaluation on `items`: 2 operations a parameter and token, for some six prompts of 256 tokens an item."""
+    work = 2 * parameters * items * ITEM_TOKENS / SHORT_PROMPTS
+    return _minutes(parameters, work, settings.precision, settings.threads, on_gpu=on_gpu)
+
+
+def handling_minutes(parameters: int) -> int:
+    """Return the time of a job that reads a model and writes one: an hour, and two minutes a GiB of 16-bit weights."""
+    return SHORTEST_MIN + math.ceil(MINUTES_A_GIB * parameters * BYTES["bf16"] / 2**30)
+
+
+def _minutes(parameters: int, work: float, precision: Precision, threads: int, *, on_gpu: bool) -> int:
+    speed = FLOPS_GPU[precision] if on_gpu else FLOPS_THREAD * threads
+    return handling_minutes(parameters) + math.ceil(MARGIN * work / speed / 60)
+
+
+def _mb(count: float) -> int:
+    return math.ceil(count / 1e6)

@@ -1,0 +1,99 @@
+"""The registry of methods: what each tunes, what prunes it, in which order. Rules read an entry and never ask for a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pat.pruners import PRUNERS
+from pat.settings.config import PAT_G
+
+Tuner = Literal["lora", "dora", "pat", "pat-dora"]
+MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
+DORA_TUNERS: tuple[Tuner, ...] = ("dora", "pat-dora")
+Pruner = str
+"""A name in the registry of pruners."""
+Order = Literal["tune", "prune-tune", "tune-prune", "given"]
+CHECKPOINT = "checkpoint"
+"""The method of a row that is a checkpoint made elsewhere; a row that names a checkpoint has it without saying so."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way from a base model to a tuned checkpoint.
+
+    `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
+    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it; "given" does nothing to a model that is there. A method that
+    does not prune has ratio 0 alone. `pat` holds mask settings that are the method's own, where a row of an experiment does not say
+    otherwise.
+    """
+
+    name: str
+    label: str
+    mode: str
+    tuner: Tuner | None
+    pruner: Pruner | None
+    order: Order
+    prunes: bool
+    pat: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if (self.pruner is None) != (self.order in ("tune", "given")) or (self.tuner is None) != (self.order == "given"):
+            raise ValueError(
+                f"method {self.name}: order {self.order!r}, tuner {self.tuner!r} and pruner {self.pruner!r} do not go together"
+            )
+        if self.pruner is not None and not self.prunes:
+            raise ValueError(f"method {self.name}: has the pruner {self.pruner!r} but does not prune")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the method has a tuning of its own."""
+        return self.order in ("tune", "prune-tune")
+
+    @property
+    def narrows(self) -> bool:
+        """Whether the method makes the hidden size smaller, so that its ratio has to give a width that stock software takes."""
+        return self.prunes and (self.pruner is None or PRUNERS[self.pruner].narrows)
+
+
+_OWN = (
+    Method("base", "Base, untouched", "", None, None, "given", prunes=False),
+    Method(CHECKPOINT, "Checkpoint", "", None, None, "given", prunes=False),
+    Method("lora", "LoRA", "", "lora", None, "tune", prunes=False),
+    Method("dora", "DoRA", "", "dora", None, "tune", prunes=False),
+    Method("pat", "PAT", "PAT", "pat", None, "tune", prunes=True),
+    Method("pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True),
+    Method("pat-g", "PAT-G", "PAT", "pat", None, "tune", prunes=True, pat=PAT_G),
+)
+MODES: dict[Order, tuple[str, str]] = {"prune-tune": ("pft", "P→FT"), "tune-prune": ("ftp", "FT→P")}
+"""The end of a method's name and what the tables call it, for a pruner before tuning and after it."""
+
+
+class _Methods(Mapping[str, Method]):
+    """PAT's own methods and the unpruned ones, then those of every registered pruner, in the registry's order."""
+
+    def _all(self) -> dict[str, Method]:
+        pruned = [
+            Method(f"{pruner.name}-{MODES[order][0]}", pruner.label, MODES[order][1], "lora", pruner.name, order, prunes=True)
+            for pruner in PRUNERS.values()
+            for order in pruner.orders
+        ]
+        return {method.name: method for method in (*_OWN, *pruned)}
+
+    def __getitem__(self, name: str) -> Method:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+METHODS: Mapping[str, Method] = _Methods()
+
+
+def method_name(row: str, own: Mapping[str, object]) -> object:
+    """Return what a row with these settings names as its method: what it says, else `checkpoint` where it gives one, else its own name."""
+    return own.get("method") or (CHECKPOINT if own.get("checkpoint") is not None else row)

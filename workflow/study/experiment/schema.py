@@ -1,0 +1,229 @@
+"""An experiment: its file's schema, the grid of cells it spans and the settings of each cell.
+
+Stands between the YAML file and the rules: a rule asks here and never reads the file. Knows nothing of tensors or of Snakemake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from pat.benchmark.settings import BenchmarkSettings
+from pat.settings.config import Basis, PatChoices, Readers
+from pat.settings.fields import Number, PartOf, SeedNumber, Settings
+from pat.settings.jobs import (
+    EvaluationSettings,
+    Factor,
+    LoraSettings,
+    PruneSettings,
+    SearchSettings,
+    TableSettings,
+    TuneJob,
+    TuningSettings,
+)
+from study.experiment.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
+from study.experiment.overrides import overridden
+from study.sources.kinds import Data, ModelSource
+from study.sources.resources import Resources
+
+TUNED_ROW = "lora"
+"""The row whose merged model FT→P prunes, and distillation learns from."""
+
+Figure = Literal["accuracy", "methods", "perplexity", "trainable", "memory", "speedup", "gate", "health"]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
+FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
+FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
+ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "search", "search": "learning_rate"}
+"""Tuning keys that exclude each other: the one that is given later replaces the other."""
+
+
+def _once(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the values if each is there once. Raises ValueError that names those that are not."""
+    written = [f"{value:g}" for value in values]
+    if twice := sorted({text for text in written if written.count(text) > 1}):
+        raise ValueError(f"must name each value once; {', '.join(twice)} stands there more often")
+    return values
+
+
+Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
+Ratios = Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(_once)]
+
+
+class GivenCheckpoint(Settings):
+    """A checkpoint that was made elsewhere, which stands in the tables as a row of its own."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(description="folder of a model, as `save_pretrained` writes it")
+    ratio: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share it is pruned by, and so the ratio that its row stands at"
+    )
+    of: str | None = Field(default=None, description="model that it was made from; left out: the experiment's one")
+
+
+class Row(Settings):
+    """A row of the tables: a method and what is different for it from the experiment's recipe."""
+
+    method: str | None = Field(default=None, description="the method; left out: the row's own name")
+    label: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="name in tables; left out: the method's")
+    tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(default={}, description="differences of this row from `tuning`")
+    lora: Annotated[dict[str, object], PartOf(LoraSettings)] = Field(default={}, description="short for `tuning: {lora: …}`")
+    pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="differences of this row from `pat`")
+    prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="differences of this row from `prune`")
+    checkpoint: GivenCheckpoint | None = Field(default=None, description="a checkpoint made elsewhere, scored as it is")
+    seeds: Seeds | None = Field(default=None, description="those of the experiment's seeds that the row runs with; left out: all")
+    ratios: Annotated[Ratios, Field(min_length=1)] | None = Field(
+        default=None, description="those of the experiment's ratios that the row runs at; left out: all"
+    )
+    factors: dict[str, Factor] = Field(default={}, description="factor → value: the row's place in ablation tables")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid; `path` is where its files lie below the experiment's results."""
+
+    model: str
+    row: str
+    method: Method
+    ratio: float
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Return model/row/ratio/seed, the ratio as short as it can be written."""
+        return Path(self.model, self.row, f"{self.ratio:g}", f"seed{self.seed}")
+
+
+class Experiment(Settings):
+    """A checked experiment file."""
+
+    name: str = Field(description="the experiment's name and its folder below `results/`")
+    root: Annotated[str, Field(min_length=1)] = Field(default=".", description="folder that all relative paths of the file start from")
+    seeds: Seeds = Field(description="every row is run with each, or with its own of them")
+    ratios: Ratios = Field(default=(), description="shares to prune, for the methods that prune")
+    models: Annotated[dict[str, ModelSource], Field(min_length=1)] = Field(description="name → base model")
+    methods: Annotated[dict[str, Row | None], Field(min_length=1)] = Field(
+        description="row → what is different for it; nothing behind a method's name: nothing"
+    )
+    data: Data = Field(description="what is tuned and evaluated on")
+    tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(description="the recipe of every row")
+    pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="the mask and its operators")
+    prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="how pruners come to their sizes")
+    evaluation: EvaluationSettings = Field(description="how checkpoints are scored; may be `{}`")
+    tables: TableSettings = Field(default=TableSettings(), description="tables beside those that every experiment has")
+    benchmark: BenchmarkSettings | None = Field(default=None, description="model shapes to measure for time and memory")
+    figures: Annotated[tuple[Figure, ...], Field(strict=False)] | None = Field(
+        default=None, description="which figures are drawn; left out: all there is data for"
+    )
+    resources: Resources = Field(default=Resources(), description="what the scheduler sets aside; never changes a number")
+
+    def row(self, name: str) -> Row:
+        """Return a row's overrides; `name:` alone in the file means none."""
+        return self.methods[name] or Row()
+
+    def method_name(self, row: str) -> str:
+        """Return what a row names as its method."""
+        return str(method_name(row, dict(self.row(row))))
+
+    def method(self, row: str) -> Method:
+        """Return the registry's entry behind a row."""
+        return METHODS[self.method_name(row)]
+
+    @property
+    def known_rows(self) -> dict[str, Method]:
+        """The rows whose method is in the registry, as those of a checked experiment all are."""
+        return {row: self.method(row) for row in self.methods if self.method_name(row) in METHODS}
+
+    def label(self, row: str) -> str:
+        """Return the row's name in the tables: its own, else its method's, a checkpoint's the row's; it says where it is distilled."""
+        method = self.method(row)
+        label = self.row(row).label or (row if method.name == CHECKPOINT else method.label)
+        return f"{label}, distilled" if self.distils(row) else label
+
+    def distils(self, row: str) -> bool:
+        """Return whether a row's tuning learns from a teacher too: not the teacher itself, nor a row that only prunes it."""
+        recipe = {**self.tuning, **self.row(row).tuning}
+        return row != TUNED_ROW and self.method(row).tunes and recipe.get("distillation") is not None
+
+    def search_of(self, model: str, row: str) -> SearchSettings | None:
+        """Return how a row's learning rate is searched; None where the file gives it, or the row tunes nothing of its own."""
+        return None if not self.method(row).tunes else self.tune_job(model, row).tuning.search
+
+    def basis_of(self, model: str, row: str) -> Basis:
+        """Return the basis that a row's base is put into before tuning; native where its tuner has no mask."""
+        return self.tune_job(model, row).pat.basis if self.method(row).tuner in MASKED_TUNERS else "native"
+
+    def readers_of(self, model: str, row: str) -> Readers:
+        """Return how the readers of a row's base are put before tuning; plain where its tuner has no mask."""
+        return self.tune_job(model, row).pat.readers if self.method(row).tuner in MASKED_TUNERS else "plain"
+
+    def ratios_of(self, row: str) -> tuple[float, ...]:
+        """Return the ratios that a row runs at: the experiment's or its own of these, 0 alone where it does not prune."""
+        own = self.row(row)
+        if own.checkpoint is not None:
+            return (own.checkpoint.ratio,)
+        return own.ratios or self.ratios if self.method(row).prunes else (0.0,)
+
+    def seeds_of(self, row: str) -> tuple[int, ...]:
+        """Return the seeds that a row runs with: the experiment's, or its own of these; one alone where nothing is drawn."""
+        return self.row(row).seeds or (self.seeds if self.method(row).order != "given" else self.seeds[:1])
+
+    def models_of(self, row: str) -> tuple[str, ...]:
+        """Return the models that a row is run on: all, or the one that its checkpoint was made from."""
+        given = self.row(row).checkpoint
+        return tuple(self.models) if given is None or given.of is None else (given.of,)
+
+    def cells(self) -> list[Cell]:
+        """Return the whole grid, in the order of the file."""
+        return [
+            Cell(model, row, self.method(row), ratio, seed)
+            for model, row in product(self.models, self.methods)
+            if model in self.models_of(row)
+            for ratio, seed in product(self.ratios_of(row), self.seeds_of(row))
+        ]
+
+    def tune_job(self, model: str, row: str) -> TuneJob:
+        """Return the settings of one tuning: the experiment's recipe, then the model's differences, then the row's."""
+        layers = [self.model_dump(include={"tuning", "pat"}), self.models[model].model_dump(), self.row(row).model_dump()]
+        job = merged_job(layers)
+        if not self.distils(row):
+            job["tuning"].pop("distillation", None)
+        return TuneJob.model_validate(job)
+
+    def prune_settings(self, model: str, row: str) -> PruneSettings:
+        """Return how a row's pruner comes to its sizes: the experiment's settings, then the model's differences, then the row's."""
+        return PruneSettings.model_validate({**self.prune, **self.models[model].prune, **self.row(row).prune})
+
+    def evaluation_of(self, model: str) -> EvaluationSettings:
+        """Return how a model's checkpoints are scored."""
+        own = self.models[model].evaluation
+        return EvaluationSettings.model_validate(overridden(self.evaluation.model_dump(mode="json"), own))
+
+    def resources_of(self, model: str) -> Resources:
+        """Return what the model's jobs ask the scheduler for."""
+        return Resources.model_validate(overridden(self.resources.model_dump(), self.models[model].resources))
+
+    def path(self, text: str) -> str:
+        """Return a path of the file as the rules use it: relative ones start from `root`."""
+        return str(Path(self.root, text))
+
+
+def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return raw tune settings from layers that hold `tuning`, `pat` and `lora` (short for tuning.lora); the later win."""
+    job: dict[str, Any] = {"tuning": {}, "pat": {}}
+    for layer in layers:
+        lora = _mapping(layer.get("lora"))
+        tuning = overridden(_mapping(layer.get("tuning")), {"lora": lora} if lora else {})
+        for given, replaced in ALTERNATIVES.items():
+            if given in tuning:
+                job["tuning"].pop(replaced, None)
+        job = overridden(job, {"tuning": tuning, "pat": _mapping(layer.get("pat"))})
+    return job
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Return the value if it is a mapping; the schema refuses anything else where it stands."""
+    return value if isinstance(value, Mapping) else {}

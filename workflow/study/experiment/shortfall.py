@@ -1,0 +1,62 @@
+"""Where less of a model goes than a ratio asks for: told before a run from the sizes on paper, and in the tables from what was counted.
+
+Widths are rounded to what stock software accepts, and a head that is taken off a tied embedding costs a matrix of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pat.benchmark.settings import ModelShape
+from pat.models.on_paper import PaperModel
+from pat.models.width import target_width
+from pat.pruners import PRUNERS
+from pat.settings.jobs import PretrainSettings
+from study.experiment.footprint import shape_in
+from study.experiment.methods import MASKED_TUNERS
+from study.experiment.schema import Experiment
+
+SHORTFALL = 0.2
+"""Share of what was asked for. A model that has lost less than the rest is not to be compared as if it had."""
+
+
+def falls_short(asked: float, removed: float) -> bool:
+    """Return whether the share of all parameters that is removed is more than a fifth below the ratio that was asked for."""
+    return asked > 0 and removed < (1 - SHORTFALL) * asked - 1e-9
+
+
+def shortfalls(experiment: Experiment) -> Iterator[str]:
+    """Yield a sentence for each row that narrows a model of known shape by more than a fifth less than its ratio says."""
+    for model in experiment.models:
+        shape = _shape(experiment, model)
+        for row in experiment.methods if shape else ():
+            assert shape is not None
+            broken = shape.tie_embeddings and _breaks_the_tie(experiment, model, row)
+            for ratio in experiment.ratios_of(row) if experiment.method(row).narrows else ():
+                removed = share_removed(shape, ratio, experiment.tune_job(model, row).pat.align, broken=broken)
+                if falls_short(ratio, removed):
+                    why = "its head is taken off the embedding (tie: break)" if broken else "widths are rounded (pat.align)"
+                    yield f"methods.{row}, models.{model}: ratio {ratio:g} removes {removed:.1%} of all parameters, because {why}"
+
+
+def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: int | str, *, broken: bool) -> float:
+    """Return which share of all parameters a narrower stream takes away; `broken`: the head becomes a matrix of its own."""
+    width = target_width(shape.hidden_size, shape.heads, ratio, "auto" if isinstance(align, str) else align)
+    narrower = PaperModel.of(shape, width, tied=shape.tie_embeddings and not broken)
+    return 1 - narrower.parameters / PaperModel.of(shape).parameters
+
+
+def _shape(experiment: Experiment, model: str) -> ModelShape | PretrainSettings | None:
+    source = experiment.models[model]
+    if source.pretrain is not None:
+        return source.pretrain
+    return shape_in(Path(experiment.path(source.path))) if source.path else None
+
+
+def _breaks_the_tie(experiment: Experiment, model: str, row: str) -> bool:
+    method = experiment.method(row)
+    if method.tuner in MASKED_TUNERS:
+        pat = experiment.tune_job(model, row).pat
+        return pat.basis != "native" and pat.tie == "break"
+    return method.pruner is not None and "tie" in PRUNERS[method.pruner].settings and experiment.prune_settings(model, row).tie == "break"

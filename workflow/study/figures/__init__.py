@@ -1,0 +1,1 @@
+"""Figures drawn from cells, benchmarks and records, each with its data beside it."""

@@ -1,0 +1,120 @@
+"""Draws figure 1 of the paper from the cells' JSONs: every method's accuracy, a panel a model and ratio, the paper's beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pat.io.artefacts import write_text
+from pat.io.places import WRITES
+from study.commands.errors import run_reporting_errors
+from study.commands.places import Pictures, guarded
+from study.experiment.methods import METHODS
+from study.figures.lines import LINE_IN, draw_points, name_lines, names_in_order
+from study.figures.style import GREY, VERMILION, below, figure, save
+from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
+from study.results.grid import Grid, headline_grid
+from study.results.options import CellsOption, ListOption, MoreArgument, listed
+from study.results.published import Printed
+from study.tables.accuracy import percent
+from study.tables.layouts import csv_text
+
+
+def points(grid: Grid, printed: Printed) -> pd.DataFrame:
+    """Return the figure's data: one row a model, panel and method, accuracies in 0..1; the unpruned methods stand in every panel."""
+    rows = rows_of(grid.cells)
+    panels = sorted({row.ratio for row in rows if row.ratio}) or [0.0]
+    records = [
+        _point(grid, printed, model, panel, row)
+        for model in models_of(grid.cells)
+        for panel in panels
+        for row in rows
+        if row.ratio in (0.0, panel)
+    ]
+    return pd.DataFrame([record for record in records if record])
+
+
+def _point(grid: Grid, printed: Printed, model: str, panel: float, row: Row) -> dict[str, object]:
+    value = grid.mean(model, row)
+    if value is None:
+        return {}
+    papers = printed.lookup(model, row.method, row.base_method, row.ratio) if grid.metric == printed.metric else None
+    return {
+        "model": model, "panel": panel, "method": row.method, "name": row.name, "mode": row.mode, "ratio": row.ratio,
+        "accuracy": value.mean, "ci95": value.half_width, "interval_over": value.source, "seeds": value.seeds,
+        "paper": None if papers is None else papers / 100, "chance": grid.chance, "metric": grid.metric,
+    }  # fmt: skip
+
+
+def draw(data: pd.DataFrame, drawing: Figure, title: str, whole: str | None = None) -> None:
+    """Fill `drawing` with a line of panels a model and a column a ratio; a line across marks the row `whole`, which was not pruned."""
+    models, ratios = sorted(data["model"].unique()), sorted(data["panel"].unique())
+    names = names_in_order(data)
+    panels = drawing.subplots(len(models), len(ratios), sharex=True, sharey=True, squeeze=False)
+    for line, model in zip(panels, models, strict=True):
+        for axes, ratio in zip(line, ratios, strict=True):
+            _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], names, whole)
+            axes.set_title(f"{model}, {percent(ratio)} removed")
+        name_lines(line[0], names)
+    panels[0, 0].set_xlim(left=0)  # a bar over few seeds can reach below
+    for axes in panels[-1]:
+        axes.set_xlabel("mean accuracy (%)")
+    below(drawing, panels.flat)
+    drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+
+
+def _whole(grid: Grid) -> str | None:
+    """Return the row that all others are measured by: the first that is tuned and prunes nothing, else the first that prunes nothing."""
+    rows = [row for row in rows_of(grid.cells) if row.ratio == 0]
+    tuned = [row for row in rows if METHODS[row.base_method].tunes]
+    return next((row.method for row in [*tuned, *rows]), None)
+
+
+def _panel(axes: Axes, data: pd.DataFrame, names: Mapping[str, str], whole: str | None) -> None:
+    order = list(names)
+    for method, accuracy in data.loc[data["method"] == whole, ["method", "accuracy"]].head(1).itertuples(index=False):
+        axes.axvline(100 * accuracy, color=GREY, linewidth=0.8, label=f"{names[method]}, nothing removed")
+    draw_points(axes, data, order, "accuracy", 100)
+    known = data[data["paper"].notna()]
+    if not known.empty:
+        places = [order.index(method) for method in known["method"]]
+        axes.plot(100 * known["paper"], places, "D", color=VERMILION, markerfacecolor="none", label="printed in the paper")
+    if not data.empty:
+        axes.axvline(100 * float(data["chance"].iloc[0]), color=GREY, linestyle=(0, (4, 2)), linewidth=1, label="guessing")
+    axes.grid(axis="both", color="#DDDDDD", linewidth=0.6)
+
+
+def write_methods(paths: Sequence[Path], out: Path) -> str:
+    """Write methods.png, methods.pdf and methods.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
+    grid = headline_grid(paths)
+    data = points(grid, Printed("table1"))
+    width = 2.0 + 2.2 * data["panel"].nunique()
+    height = 1.0 + data["model"].nunique() * (0.6 + LINE_IN * data["method"].nunique())
+    bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
+    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
+    with figure(max(width, 4.6), height) as drawing:
+        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}", _whole(grid))
+        save(drawing, out, "methods")
+    write_text(out / "methods.csv", csv_text(data, digits=6))
+    return grid.metric
+
+
+@guarded(Pictures("methods"))
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for methods.png, .pdf and .csv; other files in it stay."), WRITES],
+    cells: CellsOption = None,
+    cells_from: ListOption = None,
+    more: MoreArgument = None,
+) -> None:
+    """Draw the mean accuracy of every method at each ratio (figure 1 of the paper)."""
+    run_reporting_errors(lambda: f"{out}: methods ({write_methods(listed(cells, more, cells_from), out)})")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,129 @@
+"""What each phase's jobs ask the scheduler for: what the experiment says, else by the model's size, else a little.
+
+A model's size is in the experiment where it is pretrained, and in its config.json where that is on this machine: a model of the hub has
+one as soon as it is fetched. The arithmetic is pat.footprint's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pat.benchmark.settings import ModelShape
+from pat.settings.jobs import PretrainSettings
+from study.experiment import footprint
+from study.experiment.schema import Experiment
+from study.sources.resources import PhaseResources
+
+LEAST_MB = 4000
+LEAST_MIN = footprint.SHORTEST_MIN
+ON_GPU = ("pretrain", "tune", "prune", "evaluate", "benchmark")
+"""Phases that work on a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one attempt at a job asks for."""
+
+    gpu: int = 0
+    mem_mb: int = LEAST_MB
+    runtime: int = LEAST_MIN
+
+
+class Demands:
+    """The demands of one experiment's jobs. `models` is where its base models lie; the sets are counted where they are there already."""
+
+    def __init__(self, experiment: Experiment, models: Path, instructions: Path, tasks: list[Path]) -> None:
+        self.experiment = experiment
+        self.models = models
+        self.instructions = instructions
+        self.tasks = tasks
+        self._known: dict[tuple[str | None, ...], Demand] = {}
+
+    def of(self, phase: str, wildcards: Any) -> Demand:
+        """Return what a job of a phase asks for at its first attempt; seeds and ratios do not change it."""
+        key = (phase, *(getattr(wildcards, name, None) for name in ("model", "row", "shape")))
+        if key not in self._known:
+            self._known[key] = self._demand(phase, wildcards)
+        return self._known[key]
+
+    def _demand(self, phase: str, wildcards: Any) -> Demand:
+        said, estimated = self._said(phase, wildcards), self._estimated(phase, wildcards)
+        return Demand(
+            gpu=estimated.gpu if said.gpu is None else said.gpu,
+            mem_mb=said.mem_mb or max(LEAST_MB, estimated.mem_mb),
+            runtime=said.runtime or max(LEAST_MIN, estimated.runtime),
+        )
+
+    def _said(self, phase: str, wildcards: Any) -> PhaseResources:
+        model = getattr(wildcards, "model", None)
+        resources = self.experiment.resources_of(model) if model else self.experiment.resources
+        found: PhaseResources = getattr(resources, phase)
+        return found
+
+    def _estimated(self, phase: str, wildcards: Any) -> Demand:
+        shape = self._shape(wildcards)
+        if shape is None:
+            return Demand()
+        parameters = footprint.parameters_of(shape)
+        gpu = footprint.gpus(parameters, self._device(phase, wildcards)) if phase in ON_GPU else 0
+        on_gpu = bool(gpu)
+        match phase:
+            case "tune" if hasattr(wildcards, "row"):
+                recipe = self.experiment.tune_job(wildcards.model, wildcards.row).tuning
+                processes = max(1, self._said(phase, wildcards).gpu or 1)
+                rows = _lines(self.instructions) or self._rows()
+                needs_mb = footprint.tuning_mb(shape, recipe, on_gpu=on_gpu, processes=processes)
+                return Demand(gpu, needs_mb, footprint.tuning_minutes(parameters, recipe, rows, on_gpu=on_gpu, processes=processes))
+            case "pretrain" if isinstance(shape, PretrainSettings):
+                return Demand(gpu, footprint.pretraining_mb(shape, on_gpu=on_gpu), footprint.pretraining_minutes(shape, on_gpu=on_gpu))
+            case "evaluate":
+                settings = self.experiment.evaluation_of(wildcards.model)
+                items = settings.limit * len(self.tasks) if settings.limit else sum(map(_lines, self.tasks))
+                minutes = footprint.scoring_minutes(parameters, settings, items, on_gpu=on_gpu)
+                return Demand(gpu, footprint.loading_mb(parameters, settings.precision), minutes)
+            case "prepare":
+                return Demand(runtime=footprint.handling_minutes(parameters))
+        return Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
+
+    def _shape(self, wildcards: Any) -> ModelShape | PretrainSettings | None:
+        if (name := getattr(wildcards, "shape", None)) and self.experiment.benchmark:
+            return self.experiment.benchmark.shape(name)
+        if (model := getattr(wildcards, "model", None)) is None:
+            return None
+        source = self.experiment.models[model]
+        folder = Path(self.experiment.path(source.path)) if source.path else self.models / model
+        return source.pretrain or _shape_in(folder)
+
+    def _device(self, phase: str, wildcards: Any) -> str:
+        """Return where a phase's jobs have their tensors; pruners and bases are measured where the row tunes, or the first row does."""
+        if phase == "benchmark":
+            kinds = (getattr(self.experiment.benchmark, kind) for kind in ("inference", "tuning"))
+            return next((kind.device for kind in kinds if kind is not None), "auto")
+        if phase == "evaluate":
+            return self.experiment.evaluation_of(wildcards.model).device
+        if phase == "pretrain":
+            pretrain = self.experiment.models[wildcards.model].pretrain
+            return pretrain.device if pretrain else "auto"
+        row = getattr(wildcards, "row", None) or next(iter(self.experiment.methods))
+        return self.experiment.tune_job(wildcards.model, row).tuning.device
+
+    def _rows(self) -> int:
+        """Return how many instructions there will be, as far as the experiment says it."""
+        return self.experiment.data.world.instruct_rows if self.experiment.data.instruct.source == "world" else 0
+
+
+@cache
+def _shape_in(folder: Path) -> ModelShape | None:
+    return footprint.shape_in(folder)
+
+
+@cache
+def _lines(path: Path) -> int:
+    """Return how many rows a prepared set has; 0 while it is not there."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(2**20), b""))

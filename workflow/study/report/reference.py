@@ -1,0 +1,163 @@
+"""Keeps a finished experiment as a reference: its tables, its cells and what made them, and the README's table from it.
+
+Writes `results/reference/<name>/` and the block of README.md that is marked with that name. Nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from pat.errors import UserError
+from pat.io.artefacts import MANIFEST, new_folder, read_json, write_json, write_text
+from pat.io.places import READS, WRITES, Force
+from study.commands.errors import run_reporting_errors
+from study.commands.places import REFERENCE, guarded
+from study.experiment.extends import read_resolved
+from study.results.archive import ARCHIVE, pack
+from study.results.options import behind_tables
+from study.versions.seals import SEAL
+
+SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
+REMADE_TABLES = ("cells.csv", "*.tex")
+"""Tables that say nothing beyond the records and the tables beside them: `unpack_records.py` and `tables.py` make them again."""
+FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
+
+
+def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
+    """Copy tables, figures, benchmarks, the records behind them and the experiment's file into `out`, with a record of what made them.
+
+    The records are in one compressed file, of which `unpack_records.py` makes the files again. The runs' health plots stay behind: many
+    pictures, and `tuning.json` holds their data.
+
+    `shown` are the tables that the README is to show, those of them that there are.
+    Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
+    """
+    cells = behind_tables(results)
+    whole_experiment = read_resolved(experiment)
+    record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells)}
+    with new_folder(out, REFERENCE, force=force) as folder:
+        shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
+        for figure in sorted((results / "figures").glob("*.png")):
+            _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
+        pack(_records(results, cells), folder / ARCHIVE)
+        for measured in sorted(results.glob("benchmark/*/*.json")):
+            _copy(measured, folder / measured.relative_to(results))
+        write_text(folder / "experiment.yaml", yaml.safe_dump(whole_experiment, sort_keys=False, allow_unicode=True))
+        write_json(folder / "origin.json", record)
+
+
+def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
+    """Return the records behind the tables by the names that the reference gives them."""
+    found = {}
+    for cell in cells:
+        place = cell.parent.relative_to(results / "evaluation")
+        found[f"cells/{place}/{cell.name}"] = cell
+        steps = [(name, results / "checkpoints" / place / name) for name in FROM_EACH_CHECKPOINT]
+        found |= {f"cells/{place}/{name}": path for name, path in steps if path.is_file()}
+    for rate in results.glob("checkpoints/*/*/*/rate.json"):
+        found[f"cells/{rate.relative_to(results / 'checkpoints')}"] = rate
+    for base in results.glob("models/*/pretraining.json"):
+        found[f"bases/{base.relative_to(results / 'models')}"] = base
+    return found
+
+
+def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
+    """Return commits and versions that all phases of all cells share. Raises UserError on changed code."""
+    origins = [phase for cell in cells for phase in read_json(cell)["provenance"].values() if phase]
+    if any(origin["git_commit"] is None for origin in origins):
+        raise UserError("some cells were made by code outside a git checkout; a reference must name its commit: run from a clone")
+    if any(origin["git_dirty"] for origin in origins):
+        raise UserError("some cells were made by code with uncommitted changes; a reference must name its commit: commit, then run again")
+    return {
+        "git_commits": sorted({str(origin["git_commit"]) for origin in origins}),
+        "versions": origins[0]["versions"],
+        "python": sorted({origin["python"] for origin in origins}),
+        "devices": sorted({origin["device"] for origin in origins}),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Return the two lines between which README.md holds the tables of the reference `name`."""
+    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+
+
+def readme_block(reference: Path) -> str:
+    """Return what README.md shows of a reference: where and by what it was made, then its tables."""
+    origin = read_json(reference / "origin.json")
+    commits = ", ".join(f"`{commit[:10]}`" for commit in origin["git_commits"])
+    names = origin.get("shown", SHOWN_TABLES)
+    shown = [(reference / "tables" / name).read_text(encoding="utf-8").strip() for name in names if (reference / "tables" / name).is_file()]
+    made_by = (
+        f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
+        f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
+        f"Made anew by `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
+    )
+    return "\n\n".join([made_by, *shown])
+
+
+def _show_option(names: Sequence[str]) -> str:
+    return "" if tuple(names) == SHOWN_TABLES else f' SHOW="{" ".join(names)}"'
+
+
+def _shown_path(reference: Path) -> str:
+    return "/".join(reference.parts[-3:])
+
+
+def with_block(readme: str, name: str, block: str, document: str = "README.md") -> str:
+    """Return a document's text with the marked block replaced. Raises UserError where its marks are missing."""
+    start, end = marks(name)
+    before, found_start, rest = readme.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise UserError(f"{document}: lacks the lines {start} and {end}, between which the tables of {name} belong")
+    return f"{before}{start}\n{block}\n{end}{after}"
+
+
+def update(
+    results: Path,
+    out: Path,
+    readme: Path,
+    machine: str,
+    experiment: Path,
+    shown: Sequence[str] = SHOWN_TABLES,
+    *,
+    force: bool = False,
+) -> Mapping[str, object]:
+    """Keep the reference, then bring the README's block up to date; return the reference's record."""
+    keep(results, out, machine, experiment, shown, force=force)
+    write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out)))
+    record: Mapping[str, object] = read_json(out / "origin.json")
+    return record
+
+
+@guarded(REFERENCE)
+def main(
+    results: Annotated[Path, typer.Option(help="results/<experiment>, finished"), READS],
+    out: Annotated[Path, typer.Option(help="results/reference/<name>"), WRITES],
+    machine: Annotated[str, typer.Option(help="what it ran on, in words")],
+    experiment: Annotated[Path, typer.Option(help="the experiment's file"), READS],
+    readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
+    show: Annotated[str, typer.Option(help="the tables that the README shows, where there are such")] = " ".join(SHOWN_TABLES),
+    force: Force = False,
+) -> None:
+    """Keep a finished experiment as a reference and show it in the README."""
+    run_reporting_errors(
+        lambda: f"{out}: {update(results, out, readme, machine, experiment, show.split(), force=force)['cells']} cells kept"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,52 @@
+"""The JSON records of a finished run in one compressed file, a line a record, from which each can be had back byte for byte.
+
+A reference run keeps hundreds of records that few people open; one file of them is a fraction of their size.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pat.errors import UserError
+from pat.io.artefacts import parse_json, read_record, write_bytes, write_json
+from pat.io.storage import refusal
+
+ARCHIVE = "records.jsonl.xz"
+"""What a kept run calls it. Xz is in Python's own library, and its output depends on nothing but the input."""
+
+
+def pack(records: Mapping[str, Path], archive: Path) -> None:
+    """Write the JSON objects of files into `archive`, each under its name, in the order of the names."""
+    lines = [{"name": name, "record": read_record(path)} for name, path in sorted(records.items())]
+    text = "".join(json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+    write_bytes(archive, lzma.compress(text.encode()))
+
+
+def packed(archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the records of an archive with their names. Raises UserError where it is not one."""
+    try:
+        text = lzma.decompress(archive.read_bytes()).decode()
+    except OSError as error:
+        raise refusal(error, archive) from None
+    except (lzma.LZMAError, UnicodeDecodeError) as error:
+        raise UserError(f"{archive}: is not an archive of records ({error}); fetch it again from where it came") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = parse_json(line, f"{archive}, line {number}")
+        if not (isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("record"), dict)):
+            raise UserError(f"{archive}, line {number}: holds no `name` with its `record`; fetch it again from where it came")
+        if Path(entry["name"]).is_absolute() or ".." in Path(entry["name"]).parts:
+            raise UserError(f"{archive}, line {number}: names {entry['name']!r}, which lies outside the run's folder")
+        yield entry["name"], entry["record"]
+
+
+def unpack(archive: Path, folder: Path, *, replace: bool = True) -> list[Path]:
+    """Write every record into `folder` under its name, as its step wrote it and as write_text does; return the files."""
+    written = []
+    for name, record in packed(archive):
+        write_json(folder / name, record, replace=replace)
+        written.append(folder / name)
+    return written

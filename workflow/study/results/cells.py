@@ -1,0 +1,249 @@
+"""Reads cells' results (cell.json, schema 1) and checks that they belong together.
+
+Owns the shape of a cell's JSON as the report sees it and the order of rows in every table and figure. Computes no statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pat.errors import UserError
+from pat.io.artefacts import read_json
+from pat.settings.jobs import Factor
+from study.experiment.checks.names import SAFE_NAME
+from study.experiment.methods import METHODS
+
+SCHEMA = 1
+ROUNDING = 1e-6
+"""Beyond this an accuracy is not the share of the items that are right."""
+METRICS = ("first_capital", "first_capital_word", "acc", "acc_norm")
+METRIC_LABELS = {
+    "first_capital": "first capital letter (the paper's scoring)",
+    "first_capital_word": "first capital letter standing alone",
+    "acc": "log-likelihood, acc",
+    "acc_norm": "log-likelihood normalised by length, acc_norm",
+}
+_REGISTRY_ORDER = {name: position for position, name in enumerate(METHODS)}
+
+
+Name = Annotated[str, Field(pattern=rf"^{SAFE_NAME.pattern}$")]
+"""Of a model or a row: it becomes part of the tables' file names."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+
+class Score(_Part):
+    """An accuracy in 0..1, its binomial standard error over items, and which items are right: a 1 or 0 each, in the items' order."""
+
+    value: float = Field(ge=0, le=1)
+    stderr: float | None = Field(default=None, ge=0)
+    right: str | None = Field(default=None, pattern="^[01]+$")
+
+
+class CutAnswers(_Part):
+    """Generated answers that had not ended when they were as long as was asked for; those that had named no choice by then."""
+
+    all: int = Field(ge=0)
+    without_choice: int = Field(ge=0)
+
+
+class TaskResult(_Part):
+    """One task of one cell: item count, accuracy of guessing, a score a metric; `items_hash` tells whether two cells had the same items."""
+
+    items: int = Field(gt=0)
+    chance: float = Field(ge=0, le=1)
+    scores: dict[str, Score]
+    items_hash: str | None = None
+    cut_answers: CutAnswers | None = None
+
+    @model_validator(mode="after")
+    def _scores_are_those_of_the_items(self) -> TaskResult:
+        for metric, score in self.scores.items():
+            if score.right is not None and len(score.right) != self.items:
+                raise ValueError(f"{metric}: tells {len(score.right)} items right or wrong; must be {self.items}")
+            if score.right is not None and abs(score.right.count("1") / self.items - score.value) > ROUNDING:
+                raise ValueError(f"{metric}: has {score.right.count('1')} of {self.items} items right, which is not {score.value:g}")
+        return self
+
+
+class Documents(_Part):
+    """Of each document of a text, in its order: summed loss in nats, and tokens."""
+
+    losses: list[float]
+    tokens: list[int]
+
+    @model_validator(mode="after")
+    def _same_number(self) -> Documents:
+        if len(self.losses) != len(self.tokens):
+            raise ValueError(f"has the losses of {len(self.losses)} documents and the tokens of {len(self.tokens)}; must be as many")
+        return self
+
+
+class Perplexity(_Part):
+    """Perplexity a token and a UTF-8 byte; only the latter can be compared between tokenizers."""
+
+    token_perplexity: float = Field(gt=0)
+    byte_perplexity: float = Field(gt=0)
+    documents: Documents | None = None
+
+
+class Width(_Part):
+    """Hidden size of the base model and of the merged one."""
+
+    before: int = Field(gt=0)
+    after: int = Field(gt=0)
+
+
+class Count(_Part):
+    """Parameters: each tensor once, and without the embeddings."""
+
+    unique: int = Field(gt=0)
+    without_embeddings: int = Field(gt=0)
+
+
+class Parameters(_Part):
+    """Counts of the base model and of the merged one."""
+
+    before: Count
+    after: Count
+
+
+class Cell(_Part):
+    """The result of one (model, method, ratio, seed); `method` is the row's name, `base_method` its entry in the registry."""
+
+    experiment: str
+    model: Name
+    method: Name
+    base_method: str
+    label: str
+    mode: str
+    ratio_requested: float = Field(ge=0, lt=1)
+    ratio_effective: float = Field(ge=0, lt=1)
+    seed: int
+    factors: dict[str, Factor] = {}
+    hidden_size: Width
+    parameters: Parameters
+    trainable_parameters: int | None
+    logit_gap: float | None
+    kl_on_text: float | None = None
+    tasks: dict[str, TaskResult]
+    perplexity: dict[str, Perplexity]
+    tuning: dict[str, Any] | None
+    origin: dict[str, Any] | None = None
+    provenance: dict[str, dict[str, Any] | None]
+    path: Path
+
+    @property
+    def row(self) -> Row:
+        """The table row this cell belongs to."""
+        return Row(ratio=self.ratio_requested, method=self.method, label=self.label, mode=self.mode, base_method=self.base_method)
+
+
+class Row(_Part):
+    """One row of a table: a method at a requested ratio."""
+
+    ratio: float
+    method: str
+    label: str
+    mode: str
+    base_method: str
+
+    @property
+    def name(self) -> str:
+        """What a figure or a sentence calls the row's method."""
+        return self.label if self.mode in ("", "PAT") else f"{self.label} {self.mode}"
+
+    @property
+    def order(self) -> tuple[float, bool, int, str]:
+        """The paper's order: by ratio, PAT last, a baseline's two modes together (as in the registry)."""
+        return (self.ratio, self.mode == "PAT", _REGISTRY_ORDER.get(self.base_method, len(METHODS)), self.method)
+
+
+def read_cells(paths: Iterable[Path]) -> list[Cell]:
+    """Return the cells in one fixed order, whatever the order of `paths`.
+
+    Raises UserError for a file that is missing, broken or of another schema, and for cells that cannot stand in one table.
+    """
+    cells = [_read(path) for path in sorted(set(paths), key=str)]
+    if not cells:
+        raise UserError("--cells: names no cell.json; at least one is needed")
+    cells.sort(key=lambda cell: (cell.model, cell.row.order, cell.seed))
+    _check_unique(cells)
+    _check_same(cells, "experiment", {cell.path: {"experiment": cell.experiment} for cell in cells})
+    for name in ("items", "chance"):
+        _check_same(cells, name, {cell.path: {task: getattr(it, name) for task, it in cell.tasks.items()} for cell in cells})
+    hashes = {cell.path: {task: it.items_hash for task, it in cell.tasks.items() if it.items_hash} for cell in cells}
+    _check_same(cells, "the hash of the items", hashes)
+    documents = {
+        cell.path: {f"{text} on {cell.model}": (len(it.documents.tokens), sum(it.documents.tokens))
+                    for text, it in cell.perplexity.items() if it.documents}
+        for cell in cells
+    }  # fmt: skip
+    _check_same(cells, "the numbers of documents and tokens", documents)
+    _check_same(
+        cells,
+        "label, mode, base_method or factors of the row",
+        {cell.path: {cell.method: (cell.label, cell.mode, cell.base_method, cell.factors)} for cell in cells},
+    )
+    return cells
+
+
+def _read(path: Path) -> Cell:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must be a JSON object, is {type(content).__name__}")
+    if content.get("schema") != SCHEMA:
+        raise UserError(f"{path}: schema is {content.get('schema')!r}; this version reads schema {SCHEMA}; run the cell again")
+    try:
+        return Cell.model_validate({**content, "path": path})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors())
+        raise UserError(f"{path}: is not a cell's result: {problems}") from None
+
+
+def _check_unique(cells: Sequence[Cell]) -> None:
+    for one, other in pairwise(cells):
+        if (one.model, one.row, one.seed) == (other.model, other.row, other.seed):
+            name = f"{one.model}, {one.method}, ratio {one.ratio_requested:g}, seed {one.seed}"
+            raise UserError(f"{one.path} and {other.path}: both are {name}; name each cell once")
+
+
+def _check_same(cells: Sequence[Cell], what: str, facts: Mapping[Path, Mapping[str, object]]) -> None:
+    """Raise UserError where two cells say different things of the same key: their numbers could not be compared."""
+    first: dict[str, tuple[object, Path]] = {}
+    for cell in cells:
+        for key, value in facts[cell.path].items():
+            known, path = first.setdefault(key, (value, cell.path))
+            if known != value:
+                raise UserError(
+                    f"{path} and {cell.path}: differ in {what} of {key} ({known!r} and {value!r}); "
+                    "cells of one table must come from one experiment file and the same data"
+                )
+
+
+def metrics_of(cells: Iterable[Cell]) -> list[str]:
+    """Return the metrics that any cell has, the headline first."""
+    found = {metric for cell in cells for task in cell.tasks.values() for metric in task.scores}
+    return [metric for metric in METRICS if metric in found] + sorted(found - set(METRICS))
+
+
+def models_of(cells: Iterable[Cell]) -> list[str]:
+    """Return the models' names in alphabetical order."""
+    return sorted({cell.model for cell in cells})
+
+
+def rows_of(cells: Iterable[Cell]) -> list[Row]:
+    """Return the rows in the paper's order."""
+    return sorted({cell.row for cell in cells}, key=lambda row: row.order)
+
+
+def tasks_of(cells: Iterable[Cell], metric: str) -> list[str]:
+    """Return the tasks that any cell scored by `metric`, in alphabetical order."""
+    return sorted({name for cell in cells for name, task in cell.tasks.items() if metric in task.scores})

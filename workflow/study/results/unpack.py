@@ -1,0 +1,38 @@
+"""Makes the records of a kept reference into files again, as the tables' and figures' scripts read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pat.io.artefacts import write_text
+from pat.io.places import READS, WRITES, Force
+from study.commands.errors import run_reporting_errors
+from study.commands.places import Unmarked, guarded
+from study.results.archive import ARCHIVE, unpack
+
+CELLS_LIST = "cells.txt"
+
+
+def unpack_reference(reference: Path, out: Path, *, replace: bool = True) -> str:
+    """Write a reference's records into `out`, and a list of its cells for --cells-from; return what was done."""
+    files = unpack(reference / ARCHIVE, out, replace=replace)
+    cells = [path for path in files if path.name == "cell.json"]
+    write_text(out / CELLS_LIST, "".join(f"{path}\n" for path in cells), replace=replace)
+    return f"{out}: {len(files)} records; {out / CELLS_LIST} lists {len(cells)} cells"
+
+
+@guarded(Unmarked())
+def main(
+    reference: Annotated[Path, typer.Argument(help="results/reference/<name>"), READS],
+    out: Annotated[Path, typer.Option(help="where the files go"), WRITES],
+    force: Force = False,
+) -> None:
+    """Make the records of a kept reference into files again."""
+    run_reporting_errors(lambda: unpack_reference(reference, out, replace=force))
+
+
+if __name__ == "__main__":
+    typer.run(main)

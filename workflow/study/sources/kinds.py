@@ -1,0 +1,200 @@
+"""Where data and base models come from: one checked model a kind of source. Reads nothing; the workflow's scripts do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from pat.settings.config import PatChoices
+from pat.settings.fields import Count, Number, PartOf, SeedNumber, Settings
+from pat.settings.jobs import EvaluationSettings, PretrainSettings, PruneSettings, TuningSettings
+from study.sources.resources import Resources
+
+WORLD_TASKS = ("animals", "capitals", "continents", "elements", "languages", "opposites", "sums", "verbs")
+WORLD_TEXTS = ("heldout",)
+JSON_FORMATS = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
+TABLE_FORMATS = {".parquet": "parquet", ".csv": "csv"}
+"""A hub's data set as it is stored, by the file's ending; the names are those of the library that reads them."""
+
+
+def _printable(value: str) -> str:
+    """Return the text. Raises ValueError where it holds what no path and no name can."""
+    if any(ord(character) < 32 for character in value):
+        raise ValueError("must be of printable characters")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+def _whole(share: float) -> bool:
+    """A setting that came later leaves the record of those who do not use it as it was."""
+    return share == 1.0
+
+
+class WorldSettings(Settings):
+    """Sizes of what the embedded world writes; the same seed and sizes give the same bytes."""
+
+    seed: SeedNumber = Field(default=0, description="seed of the texts")
+    pretrain_texts: Count = Field(default=40_000, description="texts to pretrain on")
+    heldout_texts: Count = Field(default=100, description="texts to measure perplexity on")
+    instruct_rows: Count = Field(default=4_000, description="instructions")
+    items_per_task: Count = Field(default=60, description="items of each task")
+
+
+class World(Settings):
+    """The embedded generator; a task's or a text's name says which of its files."""
+
+    source: Literal["world"] = Field(description="the embedded generator")
+
+
+class JsonFile(Settings):
+    """A local file: .json (a list of records), .jsonl or .jsonl.xz."""
+
+    source: Literal["json"] = Field(description="a local JSON file")
+    path: Text = Field(description="`.json` (a list of records), `.jsonl`, or either as `.xz`")
+
+
+class JsonRows(JsonFile):
+    """A local file of instructions or texts, or a share of it drawn with the seed."""
+
+    fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
+
+
+class TextFile(Settings):
+    """A local plain text file, or the share of it that it begins with."""
+
+    source: Literal["text"] = Field(description="a local plain text file")
+    path: Text = Field(description="the file")
+    fraction: Share = Field(default=1.0, exclude_if=_whole, description="share of the lines that it begins with")
+
+
+class Release(Settings):
+    """The paper authors' evaluation JSON: one file, or a folder of files that together make one task."""
+
+    source: Literal["release"] = Field(description="the evaluation JSON of the paper's authors")
+    path: Text = Field(description="a file, or a folder of files that together make one task, a group per file")
+
+
+class Hub(Settings):
+    """A data set of the Hugging Face hub: a network is needed once, in the rule that fetches it."""
+
+    source: Literal["hub"] = Field(description="a data set of the hub")
+    id: Text = Field(description="the data set")
+    revision: Text = Field(default="main", description="branch, tag or commit")
+    config: Text | None = Field(default=None, description="the data set's configuration")
+    split: Text = Field(default="train", description="the data set's split")
+    fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
+
+
+TaskLayout = Literal[
+    "arc_challenge", "arc_easy", "boolq", "copa", "hellaswag", "mmlu", "multirc",
+    "openbookqa", "piqa", "rte", "siqa", "wic", "winogrande", "wsc",
+]  # fmt: skip
+
+
+class HubTask(Settings):
+    """One of the paper's tasks as the hub has it. `layout` says how its rows are read and where they lie unless told otherwise."""
+
+    source: Literal["hub"] = Field(description="a task of the paper on the hub")
+    layout: TaskLayout = Field(description="which task: how its rows are read and where they lie")
+    id: Text | None = Field(default=None, description="another data set")
+    revision: Text | None = Field(default=None, description="another branch, tag or commit")
+    config: Text | None = Field(default=None, description="another configuration")
+    split: Text | None = Field(default=None, description="another split")
+    path: Text | None = Field(default=None, description="local file with the data set's rows, in place of the hub")
+
+
+class Tasks(Settings):
+    """Items of tasks as instructions whose output is the right choice's letter: the paper's downstream tuning (its table 3).
+
+    Name training splits here: what is tuned on must not be scored.
+    """
+
+    source: Literal["tasks"] = Field(description="training splits of tasks, asked as the paper asks them and answered by the letter")
+    of: Annotated[dict[str, Annotated[JsonFile | Release | HubTask, Field(discriminator="source")]], Field(min_length=1)] = Field(
+        description="name → source of a task; what is tuned on must not be scored"
+    )
+
+
+InstructSource = Annotated[World | JsonRows | Hub | Tasks, Field(discriminator="source")]
+TaskSource = Annotated[World | JsonFile | Release | HubTask, Field(discriminator="source")]
+TextSource = Annotated[World | JsonRows | TextFile | Hub, Field(discriminator="source")]
+
+
+def parts(source: Settings) -> list[Settings]:
+    """Return the sources that a source reads: those it is made of, or itself."""
+    return list(source.of.values()) if isinstance(source, Tasks) else [source]
+
+
+class CalibrationPart(Settings):
+    """One of the sets that calibration text is mixed from, and its share of the characters."""
+
+    of: Literal["instruct", "pretrain"] = Field(description="which set")
+    share: Share = Field(default=1.0, description="its share of the characters; shares need not add up to one")
+
+
+class Data(Settings):
+    """All data of an experiment. Keys of `tasks` and `text` are the names that stand in the tables."""
+
+    world: WorldSettings = Field(default=WorldSettings(), description="sizes of the embedded generator")
+    instruct: InstructSource = Field(description="instructions to tune on")
+    tasks: dict[str, TaskSource] = Field(default={}, description="name → multiple-choice items to score on")
+    text: dict[str, TextSource] = Field(default={}, description="name → held-out text to measure perplexity on")
+    pretrain: TextSource | None = Field(default=None, description="corpus of models with `pretrain`, and general text for calibration")
+    calibration: Literal["instruct", "pretrain"] | Annotated[tuple[CalibrationPart, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None,
+        description="what bases, refits and pruners measure on; left out: half of each set where `pretrain` is given, else instructions",
+    )
+
+    @property
+    def calibration_parts(self) -> tuple[CalibrationPart, ...]:
+        """The sets that calibration text comes from, with their shares."""
+        if self.calibration is None:
+            own, general = CalibrationPart(of="instruct", share=0.5), CalibrationPart(of="pretrain", share=0.5)
+            return (own, general) if self.pretrain is not None else (CalibrationPart(of="instruct"),)
+        return (CalibrationPart(of=self.calibration),) if isinstance(self.calibration, str) else self.calibration
+
+
+class HubModel(Settings):
+    """A model of the Hugging Face hub; `revision` is a branch, a tag or, to be sure of the same weights, a commit."""
+
+    id: Text = Field(description="the model")
+    revision: Text = Field(default="main", description="branch, tag or, to be sure of the same weights, commit")
+
+
+class ModelSource(Settings):
+    """A base model, from exactly one place, and what is different for it from the rest of the experiment."""
+
+    pretrain: PretrainSettings | None = Field(default=None, description="a base trained here from `data.pretrain`")
+    path: Text | None = Field(default=None, description="a local folder as `save_pretrained` writes it")
+    gguf: Text | None = Field(
+        default=None, description="a GGUF file of a Llama, Qwen2 or Qwen3, read once with its tokenizer and chat template"
+    )
+    dtype: Literal["bf16", "fp16", "fp32"] | None = Field(default=None, description="what a GGUF file's weights become; left out: bf16")
+    hub: HubModel | None = Field(default=None, validate_default=True, description="a model of the hub")
+    tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(default={}, description="differences of this model from `tuning`")
+    pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="differences of this model from `pat`")
+    prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="differences of this model from `prune`")
+    evaluation: Annotated[dict[str, object], PartOf(EvaluationSettings)] = Field(
+        default={}, description="differences of this model from `evaluation`"
+    )
+    resources: Annotated[dict[str, object], PartOf(Resources)] = Field(default={}, description="differences of this model from `resources`")
+
+    @field_validator("hub")
+    @classmethod
+    def _one_place(cls, hub: HubModel | None, info: ValidationInfo) -> HubModel | None:
+        if {"pretrain", "path", "gguf"} <= info.data.keys():
+            places = [info.data["pretrain"], info.data["path"], info.data["gguf"], hub]
+            if sum(place is not None for place in places) != 1:
+                raise ValueError("give exactly one of pretrain, path, gguf and hub")
+        return hub
+
+    @field_validator("dtype")
+    @classmethod
+    def _of_a_gguf(cls, dtype: str | None, info: ValidationInfo) -> str | None:
+        if dtype is not None and info.data.get("gguf") is None:
+            raise ValueError("must be left out without gguf, because other models keep the dtype of their checkpoint")
+        return dtype

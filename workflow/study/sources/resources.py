@@ -1,0 +1,29 @@
+"""What a job of each phase asks the scheduler for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pat.settings.fields import CountOrZero, Settings
+
+
+class PhaseResources(Settings):
+    """What the scheduler sets aside for one job of a phase; None: by the model's size. Never changes a number in a table."""
+
+    gpu: CountOrZero | None = Field(default=None, description="GPUs")
+    mem_mb: Annotated[int, Field(ge=100)] | None = Field(default=None, description="memory in MB")
+    runtime: Annotated[int, Field(gt=0)] | None = Field(default=None, description="minutes")
+
+
+class Resources(Settings):
+    """Resources a phase; a model's entry may override them."""
+
+    prepare: PhaseResources = Field(default=PhaseResources(), description="of a job that prepares data")
+    pretrain: PhaseResources = Field(default=PhaseResources(), description="of a job that trains a base")
+    tune: PhaseResources = Field(default=PhaseResources(), description="of a job that tunes")
+    prune: PhaseResources = Field(default=PhaseResources(), description="of a job that prunes, rotates or refits")
+    merge: PhaseResources = Field(default=PhaseResources(), description="of a job that merges")
+    evaluate: PhaseResources = Field(default=PhaseResources(), description="of a job that scores a checkpoint")
+    benchmark: PhaseResources = Field(default=PhaseResources(), description="of a job that measures a shape")

@@ -1,0 +1,105 @@
+"""Writes every table of an experiment as CSV, Markdown and LaTeX. A function of the cells' JSONs (and the paper's printed numbers) alone.
+
+Same JSONs, same bytes, in whatever order they are named; nothing here measures, and no table holds a date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from pat.checkpoints.origin import quantised_as
+from pat.io.artefacts import new_folder, write_text
+from pat.io.places import READS, WRITES, Force
+from pat.settings.jobs import TableSettings
+from pat.settings.mistakes import load
+from study.commands.errors import run_reporting_errors
+from study.commands.places import TABLES, guarded
+from study.results.cells import Cell, metrics_of, models_of, read_cells
+from study.results.grid import Grid, texts_of
+from study.results.options import CellsOption, ListOption, MoreArgument, listed
+from study.results.published import Printed, PrintedAblation
+from study.tables.ablation import ablation
+from study.tables.accuracy import accuracy_table, per_task
+from study.tables.comparison import comparisons
+from study.tables.layouts import Layout, csv_text, latex, markdown
+from study.tables.masks import trained_masks
+from study.tables.perplexity import perplexity_comparisons
+from study.tables.shares import shortfall_notes
+from study.tables.sizes import perplexities, sizes, tidy
+
+DEFAULTS = TableSettings()
+
+
+def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEFAULTS, *, force: bool = False) -> list[str]:
+    """Fill the folder `out` (replaced as a whole) with the tables of the cells in `paths`; returns the tables' names.
+
+    `table1` (`table3`), `ablation_<name>` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same
+    tables of another metric carry its name. Raises UserError for files that are not cells' results or do not belong together, and where
+    `out` holds something else than tables, unless with `force`.
+    """
+    cells = read_cells(paths)
+    metrics = metrics_of(cells)
+    grids = {metric: Grid(cells, metric) for metric in metrics}
+    first = grids[metrics[0]] if metrics else Grid(cells, "")
+    tables: dict[str, tuple[Layout, pd.DataFrame]] = {"sizes": sizes(first)}
+    for metric, grid in grids.items():
+        suffix = "" if metric == metrics[0] else f"_{metric}"
+        tables[f"{settings.accuracy}{suffix}"] = accuracy_table(grid, Printed(settings.accuracy))
+        for name, factors in settings.ablations.items():
+            tables[f"ablation_{name}{suffix}"] = ablation(grid, name, factors, PrintedAblation())
+        tables |= {f"per_task_{model}{suffix}": per_task(grid, model) for model in models_of(cells)}
+        if (compared := comparisons(grid, settings.reference)) is not None:
+            tables[f"comparisons{suffix}"] = compared
+    if (masks := trained_masks(first)) is not None:
+        tables["masks"] = masks
+    if texts_of(cells):
+        tables["perplexity"] = perplexities(first)
+    if (compared := perplexity_comparisons(first, settings.reference)) is not None:
+        tables["perplexity_comparisons"] = compared
+    notes = [*shortfall_notes(cells), *origin_notes(cells)]
+    with new_folder(out, TABLES, force=force) as folder:
+        write_text(folder / "cells.csv", csv_text(tidy(cells)))
+        for name, (plain, frame) in tables.items():
+            layout = replace(plain, notes=[*plain.notes, *notes])
+            write_text(folder / f"{name}.csv", csv_text(frame, digits=6))
+            write_text(folder / f"{name}.md", markdown(layout))
+            write_text(folder / f"{name}.tex", latex(layout))
+    return sorted([*tables, "cells"])
+
+
+def origin_notes(cells: Sequence[Cell]) -> list[str]:
+    """Say below every table which models' weights are quantised ones, and by which format."""
+    formats = {cell.model: quantised_as(cell.origin) for cell in cells}
+    return [
+        f"{model}: quantised. It was read from a GGUF file; its weights are the values that {found} left of the original's."
+        for model, found in formats.items()
+        if found
+    ]
+
+
+@guarded(TABLES)
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the tables; replaced as a whole."), WRITES],
+    settings: Annotated[str, typer.Option(help="Which tables, as JSON: reference, accuracy, ablations."), READS] = "{}",
+    cells: CellsOption = None,
+    cells_from: ListOption = None,
+    more: MoreArgument = None,
+    force: Force = False,
+) -> None:
+    """Write all tables as .csv, .md and .tex, and cells.csv with the origin of every number."""
+
+    def action() -> str:
+        names = write_tables(listed(cells, more, cells_from), out, load(TableSettings, settings), force=force)
+        return f"{out}: {', '.join(names)}"
+
+    run_reporting_errors(action)
+
+
+if __name__ == "__main__":
+    typer.run(main)

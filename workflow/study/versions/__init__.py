@@ -1,0 +1,1 @@
+"""Results under version control: seals, and the way back from DVC."""
