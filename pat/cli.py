@@ -19,6 +19,7 @@ from pat.io.progress import INTERRUPTED, fail, interrupted
 from pat.io.storage import is_refusal, refusal
 from pat.machine import processes
 from pat.machine.out_of_memory import memory_advice
+from pat.study_verbs import hand_over
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -42,6 +43,10 @@ Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; result
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
 
+AS_GIVEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""For verbs that hand their arguments over as they are."""
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"pat {__version__}")
@@ -62,22 +67,16 @@ def whole(version: Version = False) -> None:
     pass
 
 
-@app.command()
-def validate(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
-    """Check an experiment file, and the models and data that it names on this disk, and list its cells."""
-    from study.experiment.checks.disk import disk_problems
-    from study.experiment.file import load_experiment
-    from study.experiment.shortfall import shortfalls
+@app.command(context_settings=AS_GIVEN, add_help_option=False)
+def validate(context: typer.Context) -> None:
+    """Check an experiment file, and what it names on this disk: `study validate`."""
+    hand_over("validate", context.args)
 
-    experiment = load_experiment(config, str(config))
-    if found := disk_problems(experiment):
-        raise UserError("\n".join(f"{config}: {problem}" for problem in found))
-    cells = experiment.cells()
-    for cell in cells:
-        typer.echo(str(cell.path))
-    for sentence in shortfalls(experiment):
-        typer.echo(f"{config}: warning: {sentence}", err=True)
-    typer.echo(f"{config}: valid, {len(cells)} cells", err=True)
+
+@app.command(context_settings=AS_GIVEN, add_help_option=False)
+def explain(context: typer.Context) -> None:
+    """Lead from a cell of an experiment's tables to the files and commands that made it: `study explain`."""
+    hand_over("explain", context.args)
 
 
 @app.command("import-model")
@@ -334,22 +333,6 @@ def sizes(
     from pat.checkpoints.given_sizes import given_sizes as run
 
     run(base, model, ratio, out, force=force)
-
-
-@app.command()
-def explain(
-    results: Annotated[Path, typer.Argument(help="results folder of an experiment, or of a kept reference")],
-    model: Annotated[str | None, typer.Option(help="the model's name in the experiment")] = None,
-    row: Annotated[str | None, typer.Option(help="the row's name in the experiment's methods")] = None,
-    ratio: Annotated[float | None, typer.Option(help="the ratio asked for")] = None,
-    seed: Annotated[int | None, typer.Option(help="one of the experiment's seeds")] = None,
-    task: Annotated[str | None, typer.Option(help="one task alone; all by default")] = None,
-) -> None:
-    """Lead from a cell of the tables to its files, inputs, code versions and the commands that made it."""
-    from study.results.explain import explain as run
-
-    wanted = {"model": model, "method": row, "ratio_requested": ratio, "seed": seed}
-    typer.echo("\n".join(run(results, wanted, task)))
 
 
 @benchmark.command("inference")

@@ -9,11 +9,14 @@ import pytest
 import typer
 
 from pat import cli
+from study import cli as study_cli
 from study.commands.sets import command_line
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a verb of pat, or a module of the study, as its command line does; ends in SystemExit."""
+    """Run a verb of pat or of the study, or a module of the study, as its command line does; ends in SystemExit."""
+    if arguments[0] in study_cli.VERBS:
+        study_cli.main(arguments)
     if not arguments[0].startswith("study."):
         cli.main(arguments)
     module = importlib.import_module(arguments[0])

@@ -74,7 +74,7 @@ def test_ctrl_c_is_one_line_for_verbs_without_output_too(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("study.experiment.schema.load_experiment", interrupt)
+    monkeypatch.setattr("study.experiment.validate.load_experiment", interrupt)
     monkeypatch.setattr("study.results.explain.explain", interrupt)
     code, said = outcome(arguments, capsys)
     assert code == INTERRUPTED and len(said.strip().splitlines()) == 1 and "interrupted" in said

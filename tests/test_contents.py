@@ -1,4 +1,4 @@
-"""`pat validate` reads what stands in data files, as the preparation will: a broken row is told there with its file and row, in seconds."""
+"""`study validate` reads what stands in data files, as the preparation will: a broken row is told there with its file and row, in seconds."""
 
 from __future__ import annotations
 

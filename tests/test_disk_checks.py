@@ -1,4 +1,4 @@
-"""`pat validate` looks at the disk: each mistake is told there, with its field and what to do; and what `--config` leaves as text is read."""
+"""`study validate` looks at the disk: each mistake is told there, with its field and what to do; and what `--config` leaves as text is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pat explain`: the chain from a cell back to its base, out of the steps' own records; cells of earlier versions; wrong questions."""
+"""`study explain`: the chain from a cell back to its base, out of the steps' own records; cells of earlier versions; wrong questions."""
 
 from __future__ import annotations
 

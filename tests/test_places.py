@@ -31,7 +31,14 @@ MAKES_AS = {"prepare": "refit-readers"}
 """Verbs whose output is of another verb's kind."""
 WITHOUT_OUTPUT = {"validate", "explain"}
 SCRIPTS = ROOT / "workflow" / "study"
-READ_ONLY_SCRIPTS = {"study.report.summary", "study.versions.seals", "study.versions.restore", "study.plan.jobs", "study.plan.failures"}
+READ_ONLY_SCRIPTS = {
+    "study.__main__",
+    "study.report.summary",
+    "study.versions.seals",
+    "study.versions.restore",
+    "study.plan.jobs",
+    "study.plan.failures",
+}
 """They print, or act on the workflow's own folders, which no option names."""
 IN_PLACE_SCRIPTS = {"study.report.benchmark_table"}
 """They change a marked block of a document, which they are given for that."""

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from cell_maker import cell
+from commands import outcome
 from conftest import ROOT
 from test_tables import rows_of, tables_of
-from typer.testing import CliRunner
 
 from pat.benchmark.settings import ModelShape
-from pat.cli import app
 from study.experiment.file import load_experiment
 from study.experiment.schema import Experiment
 from study.experiment.shortfall import falls_short, share_removed, shortfalls
@@ -49,13 +48,13 @@ def test_only_a_broken_tie_of_a_tied_model_is_told() -> None:
     assert not list(shortfalls(experiment(False, **broken)))
 
 
-def test_validate_warns_and_is_content(tmp_path: Path) -> None:
+def test_validate_warns_and_is_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     raw["models"]["tiny"]["pretrain"] |= {"tie_embeddings": True, "vocab_size": 4000}
     raw["methods"]["pat-g"] = {"pat": {**(raw["methods"].get("pat-g") or {}).get("pat", {}), "tie": "break"}}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(raw))
-    found = CliRunner().invoke(app, ["validate", str(tmp_path / "x.yaml")])
-    assert found.exit_code == 0 and "warning: methods.pat-g, models.tiny: ratio 0.5 removes" in found.output
+    code, said = outcome(["validate", str(tmp_path / "x.yaml")], capsys)
+    assert code == 0 and "warning: methods.pat-g, models.tiny: ratio 0.5 removes" in said
 
 
 @pytest.mark.parametrize(("removed", "short"), [(0.25, False), (0.2, False), (0.199, True), (0.0, True)])

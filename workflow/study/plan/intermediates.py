@@ -1,6 +1,6 @@
 """Frees the weights of intermediate models that no job needs any more: what was pruned only to be tuned.
 
-Snakemake marks such a folder as gone by removing its manifest, a temp() output; the records in it stay, since cells and `pat explain`
+Snakemake marks such a folder as gone by removing its manifest, a temp() output; the records in it stay, since cells and `study explain`
 read them. With `--notemp` the manifest stays, and with it everything.
 """
 

@@ -1,4 +1,4 @@
-"""`pat explain`: from a number in a table to the files and commands that made it, as the steps themselves have recorded them.
+"""`study explain`: from a number in a table to the files and commands that made it, as the steps themselves have recorded them.
 
 Reads records alone: each names its inputs, and the folder of an input holds the record of the step before.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from pat.checkpoints.origin import ORIGIN_NAME
 from pat.errors import UserError
 from pat.io.artefacts import read_record, sha256
 from pat.io.marks import FOLDER_RECORDS
+from study.commands.errors import run_reporting_errors
 from study.results.archive import ARCHIVE, packed
 
 RESULT, EVALUATION = "cell.json", "evaluation.json"
@@ -155,3 +158,16 @@ def _sums(sums: str | Mapping[str, str]) -> str:
     if isinstance(sums, str):
         return f"sha256 {sums[:SHOWN_DIGITS]}"
     return ", ".join(f"{name} {each[:SHOWN_DIGITS]}" for name, each in sorted(sums.items()))
+
+
+def main(
+    results: Annotated[Path, typer.Argument(help="results folder of an experiment, or of a kept reference")],
+    model: Annotated[str | None, typer.Option(help="the model's name in the experiment")] = None,
+    row: Annotated[str | None, typer.Option(help="the row's name in the experiment's methods")] = None,
+    ratio: Annotated[float | None, typer.Option(help="the ratio asked for")] = None,
+    seed: Annotated[int | None, typer.Option(help="one of the experiment's seeds")] = None,
+    task: Annotated[str | None, typer.Option(help="one task alone; all by default")] = None,
+) -> None:
+    """Lead from a cell of the tables to its files, inputs, code versions and the commands that made it."""
+    wanted = {"model": model, "method": row, "ratio_requested": ratio, "seed": seed}
+    run_reporting_errors(lambda: "\n".join(explain(results, wanted, task)))

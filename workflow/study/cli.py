@@ -1,0 +1,50 @@
+"""The command of the study: `study VERB …`. A verb is a module with a function `main`, imported when it is called and not before."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+from pat.io.progress import fail
+from pat.settings.mistakes import nearest
+
+VERBS = {
+    "validate": "study.experiment.validate",
+    "explain": "study.results.explain",
+}
+
+
+def described(module: str) -> str:
+    """Return what a verb does, the first line of its function's docstring, without importing what it needs."""
+    found = find_spec(module)
+    assert found is not None and found.origin is not None
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    return (ast.get_docstring(function) or "").splitlines()[0]
+
+
+def overview() -> str:
+    """Return the list of verbs."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {described(module)}" for verb, module in VERBS.items()]
+    return "\n".join(["Usage: study VERB [OPTIONS]; `study VERB --help` shows a verb's options.", "", *lines])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("--help", "-h"):
+        typer.echo(overview())
+        sys.exit(0 if given else 2)
+    verb, *rest = given
+    if verb not in VERBS:
+        fail(f"study {verb}: no such verb; {nearest(verb, VERBS)}")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(import_module(VERBS[verb]).main)
+    app(rest, prog_name=f"study {verb}")

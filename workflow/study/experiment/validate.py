@@ -1,0 +1,33 @@
+"""`study validate`: an experiment file checked, with the models and data that it names on this disk, and its cells listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pat.errors import UserError
+from study.commands.errors import errors_reported
+from study.experiment.checks.disk import disk_problems
+from study.experiment.file import load_experiment
+from study.experiment.shortfall import shortfalls
+
+
+def validate(config: Path) -> tuple[list[str], list[str]]:
+    """Return the paths of an experiment's cells, and warnings. Raises UserError that lists every problem, one a line."""
+    experiment = load_experiment(config, str(config))
+    if found := disk_problems(experiment):
+        raise UserError("\n".join(f"{config}: {problem}" for problem in found))
+    return [str(cell.path) for cell in experiment.cells()], [f"{config}: warning: {sentence}" for sentence in shortfalls(experiment)]
+
+
+def main(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
+    """Check an experiment file, and the models and data that it names on this disk, and list its cells."""
+    with errors_reported():
+        cells, warnings = validate(config)
+    for cell in cells:
+        typer.echo(cell)
+    for warning in warnings:
+        typer.echo(warning, err=True)
+    typer.echo(f"{config}: valid, {len(cells)} cells", err=True)
