@@ -78,7 +78,7 @@ for _pruner in (
         reach="up to what heads and neurons of the layers between hold",
         when="to compare with its paper; layers of two sizes need `import pat.reshaped`",
         size=kept_inner_units,
-        settings=("size", "protect_first", "protect_last"),
+        settings=("size", "writers", "protect_first", "protect_last"),
         obstacle=no_window,
     ),
     Pruner(
@@ -91,7 +91,10 @@ for _pruner in (
         reach="up to what heads and neurons hold",
         when="where the hidden size has to stay and the model has to be stock",
         size=kept_units,
-        settings=("size",),
+        settings=(
+            "size",
+            "writers",
+        ),
     ),
     Pruner(
         "wanda-sp",
@@ -104,7 +107,10 @@ for _pruner in (
         when="as LLM-Pruner, uniform, where a backward pass does not fit the memory",
         orders=("prune-tune",),
         size=kept_units,
-        settings=("size",),
+        settings=(
+            "size",
+            "writers",
+        ),
     ),
     Pruner(
         "shortgpt",
@@ -116,6 +122,7 @@ for _pruner in (
         reach="from half a layer's share to all but one layer's",
         when="where each token has to be fast: fewer layers save time at any batch size",
         orders=("prune-tune",),
+        settings=("writers",),
         size=dropped_layers,
         same="drop {size} of {layers} layers: must differ; keep one",
     ),
@@ -127,11 +134,13 @@ for _pruner in (
         measures="text",
         summary=(
             "whole layers, in the order in which text misses them least, and feed-forward neurons by their Fisher information; how many of "
-            "each, by the loss on calibration text; a stock model"
+            "each, by the loss on calibration text; then every write is refitted to the whole model; a stock model"
         ),
         reach="up to what layers and neurons hold",
         when="for the lowest perplexity at a share of parameters that goes, where the hidden size may stay; it takes longest",
         orders=("prune-tune",),
+        settings=("writers",),
+        refits=True,
     ),
     Pruner(
         "minitron-width",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from pat.bases.writers import CUT_FOLDER, refit_after_cut
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.merge import model_card, summary
@@ -19,7 +20,7 @@ from pat.io.progress import say
 from pat.io.provenance import provenance
 from pat.machine.threads import threads_given_back
 from pat.models.reshaped import ReshapedConfig
-from pat.pruners import PRUNERS
+from pat.pruners import PRUNERS, Pruner
 from pat.pruners.job import PruneJob
 from pat.settings.jobs import PruneSettings
 
@@ -59,7 +60,7 @@ def prune(
     own = own or PruneSettings()
     torch.set_num_threads(threads)
     with artefacts.new_folder(out, FOLDERS["prune"], force=force) as folder:
-        record = PRUNERS[pruner](PruneJob(base, ratio, align, calibration, own), folder)
+        record = _pruned(PRUNERS[pruner], PruneJob(base, ratio, align, calibration, own), folder)
         settings = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration), **own.model_dump(mode="json")}
         inputs = {"base": base, "calibration": calibration.path if calibration else None}
         seed, device = (calibration.seed, calibration.device) if calibration else (0, None)
@@ -68,6 +69,15 @@ def prune(
         artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})", checkpoint.load_config(folder)))
     say(summary(record))
     return record
+
+
+def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:
+    """Write what a pruner makes of its job into `folder`, with refitted writes where that is asked for; return the record."""
+    if not pruner.refits_writers(job.settings):
+        return pruner(job, folder)
+    (folder / CUT_FOLDER).mkdir()
+    record = pruner(job, folder / CUT_FOLDER)
+    return record | {"writers": refit_after_cut(job.source, folder, record, job.text())}
 
 
 def _identity(calibration: Calibration | None) -> dict[str, object] | None:

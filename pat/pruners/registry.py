@@ -35,7 +35,8 @@ class Pruner:
     `run` is the function, or where it is, as "module:function", so that it is loaded when it is called. `measures` says whether it needs
     text. `summary`, `reach` and `when` are its sentences in the docs: what it does, which ratios it reaches, when to take it. `size` is
     how it meets a ratio, where that can be told on paper and is not the hidden size's rounding; `same` says in words that two ratios come
-    to one size. `settings` are the keys of PruneSettings that have an effect on it. `obstacle` says why a family cannot be pruned so.
+    to one size. `settings` are the keys of PruneSettings that have an effect on it. `refits` says that what it leaves has its writes
+    refitted unless the settings say otherwise. `obstacle` says why a family cannot be pruned so.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Pruner:
     size: Size | None = None
     same: str = "give the same sizes: must differ; keep one, or lower pat.align"
     settings: tuple[str, ...] = ()
+    refits: bool = False
     obstacle: Callable[[Family], str | None] = lambda _family: None
 
     def __call__(self, job: PruneJob, folder: Path) -> dict[str, Any]:
@@ -59,6 +61,10 @@ class Pruner:
         module, _, name = self.run.partition(":")
         run: Run = getattr(import_module(module), name)
         return run(job, folder)
+
+    def refits_writers(self, settings: PruneSettings) -> bool:
+        """Return whether the writes are refitted after its cut."""
+        return self.refits if settings.writers is None else settings.writers == "refitted"
 
     @property
     def narrows(self) -> bool:

@@ -170,6 +170,12 @@ class PruneSettings(Settings):
         exclude_if=equals("keep"),
         description="slicegpt-1q alone: whether embedding and head stay one matrix, where they are one",
     )
+    writers: Literal["plain", "refitted"] | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="refitted: after the cut, what writes to the stream is fitted to the whole model, where that helps on held-out text; "
+        "left out: refitted for layers-and-neurons, else plain",
+    )
     protect_first: CountOrZero | None = Field(
         default=None, description="first layers that llm-pruner leaves whole; left out: 4, fewer in shallow models"
     )
