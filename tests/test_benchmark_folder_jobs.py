@@ -141,4 +141,4 @@ def test_weights_lie_in_several_files_of_bounded_size(tmp_path: Path, monkeypatc
     write_random_checkpoint(SHAPE, tmp_path / "base", 0, "cpu")
     sizes = [path.stat().st_size for path in stored.shard_files(tmp_path / "base")]
     assert len(sizes) > 4 and max(sizes) < 2 * PARAMETERS / 4
-    assert checkpoint.parameter_counts(tmp_path / "base", "model.embed_tokens", "lm_head", tied=False)["unique"] == PARAMETERS
+    assert checkpoint.parameter_counts(tmp_path / "base", checkpoint.load_config(tmp_path / "base"))["unique"] == PARAMETERS

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from pat.bases.directions import Basis, signed
 from pat.families.known import family_of, norm_eps
 from pat.method.importance import text_loss
+from pat.models.hooks import removed_behind
 from pat.models.second_moment import root_mean_square
 
 
@@ -78,8 +79,5 @@ def _norm_inputs_and_gradients(model: PreTrainedModel, mask_BT: Tensor, visit: C
     sites = [model.get_submodule(site.name) for site in family.sites(model.config.num_hidden_layers)]
     hooks = [site.register_forward_pre_hook(on_input) for site in sites]
     hooks.append(model.get_input_embeddings().register_forward_hook(on_embedding))
-    try:
+    with removed_behind(hooks):
         yield embedded
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.bases.reader_fit import RIDGES, Fit
@@ -20,10 +20,9 @@ from pat.bases.text_gap import Said, said, text_gap
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.basis_record import basis_of, tie_of
-from pat.checkpoints.fidelity import gap_between
+from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, summary
 from pat.checkpoints.readers_record import READERS_RECORD, readers_of
-from pat.checkpoints.unrounded import Written
 from pat.data.calibration import CHECK_TOKENS, Blocks, Calibration, blocks_and_check, blocks_for
 from pat.errors import UserError
 from pat.families.known import family_of
@@ -86,7 +85,7 @@ def refit_readers(
     fits = fitted if applied else {}
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         written = write_refitted(base, folder, fits, kept_D)
-        record = record_of(base, folder, 0.0) | _gap_to_mapped(written, fits, kept_D)
+        record = record_of(base, folder, 0.0) | gap_to_changed(written, lambda model: map_norms(model, fits, kept_D))
         record |= {
             "basis": basis_of(base),
             "tie": tie_of(base),
@@ -202,14 +201,3 @@ def kept_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
     importance_D = channel_importance(model, config, text)
     assert importance_D is not None  # a fixed mask has an order
     return largest(importance_D.cpu(), planned_width(model.config, config))
-
-
-def _gap_to_mapped(written: Written, fits: dict[str, Fit], kept_D: Tensor) -> dict[str, Any]:
-    """As the merge's gap, between the base whose norms hand on the prediction, and the checkpoint whose readers have taken it up."""
-
-    def mapped(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(written.source, dtype)
-        map_norms(model, fits, kept_D)
-        return model
-
-    return gap_between(mapped, written)

@@ -41,6 +41,7 @@ from pat.training.request import Arm
 from pat.training.trainer import PatTrainer
 from pat.training.training_arguments import training_arguments
 from pat.training.tuned_model import adapted
+from pat.training.tuning_record import trainable_parameters
 
 SCHEMA = 3
 FLOPS_PER_PARAMETER = 4
@@ -209,7 +210,7 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
     if arm[0].compiled:
         compile_layers(stock)
     for phase in arm:
-        phase.trainable_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        phase.trainable_parameters = trainable_parameters(model)
     with tempfile.TemporaryDirectory() as run_dir:
         trainer = PatTrainer(
             model=model,

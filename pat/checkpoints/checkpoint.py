@@ -243,12 +243,13 @@ def copy_companions(source: Path, target: Path) -> None:
     write_old_names(target)
 
 
-def parameter_counts(folder: Path, embedding: str, head: str, *, tied: bool) -> dict[str, int]:
-    """Return unique parameters of a checkpoint, and how many are left without embedding and head."""
+def parameter_counts(folder: Path, config: Any) -> dict[str, int]:
+    """Return unique parameters of a checkpoint, which `config` is of, and how many are left without embedding and head."""
+    family = family_of(config)
     sizes = {name: math.prod(shape) for name, shape in tensor_shapes(folder).items()}
-    if tied:
-        sizes.pop(f"{head}.weight", None)
-    outer = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in (embedding, head))
+    if config.tie_word_embeddings:
+        sizes.pop(f"{family.head}.weight", None)
+    outer = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in (family.embedding, family.head))
     return {"unique": sum(sizes.values()), "without_embeddings": sum(sizes.values()) - outer}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
+from transformers import PreTrainedModel
 
 from pat.checkpoints import checkpoint
 from pat.checkpoints.probe_text import probe_for
@@ -98,12 +99,20 @@ def _check(record: dict[str, Any], folder: Path) -> None:
         )
 
 
-def gap_to_zeroed(written: Written, kept_D: Tensor) -> dict[str, Any]:
-    """As gap_between, of a pruned checkpoint and its source with the dropped channels held at zero."""
+def gap_to_changed(written: Written, change: Callable[[PreTrainedModel], object]) -> dict[str, Any]:
+    """As gap_between, of a written checkpoint and its source after `change`, which makes of it, in place, what the checkpoint stands for.
 
-    def zeroed(dtype: torch.dtype) -> nn.Module:
+    It may return a model that takes the source's place, as one with an adapter does.
+    """
+
+    def changed(dtype: torch.dtype) -> nn.Module:
         model = checkpoint.load_model(written.source, dtype)
-        kept_channels_only(model, kept_D)
-        return model
+        other = change(model)
+        return other if isinstance(other, nn.Module) else model
 
-    return gap_between(zeroed, written)
+    return gap_between(changed, written)
+
+
+def gap_to_zeroed(written: Written, kept_D: Tensor) -> dict[str, Any]:
+    """As gap_to_changed, with the dropped channels of the source held at zero."""
+    return gap_to_changed(written, lambda model: kept_channels_only(model, kept_D))

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from peft import PeftModel
+from torch import Tensor
 
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.basis_record import check_basis
-from pat.checkpoints.fidelity import gap_between
+from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.first_base import first_base
 from pat.checkpoints.origin import origin_of, origin_sentence
 from pat.checkpoints.readers_record import check_readers, kept_channels
@@ -71,7 +72,8 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
     with artefacts.new_folder(out, FOLDERS["merge"], force=force) as folder:
         written = write_folded(base, folder, fold, "merge")
         fold.check_all_used()
-        gap = _gap_to_masked(adapter, written, pat_config)
+        opened: Any = PeftModel if pat_config is None else PatModel
+        gap = gap_to_changed(written, lambda model: opened.from_pretrained(model, adapter))
         record = record_of(base, folder, pat_config.pruning_ratio if pat_config else 0.0) | gap
         settings = {name: it["sha256"] for name, it in inputs.items()}
         record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs=inputs)
@@ -152,10 +154,8 @@ def record_of(
     `ratio_effective` is the ratio of this step as it came out, a share of what the one asked for is a share of (`share_of`).
     """
     before, after = checkpoint.load_config(source), checkpoint.load_config(folder)
-    family = family_of(before)
     counts = {
-        name: checkpoint.parameter_counts(path, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
-        for name, path, config in (("before", source, before), ("after", folder, after))
+        name: checkpoint.parameter_counts(path, config) for name, path, config in (("before", source, before), ("after", folder, after))
     }
     widths = {
         name: config.narrowest_stream if isinstance(config, ReshapedConfig) else config.hidden_size
@@ -174,18 +174,6 @@ def record_of(
         "parameters": counts,
         **({"origin": origin} if origin else {}),
     }
-
-
-def _gap_to_masked(adapter: Path, written: Written, pat_config: PatConfig | None) -> dict[str, Any]:
-    """Return how far the merged model is from the masked one."""
-    from peft import PeftModel
-
-    def masked(dtype: torch.dtype) -> nn.Module:
-        stock = checkpoint.load_model(written.source, dtype)
-        loaded: nn.Module = PeftModel.from_pretrained(stock, adapter) if pat_config is None else PatModel.from_pretrained(stock, adapter)
-        return loaded
-
-    return gap_between(masked, written)
 
 
 def check_tuned_on(found: object, base: Path, adapter: Path) -> None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from pat.data.calibration import Blocks
 from pat.families.known import Family, Role, family_of
+from pat.models.hooks import removed_behind
 from pat.models.second_moment import second_moment
 from pat.models.sharding import whole
 from pat.models.token_loss import IGNORED_LABEL, in_chunks, learned_tokens, read
@@ -68,11 +69,8 @@ def _masked_writes(model: PreTrainedModel, mask_BD: Tensor) -> Iterator[None]:
 
     writes = family_of(model.config).writes(model.config.num_hidden_layers)
     hooks = [model.get_submodule(write).register_forward_hook(multiply) for write in writes]
-    try:
+    with removed_behind(hooks):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def text_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:

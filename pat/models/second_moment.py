@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.families.known import family_of, norm_eps
+from pat.models.hooks import removed_behind
 
 Visit = Callable[[str, Tensor], None]
 """What is done with a site's name, which is its norm's where it has one, and the stream there, (N, D)."""
@@ -61,8 +62,5 @@ def _norm_inputs(model: PreTrainedModel, mask_BT: Tensor, visit: Visit) -> Itera
 
     sites = family_of(model.config).sites(model.config.num_hidden_layers)
     hooks = [model.get_submodule(site.name).register_forward_pre_hook(on_input(site.name)) for site in sites]
-    try:
+    with removed_behind(hooks):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

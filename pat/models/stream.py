@@ -7,15 +7,16 @@ the caller's. Axes: B batch, T tokens, D channels.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from pat.families.known import Block, family_of, residual_factor
+from pat.models.hooks import removed_behind
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,15 @@ def enter(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Stream:
     layers: Any = model.get_submodule(family_of(model.config).layers)
     blocks = family_of(model.config).blocks
     beside: list[list[Beside]] = [[] for _ in layers]
-    hook = layers[0].register_forward_pre_hook(lambda _layer, inputs: entered.append(inputs[0].cpu()))
-    try:
-        with _noted([[layer.get_submodule(block.module) for block in blocks] for layer in layers], beside):
-            model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
-    finally:
-        hook.remove()
+    hooks = [layers[0].register_forward_pre_hook(lambda _layer, inputs: entered.append(inputs[0].cpu()))]
+    hooks += _noting([[layer.get_submodule(block.module) for block in blocks] for layer in layers], beside)
+    with removed_behind(hooks):
+        model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
     return Stream(entered[0], batch["attention_mask"].bool(), beside)
 
 
-@contextmanager
-def _noted(modules: Sequence[Sequence[nn.Module]], beside: list[list[Beside]]) -> Iterator[None]:
-    """While open, note what each layer gives its blocks' modules beside their first argument."""
+def _noting(modules: Sequence[Sequence[nn.Module]], beside: list[list[Beside]]) -> list[RemovableHandle]:
+    """Return hooks that note what each layer gives its blocks' modules beside their first argument."""
 
     def noting(found: list[Beside], first: str) -> Any:
         def note(_module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -78,16 +76,11 @@ def _noted(modules: Sequence[Sequence[nn.Module]], beside: list[list[Beside]]) -
 
         return note
 
-    hooks = [
+    return [
         module.register_forward_pre_hook(noting(found, stream_argument(module)), with_kwargs=True)
         for of_layer, found in zip(modules, beside, strict=True)
         for module in of_layer
     ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def stream_argument(module: nn.Module) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from pat.models.hooks import removed_behind
 from pat.models.sharding import whole
 
 IGNORED_LABEL = -100
@@ -68,11 +69,8 @@ def read(model: nn.Module, stock: PreTrainedModel, inputs: Mapping[str, Any]) ->
         taken.append(arguments[0])
         return (arguments[0][:, :0],)
 
-    hook = linear.register_forward_pre_hook(take)
-    try:
+    with removed_behind([linear.register_forward_pre_hook(take)]):
         model(**{**inputs, "use_cache": False})
-    finally:
-        hook.remove()
     [hidden_BTD] = taken
     config = stock.config  # Granite's and Gemma 2's ways from the head to the logits
     # Shards are put together once for all chunks, of which other processes may have more or fewer.

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM
 
 from pat.families.known import family_of
+from pat.models.hooks import removed_behind
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -30,12 +31,9 @@ def wide_logits(model: nn.Module, ids_BT: Tensor) -> Tensor:
     _widen_buffers(stock)
     names = (family.embedding, *(f"{family.layers}.{layer}" for layer in range(count)), family.final_norm, family.head)
     hooks = [hook for name in names for hook in _widen_while_it_runs(stock.get_submodule(name))]
-    try:
+    with removed_behind(hooks):
         whole: Any = model.eval()
         logits: Tensor = whole(input_ids=ids_BT, use_cache=False).logits
-    finally:
-        for hook in hooks:  # they hold the modules that hold them, which would keep the model in memory
-            hook.remove()
     return logits.float()
 
 

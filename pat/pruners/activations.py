@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from pat.checkpoints import checkpoint
 from pat.data.calibration import Calibration, blocks
 from pat.families.known import family_of
+from pat.models.hooks import removed_behind
 
 Batches = Iterable[dict[str, Tensor]]
 Visit = Callable[[str, Tensor, Tensor, Tensor], None]
@@ -40,14 +41,11 @@ def visit_modules(model: PreTrainedModel, batches: Batches, names: Iterable[str]
         return lambda _module, inputs, output: visit(name, inputs[0], output, mask_BT)
 
     hooks = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
-    try:
+    with removed_behind(hooks):
         for batch in batches:
             arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
             mask_BT = arguments["attention_mask"].bool()
             model(**arguments, use_cache=False)
-    finally:
-        for each in hooks:
-            each.remove()
 
 
 def input_norms(model: PreTrainedModel, batches: Batches, linears: Iterable[str]) -> dict[str, Tensor]:

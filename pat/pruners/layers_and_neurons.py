@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from pat.checkpoints import checkpoint
-from pat.checkpoints.fidelity import gap_between
+from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, write_changed
-from pat.checkpoints.unrounded import Written
 from pat.data.calibration import blocks
 from pat.errors import SettingError
 from pat.families.known import Family, Kind, family_of
@@ -82,7 +81,7 @@ def prune_layers_and_neurons(job: PruneJob, folder: Path) -> dict[str, Any]:
 def possible_widths(job: PruneJob, config: Any) -> dict[int, int]:
     """Return how many neurons a layer keeps by how many layers go, for each number that meets the ratio. Raises SettingError for none."""
     family, count, neurons = family_of(config), config.num_hidden_layers, config.intermediate_size
-    parameters = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))["unique"]
+    parameters = checkpoint.parameter_counts(job.source, config)["unique"]
     of_a_layer = share_of_a_layer(job.source, family, config) * parameters
     of_a_neuron = units_of(job.source, family, config)["neurons"].parameters / count
     wanted, step = job.ratio * parameters, step_of(neurons, job.align)
@@ -132,7 +131,13 @@ def _write(job: PruneJob, config: Any, cut: Cut, folder: Path) -> dict[str, Any]
     smaller.intermediate_size = cut.neurons
     change = _change(family, UnitCut(family, kept, queries_of(config)), rest)
     written = write_changed(job.source, folder, change, smaller, "prune")
-    record = record_of(job.source, folder, job.ratio, share_of="parameters") | _gap(written, kept, rest)
+
+    def unheard(model: PreTrainedModel) -> None:
+        silence(model, kept)
+        skip_layers(model, rest)
+
+    gap = gap_to_changed(written, unheard)
+    record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap
     record["layers"] = {"before": config.num_hidden_layers, "after": len(rest), "dropped": list(cut.dropped)}
     record["units"] = {"neurons": {"before": config.intermediate_size, "after": cut.neurons}}
     return record
@@ -153,15 +158,3 @@ def _change(family: Family, cut: UnitCut, rest: Sequence[int]) -> Any:
             yield new_name, cut(name, tensor)
 
     return change
-
-
-def _gap(written: Written, kept: dict[Kind, list[Tensor]], rest: Sequence[int]) -> dict[str, Any]:
-    """As the merge's gap, between the source with what is dropped not heard, and the pruned checkpoint."""
-
-    def unheard(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(written.source, dtype)
-        silence(model, kept)
-        skip_layers(model, rest)
-        return model
-
-    return gap_between(unheard, written)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pat.checkpoints import checkpoint
-from pat.checkpoints.fidelity import gap_between
+from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, write_changed
-from pat.checkpoints.unrounded import Written
 from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
 from pat.families.known import Kind, family_of, head_size
@@ -90,7 +89,8 @@ def write_kept(job: PruneJob, kept: Mapping[Kind, Sequence[Tensor]], smaller: An
         yield name, cut(name, tensor)
 
     written = write_changed(job.source, folder, change, smaller, "prune")
-    return record_of(job.source, folder, job.ratio, share_of="parameters") | gap_to_zero_columns(written, kept)
+    gap = gap_to_changed(written, lambda model: silence(model, kept))
+    return record_of(job.source, folder, job.ratio, share_of="parameters") | gap
 
 
 def units_record(units: Mapping[Kind, Units], sizes: Kept) -> dict[str, dict[str, int]]:
@@ -119,7 +119,7 @@ def sizes_for(job: PruneJob, units: Mapping[Kind, Units], *, uniform: bool = Tru
 
     if job.settings.size == "nominal":
         return nominal_units(units, head_size(config), job.ratio, allowed)
-    parameters = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))["unique"]
+    parameters = checkpoint.parameter_counts(job.source, config)["unique"]
     return matched_units(parameters, units, job.ratio, step_of(config.intermediate_size, job.align), allowed)
 
 
@@ -135,17 +135,6 @@ def measured_scores(source: Path, calibration: Calibration, units: Mapping[Kind,
     text = blocks(calibration, checkpoint.load_tokenizer(source), length, SEQUENCES * SEQUENCE_LENGTH)
     (batch,) = text.batches(len(text.ids_NT))
     return unit_scores(checkpoint.load_to_measure(source, calibration.device), batch, units, layers)
-
-
-def gap_to_zero_columns(written: Written, kept: Mapping[Kind, Sequence[Tensor]]) -> dict[str, Any]:
-    """As the merge's gap, between the source with what dropped units write to the stream set to zero, and the pruned checkpoint."""
-
-    def zeroed(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(written.source, dtype)
-        silence(model, kept)
-        return model
-
-    return gap_between(zeroed, written)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Axes: B rows, T tokens, I neurons of a layer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from pat.families.known import family_of
 from pat.method.importance import text_loss
+from pat.models.hooks import removed_behind
 from pat.pruners.units import output_layers
 
 
@@ -40,11 +41,8 @@ def neuron_information(model: PreTrainedModel, batches: Sequence[Mapping[str, Te
 def gated(model: PreTrainedModel, gates: Mapping[int, Tensor]) -> Iterator[None]:
     """While open, multiply what each layer's neurons say by their gates: (B, I), or (I,) for all rows alike."""
     family = family_of(model.config)
-    with ExitStack() as hooks:
-        for layer, gate in gates.items():
-            output = model.get_submodule(family.in_layer(layer, output_layers(family)["neurons"]))
-            hook = output.register_forward_pre_hook(_multiplying(gate))
-            hooks.callback(hook.remove)
+    outputs = {layer: model.get_submodule(family.in_layer(layer, output_layers(family)["neurons"])) for layer in gates}
+    with removed_behind(outputs[layer].register_forward_pre_hook(_multiplying(gate)) for layer, gate in gates.items()):
         yield
 
 

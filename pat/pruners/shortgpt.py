@@ -12,13 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pat.checkpoints import checkpoint
-from pat.checkpoints.fidelity import gap_between
+from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, write_changed
-from pat.checkpoints.unrounded import Written
 from pat.families.known import Family, family_of
 from pat.method.mask import largest
 from pat.models.depth import layers_to_drop
@@ -49,7 +47,8 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
             yield new_name, tensor
 
     written = write_changed(job.source, folder, change, config_of_layers(config, kept), "prune")
-    record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap_to_skipped(written, kept)
+    gap = gap_to_changed(written, lambda model: skip_layers(model, kept))  # they hand on what they get
+    record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap
     record["layers"] = {
         "before": count,
         "after": len(kept),
@@ -61,7 +60,7 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
 
 def share_of_a_layer(source: Path, family: Family, config: Any) -> float:
     """Return which part of all parameters, each counted once, one decoder layer has; all layers of a stock model are alike."""
-    counts = checkpoint.parameter_counts(source, family.embedding, family.head, tied=bool(config.tie_word_embeddings))
+    counts = checkpoint.parameter_counts(source, config)
     shapes = checkpoint.tensor_shapes(source)
     in_layers = sum(math.prod(shape) for name, shape in shapes.items() if family.place(name) is not None)
     share: float = in_layers / config.num_hidden_layers / counts["unique"]
@@ -82,17 +81,6 @@ def config_of_layers(config: Any, kept: Sequence[int]) -> Any:
     if fields.get("layer_types"):
         fields["layer_types"] = [fields["layer_types"][layer] for layer in kept]
     return type(config).from_dict(fields)
-
-
-def gap_to_skipped(written: Written, kept: Sequence[int]) -> dict[str, Any]:
-    """As the merge's gap, between the source with the dropped layers handing on what they get, and the pruned checkpoint."""
-
-    def skipping(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(written.source, dtype)
-        skip_layers(model, kept)
-        return model
-
-    return gap_between(skipping, written)
 
 
 def skip_layers(model: Any, kept: Sequence[int]) -> None:

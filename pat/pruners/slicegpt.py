@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from pat.bases.directions import Basis, principal
 from pat.checkpoints import checkpoint
-from pat.checkpoints.fidelity import gap_between
+from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, write_changed
 from pat.checkpoints.unrounded import Written
 from pat.families.known import EMBEDDING_SHORTCUT, Family, Role, family_of, residual_factor
@@ -48,7 +48,8 @@ def prune_block_by_block(job: PruneJob, folder: Path) -> dict[str, Any]:
     logger.info("the leading %d of %d directions hold %.4f of the stream at least", width, config.hidden_size, min(captured))
     bases = [*(basis.directions_DD[:, :width] for basis in measured), torch.eye(config.hidden_size, dtype=torch.float64)]
     written = write_sliced(job.source, folder, bases, text.device)
-    record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap_to_projected(written, bases)
+    gap = gap_to_changed(written, lambda model: project_stream(model, bases))
+    record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap
     return record | {"captured": captured}
 
 
@@ -59,7 +60,7 @@ def width_for(job: PruneJob) -> int:
     if job.settings.size == "nominal":
         return nominal_width(hidden_size, job.ratio, step)
     tied = bool(config.tie_word_embeddings)
-    parameters = checkpoint.parameter_counts(job.source, family.embedding, family.head, tied=tied)["unique"]
+    parameters = checkpoint.parameter_counts(job.source, config)["unique"]
     slicing = slicing_of(checkpoint.tensor_shapes(job.source), family, config.num_hidden_layers, hidden_size, tied=tied)
     return matched_width(parameters, slicing, hidden_size, job.ratio, step)
 
@@ -169,17 +170,6 @@ def write_sliced(source: Path, folder: Path, bases: Sequence[Tensor], device: st
     widths = [basis.shape[1] for basis in bases]
     groups, neurons = [config.num_key_value_heads] * layers, [config.intermediate_size] * layers
     return write_changed(source, folder, rotation, ReshapedConfig.of(config, groups, neurons, widths), "prune")
-
-
-def gap_to_projected(written: Written, bases: Sequence[Tensor]) -> dict[str, Any]:
-    """As the merge's gap, between the source whose stream loses the dropped directions before each block, and the pruned checkpoint."""
-
-    def projecting(dtype: torch.dtype) -> nn.Module:
-        model = checkpoint.load_model(written.source, dtype)
-        project_stream(model, bases)
-        return model
-
-    return gap_between(projecting, written)
 
 
 def project_stream(model: Any, bases: Sequence[Tensor]) -> None:

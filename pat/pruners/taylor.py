@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.families.known import Kind, family_of
+from pat.models.hooks import removed_behind
 from pat.models.sizes import Units, place_of
 from pat.models.token_loss import IGNORED_LABEL
 from pat.pruners.units import by_unit, queries_of
@@ -36,15 +37,11 @@ def streamed_products(model: nn.Module, names: Iterable[str], visit: Callable[[s
         return lambda weight: use(name, weight)
 
     model.requires_grad_(False)
-    hooks = []
-    for name in names:
-        weight = model.get_parameter(name).requires_grad_(True)
-        hooks.append(weight.register_post_accumulate_grad_hook(hook(name)))
+    weights = {name: model.get_parameter(name).requires_grad_(True) for name in names}
     try:
-        yield
+        with removed_behind(weight.register_post_accumulate_grad_hook(hook(name)) for name, weight in weights.items()):
+            yield
     finally:
-        for each in hooks:
-            each.remove()
         model.requires_grad_(False)
 
 

@@ -27,6 +27,7 @@ from transformers import (
     set_seed,
 )
 
+from pat.checkpoints import checkpoint
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.tokenizer_fields import write_old_names
 from pat.data.corpus import Blocks, stack, train_tokenizer
@@ -99,6 +100,7 @@ def _pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path
         write_both_ways(folder)
         tokenizer.save_pretrained(str(folder))
         write_old_names(folder)
+        record["parameters"] = checkpoint.parameter_counts(folder, model.config)
         artefacts.write_json(folder / PRETRAINING_RECORD, record)
     leave(run_dir)
     return record
@@ -185,13 +187,9 @@ class ShowProgress(TrainerCallback):
 def pretraining_record(
     trainer: Trainer, model: PreTrainedModel, settings: PretrainSettings, blocks: Blocks, heldout: Blocks | None
 ) -> dict[str, Any]:
-    """Return what `pretraining.json` says of the run: sizes, tokens seen, the course of the loss, the held-out loss."""
-    modules: Any = (model.get_input_embeddings(), model.get_output_embeddings())
-    embeddings = {id(module.weight): module.weight.numel() for module in modules}  # tied ones once
-    unique = sum(parameter.numel() for parameter in model.parameters())
+    """Return what `pretraining.json` says of the run but for its size: tokens seen, the course of the loss, the held-out loss."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
-        "parameters": {"unique": unique, "without_embeddings": unique - sum(embeddings.values())},
         "vocab_size": model.config.vocab_size,
         "steps": trainer.state.global_step,
         "tokens": {"corpus": len(blocks) * settings.context_length, "seen": settings.steps * settings.batch_size * settings.context_length},

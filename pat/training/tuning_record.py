@@ -19,16 +19,20 @@ from pat.training.mask_choice import overlaps
 TUNING_RECORD = "tuning.json"
 
 
+def trainable_parameters(model: PeftModel) -> int:
+    """Return how many of a model's parameters are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: float) -> dict[str, Any]:
     """Return the record of a finished run but for its provenance; `wall_s` is its duration in seconds."""
     history = [entry for entry in trainer.state.log_history if "instruct_loss" in entry]
     stock: Any = model.get_base_model()
     hidden_size: int = stock.config.hidden_size
     width = model.width if isinstance(model, PatModel) else hidden_size
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return {
         "steps": trainer.state.global_step,
-        "trainable_parameters": trainable,
+        "trainable_parameters": trainable_parameters(model),
         "hidden_size": hidden_size,
         "width": width,
         "ratio_requested": ratio,
