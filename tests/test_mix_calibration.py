@@ -1,4 +1,4 @@
-"""The mix of calibration text: shares of the characters, whole rows, equal inputs give equal rows."""
+"""The mix of calibration text: shares of the characters in any part of it, equal inputs give equal rows."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ def test_each_set_has_its_share_and_the_scarcer_one_is_used_up(own_share: float,
     assert kept[True] == 400 or kept[False] == 200
     original = [*read_jsonl(own, ()), *read_jsonl(general, ())]
     assert all(row in original for row in rows)
+
+
+def test_a_text_in_one_row_has_its_share_of_what_is_measured_on(tmp_path: Path) -> None:
+    """All of WikiText-2 is one row: uncut, the first tokens of the mix were instructions alone, or WikiText alone."""
+    own, book = write_sets(tmp_path)[0], tmp_path / "book.jsonl"
+    write_jsonl(own, ({"instruction": f"w{3 + n % 40} " * 20, "input": "", "output": "w5 w6 w7"} for n in range(4000)))
+    lines = "".join(" ".join([f"w{50 + (n + place) % 40}" for place in range(9)]) + "\n" for n in range(8000))
+    write_jsonl(book, [{"text": lines}])
+    rows = mix_calibration.mixed([(own, 0.5), (book, 0.5)], seed=0)
+    assert shares(rows) == pytest.approx(0.5, abs=0.02)
+    assert shares(rows[: len(rows) // 2]) == pytest.approx(0.5, abs=0.15)
+    pieces = [row["text"] for row in rows if "text" in row]
+    assert len(pieces) > 20 and all(piece in lines and piece.endswith("\n") for piece in pieces)
+
+
+@pytest.mark.parametrize("text", ["w " * 9000, "w" * 20000, " \n" * 20000 + "w3", "w3\n" * 20000])
+def test_pieces_make_up_the_text(text: str) -> None:
+    pieces = [piece["text"] for piece in mix_calibration._pieces({"text": text})]
+    assert "".join(pieces).strip() == text.strip() and max(map(len, pieces)) <= 2 * mix_calibration.PIECE_CHARACTERS
 
 
 def test_shares_need_not_add_up_to_one(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
-"""Mixes prepared sets into the text that pruners, bases and refits measure on: each set with its share of the characters."""
+"""Mixes prepared sets into the text that pruners, bases and refits measure on: each set with its share of the characters.
+
+Whoever measures takes as many tokens as it needs from the rows in an order of its own, so the shares must hold of any part of the rows:
+long texts are cut into pieces first. WikiText-2 in one file is a single row, which would come last, or first, or not at all.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,15 +21,17 @@ from study.commands.places import Unmarked, guarded
 
 MOST_CHARACTERS = 2**23
 """About two million tokens: whatever is measured takes a quarter of a million at most."""
+PIECE_CHARACTERS = 4096
+"""About a thousand tokens, half a block of what pruners measure on. The longest instructions with their answers are as long."""
 
 
 def mixed(parts: Sequence[tuple[Path, float]], seed: int) -> list[dict[str, Any]]:
-    """Return rows of the sets, in random order, so many of each that its characters are its share of all.
+    """Return rows of the sets, in random order, so many of each that its characters are its share of all; long texts are in pieces.
 
     As much as the shares allow: the set that is shortest for its share is used up, and of the others the rest is left out.
     """
     generator = random.Random(seed)
-    sets = [[dict(row) for _, row in numbered_rows(path)] for path, _ in parts]
+    sets = [[piece for _, row in numbered_rows(path) for piece in _pieces(row)] for path, _ in parts]
     for rows in sets:
         generator.shuffle(rows)
     whole = sum(share for _, share in parts)
@@ -34,6 +40,21 @@ def mixed(parts: Sequence[tuple[Path, float]], seed: int) -> list[dict[str, Any]
     chosen = [row for rows, share in zip(sets, shares, strict=True) for row in _first(rows, share * total)]
     generator.shuffle(chosen)
     return chosen
+
+
+def _pieces(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a row as it is, or a long text in pieces that end with a line, or with a word where lines are longer than a piece."""
+    text = row.get("text")
+    if not isinstance(text, str) or len(text) <= PIECE_CHARACTERS:
+        yield dict(row)
+        return
+    start = 0
+    while start < len(text):
+        ends = (text.find(mark, start + PIECE_CHARACTERS) + 1 for mark in "\n ")
+        end = next((end for end in ends if 0 < end <= start + 2 * PIECE_CHARACTERS), start + 2 * PIECE_CHARACTERS)
+        if text[start:end].strip():
+            yield {**row, "text": text[start:end]}
+        start = end
 
 
 def characters(row: Mapping[str, Any]) -> int:
