@@ -52,9 +52,10 @@ test-slurm: dev  ## the tests on a SLURM cluster that they start on this machine
 	@python tools/environment.py slurm
 	@python -m pytest -m slurm -rs
 
-lint: dev  ## ruff, mypy and snakefmt
+lint: dev  ## ruff, mypy, the floors of imports, snakefmt
 	ruff check .
 	mypy
+	lint-imports
 	snakefmt --check Snakefile workflow/rules
 
 docs: $(VENV)/bin/python  ## the site of documents, into site/

@@ -18,6 +18,7 @@ from pat.io.places import KEEPS, READS, WRITES, Force, guarded
 from pat.io.progress import INTERRUPTED, fail, interrupted
 from pat.io.storage import is_refusal, refusal
 from pat.machine import processes
+from pat.machine.extras import need
 from pat.machine.out_of_memory import memory_advice
 from pat.study_verbs import hand_over
 
@@ -98,6 +99,7 @@ def import_model(
     if path is not None:
         checkpoint.import_model(path, out, force=force)
     elif gguf is not None:
+        need("gguf", "--gguf")
         from pat.checkpoints.gguf_import import import_gguf
 
         import_gguf(gguf, out, dtype, force=force)
@@ -112,6 +114,7 @@ def fetch_tasks(
     task: Annotated[list[str], typer.Option(help="one of lm-eval's own tasks; may be repeated")], out: Out, force: Force = False
 ) -> None:
     """Bring the data of lm-eval's own tasks (evaluation.harness_tasks) into the hub's cache; needs a network."""
+    need("evaluation", "fetch-tasks")
     from pat.scoring.harness import fetch_variants
 
     fetch_variants(task, out, force=force)
@@ -390,6 +393,7 @@ def benchmark_evaluation(
     """Items a second of an evaluation in batches, and whether its answers are those of lm-eval's `hf` one by one; writes a JSON."""
     from pat.scoring.evaluation import prepare_process
 
+    need("evaluation", "benchmark evaluation")
     prepare_process(offline=True)
     from pat.benchmark.evaluation import benchmark_evaluation as run
     from pat.benchmark.settings import EvaluationBenchmark, shape_of

@@ -66,7 +66,7 @@ def install(root: Path, group: str) -> None:
     if group == "base":
         sys.stdout.write("Installing the environment into .venv (once; some 150 packages, a few minutes)\n")
         sys.stdout.flush()
-    what = "." if group == "base" else f".[{group}]"
+    what = ".[workflow]" if group == "base" else f".[{group}]"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "-e", what]
     if (status := subprocess.run(command, cwd=root, check=False).returncode) != 0:
         sys.exit(status)

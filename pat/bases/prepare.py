@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
@@ -17,7 +17,9 @@ from pat.checkpoints.readers_record import readers_of
 from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.settings.config import PAT_G, PatChoices, Tie
-from pat.training.request import TuningRequest
+
+if TYPE_CHECKING:
+    from pat.training.request import TuningRequest
 
 
 def prepare_base(

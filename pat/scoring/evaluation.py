@@ -19,6 +19,7 @@ from pat.io import artefacts, marks
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import say
 from pat.io.provenance import provenance
+from pat.machine.extras import need
 from pat.machine.threads import threads_given_back
 from pat.scoring.answers import Outcome, mean_over_tasks, task_figures
 from pat.settings.jobs import EvaluationSettings
@@ -43,6 +44,8 @@ def evaluate(
     if not (texts or settings.harness_tasks or (tasks and (settings.generate or settings.log_likelihood))):
         unscored = "evaluation.generate and evaluation.log_likelihood are both false" if tasks else "give --task, --text or harness_tasks"
         raise UserError(f"nothing to evaluate: {unscored}")
+    if tasks or settings.harness_tasks:
+        need("evaluation", "evaluate, where it asks questions,")
     items = read_tasks(tasks, settings.limit)
     documents = read_documents(texts)
     record, outcomes, device = _examine(model, items, documents, settings, seed)
@@ -58,18 +61,13 @@ def _examine(
     folder: Path, items: Mapping[str, list[Item]], documents: Mapping[str, list[str]], settings: EvaluationSettings, seed: int
 ) -> tuple[dict[str, Any], dict[str, list[Outcome]], str]:
     """Return the record's figures, every item's outcome, and the device they were had on."""
-    from pat.scoring import harness
-    from pat.scoring.batched_lm import BatchedLM
     from pat.scoring.examinee import count_cut_items, load_examinee
 
     model, tokenizer = load_examinee(folder, settings, seed)
     truncated = {name: count_cut_items(model, tokenizer, ones, settings) for name, ones in items.items()}
     perplexities = _perplexities(model, tokenizer, documents, settings)
-    lm = BatchedLM(model, tokenizer, settings.batch_size)
-    outcomes = harness.answers(
-        lm, items, generate=settings.generate, log_likelihood=settings.log_likelihood, max_new_tokens=settings.max_new_tokens
-    )
-    cut = {name: cut_answers(lm.cut_prompts, ones) for name, ones in outcomes.items()} if settings.generate else {}
+    asks = bool(items or settings.harness_tasks)
+    outcomes, cut, variants = _asked(model, tokenizer, items, settings, seed) if asks else ({}, {}, {})
     figures = {
         name: task_figures(ones) | {"truncated_items": truncated[name]} | ({"cut_answers": cut[name]} if cut else {})
         for name, ones in outcomes.items()
@@ -79,9 +77,25 @@ def _examine(
         "tasks": figures,
         "mean": mean_over_tasks(figures),
         "perplexity": perplexities,
-        "harness": harness.harness_variants(lm, settings.harness_tasks, settings.limit, seed) if settings.harness_tasks else {},
+        "harness": variants,
     }
     return record, outcomes, str(model.device)
+
+
+def _asked(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Mapping[str, list[Item]], settings: EvaluationSettings, seed: int
+) -> tuple[dict[str, list[Outcome]], dict[str, dict[str, int]], dict[str, Any]]:
+    """Return every item's outcome, the answers that were cut where some are generated, and the figures of lm-eval's tasks."""
+    from pat.scoring import harness
+    from pat.scoring.batched_lm import BatchedLM
+
+    lm = BatchedLM(model, tokenizer, settings.batch_size)
+    outcomes = harness.answers(
+        lm, items, generate=settings.generate, log_likelihood=settings.log_likelihood, max_new_tokens=settings.max_new_tokens
+    )
+    cut = {name: cut_answers(lm.cut_prompts, ones) for name, ones in outcomes.items()} if settings.generate else {}
+    variants = harness.harness_variants(lm, settings.harness_tasks, settings.limit, seed) if settings.harness_tasks else {}
+    return outcomes, cut, variants
 
 
 def cut_answers(cut_prompts: Collection[str], outcomes: Sequence[Outcome]) -> dict[str, int]:

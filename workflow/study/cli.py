@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -36,6 +37,16 @@ def overview() -> str:
     return "\n".join(["Usage: study VERB [OPTIONS]; `study VERB --help` shows a verb's options.", "", *lines])
 
 
+def _loaded(verb: str) -> Any:
+    """Return a verb's module; ends where a package that it needs is not installed."""
+    try:
+        return import_module(VERBS[verb])
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("pat", "study"):
+            raise
+        fail(f"study {verb} needs {error.name}: pip install 'pruning-aware-tuning[workflow]'")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -46,5 +57,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in VERBS:
         fail(f"study {verb}: no such verb; {nearest(verb, VERBS)}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(import_module(VERBS[verb]).main)
+    app.command()(_loaded(verb).main)
     app(rest, prog_name=f"study {verb}")
