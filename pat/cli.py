@@ -478,7 +478,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except SystemExit as ended:
-        if ended.code != INTERRUPTED or not processes.is_main():
+        if ended.code != INTERRUPTED:
             raise
         interrupted(verb)
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -56,8 +57,10 @@ def fail(message: str) -> NoReturn:
 
 
 def interrupted(verb: str) -> NoReturn:
-    """End the process as Ctrl-C does, with one line instead of a traceback."""
-    print(f"pat {verb}: interrupted; the same command begins again, or goes on from its last checkpoint", file=sys.stderr)  # noqa: T201
+    """End the process as Ctrl-C does, with one line instead of a traceback; of several processes of a job the main one says it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a launcher passes on what the terminal has sent to all
+    if is_main():
+        print(f"pat {verb}: interrupted; the same command begins again, or goes on from its last checkpoint", file=sys.stderr)  # noqa: T201
     sys.exit(INTERRUPTED)
 
 

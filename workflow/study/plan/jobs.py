@@ -343,9 +343,9 @@ class Plan:
     def launcher(self, wildcards: Wildcards, resources: Any) -> str:
         """Return what starts a tuning's processes, one for each GPU of its allocation; nothing where there is one GPU or none.
 
-        Derived from its resources, so Snakemake keeps no record of it. The two dashes keep torchrun from reading the options behind it.
+        Derived from its resources, so Snakemake keeps no record of it.
         """
-        return f"torchrun --standalone --nproc-per-node {resources.gpu} --no-python --" if resources.gpu > 1 else ""
+        return f"python -m pat.several {resources.gpu}" if resources.gpu > 1 else ""
 
     def one_gpu(self, wildcards: Wildcards) -> int:
         """Return the GPU of a job that tunes in one process, as a search does."""
