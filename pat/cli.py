@@ -12,13 +12,13 @@ import typer
 
 from pat import __version__
 from pat.errors import UserError
-from pat.gpu_need import may_need_gpu
 from pat.io import marks
 from pat.io.places import KEEPS, READS, WRITES, Force, guarded
 from pat.io.progress import INTERRUPTED, fail, interrupted
 from pat.io.storage import is_refusal, refusal
 from pat.machine import processes
 from pat.machine.extras import need
+from pat.machine.gpu_need import may_need_gpu
 from pat.machine.out_of_memory import memory_advice
 from pat.study_verbs import hand_over
 

@@ -336,7 +336,7 @@ def test_a_tuning_on_several_gpus_is_started_as_several_processes_and_its_search
     raw["tuning"]["threads"] = 3
     plan = Plan(load_experiment(raw, "x.yaml"))
     assert plan.tune_cores(job()) == 12 and plan.one_gpu(job()) == 1
-    assert plan.launcher(job(), SimpleNamespace(gpu=4)) == "python -m pat.several 4"
+    assert plan.launcher(job(), SimpleNamespace(gpu=4)) == "python -m pat.machine.several 4"
     assert plan.launcher(job(), SimpleNamespace(gpu=1)) == plan.launcher(job(), SimpleNamespace(gpu=0)) == ""
     assert Plan(smoke()).tune_cores(job()) == 1 and Plan(smoke()).one_gpu(job()) == 0
 

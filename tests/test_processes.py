@@ -25,7 +25,7 @@ LEAKED = {
     "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9",
     "PMI_SIZE": "4", "PMI_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "1",
 }  # fmt: skip
-TWO = (sys.executable, "-m", "pat.several", "2")
+TWO = (sys.executable, "-m", "pat.machine.several", "2")
 WITHIN_S = 600
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from tiny_world import write_world
 
-from pat import progress
+from pat.io import progress
 
-TWO = (sys.executable, "-m", "pat.several", "2")
+TWO = (sys.executable, "-m", "pat.machine.several", "2")
 WITHIN_S = 300
 
 
@@ -51,7 +51,7 @@ def test_ctrl_c_leaves_no_word_of_the_launcher(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["2"], ["0", "true"], ["x", "true"], ["-1", "true"]])
 def test_a_wrong_call_is_told_the_right_one(arguments: list[str]) -> None:
-    finished = subprocess.run([sys.executable, "-m", "pat.several", *arguments], capture_output=True, text=True, check=False)
+    finished = subprocess.run([sys.executable, "-m", "pat.machine.several", *arguments], capture_output=True, text=True, check=False)
     assert finished.returncode == 1 and finished.stderr.startswith("usage: ")
 
 

@@ -21,9 +21,9 @@ from tuning_requests import asked
 from pat import cli
 from pat.data.items import write_items
 from pat.errors import SettingError, UserError
-from pat.gpu_need import ON_GPU_VERBS, may_need_gpu
 from pat.io.storage import is_refusal
 from pat.machine import processes
+from pat.machine.gpu_need import ON_GPU_VERBS, may_need_gpu
 from pat.machine.gpus import take_one
 from pat.machine.threads import threads_given_back
 from pat.models.width import target_width

@@ -59,6 +59,6 @@ def join(device: str) -> None:
     if device == "cuda" and here > torch.cuda.device_count():
         raise UserError(
             f"{here} processes for {torch.cuda.device_count()} GPUs: each needs one; start as many as there are "
-            "(python -m pat.several COUNT pat tune …), or correct resources.tune.gpu"
+            "(python -m pat.machine.several COUNT pat tune …), or correct resources.tune.gpu"
         )
     PartialState(cpu=device == "cpu")

@@ -345,7 +345,7 @@ class Plan:
 
         Derived from its resources, so Snakemake keeps no record of it.
         """
-        return f"python -m pat.several {resources.gpu}" if resources.gpu > 1 else ""
+        return f"python -m pat.machine.several {resources.gpu}" if resources.gpu > 1 else ""
 
     def one_gpu(self, wildcards: Wildcards) -> int:
         """Return the GPU of a job that tunes in one process, as a search does."""

@@ -1,4 +1,4 @@
-"""Starts a command as several processes of one job, as torchrun does on one machine: python -m pat.several COUNT pat tune …
+"""Starts a command as several processes of one job, as torchrun does on one machine: python -m pat.machine.several COUNT pat tune …
 
 torchrun ends with its own traceback whatever ended the processes, Ctrl-C included. Here what they said stays the last word; one that was
 killed and could say nothing is told of in a line.
@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 OF_THE_LAUNCHER = "torch.distributed.elastic"
-USAGE = "usage: python -m pat.several COUNT COMMAND …"
+USAGE = "usage: python -m pat.machine.several COUNT COMMAND …"
 
 
 def main(arguments: Sequence[str]) -> None:
