@@ -160,6 +160,6 @@ def test_layers_and_neurons_are_refitted_unless_told_otherwise(tmp_path: Path) -
 
 def test_too_little_text_is_told(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
-    with pytest.raises(UserError, match=r"too few to refit writers .* pruning\.writers: plain"):
+    with pytest.raises(UserError, match=r"too few to refit writers .* prune\.writers: plain"):
         prune(tmp_path / "base", "shortgpt", 0.2, 8, tmp_path / "pruned", calibration(tmp_path, tokens=150), own=REFITTED)
     assert not (tmp_path / "pruned").exists()

@@ -175,7 +175,7 @@ def _text(pruned: PreTrainedModel, calibration: Calibration, source: Path) -> tu
     if rows == 0:
         raise UserError(
             f"--calibration: {int(text.mask_NT.sum())} tokens are too few to refit writers on one part and judge by another; "
-            f"give {2 * length} at least, or set pruning.writers: plain"
+            f"give {2 * length} at least, or set prune.writers: plain"
         )
     return ids_NT[: len(ids_NT) // rows * rows], rows
 
