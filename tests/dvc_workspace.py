@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from project import ROOT
 from smoke_run import CONFIG, FINISHED_WITHIN_S
 
 VERSIONED = ("pat", "dvc.yaml", ".dvcignore", ".gitignore")

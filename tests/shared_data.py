@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+BESIDE = ROOT.parent / "shared" / "data"
 
 
 def shared_data(part: str) -> Path:

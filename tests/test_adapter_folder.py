@@ -13,9 +13,9 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, load_peft_weights
 from safetensors.torch import load_file, save_file
-from test_model import RandomRows, arguments
 from tiny_models import random_tokens, tiny_model
 from training import trained
+from training_rows import RandomRows, arguments
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pat import PatCallback, PatConfig, PatModel, PatTrainer, attach

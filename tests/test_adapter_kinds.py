@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from safetensors.torch import load_file, save_file
-from test_merge import reload_stock
+from stock_models import reload_stock
 from tiny_models import tiny_model
 
 from pat.checkpoints.merge import merge

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_cli import run
+from pat_process import run
 
 from pat.benchmark import inference, so_far
 from pat.benchmark.candidates import parameter_count, random_model, stock_config

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from project import ROOT
 
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.errors import UserError

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pat_process import run
 
-COMMAND = [sys.executable, "-m", "pat.cli"]
 TUNE = ("tune", "--base", "b", "--data", "d", "--run-dir", "r", "--out", "x")
 SEARCH = '{"tuning": {"max_steps": 1, "batch_size": 1, "search": {"learning_rates": [1, 2]}}}'
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

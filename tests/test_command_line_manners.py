@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from children import child, wait_for
+from command_places import COMMANDS, VERBS, Command
 from commands import outcome
-from test_places import COMMANDS, VERBS, Command
 from tiny_world import write_world
 
 from pat import __version__

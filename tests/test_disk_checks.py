@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from fuzz_workspace import EXPERIMENT, changed, write_workspace
+from project import ROOT
 
 from pat.errors import UserError
 from pat.io.yaml_files import parse_yaml
@@ -85,7 +86,7 @@ def test_compressed_data_is_opened_at_its_beginning(workspace: Path) -> None:
 
 
 def test_models_and_data_that_the_pipeline_makes_are_not_looked_for() -> None:
-    raw = yaml.safe_load((Path(__file__).parent.parent / "config" / "demo.yaml").read_text())
+    raw = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
     assert disk_problems(load_experiment({**raw, "root": "/nowhere"}, "x.yaml")) == []
 
 

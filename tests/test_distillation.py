@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_tuning import adapter_bytes, job, run_until
 from tiny_world import tiny_tokenizer, write_world
 from torch import Tensor
 from tuning_requests import asked
+from tunings import adapter_bytes, job, run_until
 
 from pat.checkpoints import checkpoint
 from pat.errors import UserError

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from evaluations import CPU, TEXTS, run
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from tiny_checkpoint import CONTEXT, byte_tokenizer, some_items, write_tiny_checkpoint
@@ -17,16 +18,12 @@ from transformers import AutoModelForCausalLM
 from pat.data.items import Item, write_items
 from pat.data.prompts import first_capital_prompt, letters, log_likelihood_prompt
 from pat.errors import UserError
-from pat.io.artefacts import read_json, read_jsonl, write_jsonl
+from pat.io.artefacts import write_jsonl
 from pat.scoring import harness
 from pat.scoring.answers import task_figures
 from pat.scoring.batched_lm import BatchedLM
-from pat.scoring.evaluation import evaluate, samples_path
+from pat.scoring.evaluation import evaluate
 from pat.scoring.examinee import load_examinee
-from pat.settings.jobs import EvaluationSettings
-
-TEXTS = [{"text": "Some held-out words."}, {"text": "And a few more of them."}]
-CPU = EvaluationSettings(device="cpu", batch_size=3, max_new_tokens=5)
 
 
 class Rigged(LM):  # type: ignore[misc]  # lm_eval ships no types
@@ -63,14 +60,6 @@ def test_a_model_that_knows_scores_one_and_one_that_guesses_scores_chance() -> N
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_checkpoint(tmp_path_factory.mktemp("model"))
-
-
-def run(checkpoint: Path, folder: Path, settings: EvaluationSettings, items: list[Item]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    write_items(folder / "toy.jsonl", items)
-    write_jsonl(folder / "heldout.jsonl", TEXTS)
-    out = folder / "evaluation.json"
-    evaluate(checkpoint, [folder / "toy.jsonl"], [folder / "heldout.jsonl"], settings, 0, out)
-    return read_json(out), read_jsonl(samples_path(out), ["id", "gold", "predictions", "correct"])
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-import yaml
-from conftest import ROOT
+from experiments import SMOKE, changed, refusal
 from hypothesis import given
 from hypothesis import strategies as st
+from project import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat.errors import UserError
@@ -18,22 +18,7 @@ from pat.models.width import target_width
 from study.experiment.file import load_experiment
 from study.experiment.schema import Experiment
 
-SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 SHIPPED = sorted((ROOT / "config").glob("*.yaml"))
-
-
-def changed(*path: str, value: object = None) -> dict[str, Any]:
-    """Return the smoke experiment with one field set, or removed where `value` is ..."""
-    raw = deepcopy(SMOKE)
-    part = raw
-    for key in path[:-1]:
-        part[key] = part.get(key) or {}
-        part = part[key]
-    if value is ...:
-        del part[path[-1]]
-    else:
-        part[path[-1]] = value
-    return raw
 
 
 def factored(*factors: dict[str, object]) -> dict[str, Any]:
@@ -48,15 +33,6 @@ def searched(**search: Any) -> dict[str, Any]:
     raw = changed("tuning", "learning_rate", value=...)
     raw["tuning"]["search"] = {"learning_rates": [1e-3, 1e-2]} | search
     return raw
-
-
-def refusal(raw: object) -> list[str]:
-    """Return the lines of the message by which an experiment is refused."""
-    with pytest.raises(UserError) as error:
-        load_experiment(raw, "x.yaml")  # type: ignore[arg-type]
-    lines = str(error.value).splitlines()
-    assert all(line.startswith("x.yaml: ") for line in lines)
-    return [line.removeprefix("x.yaml: ") for line in lines]
 
 
 def loaded(raw: dict[str, Any]) -> Experiment:

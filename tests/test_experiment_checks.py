@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from test_experiment import SMOKE, changed, refusal
+from experiments import SMOKE, changed, refusal
 
 from study.experiment.file import as_far_as_taken
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from project import ROOT
 
 from pat.errors import UserError
 from pat.io.artefacts import write_text
 from study.experiment.extends import resolved
 from study.experiment.file import load_experiment
 
-ROOT = Path(__file__).resolve().parent.parent
 BASE = {
     "name": "base",
     "seeds": [0],

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from project import ROOT
 from tiny_checkpoint import write_tiny_checkpoint
 
 from pat import cli

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from project import ROOT
 
 from pat import cli
 from pat.machine.out_of_memory import memory_advice

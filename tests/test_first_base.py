@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cell_maker import cell
 from pruning_inputs import calibration, write_base
-from test_tables import tables_of
 from tiny_models import tiny_model
+from written_tables import tables_of
 
 from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from cell_maker import cell, write_cell
-from conftest import ROOT, planned
+from project import ROOT, planned
 from tiny_checkpoint import write_tiny_checkpoint
 
 from pat.checkpoints.given_sizes import given_sizes

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pytest
 import torch
 from peft import PeftModel
+from sharded_runs import check_same_course, tune_all
 from sharded_tunings import CASES
-from test_sharding import check_same_course, tune_all
 from tiny_world import write_world
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from tuning_requests import asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from conftest import planned
+from project import planned
 from smoke_run import CONFIG, RESULTS
 
 from pat.io.artefacts import MANIFEST

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import copy_workflow
+from project import copy_workflow
 from smoke_run import FINISHED_WITHIN_S, RESULTS, checkpoints, run, started, tables
 
 from pat.io.artefacts import MANIFEST

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pruning_inputs import WORDS, calibration, reload, write_base
-from test_shortgpt import make_identity
+from silent_layers import make_identity
 from tiny_models import CONFIGS, random_tokens, tiny_model
 from torch.nn.functional import cross_entropy
 

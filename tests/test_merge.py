@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stock_models import reload_stock
 from tiny_models import CONFIGS, random_tokens, tiny_model
 from training import trained
 from transformers import AutoModelForCausalLM
@@ -29,14 +30,6 @@ def save_pair(model: PatModel, name: str, folder: Path) -> tuple[Path, Path]:
     tiny_model(name).save_pretrained(folder / "base")
     model.save_pretrained(str(folder / "adapter"))
     return folder / "base", folder / "adapter"
-
-
-def reload_stock(folder: Path) -> Any:
-    """Open a folder with stock transformers alone; nothing may be missing or left over."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    model, report = loaded
-    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
-    return model.eval()
 
 
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from cell_maker import cell, write_cell
-from conftest import ROOT, planned
 from gguf_files import random_model, write_gguf
+from project import ROOT, planned
 
 from pat.checkpoints.gguf_import import import_gguf
 from pat.errors import UserError

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_model import RandomRows, arguments
 from tiny_models import random_tokens, tiny_model
 from torch import Tensor
 from torch.nn import functional
+from training_rows import RandomRows, arguments
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pat import PatCallback, PatConfig, PatModel, PatTrainer, attach

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from project import ROOT
 from shared_data import shared_data
 from tiny_checkpoint import write_tiny_checkpoint
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from test_tuning import RECIPE
 from tiny_world import write_world
+from tunings import RECIPE
 
 from pat.errors import UserError
 from pat.io.artefacts import check_folder

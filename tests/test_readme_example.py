@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from project import ROOT
 from tiny_world import write_world
 
 from pat.checkpoints import checkpoint

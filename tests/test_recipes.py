@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from project import ROOT
 
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.settings.config import PatConfig
@@ -12,7 +11,7 @@ from pat.training.request import Arm
 from study.experiment.file import load_experiment
 from study.experiment.schema import Experiment
 
-CONFIG = Path(__file__).resolve().parent.parent / "config"
+CONFIG = ROOT / "config"
 PAPERS = ("paper", "efficiency", "ablation", "downstream")
 
 

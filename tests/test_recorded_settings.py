@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from pat.io.provenance import config_hash
 from pat.settings.jobs import EvaluationSettings, PruneSettings, TuneJob
@@ -14,7 +15,7 @@ from study.experiment.file import load_experiment
 from study.plan.values import as_json
 from study.results.archive import ARCHIVE, packed
 
-KEPT = Path(__file__).parents[1] / "results/reference/demo"
+KEPT = ROOT / "results/reference/demo"
 CELLS = {name: record for name, record in packed(KEPT / ARCHIVE) if Path(name).name == "cell.json"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, write_json, write_text
@@ -15,7 +16,6 @@ from study.results.archive import ARCHIVE, packed
 from study.results.unpack import CELLS_LIST, unpack_reference
 from study.tables.writing import write_tables
 
-ROOT = Path(__file__).resolve().parent.parent
 REFERENCES = ROOT / "results" / "reference"
 ORIGIN = {
     "git_commit": "0123456789abcdef", "git_dirty": False, "versions": {"torch": "2.13.0", "transformers": "5.23.0"}, "python": "3.11.7",

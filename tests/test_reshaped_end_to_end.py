@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from evaluations import CPU, run
 from pruning_inputs import reload
-from test_evaluation import CPU, run
-from test_tuning import job
 from tiny_checkpoint import some_items, write_tiny_checkpoint
 from tuning_requests import asked
+from tunings import job
 
 from pat.checkpoints.merge import merge
 from pat.data.calibration import Calibration

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_tuning import RECIPE, adapter_bytes
 from tiny_world import ROWS, write_world
 from torch.nn.functional import cross_entropy
 from tuning_requests import asked
+from tunings import RECIPE, adapter_bytes
 
 import pat.training.search
 from pat.checkpoints import checkpoint

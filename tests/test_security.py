@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, snakemake
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from project import ROOT, snakemake
 
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST, check_folder, write_json

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from cell_maker import cell
 from commands import outcome
-from conftest import ROOT
-from test_tables import rows_of, tables_of
+from project import ROOT
+from written_tables import rows_of, tables_of
 
 from pat.benchmark.settings import ModelShape
 from study.experiment.file import load_experiment

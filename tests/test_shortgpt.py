@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pruning_inputs import calibration, reload, write_base
+from silent_layers import make_identity
 from tiny_models import CONFIGS, SHAPE, VOCABULARY, random_tokens, tiny_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -26,14 +27,6 @@ def layer_share(model: Any) -> float:
     """One layer's part of all parameters, each counted once."""
     layer = sum(parameter.numel() for parameter in model.model.layers[0].parameters())
     return float(layer / sum(parameter.numel() for parameter in model.parameters()))
-
-
-def make_identity(model: Any, layer: int) -> None:
-    """Let a layer write nothing to the stream."""
-    with torch.no_grad():
-        for name, parameter in model.model.layers[layer].named_parameters():
-            if "o_proj" in name or "down_proj" in name:
-                parameter.zero_()
 
 
 def prune_tiny(name: str, folder: Path, dropped: int, model: Any = None) -> tuple[Any, dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, copy_workflow
+from project import ROOT, copy_workflow
 from slurm_cluster import Cluster, missing_programs, running_cluster, wait_until
 
 pytestmark = pytest.mark.slurm

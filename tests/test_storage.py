@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cell_maker import cell, write_cell
 from commands import outcome
-from conftest import copy_workflow
+from project import copy_workflow
 from smoke_run import run
 from tiny_checkpoint import some_items
 from tiny_world import write_world

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import outcome
-from conftest import ROOT
+from project import ROOT
 
 import pat.study_verbs
 from pat import cli as pat_cli

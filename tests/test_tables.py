@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cell_maker import cell, write_cell
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
+from written_tables import make, rows_of, tables_of
 
 from pat.errors import UserError
 from study.tables import writing as tables
@@ -24,20 +24,6 @@ from study.tables.layouts import Layout, latex, latex_text, markdown
 runner = CliRunner()
 app = typer.Typer()
 app.command()(tables.main)
-
-
-def make(folder: Path, contents: Iterable[dict[str, object]]) -> list[Path]:
-    return [write_cell(folder, content) for content in contents]
-
-
-def rows_of(markdown_text: str) -> list[list[str]]:
-    lines = [line for line in markdown_text.splitlines() if line.startswith("|")]
-    return [[entry.strip() for entry in line.strip("|").split("|")] for line in lines]
-
-
-def tables_of(folder: Path, contents: Iterable[dict[str, object]]) -> Path:
-    tables.write_tables(make(folder / "cells", contents), folder / "tables")
-    return folder / "tables"
 
 
 def capitals(first: float, acc: float = 0.7) -> dict[str, dict[str, float]]:

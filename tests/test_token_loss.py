@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_model import RandomRows, arguments
 from tiny_models import CONFIGS, SHAPE, VOCABULARY, random_tokens, tiny_model
 from torch import Tensor
 from torch.nn import functional
 from training import trained
+from training_rows import RandomRows, arguments
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, PreTrainedModel, Trainer
 
 from pat import PatCallback, PatConfig, PatTrainer, attach

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_model import RandomRows, arguments
 from tiny_models import tiny_model
+from training_rows import RandomRows, arguments
 from transformers import Trainer
 from transformers.optimization import Adafactor
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 from pruning_inputs import word_tokenizer
+from rope_models import KINDS, VERBS, write
 from safetensors.torch import load_file, save_file
-from test_rope_fields import KINDS, VERBS, write
 from tiny_models import random_tokens, tiny_model
 from training import trained
 from transformers import AutoTokenizer

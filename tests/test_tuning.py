@@ -17,8 +17,9 @@ import torch
 from children import child, wait_for
 from safetensors.torch import load_file, save_file
 from tiny_world import ROWS, tiny_tokenizer, write_world
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tuning_requests import asked
+from tunings import RECIPE, adapter_bytes, job, run, run_until
 
 import pat.training.tuning
 from pat.checkpoints.checkpoint import load_model
@@ -31,31 +32,9 @@ from pat.io.artefacts import check_folder, write_jsonl
 from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.settings.jobs import TuneJob
-from pat.training.resume import SealCheckpoints, checkpoint_of, identity_of, latest_complete
-from pat.training.tuning import tune
-
-RECIPE: dict[str, Any] = {
-    "max_steps": 24, "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 4, "checkpoint_steps": 8, "log_steps": 2, "device": "cpu",
-    "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.1},
-}  # fmt: skip
-
+from pat.training.resume import checkpoint_of, identity_of, latest_complete
 
 LOSSES = ("instruct_loss", "distillation_loss")
-
-
-def job(pat: dict[str, Any] | None = None, **changes: Any) -> TuneJob:
-    return TuneJob.model_validate({"tuning": RECIPE | changes, "pat": {"hio_rank": 3} | (pat or {})})
-
-
-def run(
-    folder: Path, name: str, tuner: str = "pat", ratio: float = 0.25, settings: TuneJob | None = None, teacher: Path | None = None
-) -> dict[str, Any]:
-    paths = folder / f"run-{name}", folder / name, teacher
-    return tune(asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings or job(), *paths))
-
-
-def adapter_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
 
 
 @pytest.mark.parametrize(("tuner", "ratio"), [("lora", 0.0), ("dora", 0.0), ("pat", 0.25), ("pat-dora", 0.25)])
@@ -111,20 +90,6 @@ def test_a_run_without_masks_takes_the_course_of_one_with_them(tmp_path: Path, m
     for found, expected in zip(maskless["history"], masked["history"], strict=True):
         assert [found[name] for name in LOSSES] == pytest.approx([expected[name] for name in LOSSES], rel=1e-4)
     assert told == [256, 256] and (masked["compiled"], maskless["compiled"]) == (False, False)
-
-
-def run_until(stop: int, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> None:
-    """Run the job and end it when the checkpoint of a step is there."""
-
-    class Interrupt(SealCheckpoints):
-        def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-            super().on_save(args, state, control, **kwargs)
-            if state.global_step == stop:
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(pat.training.tuning, "SealCheckpoints", Interrupt)
-        run(folder, name, **choices)
 
 
 @pytest.mark.parametrize(("stop", "compact"), [(4, False), (16, False), (4, True), (8, True), (16, True)])

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, planned, snakemake
 from dvc_workspace import call, clone, commit, dvc, objects, restore, versioned
+from project import ROOT, planned, snakemake
 from smoke_run import CONFIG, FINISHED_WITHIN_S, RESULTS
 
 from pat.io.artefacts import sha256

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, snakemake
+from project import ROOT, snakemake
 
 from study.plan.demands import ON_GPU
 from study.plan.failures import phase_of
