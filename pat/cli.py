@@ -18,8 +18,8 @@ from pat.io.progress import INTERRUPTED, fail, interrupted
 from pat.io.storage import is_refusal, refusal
 from pat.machine import processes
 from pat.machine.extras import need
-from pat.machine.gpu_need import may_need_gpu
 from pat.machine.out_of_memory import memory_advice
+from pat.settings.gpu_need import may_need_gpu
 from pat.study_verbs import hand_over
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)

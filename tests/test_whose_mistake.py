@@ -23,12 +23,12 @@ from pat.data.items import write_items
 from pat.errors import SettingError, UserError
 from pat.io.storage import is_refusal
 from pat.machine import processes
-from pat.machine.gpu_need import ON_GPU_VERBS, may_need_gpu
 from pat.machine.gpus import take_one
 from pat.machine.threads import threads_given_back
 from pat.models.width import target_width
 from pat.scoring import harness
 from pat.settings.config import PatConfig
+from pat.settings.gpu_need import ON_GPU_VERBS, may_need_gpu
 from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
 from study.commands import errors as script_errors
