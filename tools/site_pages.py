@@ -28,7 +28,8 @@ PAGES = {
 }
 """Files of the repository that are pages, by what the site calls them."""
 REFERENCES = "results/reference"
-PACKAGES = ("pat",)
+PACKAGES = {"pat": "pat", "study": "workflow/study"}
+"""The packages, and where they lie."""
 LINK = re.compile(r"(?P<head>!?\[[^\]]*\]\()(?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?P<tail>\))")
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 FRONT_OF_API = """\
@@ -187,9 +188,9 @@ def _titled(name: str) -> str:
 def api_pages() -> Iterator[tuple[str, str]]:
     """Yield the page of the interface and one for each package, with all public names of its modules."""
     front = [FRONT_OF_API]
-    for package in PACKAGES:
-        for folder in sorted({path.parent for path in (ROOT / package).rglob("*.py")}):
-            name = ".".join(folder.relative_to(ROOT).parts)
+    for package, place in PACKAGES.items():
+        for folder in sorted({path.parent for path in (ROOT / place).rglob("*.py")}):
+            name = ".".join((package, *folder.relative_to(ROOT / place).parts))
             modules = {path.stem: _first_line(path) for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
             if not modules:
                 continue
