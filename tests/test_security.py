@@ -36,7 +36,7 @@ OPTIONS = {
     "params.parts",
     "params.tie",
 }
-READY = OPTIONS | {"params.online", "params.launcher"}
+READY = OPTIONS | {"params.online", "params.launcher", "PLUGINS"}
 """What the plan has put together and quoted by itself: options, and what stands before a command."""
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 CALLS_CODE = {"eval", "exec", "os.system", "os.popen", "torch.hub.load", "yaml.unsafe_load", "yaml.full_load"}

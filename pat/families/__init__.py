@@ -1,1 +1,9 @@
-"""Model families as data: who writes to the residual stream, who reads it, which norms stand on it. No torch."""
+"""Model families as data: who writes to the residual stream, who reads it, which norms stand on it. No torch.
+
+What a module of one's own needs to add a family is importable from here.
+"""
+
+from pat.families.blocks import Block, Family, Reader
+from pat.families.known import FAMILIES, family_of, register
+
+__all__ = ["FAMILIES", "Block", "Family", "Reader", "family_of", "register"]

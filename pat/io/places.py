@@ -1,7 +1,7 @@
 """Where a command reads and writes, checked before it reads anything: nothing of the user's is in the way of what it will replace.
 
 An option says by its role what it names. `guarded` makes a verb out of a function: it checks the places, opens the log, and adds the
-option --log. The marks by which outputs are known are in marks.py.
+options --log and --plugin. The marks by which outputs are known are in marks.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pat.errors import UserError
-from pat.io import marks
+from pat.io import marks, plugins
 from pat.io.marks import Folder, Kind, Record, check_log, check_replaceable, special
 from pat.io.progress import log_to
 from pat.io.resume_folder import check_run_folder
@@ -35,6 +35,9 @@ class Role:
 
 READS, WRITES, KEEPS, LOGS = Role("reads"), Role("writes"), Role("keeps checkpoints in"), Role("logs to")
 Log = Annotated[Path | None, typer.Option(help="log file; the terminal then shows progress only"), LOGS]
+Plugins = Annotated[
+    list[str] | None, typer.Option(help="module, or file ending in .py, that registers families or pruners of your own; may be repeated")
+]
 Force = Annotated[bool, typer.Option("--force", help="replace what is in the way, though this command has not made it")]
 
 
@@ -70,7 +73,7 @@ class Place:
 
 
 def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator for a verb that writes: its places are checked and its log is open before it runs.
+    """Return a decorator for a verb that writes: its places are checked, its log is open and plugins are loaded before it runs.
 
     `kind` is what it writes to --out; that of `marks.KINDS` by default.
     """
@@ -80,12 +83,14 @@ def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None
         roles = roles_of(function)
         own = inspect.signature(function, eval_str=True)
         log_option = inspect.Parameter("log", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Log)
-        signature = own.replace(parameters=[*own.parameters.values(), log_option])
+        plugin_option = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Plugins)
+        signature = own.replace(parameters=[*own.parameters.values(), log_option, plugin_option])
 
         @functools.wraps(function)
         def checked(*given: Any, **named: Any) -> None:
             values = given_values(signature, given, named)
             log: Path | None = values.pop("log")
+            named_plugins: list[str] = values.pop("plugin") or []
             places = list(places_of(roles, values, written))
             if log is not None:
                 check_apart([*places, Place("--log", log, LOGS)])
@@ -94,9 +99,10 @@ def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None
             check_apart(places)
             for place in places:
                 _check(place, written, force=bool(values.get("force")))
+            plugins.load(named_plugins)
             function(**values)
 
-        checked.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "log": Log}
+        checked.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "log": Log, "plugin": Plugins}
         checked.__signature__ = signature  # type: ignore[attr-defined]
         return checked
 

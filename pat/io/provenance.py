@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
+from pat.io import plugins
 from pat.io.artefacts import MANIFEST, listed_files, sha256
 from pat.io.storage import refusal
 
@@ -57,6 +58,7 @@ def provenance(settings: Mapping[str, object], seed: int, device: str | None = N
         "command": _command(),
         "seed": seed,
         "device": device or "cpu",
+        **({"plugins": dict(loaded)} if (loaded := plugins.files()) else {}),
         **({"gpu": _gpu_name()} if device and device.startswith("cuda") else {}),
         "machine": platform.machine(),
         "python": platform.python_version(),

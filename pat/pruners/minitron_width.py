@@ -10,13 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pat.checkpoints import checkpoint
-from pat.checkpoints.fidelity import gap_to_zeroed
-from pat.checkpoints.merge import record_of, write_folded
-from pat.families.known import family_of
-from pat.method.fold import Fold
-from pat.method.mask import largest
-from pat.models.width import target_width
 from pat.pruners.activations import channel_activations, samples
+from pat.pruners.channels import keep_most_important, width_of
 from pat.pruners.job import PruneJob
 
 SAMPLES = 1024
@@ -24,10 +19,9 @@ SAMPLES = 1024
 
 def prune_quiet_channels(job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write the source without its least active channels into `folder`, a stock checkpoint; return the record of its sizes."""
-    text, config = job.text(), checkpoint.load_config(job.source)
-    width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
+    text = job.text()
+    width_of(job)  # a ratio that comes to none is told before anything is measured
     model = checkpoint.load_to_measure(job.source, text.device)
-    kept_D = largest(channel_activations(model, samples(job.source, text, SAMPLES)), width)
+    activation_D = channel_activations(model, samples(job.source, text, SAMPLES))
     del model
-    written = write_folded(job.source, folder, Fold(family_of(config), kept_D, tied=bool(config.tie_word_embeddings)), "prune")
-    return record_of(job.source, folder, job.ratio) | gap_to_zeroed(written, kept_D)
+    return keep_most_important(job, folder, activation_D)

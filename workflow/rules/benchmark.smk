@@ -19,7 +19,7 @@ rule benchmark_inference:
     message:
         "measure inference of {wildcards.shape}"
     shell:
-        "pat benchmark inference --shape {params.shape:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
+        "pat benchmark inference --shape {params.shape:q} --settings {params.settings:q} --out {output:q} --log {log:q}{PLUGINS}"
 
 
 rule benchmark_tuning:
@@ -40,7 +40,7 @@ rule benchmark_tuning:
     message:
         "measure tuning of {wildcards.shape}"
     shell:
-        "pat benchmark tune --shape {params.shape:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
+        "pat benchmark tune --shape {params.shape:q} --settings {params.settings:q} --out {output:q} --log {log:q}{PLUGINS}"
 
 
 rule benchmarks:

@@ -46,6 +46,7 @@ shell.prefix(f"set -euo pipefail; {FOUND} {OFFLINE} ")
 
 plan = Plan(checked_experiment())
 RESULTS, DATA, CELL, SCORES = plan.results, plan.data.folder, plan.cell, plan.scores
+PLUGINS = "".join(f" {shlex.quote(option)}" for option in plan.experiment.plugin_options())
 
 if RESTORING not in os.environ and (replaced := foreign(Path(RESULTS))):
     sys.exit(refusal(replaced))

@@ -129,7 +129,7 @@ rule fetch_tasks:
     message:
         "fetch the data of lm-eval's own tasks"
     shell:
-        "{params.online} pat fetch-tasks {params.tasks} --out {output:q} --log {log:q}"
+        "{params.online} pat fetch-tasks {params.tasks} --out {output:q} --log {log:q}{PLUGINS}"
 
 
 rule data:

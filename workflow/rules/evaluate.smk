@@ -28,7 +28,7 @@ rule evaluate:
         "evaluate {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat evaluate --model {params.model:q} {params.tasks} {params.texts} --settings {params.settings:q}"
-        " --seed {wildcards.seed:q} --out {output.result:q} --log {log:q}"
+        " --seed {wildcards.seed:q} --out {output.result:q} --log {log:q}{PLUGINS}"
 
 
 rule count_given:
@@ -53,7 +53,7 @@ rule count_given:
     message:
         "count {wildcards.model}, {wildcards.row}"
     shell:
-        "pat sizes --base {params.base:q} --model {params.model:q} --ratio {wildcards.ratio:q} --out {output:q} --log {log:q}"
+        "pat sizes --base {params.base:q} --model {params.model:q} --ratio {wildcards.ratio:q} --out {output:q} --log {log:q}{PLUGINS}"
 
 
 rule collect_cell:

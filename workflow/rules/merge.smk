@@ -24,7 +24,7 @@ rule merge:
     message:
         "merge {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat merge --base {params.base:q} --adapter {params.adapter:q} --out {params.out:q} --log {log:q}"
+        "pat merge --base {params.base:q} --adapter {params.adapter:q} --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule checkpoints:

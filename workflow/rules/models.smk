@@ -27,7 +27,7 @@ rule pretrain:
     message:
         "pretrain the base model {wildcards.model}"
     shell:
-        "pat pretrain --corpus {input.corpus:q} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}"
+        "pat pretrain --corpus {input.corpus:q} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule copy_model:
@@ -51,7 +51,7 @@ rule copy_model:
     message:
         "copy the base model {wildcards.model}"
     shell:
-        "pat import-model --path {params.path:q} --out {params.out:q} --log {log:q}"
+        "pat import-model --path {params.path:q} --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule read_gguf:
@@ -76,7 +76,7 @@ rule read_gguf:
     message:
         "read the base model {wildcards.model} from its GGUF file"
     shell:
-        "pat import-model --gguf {params.file:q} --dtype {params.dtype:q} --out {params.out:q} --log {log:q}"
+        "pat import-model --gguf {params.file:q} --dtype {params.dtype:q} --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule copy_checkpoint:
@@ -100,7 +100,7 @@ rule copy_checkpoint:
     message:
         "copy the checkpoint of {wildcards.row}"
     shell:
-        "pat import-model --path {params.path:q} --out {params.out:q} --log {log:q}"
+        "pat import-model --path {params.path:q} --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule fetch_model:
@@ -124,7 +124,7 @@ rule fetch_model:
     message:
         "fetch the base model {wildcards.model}"
     shell:
-        "{params.online} pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out:q} --log {log:q}"
+        "{params.online} pat import-model --hub {params.id:q} --revision {params.revision:q} --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule rotate:
@@ -155,7 +155,7 @@ rule rotate:
         "put {wildcards.model} into the {wildcards.basis} basis, seed {wildcards.seed}"
     shell:
         "pat rotate --base {params.base:q} --basis {params.basis:q} {params.tie} --calibration {input.text:q} --device {params.device:q}"
-        " --threads {params.threads:q} --seed {wildcards.seed:q} --out {params.out:q} --log {log:q}"
+        " --threads {params.threads:q} --seed {wildcards.seed:q} --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule refit_readers:
@@ -189,7 +189,7 @@ rule refit_readers:
     shell:
         "pat refit-readers --base {params.base:q} --mask {wildcards.mask:q} --ratio {wildcards.ratio:q} --align {wildcards.align:q}"
         " --calibration {input.text:q} {params.data} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
-        " --out {params.out:q} --log {log:q}"
+        " --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule fetch:

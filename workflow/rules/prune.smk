@@ -35,7 +35,7 @@ rule prune_base:
         "pat prune --base {params.base:q} --pruner {params.pruner:q} --ratio {wildcards.ratio:q} --align {params.align:q}"
         " --settings {params.settings:q}"
         " --calibration {input.text:q} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
-        " --out {params.out:q} --log {log:q}"
+        " --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
 rule prune_tuned:
@@ -69,4 +69,4 @@ rule prune_tuned:
         "pat prune --base {params.base:q} --pruner {params.pruner:q} --ratio {wildcards.ratio:q} --align {params.align:q}"
         " --settings {params.settings:q}"
         " --calibration {input.text:q} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
-        " --out {params.out:q} --log {log:q}"
+        " --out {params.out:q} --log {log:q}{PLUGINS}"

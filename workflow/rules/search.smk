@@ -31,4 +31,4 @@ rule search_rate:
         "search the learning rate of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}"
     shell:
         "pat search-rate --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q} --seed {params.seed:q}"
-        " {params.teacher} --settings {params.settings:q} --run-dir {params.run:q} --out {output:q} --log {log:q}"
+        " {params.teacher} --settings {params.settings:q} --run-dir {params.run:q} --out {output:q} --log {log:q}{PLUGINS}"

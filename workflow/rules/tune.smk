@@ -34,4 +34,4 @@ rule tune:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "{params.launcher} pat tune --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q}"
-        " --seed {wildcards.seed:q} {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}"
+        " --seed {wildcards.seed:q} {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}{PLUGINS}"

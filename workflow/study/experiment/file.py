@@ -11,12 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from pat.errors import UserError
+from pat.io import plugins
 from pat.io.yaml_files import parse_yaml, read_yaml
 from pat.settings.mistakes import located, problems, shown
 from study.experiment.checks import problems_between
 from study.experiment.extends import resolved
 from study.experiment.methods import METHODS, method_name
-from study.experiment.schema import Experiment
+from study.experiment.schema import Experiment, plugin_from
 
 OF_TEXT = {"name", "root"}
 """The keys whose value is text whatever stands in it."""
@@ -49,6 +50,16 @@ def _as_written(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     return {**config, **{key: parse_yaml(value, f"{source}: {key}") for key, value in composed.items()}}
 
 
+def load_plugins(raw: Mapping[str, Any], source: str) -> None:
+    """Import the plugins that a raw experiment names. Raises UserError where one cannot be imported."""
+    named, root = raw.get("plugins"), raw.get("root", ".")
+    if isinstance(named, list | tuple) and isinstance(root, str) and all(isinstance(name, str) for name in named):
+        try:
+            plugins.load(plugin_from(root, name) for name in named)
+        except UserError as error:
+            raise UserError(f"{source}: plugins: {error}") from error
+
+
 def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | None = None) -> Experiment:
     """Return the checked experiment from a file, or from its parsed contents; `source` names it in messages.
 
@@ -57,7 +68,9 @@ def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | 
     """
     raw = read_yaml(config) if isinstance(config, Path) else _as_written(config, source)
     if isinstance(raw, Mapping):
-        raw = with_presets(resolved(raw, config if isinstance(config, Path) else file or Path(source)))
+        raw = resolved(raw, config if isinstance(config, Path) else file or Path(source))
+        load_plugins(raw, source)
+        raw = with_presets(raw)
     if not isinstance(raw, Mapping):
         raise UserError(f"{source}: must hold a mapping of keys, holds {shown(raw)}")
     experiment, refused = as_far_as_taken(raw)

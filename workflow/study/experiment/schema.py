@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field
 
 from pat.benchmark.settings import BenchmarkSettings
+from pat.io import plugins
 from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import Number, PartOf, SeedNumber, Settings
 from pat.settings.jobs import (
@@ -102,6 +103,9 @@ class Experiment(Settings):
 
     name: str = Field(description="the experiment's name and its folder below `results/`")
     root: Annotated[str, Field(min_length=1)] = Field(default=".", description="folder that all relative paths of the file start from")
+    plugins: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), strict=False, description="modules, or files ending in .py, that register families or pruners of your own"
+    )
     seeds: Seeds = Field(description="every row is run with each, or with its own of them")
     ratios: Ratios = Field(default=(), description="shares to prune, for the methods that prune")
     models: Annotated[dict[str, ModelSource], Field(min_length=1)] = Field(description="name → base model")
@@ -206,6 +210,10 @@ class Experiment(Settings):
         """Return what the model's jobs ask the scheduler for."""
         return Resources.model_validate(overridden(self.resources.model_dump(), self.models[model].resources))
 
+    def plugin_options(self) -> list[str]:
+        """Return the experiment's plugins as options of a command."""
+        return [part for name in self.plugins for part in ("--plugin", plugin_from(self.root, name))]
+
     def path(self, text: str) -> str:
         """Return a path of the file as the rules use it: relative ones start from `root`."""
         return str(Path(self.root, text))
@@ -227,3 +235,8 @@ def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
 def _mapping(value: object) -> Mapping[str, Any]:
     """Return the value if it is a mapping; the schema refuses anything else where it stands."""
     return value if isinstance(value, Mapping) else {}
+
+
+def plugin_from(root: str, name: str) -> str:
+    """Return a plugin as the command line is told it: a file's path starts from the experiment's root."""
+    return str(Path(root, name)) if plugins.is_file(name) else name

@@ -55,10 +55,16 @@ def _point(grid: Grid, model: str, panel: float, row: Row) -> dict[str, object]:
     trainable = fmean(cell.trainable_parameters or 0 for cell in known)
     share = trainable / (known[0].parameters.before.unique + trainable)
     return {
-        "model": model, "panel": panel, "name": METHODS[row.base_method].label, "mode": row.mode, "label": row.label, "method": row.method,
+        "model": model, "panel": panel, "name": _series(row), "mode": row.mode, "label": row.label, "method": row.method,
         "ratio": row.ratio, "trainable_parameters": trainable, "trainable_share": share,
         "accuracy": value.mean, "ci95": value.half_width, "interval_over": value.source, "seeds": value.seeds, "metric": grid.metric,
     }  # fmt: skip
+
+
+def _series(row: Row) -> str:
+    """Return what all rows of a method are called; of a method that a plugin brought, its own name."""
+    method = METHODS.get(row.base_method)
+    return row.base_method if method is None else method.label
 
 
 def draw(data: pd.DataFrame, lines: Sequence[_Line], drawing: Figure, title: str) -> None:
