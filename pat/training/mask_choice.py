@@ -12,14 +12,25 @@ from pat.data.calibration import Blocks
 from pat.method.importance import fisher, gradient_batches
 from pat.method.mask import UnifiedMask, largest
 
-BLOCKS = 64
-"""Enough to tell a mask from chance; a backward pass over each, once a run, before its first step."""
+TOKENS = 32_768
+LENGTH = 256
+"""Each row gives one sample of the gradient: many short ones tell more than few long ones, and a mask from chance. They are worked through
+once a run, before its first step."""
 
 
 def fisher_order(model: PreTrainedModel, text: Blocks) -> Tensor:
-    """Return the Fisher importance of the channels on the first blocks of a text, (D,), on the CPU."""
-    few = Blocks(text.ids_NT[:BLOCKS], text.mask_NT[:BLOCKS])
-    return fisher(model, gradient_batches(few)).cpu()
+    """Return the Fisher importance of the channels on the first tokens of a text, (D,), on the CPU."""
+    return fisher(model, gradient_batches(_beginning(text))).cpu()
+
+
+def _beginning(text: Blocks) -> Blocks:
+    """Return the text's first tokens in short rows, where its blocks can be cut into such."""
+    count, length = text.ids_NT.shape
+    few = slice(0, max(1, min(count, TOKENS // length)))
+    short = LENGTH if length % LENGTH == 0 else length
+    rows = Blocks(text.ids_NT[few].reshape(-1, short), text.mask_NT[few].reshape(-1, short))
+    real = rows.mask_NT.any(-1)  # the last block may end early
+    return Blocks(rows.ids_NT[real], rows.mask_NT[real])
 
 
 def overlaps(mask: UnifiedMask, fisher_D: Tensor) -> dict[str, float]:
