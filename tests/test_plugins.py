@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, copy_workflow, snakemake
+from project import ROOT, copy_workflow, snakemake
 from smoke_run import FINISHED_WITHIN_S
 
 from pat import families, pruners
