@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from project import ROOT, copy_workflow
+
+from tests.kit.project import ROOT, copy_workflow
 
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -35,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     It is made once for all tests: copy it before changing anything.
     """
-    from smoke_run import NAMESPACES, NO_NETWORK, run
+    from tests.kit.smoke_run import NAMESPACES, NO_NETWORK, run
 
     folder = copy_workflow(tmp_path_factory.mktemp("pipeline") / "finished")
     first = run(folder, inside=NO_NETWORK if NAMESPACES else ())

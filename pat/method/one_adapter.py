@@ -1,7 +1,7 @@
 """PEFT's methods on adapters, for a model that has exactly one: its LoRA and its HSMs belong together and act together.
 
-Each does what it does on any PeftModel, the HSMs included, or raises with a sentence. tests/test_peft_surface.py holds the whole list
-of PEFT's methods against this.
+Each does what it does on any PeftModel, the HSMs included, or raises with a sentence. test_peft_surface.py holds the whole list of
+PEFT's methods against this.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Laws of the library and of the study, in folders that mirror their packages; what several tests share is in kit."""

@@ -1,0 +1,101 @@
+"""How the command line behaves to a person: quick answers where no work is asked for, one line on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pat import __version__
+from pat.io import places
+from pat.io.progress import INTERRUPTED
+from study.commands import places as script_places
+from tests.kit.children import child, wait_for
+from tests.kit.command_places import COMMANDS, VERBS, Command
+from tests.kit.commands import outcome
+from tests.kit.tiny_world import write_world
+
+HEAVY = ("torch", "transformers", "pandas", "matplotlib", "lm_eval")
+ANSWERS = {
+    ("--help",): (0, "search-rate"),
+    ("--version",): (0, f"pat {__version__}"),
+    ("tuen",): (2, "tune"),
+    ("tune", "--help"): (0, "--run-dir"),
+    ("tune", "--raito", "0.5"): (2, "--ratio"),
+    ("benchmark", "--help"): (0, "inference"),
+    ("benchmark", "infrence"): (2, "inference"),
+    ("merge", "--base", "nowhere"): (2, "--adapter"),
+    (): (2, "Usage"),
+}
+
+
+@pytest.mark.parametrize("arguments", ANSWERS, ids=" ".join)
+def test_help_the_version_and_a_typo_are_answered_without_the_libraries_that_take_seconds(arguments: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom pat.cli import main\ntry:\n    main(sys.argv[1:])\n"
+        f"finally:\n    sys.stderr.write('loaded: ' + ' '.join(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    status, words = ANSWERS[arguments]
+    finished = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert finished.returncode == status
+    assert words in finished.stdout + finished.stderr
+    assert finished.stderr.endswith("loaded: ")
+
+
+def test_the_answers_come_within_a_second() -> None:
+    """Of the processor's time: the machine may be busy with something else."""
+    for arguments in ANSWERS:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "pat", *arguments], capture_output=True, check=False)
+        after = os.times()
+        assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_ctrl_c_is_one_line(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(places, "check_apart", interrupt)
+    monkeypatch.setattr(script_places, "check_apart", interrupt)
+    code, said = outcome(command.arguments(tmp_path), capsys)
+    assert code == INTERRUPTED
+    assert "interrupted" in said and len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [("validate", "x.yaml"), ("explain", "x")], ids=" ".join)
+def test_ctrl_c_is_one_line_for_verbs_without_output_too(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.experiment.validate.load_experiment", interrupt)
+    monkeypatch.setattr("study.results.explain.explain", interrupt)
+    code, said = outcome(arguments, capsys)
+    assert code == INTERRUPTED and len(said.strip().splitlines()) == 1 and "interrupted" in said
+
+
+def test_ctrl_c_in_a_training_is_one_line_and_leaves_no_half_output(tmp_path: Path) -> None:
+    base, data = write_world(tmp_path)
+    settings = '{"tuning": {"max_steps": 100000, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}}'
+    command = [
+        sys.executable, "-m", "pat", "tune", "--base", str(base), "--data", str(data), "--tuner", "lora", "--settings", settings,
+        "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--log", str(tmp_path / "log"),
+    ]  # fmt: skip
+    with child(command, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*/manifest.json")), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == INTERRUPTED
+    assert "Traceback" not in said and said.strip().splitlines()[-1].startswith("pat tune: interrupted")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+    assert list((tmp_path / "run").glob("checkpoint-*")) and not (tmp_path / "run" / ".lock").exists()
+
+
+def test_every_verb_is_tried() -> None:
+    assert len(VERBS) >= 15

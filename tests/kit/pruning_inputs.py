@@ -1,0 +1,75 @@
+"""What pruners take, for tests: base models with a tokenizer and calibration text on disk, and bases to turn them into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from pat.data.calibration import Calibration
+from pat.io.artefacts import write_jsonl
+from tests.kit.tiny_models import CONFIGS, tiny_model
+
+WIDTH = 48
+WORDS = 94
+"""Ordinary tokens of the tiny models' vocabulary of 97; three are marks."""
+
+
+def shifted(name: str) -> PreTrainedModel:
+    """Return a model whose embedding rows and writes have means far from zero, so that centring them by mistake shows."""
+    model: Any = tiny_model(name)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(0.5)
+        for layer in model.base_model.layers:
+            layer.mlp.down_proj.weight.add_(0.05)
+    shifted_model: PreTrainedModel = model
+    return shifted_model
+
+
+def random_basis(seed: int = 3) -> Tensor:
+    """Return a random orthogonal matrix."""
+    generator = torch.Generator().manual_seed(seed)
+    basis_DD: Tensor = torch.linalg.qr(torch.randn(WIDTH, WIDTH, dtype=torch.float64, generator=generator)).Q
+    return basis_DD
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer whose words are w3 … w96, each one token, for the tiny models' vocabulary; anything else is w3."""
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{number}": number for number in range(3, 3 + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="w3")
+
+
+def write_text(path: Path, rows: int = 30, seed: int = 0) -> Path:
+    """Write rows of random words."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randint(3, 3 + WORDS, (rows, 12), generator=generator).tolist()
+    write_jsonl(path, ({"text": " ".join(f"w{number}" for number in row)} for row in numbers))
+    return path
+
+
+def write_base(name: str, folder: Path, model: PreTrainedModel | None = None) -> PreTrainedModel:
+    """Write one of the tiny models, or another of its shape, with its tokenizer; return it."""
+    assert name in CONFIGS
+    model = model or tiny_model(name)
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return model
+
+
+def calibration(folder: Path, tokens: int = 200) -> Calibration:
+    """Return calibration text that is written into `folder`."""
+    return Calibration(write_text(folder / "text.jsonl"), tokens=tokens, seed=0)
+
+
+def reload(folder: Path) -> Any:
+    """Open a folder with stock transformers alone; nothing may be missing or left over."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    model, report = loaded
+    assert not any(report[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model.eval()

@@ -1,0 +1,38 @@
+"""A few honest training steps on a tiny masked model, for tests that need trained, non-trivial tensors."""
+
+from __future__ import annotations
+
+import torch
+
+from pat import PatConfig, PatModel, attach
+from pat.data.calibration import Blocks
+from tests.kit.tiny_models import random_tokens, tiny_model
+
+
+def random_text() -> Blocks:
+    """Return blocks of random tokens, the last one padded, for options that measure on text."""
+    tokens_NT = random_tokens(12, 20, seed=42)
+    mask_NT = torch.ones_like(tokens_NT)
+    mask_NT[-1, 15:] = 0
+    return Blocks(tokens_NT, mask_NT)
+
+
+def trained(name: str, steps: int = 12, **choices: object) -> PatModel:
+    """Return a tiny model of a family after a whole short schedule; every trained tensor is far from its start."""
+    settings: dict[str, object] = {"pruning_ratio": 0.25, "hio_rank": 5, "lora_rank": 3, "total_steps": 12, "lora_alpha": 6.0} | choices
+    model = attach(tiny_model(name), PatConfig(**settings), random_text())  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(1)
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for parameter_name, parameter in parameters.items():
+            if not parameter_name.endswith("mask.proxy"):
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    optimizer = torch.optim.AdamW(parameters.values(), lr=5e-3)
+    model.train()
+    for step in range(steps):
+        tokens = random_tokens(seed=step)
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.advance()
+    return model.eval()

@@ -1,0 +1,163 @@
+"""Readers refitted by least squares: the map against the textbook's, the folded model against one whose norms are hooked, the guards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from pat.bases.reader_fit import RIDGE, Moments, least_squares
+from pat.bases.readers import fit_readers, folded, write_refitted
+from pat.families.known import Role, family_of
+from pat.models.masked import kept_channels_only
+from tests.kit.pruning_inputs import WIDTH, reload, write_base
+from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
+from tests.kit.training import random_text
+
+EXACT = 1e-4
+KEPT_D = torch.arange(WIDTH) % 4 != 1
+"""Every fourth channel is dead: neither the first nor the last ones alone."""
+
+
+def logits(model: Any, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(input_ids=tokens).logits
+    return found
+
+
+def masked(model: Any) -> Any:
+    kept_channels_only(model, KEPT_D)
+    return model
+
+
+def hooked(model: Any, maps_DK: dict[str, Tensor]) -> Any:
+    """Return a model whose norms hand on B·n_kept instead of n, from the definition alone."""
+
+    def mapped(map_DK: Tensor) -> Any:
+        return lambda _norm, _inputs, output_BTD: torch.einsum("dk,btk->btd", map_DK.float(), output_BTD[:, :, KEPT_D])
+
+    for norm, map_DK in maps_DK.items():
+        model.get_submodule(norm).register_forward_hook(mapped(map_DK))
+    return model
+
+
+def none(whole_ND: Tensor, kept_NK: Tensor) -> Moments:
+    return Moments.none(whole_ND.shape[1], kept_NK.shape[1], torch.device("cpu"))
+
+
+def moments_of(whole_ND: Tensor, kept_NK: Tensor) -> Moments:
+    found = none(whole_ND, kept_NK)
+    found.add(whole_ND, kept_NK)
+    return found
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_the_map_is_the_textbooks(seed: int, dead: int) -> None:
+    """Against the solution of the stacked system: rows of text, then rows that hold the change from plain reading near zero."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing_DD = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    whole_ND = torch.randn(40, 6, generator=generator, dtype=torch.float64) @ mixing_DD
+    index_K = torch.randperm(6, generator=generator)[dead:].sort().values
+    kept_NK = whole_ND[:, index_K] * (0.5 + torch.rand(40, 1, generator=generator, dtype=torch.float64))
+    found_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), index_K)
+
+    plain_DK = torch.zeros(6, len(index_K), dtype=torch.float64)
+    plain_DK[index_K, torch.arange(len(index_K))] = 1.0
+    held_KK = torch.diag((RIDGE * kept_NK.square().sum(0)).sqrt())
+    stacked = torch.cat([kept_NK, held_KK])
+    wanted = torch.cat([whole_ND - kept_NK @ plain_DK.T, torch.zeros(len(index_K), 6, dtype=torch.float64)])
+    assert torch.allclose(found_DK, plain_DK + torch.linalg.lstsq(stacked, wanted).solution.T, rtol=1e-6, atol=1e-8)
+
+
+def test_by_hand_a_dead_channel_that_copies_a_living_one_is_read_from_it() -> None:
+    """n = (a, 2a, b), channel 1 dead: its reader has to take twice channel 0; a and b are uncorrelated."""
+    kept_NK = torch.tensor([[1.0, 1.0], [1.0, -1.0], [2.0, 0.0]], dtype=torch.float64)
+    whole_ND = torch.stack([kept_NK[:, 0], 2 * kept_NK[:, 0], kept_NK[:, 1]], 1)
+    map_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
+    expected = torch.tensor([[1.0, 0.0], [2.0 / (1 + RIDGE), 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert torch.allclose(map_DK, expected, rtol=1e-12)
+    weight_OD = torch.tensor([[1.0, 10.0, 100.0]])
+    assert torch.allclose(folded(weight_OD, map_DK, torch.tensor([0, 2])), torch.tensor([[21.0, 0.0, 100.0]]), rtol=1e-3)
+
+
+def test_a_silent_channel_is_no_obstacle() -> None:
+    kept_NK = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
+    whole_ND = torch.stack([kept_NK[:, 0], -kept_NK[:, 0], kept_NK[:, 1]], 1)
+    map_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
+    assert torch.allclose(map_DK, torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama-biases-odd-head", "gemma-untied", "qwen3"])
+def test_with_nothing_dropped_nothing_changes(name: str) -> None:
+    model = tiny_model(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    fits = fit_readers(model, random_text().batches(), torch.ones(WIDTH, dtype=torch.bool))
+    assert len(fits) == 7 and all(torch.equal(fit.map_DK, torch.eye(WIDTH, dtype=torch.float64)) for fit in fits.values())
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    assert all(fit.error == fit.error_plain for fit in fits.values())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_checkpoint_computes_what_hooked_norms_do(name: str, tmp_path: Path) -> None:
+    """Masked: a stock model whose dead channels are zero and whose norms' outputs go through B; and no dead column is read."""
+    write_base(name, tmp_path / "base")
+    (tmp_path / "refitted").mkdir()
+    fits = fit_readers(tiny_model(name), random_text().batches(), KEPT_D)
+    write_refitted(tmp_path / "base", tmp_path / "refitted", fits, KEPT_D)
+    tokens = random_tokens(3, 12, seed=9)
+    stock = reload(tmp_path / "refitted")
+    tied = stock.config.tie_word_embeddings
+    assert tied == tiny_model(name).config.tie_word_embeddings and len(fits) == (6 if tied else 7)
+    by_hooks = masked(hooked(tiny_model(name), {norm: fit.map_DK for norm, fit in fits.items()}))
+    assert (logits(by_hooks, tokens) - logits(masked(stock), tokens)).abs().max() <= EXACT
+    family, untouched = family_of(stock.config), tiny_model(name).state_dict()
+    for key, tensor in stock.state_dict().items():
+        if family.role(key) in (Role.READ, Role.HEAD) and key.endswith(".weight") and not (tied and key == "lm_head.weight"):
+            assert not tensor[:, ~KEPT_D].any() and tensor[:, KEPT_D].any()
+        else:
+            assert torch.equal(tensor, untouched[key])
+
+
+@pytest.mark.parametrize("name", ["llama-grouped", "gemma", "qwen2"])
+def test_each_map_is_the_best_one_for_the_model_that_is_refitted_before_it(name: str) -> None:
+    """From outputs that hooks record: the whole model's, and those of a masked model whose earlier norms are mapped already."""
+    text = random_text()
+    fits = fit_readers(tiny_model(name), text.batches(), KEPT_D)
+    maps_DK: dict[str, Tensor] = {}
+    for norm, fit in fits.items():
+        whole_ND, kept_ND = (outputs(model, norm, text) for model in (tiny_model(name), masked(hooked(tiny_model(name), maps_DK))))
+        kept_NK = kept_ND[:, KEPT_D]
+        best = mse_loss(kept_NK @ torch.linalg.lstsq(kept_NK, whole_ND).solution, whole_ND)
+        found = mse_loss(kept_NK @ fit.map_DK.T, whole_ND)
+        assert best <= found <= 1.001 * best
+        assert fit.error == pytest.approx((found / whole_ND.square().mean()).item(), rel=1e-3)
+        plain = torch.where(KEPT_D, whole_ND - kept_ND, whole_ND).square().mean() / whole_ND.square().mean()
+        assert fit.error < fit.error_plain == pytest.approx(plain.item(), rel=1e-3)
+        maps_DK[norm] = fit.map_DK
+
+
+def outputs(model: Any, norm: str, text: Any) -> Tensor:
+    """Return what a norm hands on of all real tokens, (N, D) in fp64."""
+    found: list[Tensor] = []
+    model.get_submodule(norm).register_forward_hook(lambda _module, _inputs, output: found.append(output.double()))
+    with torch.no_grad():
+        model(input_ids=text.ids_NT, attention_mask=text.mask_NT)
+    return found[0][text.mask_NT.bool()]
+
+
+@pytest.mark.parametrize("name", ["llama-grouped", "gemma", "mistral", "qwen3-tied"])
+def test_a_masked_model_is_nearer_to_the_whole_one_than_with_plain_readers(name: str) -> None:
+    text = random_text()
+    tokens = text.ids_NT[:-1]  # the last one is padded
+    refitted = tiny_model(name)
+    fits = fit_readers(refitted, text.batches(), KEPT_D)
+    if not refitted.config.tie_word_embeddings:
+        hooked(refitted, {"model.norm": fits["model.norm"].map_DK})  # the head alone is not refitted in place
+    expected, plain, found = (logits(model, tokens) for model in (tiny_model(name), masked(tiny_model(name)), masked(refitted)))
+    assert mse_loss(found, expected) < 0.9 * mse_loss(plain, expected)

@@ -1,0 +1,165 @@
+"""Refitted writers: against least squares by another way in float64, twins that make up for each other, and every family end to end."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pat.bases.writer_fit import MASSIVE_SHARE, RIDGE, Sums, least_squares, weights_of
+from pat.bases.writers import fitted_writes
+from pat.data.calibration import Calibration
+from pat.errors import UserError
+from pat.io.artefacts import read_json, write_jsonl
+from pat.models.layer_walk import LayerWalk
+from pat.pruners.pruning import prune
+from pat.settings.jobs import PruneSettings
+from tests.kit.pruning_inputs import WORDS, calibration, reload, write_base
+from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
+
+NEURONS = 80
+REFITTED = PruneSettings(writers="refitted")
+
+
+def much_text(folder: Path) -> Calibration:
+    """Return enough random words that a write's columns cannot learn them by heart."""
+    rows = random_tokens(200, 100, seed=11) % WORDS
+    write_jsonl(folder / "much.jsonl", ({"text": " ".join(f"w{word}" for word in row)} for row in rows.tolist()))
+    return Calibration(folder / "much.jsonl", seed=0)
+
+
+def text(rows: int = 16, length: int = 24) -> torch.Tensor:
+    return random_tokens(rows, length, seed=3)
+
+
+def without_neurons(model: Any, kept: slice) -> Any:
+    """Return a copy whose feed-forward blocks have only the neurons kept."""
+    pruned = copy.deepcopy(model)
+    for layer in pruned.model.layers:
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            old = getattr(layer.mlp, name)
+            weight = old.weight.data[:, kept] if name == "down_proj" else old.weight.data[kept]
+            new = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+            new.weight.data = weight.clone()
+            setattr(layer.mlp, name, new)
+    return pruned
+
+
+def with_twins() -> Any:
+    """Return a model whose second half of neurons computes what the first one does, and writes something else."""
+    model: Any = tiny_model("llama").double()
+    half = NEURONS // 2
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for name in ("gate_proj", "up_proj"):
+                weight = getattr(layer.mlp, name).weight
+                weight[half:] = weight[:half]
+    return model
+
+
+def test_the_change_is_that_of_ridge_regression() -> None:
+    torch.manual_seed(0)
+    x_NI, missing_ND, weight_N = torch.randn(200, 7), torch.randn(200, 5), torch.rand(200)
+    sums = Sums.none(7, 5, torch.device("cpu"))
+    for part in (slice(0, 90), slice(90, 200)):
+        sums.add(x_NI[part], missing_ND[part], weight_N[part])
+    rows = weight_N.sqrt()[:, None].double()
+    strength = (RIDGE * (x_NI.double().square() * weight_N[:, None].double()).sum() / 7).sqrt()
+    stacked = torch.cat([x_NI.double() * rows, strength * torch.eye(7, dtype=torch.float64)])
+    wanted = torch.cat([missing_ND.double() * rows, torch.zeros(7, 5, dtype=torch.float64)])
+    expected = torch.linalg.lstsq(stacked, wanted).solution.T
+    change = least_squares(sums)
+    assert torch.allclose(change, expected, atol=1e-5)
+    left = (missing_ND.double() - x_NI.double() @ change.T).square().sum(-1)
+    assert sums.error(change) == pytest.approx(float((left * weight_N).sum() / weight_N.sum()), rel=1e-5)
+    assert sums.error(change) < sums.error()
+
+
+def test_a_layer_that_is_given_nothing_stays_as_it_is() -> None:
+    sums = Sums.none(3, 2, torch.device("cpu"))
+    sums.add(torch.zeros(10, 3), torch.randn(10, 2), torch.ones(10))
+    assert torch.equal(least_squares(sums), torch.zeros(2, 3, dtype=torch.float64))
+
+
+def test_massive_tokens_have_their_share_of_the_weight_and_sizes_do_not_count() -> None:
+    torch.manual_seed(1)
+    target_BTD = torch.randn(4, 50, 8) * torch.rand(4, 50, 1).add(0.5)
+    target_BTD[2, 17] *= 1000.0
+    weight_BT = weights_of(target_BTD, target_BTD.norm(dim=-1).median())
+    of_squares = weight_BT * target_BTD.square().sum(-1)
+    massive = torch.zeros(4, 50, dtype=torch.bool)
+    massive[:, 0] = massive[2, 17] = True
+    assert float(of_squares[massive].sum() / of_squares.sum()) == pytest.approx(MASSIVE_SHARE, rel=1e-4)
+    assert torch.allclose(of_squares[~massive], torch.ones(()), rtol=1e-5)
+
+
+def test_the_walk_sees_what_the_model_computes() -> None:
+    model: Any = tiny_model("llama")
+    ids = text(4)
+    with torch.no_grad():
+        states = model.model(input_ids=ids, output_hidden_states=True).hidden_states
+        walk = LayerWalk(model, ids, 2)
+        for expected in states[:-1]:  # the last is behind the final norm
+            assert torch.allclose(walk.stream_NTD, expected, atol=1e-6)
+            walk.advance()
+
+
+def test_twins_take_over_what_their_like_wrote() -> None:
+    model = with_twins()
+    pruned = without_neurons(model, slice(0, NEURONS // 2))
+    tokens = random_tokens(3, 20, seed=9)
+    with torch.no_grad():
+        whole, plain = model(input_ids=tokens).logits, pruned(input_ids=tokens).logits
+        fits = list(fitted_writes(model, pruned, range(len(model.model.layers)), text(), 4))
+        refitted = pruned(input_ids=tokens).logits
+    downs = [fit for fit in fits if fit.write.endswith("down_proj")]
+    assert len(downs) == len(model.model.layers) and all(fit.error < 0.05 * fit.error_plain for fit in downs)
+    assert (refitted - whole).square().mean() < 0.01 * (plain - whole).square().mean()
+    for layer, original in zip(pruned.model.layers, model.model.layers, strict=True):  # only writes change
+        assert torch.equal(layer.mlp.up_proj.weight, original.mlp.up_proj.weight[: NEURONS // 2])
+        assert torch.equal(layer.self_attn.q_proj.weight, original.self_attn.q_proj.weight)
+
+
+def test_nothing_changes_where_nothing_is_gone() -> None:
+    model: Any = tiny_model("llama").double()
+    same = copy.deepcopy(model)
+    fits = list(fitted_writes(model, same, range(len(model.model.layers)), text(), 4))
+    assert fits and not any(fit.helps for fit in fits)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("qwen2")])  # whose tokenizer class reads no words
+def test_a_model_without_layers_is_nearer_to_the_whole_one(name: str, tmp_path: Path) -> None:
+    write_base(name, tmp_path / "base")
+    given = much_text(tmp_path)
+    record = prune(tmp_path / "base", "shortgpt", 0.2, 8, tmp_path / "pruned", given, own=REFITTED)
+    found = record["writers"]
+    missed = [(it["refitted"], it["plain"]) for it in found["errors"].values()]
+    assert missed and sum(refitted for refitted, _ in missed) < sum(plain for _, plain in missed)
+    assert read_json(tmp_path / "pruned" / "prune.json") == record and not (tmp_path / "pruned" / "cut").exists()
+    plain = prune(tmp_path / "base", "shortgpt", 0.2, 8, tmp_path / "plain", given)
+    assert "writers" not in plain and plain["parameters"] == record["parameters"]
+    tensors, others = reload(tmp_path / "pruned").state_dict(), reload(tmp_path / "plain").state_dict()
+    changed = {name for name in tensors if not torch.equal(tensors[name], others[name])}
+    assert len(changed) == (found["changed"] if found["applied"] else 0)
+    assert all(name.removesuffix(".weight") in found["errors"] for name in changed)
+
+
+def test_layers_and_neurons_are_refitted_unless_told_otherwise(tmp_path: Path) -> None:
+    write_base("llama", tmp_path / "base")
+    given = calibration(tmp_path, tokens=4000)
+    assert "writers" in prune(tmp_path / "base", "layers-and-neurons", 0.2, 8, tmp_path / "a", given)
+    assert "writers" not in prune(
+        tmp_path / "base", "layers-and-neurons", 0.2, 8, tmp_path / "b", given, own=PruneSettings(writers="plain")
+    )
+
+
+def test_too_little_text_is_told(tmp_path: Path) -> None:
+    write_base("llama", tmp_path / "base")
+    with pytest.raises(UserError, match=r"too few to refit writers .* prune\.writers: plain"):
+        prune(tmp_path / "base", "shortgpt", 0.2, 8, tmp_path / "pruned", calibration(tmp_path, tokens=150), own=REFITTED)
+    assert not (tmp_path / "pruned").exists()

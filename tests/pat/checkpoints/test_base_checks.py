@@ -1,0 +1,248 @@
+"""What no verb can work on is refused up front in one sentence that names file, field and what would be right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from pat.checkpoints.base_checks import check_base, check_checkpoint, check_model
+from pat.checkpoints.checkpoint import import_model, load_model
+from pat.errors import UserError
+from tests.kit.tiny_models import CONFIGS, tiny_model
+from tests.kit.tiny_world import write_world
+
+Change = Callable[[Path], object]
+
+
+def fields(**changed: Any) -> Change:
+    """Return a change of some fields of config.json."""
+
+    def change(base: Path) -> None:
+        record = json.loads((base / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps(record | changed))
+
+    return change
+
+
+def without(name: str) -> Change:
+    """Return a change that takes a field out of config.json."""
+
+    def change(base: Path) -> None:
+        record = json.loads((base / "config.json").read_text())
+        record.pop(name)
+        (base / "config.json").write_text(json.dumps(record))
+
+    return change
+
+
+def weights(change_tensors: Callable[[dict[str, torch.Tensor]], Any]) -> Change:
+    """Return a change of the tensors."""
+
+    def change(base: Path) -> None:
+        tensors = load_file(base / "model.safetensors")
+        change_tensors(tensors)
+        save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def text(name: str, content: str) -> Change:
+    """Return a change that writes a file."""
+    return lambda base: (base / name).write_text(content)
+
+
+def cut(name: str, share: float = 0.5) -> Change:
+    """Return a change that truncates a file."""
+    return lambda base: (base / name).write_bytes((base / name).read_bytes()[: int(share * (base / name).stat().st_size)])
+
+
+def added_token(base: Path) -> None:
+    record = json.loads((base / "tokenizer.json").read_text())
+    record["added_tokens"].append({**record["added_tokens"][0], "id": 10_000, "content": "<more>"})
+    (base / "tokenizer.json").write_text(json.dumps(record))
+
+
+def renamed(old: str, new: str) -> Change:
+    return weights(lambda tensors: tensors.update({new: tensors.pop(old)}))
+
+
+def cast(name: str, dtype: torch.dtype) -> Change:
+    return weights(lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
+
+
+Q, HEAD, EMBEDDING = "model.layers.1.self_attn.q_proj.weight", "lm_head.weight", "model.embed_tokens.weight"
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 64}
+REFUSED: dict[str, tuple[Change, str]] = {
+    "bitsandbytes": (fields(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), r"quantised \(bitsandbytes\)"),
+    "gptq": (fields(quantization_config={"quant_method": "gptq", "bits": 4}), r"quantised \(gptq\)"),
+    "awq": (fields(quantization_config={"quant_method": "awq"}), r"quantised \(awq\)"),
+    "fp8 config": (fields(quantization_config={"quant_method": "fp8"}), r"quantised \(fp8\)"),
+    "quantisation that is no object": (fields(quantization_config="x"), r"quantised \(x\)"),
+    "quantisation without a method": (fields(quantization_config={}), "an unnamed method"),
+    "fp8 dtype": (fields(dtype="float8_e4m3fn"), "dtype: 'float8_e4m3fn': must be one of"),
+    "integer dtype": (fields(torch_dtype="int8"), "torch_dtype: 'int8': must be one of"),
+    "fp8 weights": (cast(Q, torch.float8_e4m3fn), "stored as F8_E4M3, as quantised weights are"),
+    "integer weights": (cast(Q, torch.int8), "stored as I8, as quantised weights are"),
+    "pad beyond": (fields(pad_token_id=500_000), r"config\.json: pad_token_id: 500000: lies beyond the vocabulary"),
+    "eos beyond": (fields(eos_token_id=[2, 500_000]), "eos_token_id: 500000: lies beyond the vocabulary"),
+    "bos below": (fields(bos_token_id=-7), "bos_token_id: -7: lies beyond"),
+    "eos is a text": (fields(eos_token_id="</s>"), "eos_token_id: '</s>': must be the id of a token"),
+    "generation's eos beyond": (text("generation_config.json", '{"eos_token_id": 99999}'), r"generation_config\.json: eos_token_id: 99999"),
+    "generation is broken": (text("generation_config.json", '{"eos'), r"generation_config\.json: is not valid JSON"),
+    "config is truncated": (cut("config.json"), r"config\.json: is not valid JSON"),
+    "config is a list": (text("config.json", "[1]"), r"config\.json: must be a JSON object"),
+    "config without a type": (without("model_type"), "has no `model_type`"),
+    "unknown architecture": (fields(model_type="gpt2"), "architecture 'gpt2' is not known"),
+    "type that is a list": (fields(model_type=["llama"]), "is not known"),
+    "no heads": (fields(num_attention_heads=0), "num_attention_heads: 0: must be a positive whole number"),
+    "size as text": (fields(hidden_size="32"), "hidden_size: '32': must be a positive whole number"),
+    "eps is no number": (fields(rms_norm_eps=float("nan")), "rms_norm_eps: is nan"),
+    "theta is infinite": (
+        fields(rope_parameters={"rope_type": "default", "rope_theta": float("inf")}),
+        r"rope_parameters\.rope_theta: is inf",
+    ),
+    "rope is a text": (fields(rope_parameters="default"), "rope_parameters: 'default': must be an object"),
+    "LongRoPE": (fields(rope_parameters=LONG), "LongRoPE changes the positions of all texts of a batch.*max_position_embeddings to 64"),
+    "LongRoPE as 4.x writes it": (fields(rope_scaling=LONG | {"type": "su", "rope_type": "su"}), "rope_scaling: LongRoPE"),
+    "weights are truncated": (cut("model.safetensors", 0.9), r"model\.safetensors: is not a readable.*truncated"),
+    "weights are no weights": (text("model.safetensors", "no weights"), "is not a readable safetensors file"),
+    "weights are empty": (text("model.safetensors", ""), "is not a readable safetensors file"),
+    "missing tensor": (weights(lambda tensors: tensors.pop(Q)), r"missing tensor\(s\) model\.layers\.1\.self_attn\.q_proj\.weight"),
+    "stray tensor": (renamed(Q, "model.layers.1.self_attn.odd.weight"), "self_attn.odd.weight' is not part of a 'llama' model"),
+    "too many layers": (fields(num_hidden_layers=1), "unexpected tensors of layer 1, num_hidden_layers is 1"),
+    "too few layers": (fields(num_hidden_layers=3), r"missing tensor\(s\) model\.layers\.2"),
+    "other vocabulary": (fields(vocab_size=10_000), "vocab_size is 10000"),
+    "other width": (fields(hidden_size=64), "hidden_size is 64"),
+    "tied with a head of its own": (
+        fields(tie_word_embeddings=True),
+        "lm_head.weight of its own, which transformers would keep; set it to false",
+    ),
+    "untied without a head": (weights(lambda tensors: tensors.pop(HEAD)), "hold no lm_head.weight; set it to true"),
+    "tokenizer is truncated": (cut("tokenizer.json"), r"tokenizer\.json: is not valid JSON"),
+    "tokenizer config is a list": (text("tokenizer_config.json", "[]"), r"tokenizer_config\.json: must be a JSON object"),
+    "tokenizer without a vocabulary": (text("tokenizer.json", "{}"), r"tokenizer\.json: holds no vocabulary"),
+    "tokenizer with odd ids": (text("tokenizer.json", '{"model": {"vocab": {"a": "b"}}}'), "its vocabulary is not tokens with ids"),
+    "token beyond the embedding": (added_token, r"token '<more>' has the id 10000, beyond the embedding's \d+ rows"),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"))[0]
+
+
+def copy(base: Path, folder: Path) -> Path:
+    """Copy a base without its manifest."""
+    folder.mkdir()
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_fault_is_told_by_name(fault: str, world: Path, tmp_path: Path) -> None:
+    base = copy(world, tmp_path / "base")
+    check_base(base, tokenizer=True)
+    change, message = REFUSED[fault]
+    change(base)
+    with pytest.raises(UserError, match=message) as told:
+        check_base(base, tokenizer=True)
+    assert "\n" not in str(told.value)
+
+
+def test_folders_that_hold_something_else(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        check_checkpoint(tmp_path / "nothing")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="it is an adapter: give the model that it was tuned on"):
+        check_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match=r"model\.safetensors: no such file; the folder holds an adapter"):
+        check_checkpoint(tmp_path)
+    (tmp_path / "adapter_config.json").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickles, which are never loaded"):
+        check_checkpoint(tmp_path)
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "model.gguf")
+    with pytest.raises(UserError, match=r"its \.gguf file is of another format"):
+        check_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="is a file"):
+        check_checkpoint(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_family_passes(name: str, tmp_path: Path) -> None:
+    tiny_model(name).save_pretrained(tmp_path)
+    check_base(tmp_path)
+    with pytest.raises(UserError, match="has no tokenizer"):
+        check_base(tmp_path, tokenizer=True)
+
+
+def test_a_missing_tie_flag_means_the_family_s_default(tmp_path: Path) -> None:
+    for name, folder in (("gemma", tmp_path / "gemma"), ("llama", tmp_path / "llama")):
+        tiny_model(name).save_pretrained(folder)
+        without("tie_word_embeddings")(folder)
+        check_base(folder)
+
+
+def test_a_head_that_is_the_embedding_once_more_passes(tmp_path: Path) -> None:
+    tiny_model("llama-grouped-tied").save_pretrained(tmp_path)
+    weights(lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].clone()}))(tmp_path)
+    check_base(tmp_path)
+    weights(lambda tensors: tensors[HEAD][-1].add_(1e-3))(tmp_path)
+    with pytest.raises(UserError, match="of its own"):
+        check_base(tmp_path)
+    # It is what transformers does: it keeps the head, whatever the flag says.
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+
+
+def test_old_marks_and_short_longrope_pass(world: Path, tmp_path: Path) -> None:
+    base = copy(world, tmp_path / "base")
+    fields(pad_token_id=-1)(base)
+    check_base(base)
+    fields(rope_parameters=LONG | {"original_max_position_embeddings": 256}, max_position_embeddings=256)(base)
+    check_base(base)
+
+
+def test_other_architectures_can_be_imported_for_evaluation(world: Path, tmp_path: Path) -> None:
+    base = copy(world, tmp_path / "base")
+    fields(model_type="olmo")(base)
+    check_model(base)
+    fields(model_type="llama", tie_word_embeddings=True)(base)
+    with pytest.raises(UserError, match="of its own"):
+        import_model(base, tmp_path / "imported")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"hidden_act": "nothing"}, {"hidden_act": 5}, {"rms_norm_eps": "small"}, {"head_dim": 7}, {"rope_parameters": {"rope_type": "odd"}},
+            {"attention_dropout": {}}, {"num_key_value_heads": 3}, {"layer_types": 3}, {"torch_dtype": None, "architectures": 3}],
+    ids=str,
+)  # fmt: skip
+def test_what_only_transformers_can_tell_is_one_line_too(odd: dict[str, Any], world: Path, tmp_path: Path) -> None:
+    base = copy(world, tmp_path / "base")
+    fields(**odd)(base)
+    try:
+        load_model(base)
+    except UserError as told:
+        assert "\n" not in str(told) and str(base) in str(told)
+
+
+def test_it_needs_neither_torch_nor_time(world: Path) -> None:
+    probe = (
+        "import sys; from pathlib import Path; from pat.base_checks import check_base; check_base(Path(sys.argv[1])); "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", probe, str(world)], check=True)
+    started = time.perf_counter()
+    check_base(world)
+    assert time.perf_counter() - started < 0.1

@@ -1,0 +1,304 @@
+"""What merge, prune, rotate and refit write is held against the model that it stands for: nine planted mistakes in every dtype, and none.
+
+Each mistake is one of the change of tensors, as a bug in a fold would be, or of the config that goes with them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+
+import pat.bases.readers
+import pat.bases.rotation
+import pat.bases.tied_rotation
+import pat.checkpoints.merge
+import pat.pruners.llm_pruner
+import pat.pruners.shortgpt
+import pat.pruners.slicegpt
+from pat.bases.refit import refit_readers
+from pat.bases.rotate import rotate
+from pat.checkpoints import checkpoint
+from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, gap_between, mean_kl
+from pat.checkpoints.merge import merge, model_card, summary, write_changed
+from pat.checkpoints.probe_text import PASSAGES, probe_for
+from pat.checkpoints.unrounded import Written
+from pat.errors import UserError
+from pat.io import artefacts
+from pat.pruners.pruning import prune
+from pat.settings.jobs import PruneSettings
+from tests.kit.pruning_inputs import calibration, word_tokenizer
+from tests.kit.tiny_checkpoint import byte_tokenizer, write_tiny_checkpoint
+from tests.kit.tiny_models import CONFIGS, SHAPE, tiny_model
+from tests.kit.training import trained
+
+NAME = "llama-with-everything"
+"""Biases everywhere, grouped heads, an eps that shows, one matrix for embedding and head."""
+DTYPES = {"fp32": (torch.float32,), "bf16": (torch.bfloat16,), "fp16": (torch.float16,), "mixed": (torch.bfloat16, torch.float32)}
+WRITERS = (
+    pat.checkpoints.merge,
+    pat.bases.rotation,
+    pat.bases.tied_rotation,
+    pat.bases.readers,
+    pat.pruners.llm_pruner,
+    pat.pruners.shortgpt,
+    pat.pruners.slicegpt,
+)
+Fault = Callable[[str, Tensor, list[tuple[str, Tensor]]], list[tuple[str, Tensor]]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def another_model() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        biased: dict[str, Any] = {"attention_bias": True, "mlp_bias": True, "rms_norm_eps": 1e-2, "tie_word_embeddings": True}
+        patch.setitem(CONFIGS, NAME, lambda: LlamaConfig(**SHAPE, num_key_value_heads=2, **biased))
+        yield
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, another_model: None) -> Path:
+    """A folder with the base in every dtype, an adapter and calibration text."""
+    folder = tmp_path_factory.mktemp("inputs")
+    trained(NAME).save_pretrained(str(folder / "adapter"))
+    for name, dtypes in DTYPES.items():
+        write(name, dtypes, folder / name)
+    calibration(folder)
+    return folder
+
+
+def write(name: str, dtypes: tuple[torch.dtype, ...], base: Path) -> None:
+    """Write the model in a dtype; of two the second is for embedding and norms."""
+    model: Any = tiny_model(NAME).to(dtypes[0])  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    for parameter_name, parameter in model.named_parameters():
+        if "norm" in parameter_name or "embed" in parameter_name:
+            parameter.data = parameter.data.to(dtypes[-1])
+    model.save_pretrained(base)
+    word_tokenizer().save_pretrained(base)
+
+
+VERBS: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
+    "merge": lambda folder, base, out: merge(base, folder / "adapter", out),
+    "prune": lambda _folder, base, out: prune(base, "channel-magnitude", 0.25, 4, out),
+    "rotate": lambda folder, base, out: rotate(base, "pca", calibration(folder), out, tie="break"),
+    "refit": lambda folder, base, out: refit_readers(base, "magnitude", 0.25, 4, calibration(folder), out),
+}
+
+
+@pytest.fixture(autouse=True)
+def _readers_are_refitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where that helps nothing, as on random words: what is checked is how it is written."""
+    monkeypatch.setattr("pat.bases.refit.helps", lambda _refitted, _plain: True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_right_is_accepted_and_its_figure_recorded(verb: str, dtype: str, inputs: Path, tmp_path: Path) -> None:
+    record = VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+    assert record["fold_gap"] <= LARGEST_FOLD_GAP / 40 and record["kl_on_text"] <= LARGEST_KL / 5
+    names = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+    assert record["kl_dtype"] == "+".join(names[each] for each in DTYPES[dtype])
+    assert (record["kl_on_text"] > 1e-10) == (dtype != "fp32")
+    assert f"KL on text {record['kl_on_text']:.1e}" in summary(record)
+    assert f"{record['kl_on_text']:.1e} nats per" in model_card(record, "tuned", None)
+
+
+def replaced(ending: str, change: Callable[[Tensor], Tensor]) -> Fault:
+    """Return a fault of the tensors that `ending` ends, once they are changed."""
+    return lambda _name, _tensor, made: [(name, change(tensor).contiguous() if name.endswith(ending) else tensor) for name, tensor in made]
+
+
+def unchanged(ending: str) -> Fault:
+    """Return the fault that a tensor is passed on as it was."""
+    return lambda name, tensor, made: [(name, tensor)] if name.endswith(ending) else made
+
+
+FAULTS: dict[str, Fault] = {
+    "a gain that is not rescaled": replaced("layers.1.input_layernorm.weight", lambda gain: gain * 0.75**0.5),
+    "a bias that is not folded": replaced("layers.1.self_attn.o_proj.bias", lambda bias: bias * 0.5),
+    "channels in another order": replaced("layers.1.mlp.up_proj.weight", lambda weight: weight.roll(1, dims=1)),
+    "heads in another order": replaced("layers.2.self_attn.q_proj.weight", lambda weight: weight.roll(12, dims=0)),
+    "a final gain that belongs to another tie": replaced("model.norm.weight", lambda gain: gain * 0.75**0.5),
+    "one writer of another scale": replaced("layers.2.mlp.down_proj.weight", lambda weight: weight * 0.98),
+}
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None, **config_fields: Any) -> None:
+    """Let every writer make this mistake."""
+
+    def faulty(source: Path, folder: Path, change: Any, config: Any, label: str, in_one_piece: Any = frozenset()) -> Written:
+        def changed(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+            made = list(change(name, tensor))
+            return fault(name, tensor, made) if fault else made
+
+        for field, value in config_fields.items():
+            setattr(config, field, value)
+        return write_changed(source, folder, changed, config, label, in_one_piece)
+
+    for writer in WRITERS:
+        monkeypatch.setattr(writer, "write_changed", faulty)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_mistake_in_the_change_is_refused(
+    fault: str, verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, FAULTS[fault])
+    with pytest.raises(RuntimeError, match=r"before rounding, logits differ.*the checkpoint is wrong"):
+        VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_wrong_eps_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, rms_norm_eps=1e-2 * 0.75)
+    with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
+        VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_transposed_weight_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def transposing(source: Path, folder: Path, change: Any, *rest: Any, **named: Any) -> Written:
+        def changed(name: str, tensor: Tensor) -> Any:
+            return change(name, tensor.T.contiguous() if name.endswith("layers.0.self_attn.o_proj.weight") else tensor)
+
+        return write_changed(source, folder, changed, *rest, **named)
+
+    for writer in WRITERS:
+        monkeypatch.setattr(writer, "write_changed", transposing)
+    with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
+        VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_tensor_that_is_lost_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, lambda name, _tensor, made: [] if name.endswith("layers.1.mlp.gate_proj.bias") else made)
+    with pytest.raises((RuntimeError, UserError), match=r"gate_proj\.bias"):
+        VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fault", ["an operator that is not folded", "a LoRA of another scale", "a LoRA that is dropped"])
+def test_a_mistake_of_the_merge_is_refused(fault: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = pat.checkpoints.merge.fold_of
+
+    def wrong(adapter: Path, config: Any) -> Any:
+        fold, pat_config = right(adapter, config)
+        update = fold.lora["model.layers.1.mlp.up_proj"]
+        if fault == "an operator that is not folded":
+            hsm = fold.hsms["model.layers.1.mlp.down_proj"]
+            folded = type(hsm.operator).fold
+            monkeypatch.setattr(type(hsm.operator), "fold", lambda self, weight: weight if self is hsm.operator else folded(self, weight))
+        elif fault == "a LoRA of another scale":
+            object.__setattr__(update, "scaling", update.scaling * 1.1)
+        else:
+            del fold.lora["model.layers.1.mlp.up_proj"]
+        return fold, pat_config
+
+    monkeypatch.setattr(pat.checkpoints.merge, "fold_of", wrong)
+    with pytest.raises((RuntimeError, UserError), match=r"the checkpoint is wrong|up_proj"):
+        merge(inputs / dtype, inputs / "adapter", tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_mistake_after_the_rounding_is_refused(
+    verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fold is right, the file is not: only what was written can show it."""
+    shards = checkpoint.write_shards
+
+    def damaged(folder: Path, named: Any, source_bytes: int) -> None:
+        spoilt = ((name, tensor.roll(1, dims=0) if name.endswith("layers.0.mlp.up_proj.weight") else tensor) for name, tensor in named)
+        shards(folder, spoilt, source_bytes)
+
+    monkeypatch.setattr(checkpoint, "write_shards", damaged)
+    with pytest.raises(RuntimeError, match="before rounding" if dtype == "fp32" else "not the rounding of what it should be"):
+        VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+
+
+def test_a_model_that_rounding_upsets_is_accepted_with_a_warning(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The predictions of a model that was cut and not yet tuned may hang on the last bit; no tensor of it is wrong."""
+    monkeypatch.setattr("pat.checkpoints.fidelity.LARGEST_KL", 1e-9)
+    merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")
+    assert "rounding to bfloat16 alone changes predictions on text by" in caplog.text
+    caplog.clear()
+    merge(inputs / "fp32", inputs / "adapter", tmp_path / "wide")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    model: Any = tiny_model(NAME).half()
+    model.model.layers[0].mlp.down_proj.weight.data[:] = 6e4  # one direction of 48 equal channels is seven times as large
+    model.save_pretrained(base)
+    word_tokenizer().save_pretrained(base)
+    with pytest.raises(UserError, match=r"down_proj\.weight is not finite in float16; its weights are damaged, or need bf16 or fp32"):
+        rotate(base, "pca", calibration(inputs), tmp_path / "out", tie="break")
+
+
+@pytest.mark.parametrize(
+    "pruner", ["channel-fisher", "minitron-width", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "slicegpt", "slicegpt-1q"]
+)
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_every_pruner_in_half_precision(pruner: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "out", calibration(inputs), own=PruneSettings(tie="break"))
+    assert record["fold_gap"] <= LARGEST_FOLD_GAP / 40 and record["kl_on_text"] <= LARGEST_KL / 5
+    plant(monkeypatch, FAULTS["one writer of another scale"] if pruner != "shortgpt" else replaced("q_proj.weight", lambda weight: -weight))
+    with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
+        prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "wrong", calibration(inputs), own=PruneSettings(tie="break"))
+
+
+@pytest.mark.parametrize("name", ["gemma", "gemma-untied", "qwen3-tied", "mistral"])
+def test_families_in_half_precision(name: str, tmp_path: Path) -> None:
+    model: Any = tiny_model(name).to(torch.bfloat16)  # type: ignore[arg-type]
+    model.save_pretrained(tmp_path / "base")
+    trained(name).save_pretrained(str(tmp_path / "adapter"))
+    record = merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
+    assert record["fold_gap"] <= LARGEST_FOLD_GAP / 40 and record["kl_probe"] == "vocabulary"
+
+
+def test_vocabulary_in_pieces_is_the_vocabulary(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "whole", tie="break")
+    monkeypatch.setattr("pat.checkpoints.unrounded.ROWS_AT_ONCE", 10)
+    pieces = rotate(inputs / "bf16", "pca", calibration(inputs), tmp_path / "pieces", tie="break")
+    assert pieces["fold_gap"] == pytest.approx(whole["fold_gap"], abs=1e-6)
+    assert prune(inputs / "bf16", "slicegpt", 0.25, 4, tmp_path / "sliced", calibration(inputs))["fold_gap"] <= LARGEST_FOLD_GAP / 40
+
+
+def test_the_probe_is_text_where_the_vocabulary_knows_it(tmp_path: Path) -> None:
+    probe = probe_for(write_tiny_checkpoint(tmp_path / "bytes"))
+    assert probe.kind == "text" and probe.ids_BT.shape == (len(PASSAGES), 48)
+    assert byte_tokenizer().decode(probe.ids_BT[0]) == PASSAGES[0][:48]
+    write("fp32", DTYPES["fp32"], tmp_path / "words")
+    other = probe_for(tmp_path / "words")
+    assert other.kind == "vocabulary" and int(other.ids_BT.min()) > 2 and len(other.ids_BT.unique()) > 50
+    short = probe_for(write_tiny_checkpoint(tmp_path / "short", context=5))
+    assert short.ids_BT.shape == (len(PASSAGES), 5)
+
+
+def test_kl_is_zero_for_equals_and_nothing_finite_for_nan() -> None:
+    logits_BTV = torch.randn(2, 3, 11)
+    assert mean_kl(logits_BTV, logits_BTV + 5) <= 1e-12
+    assert mean_kl(logits_BTV, logits_BTV * 2) > 0.01
+    assert not mean_kl(logits_BTV, torch.full_like(logits_BTV, torch.nan)) <= LARGEST_KL
+
+
+def test_a_record_is_only_written_where_it_holds(inputs: Path, tmp_path: Path) -> None:
+    record = merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")
+    assert artefacts.read_json(tmp_path / "out" / "merge.json")["kl_on_text"] == record["kl_on_text"]
+    written = Written(inputs / "bf16", tmp_path / "out", lambda name, tensor: [(name, tensor)])
+    with pytest.raises(RuntimeError):
+        gap_between(lambda dtype: checkpoint.load_model(inputs / "bf16", dtype), written)

@@ -1,0 +1,43 @@
+"""Calibration text: both forms of row, packing, padding, seeds, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pat.data.calibration import Calibration, blocks
+from pat.errors import UserError
+from pat.io.artefacts import write_jsonl
+from tests.kit.pruning_inputs import word_tokenizer, write_text
+
+
+def test_rows_are_packed_with_end_tokens_between_and_padding_at_the_end(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "w3 w4 w5"}, {"text": "w3 w4 w5"}])
+    found = blocks(Calibration(tmp_path / "a.jsonl"), word_tokenizer(), length=3, tokens=100)
+    assert found.ids_NT.tolist() == [[3, 4, 5], [2, 3, 4], [5, 2, 0]]
+    assert found.mask_NT.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(("own", "papers", "expected"), [(None, 20, 20), (10, 20, 10), (9, 20, 9)])
+def test_the_number_of_tokens(own: int | None, papers: int, expected: int, tmp_path: Path) -> None:
+    found = blocks(Calibration(write_text(tmp_path / "a.jsonl"), own), word_tokenizer(), length=5, tokens=papers)
+    assert int(found.mask_NT.sum()) == expected
+
+
+def test_a_seed_chooses_the_rows(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.jsonl")
+    first, again, other = (blocks(Calibration(path, 60, seed), word_tokenizer(), 10, 0).ids_NT for seed in (0, 0, 1))
+    assert first.equal(again) and not first.equal(other)
+
+
+def test_an_instruction_is_rendered_as_in_tuning(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"instruction": "w5", "input": "w6", "output": "w7"}])
+    ids = blocks(Calibration(tmp_path / "a.jsonl"), word_tokenizer(), 4, 1000).ids_NT.flatten().tolist()
+    assert [token for token in ids if token > 3] == [5, 6, 7], "all other words of the prompt are unknown here"
+
+
+def test_a_row_of_neither_form_is_named(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "w5"}, {"question": "w5"}])
+    with pytest.raises(UserError, match=r"a\.jsonl:2: holds neither"):
+        blocks(Calibration(tmp_path / "a.jsonl"), word_tokenizer(), 4, 8)

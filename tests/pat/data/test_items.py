@@ -1,0 +1,58 @@
+"""Task files: what is written is read back, and what is broken is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pat.data.items import first_of_each_group, read_items, write_items
+from pat.errors import UserError
+from tests.kit.tiny_checkpoint import some_items
+
+
+def test_items_come_back_as_they_were_written(tmp_path: Path) -> None:
+    items = some_items(9, groups=("x", "y"))
+    assert write_items(tmp_path / "toy.jsonl", items) == 9
+    assert read_items(tmp_path / "toy.jsonl") == items
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("answer", 4, "answer=4"),
+        ("answer", True, "answer=True"),
+        ("answer", "B", "answer='B'"),
+        ("choices", ["only"], "choices"),
+        ("choices", ["a", " "], "choices"),
+        ("choices", 7, "choices=7"),
+        ("question", "", "question"),
+        ("group", None, "group"),
+    ],
+)
+def test_a_broken_item_is_named_with_its_file(tmp_path: Path, field: str, value: Any, named: str) -> None:
+    path = tmp_path / "toy.jsonl"
+    write_items(path, some_items(2))
+    first, second = path.read_text(encoding="utf-8").splitlines()
+    path.write_text(first + "\n" + json.dumps(json.loads(second) | {field: value}), encoding="utf-8")
+    with pytest.raises(UserError, match="toy-1") as caught:
+        read_items(path)
+    assert str(path) in str(caught.value)
+    assert named in str(caught.value)
+
+
+def test_two_tasks_in_one_file_and_repeated_ids_are_refused(tmp_path: Path) -> None:
+    write_items(tmp_path / "two.jsonl", some_items(2) + some_items(2, task="other"))
+    with pytest.raises(UserError, match="other, toy"):
+        read_items(tmp_path / "two.jsonl")
+    write_items(tmp_path / "twice.jsonl", some_items(2) + some_items(1))
+    with pytest.raises(UserError, match="same id"):
+        read_items(tmp_path / "twice.jsonl")
+
+
+def test_a_limit_counts_within_each_group() -> None:
+    items = some_items(10, groups=("x", "y"))
+    assert [item.id for item in first_of_each_group(items, 2)] == ["toy-0", "toy-1", "toy-5", "toy-6"]
+    assert first_of_each_group(items, None) == items

@@ -1,0 +1,36 @@
+"""Rotation and refit tell how far they are: long passes over calibration text, and over a model's layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pat.bases.readers import fit_readers
+from pat.bases.rotate import rotate
+from pat.data.calibration import Blocks, Calibration
+from pat.io import progress
+from tests.kit.tiny_models import random_tokens, tiny_model
+from tests.kit.tiny_world import write_world
+
+
+@pytest.fixture(autouse=True)
+def _every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
+
+
+def test_a_rotation_tells_how_much_of_the_text_is_done(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base, instructions = write_world(tmp_path)
+    with caplog.at_level("INFO"):
+        rotate(base, "gradient", Calibration(instructions, tokens=512), tmp_path / "out")
+    assert "measuring on text, blocks: 0/" in caplog.text
+
+
+def test_a_refit_tells_how_many_layers_are_done(caplog: pytest.LogCaptureFixture) -> None:
+    text = Blocks(random_tokens(4, 12), torch.ones(4, 12, dtype=torch.long))
+    kept_D = torch.arange(48) < 36
+    with caplog.at_level("INFO"):
+        fit_readers(tiny_model("llama"), text.batches(2), kept_D)
+    assert "measuring on text, blocks: 2/4" in caplog.text
+    assert "refitting readers, layers: 2/3" in caplog.text

@@ -1,0 +1,52 @@
+"""The command line: a user's mistake is one line and status 1; verbs exist as documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.kit.pat_process import run
+
+TUNE = ("tune", "--base", "b", "--data", "d", "--run-dir", "r", "--out", "x")
+SEARCH = '{"tuning": {"max_steps": 1, "batch_size": 1, "search": {"learning_rates": [1, 2]}}}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("merge", "--base", "nowhere", "--adapter", "nowhere", "--out", "x"), "nowhere"),
+        (
+            ("prune", "--base", "nowhere", "--pruner", "channel-magnitude", "--ratio", "0.5", "--out", "x", "--align", "seven"),
+            "--align 'seven'",
+        ),
+        (("validate", "missing.yaml"), "missing.yaml: no such file\n"),
+        (("validate", "."), ".: is a folder, where a file is needed\n"),
+        (("import-model", "--out", "x"), "exactly one of --path, --hub and --gguf"),
+        ((*TUNE, "--tuner", "pat", "--settings", "{}"), "tuning"),
+        (
+            (
+                *TUNE,
+                "--tuner",
+                "lora",
+                "--settings",
+                '{"tuning": {"max_steps": 1, "learning_rate": 1, "batch_size": 1, "distillation": {}}}',
+            ),
+            "tuning.distillation is set, but there is no --teacher",
+        ),
+        ((*TUNE, "--tuner", "lora", "--settings", SEARCH), "tuning.search is set, but there is no --rate-from"),
+        ((*TUNE, "--tuner", "lora", "--settings", SEARCH, "--rate-from", "rate.json"), "rate.json: no such file"),
+        (("search-rate", *TUNE[1:], "--tuner", "lora", "--settings", SEARCH), "b: no such folder"),
+    ],
+)
+def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    finished = run(*arguments)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: ") and message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_help_lists_every_verb() -> None:
+    shown = run("--help").stdout
+    for verb in ("validate", "import-model", "pretrain", "tune", "search-rate", "merge", "prune", "evaluate", "explain", "benchmark"):
+        assert verb in shown

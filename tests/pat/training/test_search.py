@@ -1,0 +1,196 @@
+"""The search for a rate: dev rows never learned from, the best rate found, the same after a kill, a record that says how sure it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+import pat.training.search
+from pat.checkpoints import checkpoint
+from pat.data.instructions import Instructions
+from pat.errors import UserError
+from pat.settings.jobs import SearchSettings, TuneJob
+from pat.training.request import TuningRequest
+from pat.training.search import candidate_job, dev_loss, search_rate, split, with_searched_rate
+from pat.training.tuned_model import build_model
+from pat.training.tuning import tune
+from tests.kit.tiny_world import ROWS, write_world
+from tests.kit.tuning_requests import asked
+from tests.kit.tunings import RECIPE, adapter_bytes
+
+SHORT = {key: value for key, value in RECIPE.items() if key != "learning_rate"}
+
+
+def job(*rates: float, dev_rows: int = 16, steps: int | None = None, **changes: Any) -> TuneJob:
+    search = {"learning_rates": rates, "dev_rows": dev_rows, "steps": steps}
+    return TuneJob.model_validate({"tuning": SHORT | changes | {"search": search}, "pat": {"hio_rank": 3}})
+
+
+def run(folder: Path, settings: TuneJob, tuner: str = "lora", teacher: Path | None = None) -> dict[str, Any]:
+    ratio = 0.25 if tuner.startswith("pat") else 0.0
+    return search_rate(
+        asked(folder / "base", folder / "instruct.jsonl", tuner, ratio, 7, settings, folder / "run", folder / "rate.json", teacher)
+    )
+
+
+rows = st.lists(st.fixed_dictionaries({"instruction": st.sampled_from("abcdefgh"), "output": st.integers().map(str)}), min_size=1)
+
+
+@given(rows, st.integers(1, 12), st.integers(0, 3))
+def test_no_dev_row_asks_what_a_training_row_asks(rows: list[dict[str, Any]], dev_rows: int, seed: int) -> None:
+    try:
+        training, held_out = split(rows, dev_rows, seed, Path("x.jsonl"))
+    except UserError as error:
+        assert f"x.jsonl: holds {len(rows)} rows" in str(error)
+        return
+    assert not {row["instruction"] for row in training} & {row["instruction"] for row in held_out}
+    assert len(held_out) >= dev_rows and training
+    assert sorted(map(str, training + held_out)) == sorted(map(str, rows))
+    assert split(rows, dev_rows, seed, Path("x.jsonl")) == (training, held_out)
+
+
+def test_rows_without_an_input_and_with_an_empty_one_ask_the_same() -> None:
+    alike = [{"instruction": "a", "output": "1"}, {"instruction": "a", "input": "", "output": "2"}, {"instruction": "b", "output": "3"}]
+    training, held_out = split(alike, 1, 0, Path("x.jsonl"))
+    assert {row["instruction"] for row in training} != {row["instruction"] for row in held_out}
+
+
+def test_the_candidate_trains_on_the_training_part_and_is_judged_on_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+    seen: list[tuple[set[str], set[str], float | None]] = []
+
+    def train(request: TuningRequest) -> Any:
+        places = (request.data, request.data.with_name("dev.jsonl"))
+        texts = [{json.loads(line)["instruction"] for line in path.read_text().splitlines()} for path in places]
+        seen.append((texts[0], texts[1], request.tuning.learning_rate))
+        return None, None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pat.training.search, "train", train)
+        patched.setattr(pat.training.search, "dev_loss", lambda *_: 1.0)
+        record = run(tmp_path, job(1e-2, 1e-3))
+    everything = {row["instruction"] for row in ROWS}
+    for training, dev, _ in seen:
+        assert not training & dev and training | dev == everything
+    assert [rate for _, _, rate in seen] == [1e-2, 1e-3]
+    assert record["learning_rate"] == 1e-3, "of equal losses the smaller rate"
+    assert (record["training_rows"], record["dev_rows"]) == (48, 16)
+
+
+@pytest.mark.parametrize("tuner", ["lora", "pat"])
+def test_the_best_rate_is_found_and_used(tuner: str, tmp_path: Path) -> None:
+    """One rate learns next to nothing in so few steps, one diverges."""
+    write_world(tmp_path)
+    settings = job(1e-7, 3e-3, 30.0)
+    record = run(tmp_path, settings, tuner)
+    assert record == json.loads((tmp_path / "rate.json").read_text())
+    assert record["learning_rate"] == 3e-3 and record["note"] is None
+    losses = [candidate["dev_loss"] for candidate in record["candidates"]]
+    assert losses[1] < losses[0] and (losses[2] is None or losses[2] > losses[1])
+    assert record["provenance"]["seed"] == 7 and {"config_hash", "git_commit", "versions"} <= record["provenance"].keys()
+    assert not (tmp_path / "run").exists()
+    chosen = with_searched_rate(settings, tmp_path / "rate.json")
+    base, data = tmp_path / "base", tmp_path / "instruct.jsonl"
+    tuned = tune(asked(base, data, tuner, 0.25 if tuner == "pat" else 0.0, 7, chosen, tmp_path / "tune", tmp_path / "adapter"))
+    assert tuned["provenance"]["settings"]["tuning"]["learning_rate"] == 3e-3
+    assert tuned["steps"] == 24 and adapter_bytes(tmp_path / "adapter")
+
+
+def test_a_best_rate_at_the_edge_is_noted(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    assert "0.003, is the largest candidate" in run(tmp_path, job(1e-4, 3e-3, steps=8))["note"]
+
+
+def test_a_search_that_was_killed_goes_on_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+    straight = run(tmp_path, job(1e-3, 3e-3, steps=8))
+    measured: list[float | None] = []
+
+    def measure(*arguments: Any) -> float | None:
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(dev_loss(*arguments))
+        return measured[0]
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(pat.training.search, "dev_loss", measure)
+        run(tmp_path, job(1e-3, 3e-3, steps=8))
+    tried: list[float] = []
+
+    def noted(settings: TuneJob, search: SearchSettings, rate: float) -> TuneJob:
+        tried.append(rate)
+        return candidate_job(settings, search, rate)
+
+    monkeypatch.setattr(pat.training.search, "candidate_job", noted)
+    assert run(tmp_path, job(1e-3, 3e-3, steps=8))["candidates"] == straight["candidates"]
+    assert tried == [3e-3], "the first was measured before"
+
+
+def test_losses_of_another_search_are_not_taken_over(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "job.json").write_text("{}")
+    (run_dir / "losses.json").write_text('{"0.001": 0.0, "0.003": 9.0}')
+    assert run(tmp_path, job(1e-3, 3e-3, steps=8))["learning_rate"] == 3e-3
+
+
+def test_the_dev_loss_is_the_mean_over_learned_tokens(tmp_path: Path) -> None:
+    """Whatever the batches, a token counts once; dropout is off."""
+    base, data = write_world(tmp_path)
+    settings = job(1e-3, 1e-2, micro_batch_size=4, lora={"rank": 2, "dropout": 0.5})
+    request = asked(base, data, "lora", 0.0, 7, settings, tmp_path / "run")
+    model = build_model(request)
+    measured = dev_loss(model, request)
+    rows = Instructions(data, checkpoint.load_tokenizer(base), settings.tuning.max_length)
+    losses = []
+    for row in (rows[index] for index in range(len(rows))):
+        with torch.no_grad():
+            logits_TV = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        labels_T = torch.tensor(row["labels"][1:])
+        losses += cross_entropy(logits_TV, labels_T, reduction="none")[labels_T != -100].tolist()
+    assert measured == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_a_distilled_arm_is_searched_with_its_teacher(tmp_path: Path) -> None:
+    base, _ = write_world(tmp_path)
+    settings = job(1e-3, 3e-3, steps=8, distillation={})
+    assert run(tmp_path, settings, "pat", teacher=base)["learning_rate"] in (1e-3, 3e-3)
+    with pytest.raises(UserError, match="there is no --teacher"):
+        run(tmp_path, settings, "pat")
+
+
+def test_what_cannot_work_is_one_clear_message(tmp_path: Path) -> None:
+    base, data = write_world(tmp_path)
+    fixed = TuneJob.model_validate({"tuning": RECIPE})
+    with pytest.raises(UserError, match=r"tuning\.search is not set"):
+        run(tmp_path, fixed)
+    with pytest.raises(UserError, match=r"instruct\.jsonl: holds 64 rows .* too few for tuning\.search\.dev_rows=64"):
+        run(tmp_path, job(1e-3, 1e-2, dev_rows=64))
+    with pytest.raises(UserError, match="there is no --rate-from"):
+        with_searched_rate(job(1e-3, 1e-2), None)
+    with pytest.raises(UserError, match=r"contradicts tuning\.learning_rate=0\.003"):
+        with_searched_rate(fixed, tmp_path / "rate.json")
+    with pytest.raises(UserError, match="is not known before the search"):
+        tune(asked(base, data, "lora", 0.0, 7, job(1e-3, 1e-2), tmp_path / "run", tmp_path / "adapter"))
+    records: list[Any] = [{"learning_rate": 0.5}, {"learning_rate": [0.001]}, [], {}]
+    for record in records:
+        (tmp_path / "rate.json").write_text(json.dumps(record))
+        with pytest.raises(UserError, match=r"rate\.json: its learning_rate .* is none of"):
+            with_searched_rate(job(1e-3, 1e-2), tmp_path / "rate.json")
+    assert with_searched_rate(fixed, None) is fixed
+
+
+def test_a_search_in_which_everything_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+    monkeypatch.setattr(pat.training.search, "dev_loss", lambda *_: None)
+    with pytest.raises(UserError, match=r"every candidate \(\S+, 1e\+06\) diverged"):
+        run(tmp_path, job(1e5, 1e6, steps=8))
+    assert not (tmp_path / "rate.json").exists()

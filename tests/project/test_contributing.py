@@ -1,0 +1,95 @@
+"""The walk-throughs of CONTRIBUTING.md, followed: each file as it stands there, in a folder of its own, by the commands it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
+
+from tests.kit.project import ROOT, copy_workflow
+from tests.kit.tiny_checkpoint import write_tiny_checkpoint
+
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILE = re.compile(r'^```(?P<kind>\w+) title="(?P<path>[^"]+)"\n(?P<content>.*?)^```$', re.DOTALL | re.MULTILINE)
+
+
+def section(heading: str) -> str:
+    """Return the text of a walk-through."""
+    _, found, rest = TEXT.partition(f"\n### {heading}\n")
+    assert found, heading
+    return re.split(r"^#{2,3} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def written(heading: str, folder: Path) -> Path:
+    """Write the files of a walk-through into a folder that has what a checkout has; return it."""
+    files = list(FILE.finditer(section(heading)))
+    assert files
+    for file in files:
+        path = folder / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(file["content"], encoding="utf-8")
+    return folder
+
+
+def command(heading: str, begins: str) -> list[str]:
+    """Return the command of a walk-through that begins so, as a user calls it."""
+    (found,) = (line.split("#")[0].split() for line in section(heading).splitlines() if line.startswith(f"    {begins}"))
+    return found
+
+
+def run(folder: Path, arguments: list[str]) -> str:
+    """Run one of our commands in a folder; return what it said."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder / "workflow"), str(ROOT), str(ROOT / "workflow")))}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_task(tmp_path: Path) -> None:
+    folder = written("A task", copy_workflow(tmp_path))
+    said = run(folder, command("A task", "study validate"))
+    assert "tiny" in said and "pat" in said
+    run(folder, ["snakemake", "results/colours/data/tasks/colours.jsonl", "--cores", "1", "--configfile", "config/colours.yaml"])
+    items = [json.loads(line) for line in (folder / "results/colours/data/tasks/colours.jsonl").read_text().splitlines()]
+    assert [(item["task"], item["choices"][item["answer"]]) for item in items] == [("colours", "white"), ("colours", "red")]
+
+
+def test_a_pruner(tmp_path: Path) -> None:
+    folder = written("A pruner", copy_workflow(tmp_path))
+    base = write_tiny_checkpoint(folder / "model")
+    run(folder, command("A pruner", "pat prune"))
+    whole, pruned = (AutoModelForCausalLM.from_pretrained(place).state_dict() for place in (base, folder / "pruned"))
+    embedding = "model.embed_tokens.weight"
+    assert torch.allclose(pruned[embedding], whole[embedding][:, :24] * (24 / 32) ** 0.5, atol=1e-6)
+    said = run(folder, ["study", "validate", "config/first.yaml"])
+    assert "first-channels-pft" in said
+
+
+def test_a_family(tmp_path: Path) -> None:
+    folder = written("A family of models", copy_workflow(tmp_path))
+    torch.manual_seed(0)
+    write_tiny_checkpoint(folder / "phi3")  # for its tokenizer
+    config = Phi3Config(
+        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=640, original_max_position_embeddings=640, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.3,
+    )  # fmt: skip
+    Phi3ForCausalLM(config).save_pretrained(folder / "phi3")
+    run(folder, command("A family of models", "pat prune"))
+    pruned = AutoModelForCausalLM.from_pretrained(folder / "pruned")
+    assert pruned.config.model_type == "phi3" and pruned.config.hidden_size == 24
+    record = json.loads((folder / "pruned" / "prune.json").read_text())
+    assert record["logit_gap"] < 1e-4 and record["provenance"]["plugins"].keys() == {"phi3.py"}
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:pat|workflow|tests|config|docs)/[\w/.]+)`", TEXT))))
+def test_every_file_that_is_named_is_there(path: str) -> None:
+    assert (ROOT / path).exists()

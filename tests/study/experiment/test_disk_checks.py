@@ -1,0 +1,119 @@
+"""`study validate` looks at the disk: each mistake is told there, with its field and what to do; and what `--config` leaves as text is read."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pat.errors import UserError
+from pat.io.yaml_files import parse_yaml
+from study.experiment.checks.disk import disk_problems
+from study.experiment.file import load_experiment
+from tests.kit.fuzz_workspace import EXPERIMENT, changed, write_workspace
+from tests.kit.project import ROOT
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_workspace(tmp_path_factory.mktemp("disk"))
+
+
+def problems(workspace: Path, raw: dict[str, Any]) -> list[str]:
+    return disk_problems(load_experiment({**raw, "root": str(workspace)}, "x.yaml"))
+
+
+def test_an_experiment_whose_files_are_there_has_none(workspace: Path) -> None:
+    assert problems(workspace, EXPERIMENT) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("models.tiny.path", "missing", ("models.tiny.path: ", "no such folder")),
+        ("models.tiny.path", "instruct.jsonl", ("models.tiny.path: ", "is a file")),
+        ("data.instruct.path", "missing.jsonl", ("data.instruct.path: ", "no such file; put it there or correct the path")),
+        ("data.tasks.own.path", "base", ("data.tasks.own.path: ", "is a folder")),
+        ("data.text.held.path", "experiment.yaml", ("data.text.held.path: ", "must end in one of .json")),
+        ("tuning.lora.rank", 33, ("methods.lora, models.tiny: ", "tuning.lora.rank=33", "hidden size, 32")),
+        ("pat.hio_rank", 33, ("methods.pat, models.tiny: ", "pat.hio_rank=33")),
+        ("pat.align", 64, ("methods.pat, models.tiny: ", "ratio 0.5 is not allowed")),
+        ("evaluation.perplexity_context", 257, ("evaluation.perplexity_context: 257", "the context of models.tiny, 256")),
+        ("evaluation.max_new_tokens", 256, ("evaluation.max_new_tokens: 256", "less than the context")),
+    ],
+)
+def test_what_is_missing_wrong_or_too_large_is_told_with_its_field(path: str, value: Any, said: tuple[str, ...], workspace: Path) -> None:
+    found = problems(workspace, changed(EXPERIMENT, path, value))[0]
+    assert found.startswith(said[0]) and all(words in found for words in said)
+
+
+BASES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "it is an adapter"),
+    "GGUF": (lambda folder: (folder / "x.gguf").write_bytes(b"GGUF"), ".gguf"),
+    "pickles": (lambda folder: (folder / "pytorch_model.bin").write_bytes(b""), "pickles, which are never loaded"),
+    "GPT-2": (lambda folder: (folder / "config.json").write_text('{"model_type": "gpt2"}'), "architecture 'gpt2' is not known"),
+    "no tokenizer": (lambda folder: shutil.move(folder / "tokenizer.json", folder / "x"), "has no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_folder_that_is_no_base_is_told_with_what_it_is(kind: str, workspace: Path, tmp_path: Path) -> None:
+    write_workspace(tmp_path)
+    spoil, said = BASES[kind]
+    if kind in ("an adapter", "GGUF"):
+        (tmp_path / "base" / "config.json").unlink()
+    if kind == "pickles":
+        (tmp_path / "base" / "model.safetensors").unlink()
+    spoil(tmp_path / "base")
+    if kind == "no tokenizer":
+        (tmp_path / "base" / "tokenizer_config.json").unlink()
+    (found,) = problems(tmp_path, EXPERIMENT)
+    assert found.startswith("models.tiny.path: ") and said in found
+
+
+def test_compressed_data_is_opened_at_its_beginning(workspace: Path) -> None:
+    block = changed(EXPERIMENT, "data.instruct.path", "rows.jsonl.xz")
+    (workspace / "rows.jsonl.xz").write_bytes(lzma.compress((workspace / "instruct.jsonl").read_bytes() * 200))
+    assert problems(workspace, block) == []
+    (workspace / "rows.jsonl.xz").write_bytes(lzma.compress(b"[1]"))
+    assert "must hold a JSON object a line" in problems(workspace, block)[0]
+
+
+def test_models_and_data_that_the_pipeline_makes_are_not_looked_for() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    assert disk_problems(load_experiment({**raw, "root": "/nowhere"}, "x.yaml")) == []
+
+
+def test_what_config_on_the_command_line_leaves_as_text_is_read() -> None:
+    experiment = load_experiment({**EXPERIMENT, "seeds": "[0, 1]", "methods": "{lora: null}"}, "--config")
+    assert experiment.seeds == (0, 1) and list(experiment.methods) == ["lora"]
+    with pytest.raises(UserError, match="--config: seeds: is not valid YAML"):
+        load_experiment({**EXPERIMENT, "seeds": "[0, 1"}, "--config")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1:30", "1:30 would be read as 90, a number to the base 60"),
+        ("a: 010", "010 would be read as 8, a number to the base 8"),
+        ("a: {b: 1, b: 2}", "the key 'b' stands twice"),
+        ("a: &a [*a]", "an alias leads back to what holds it"),
+        ('a: "\\ud800"', "half of a surrogate pair"),
+    ],
+)
+def test_yaml_that_is_read_otherwise_than_it_was_meant_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_yaml(text, "x.yaml")
+    assert said in str(caught.value)
+
+
+def test_yaml_that_means_what_it_says_is_read() -> None:
+    text = 'a: [1, 0, -3, 0.5, 1e-3, 1.0e-3, 0x1f, true, off, "1:30", "010", x]\nb: &b {c: 1}\nd: *b\n'
+    read = {"a": [1, 0, -3, 0.5, "1e-3", 1e-3, 31, True, False, "1:30", "010", "x"], "b": {"c": 1}, "d": {"c": 1}}
+    assert parse_yaml(text, "x.yaml") == read == json.loads(json.dumps(read))

@@ -1,0 +1,83 @@
+"""A ratio that removes far less than it says is told: before a run where the shape is known, and in every table afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pat.benchmark.settings import ModelShape
+from study.experiment.file import load_experiment
+from study.experiment.schema import Experiment
+from study.experiment.shortfall import falls_short, share_removed, shortfalls
+from tests.kit.cell_maker import cell
+from tests.kit.commands import outcome
+from tests.kit.project import ROOT
+from tests.kit.written_tables import rows_of, tables_of
+
+SMOLLM2 = ModelShape(vocab_size=49152, hidden_size=576, layers=30, heads=9, kv_heads=3, intermediate_size=1536, tie_embeddings=True)
+
+
+def test_smollm2_by_hand() -> None:
+    """A width of 432 leaves three quarters of every matrix; a head of its own has 49,152 × 432 more."""
+    before = 49152 * 576 + 30 * (576 * (2 * 576 + 2 * 192 + 3 * 1536) + 2 * 576) + 576
+    after = 49152 * 432 + 30 * (432 * (2 * 576 + 2 * 192 + 3 * 1536) + 2 * 432) + 432
+    assert share_removed(SMOLLM2, 0.25, "auto", broken=False) == pytest.approx(1 - after / before) == 0.25
+    assert share_removed(SMOLLM2, 0.25, "auto", broken=True) == pytest.approx(1 - (after + 49152 * 432) / before)
+    assert share_removed(SMOLLM2, 0.25, "auto", broken=True) == pytest.approx(0.092, abs=5e-4)
+
+
+def experiment(tie_embeddings: bool, **rows: Any) -> Experiment:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["models"]["tiny"]["pretrain"]["tie_embeddings"] = tie_embeddings
+    raw["models"]["tiny"]["pretrain"]["vocab_size"] = 4000
+    raw["methods"] = {"pat": None, "pat-g": {"pat": {"hio_rank": 0}}, **rows}
+    return load_experiment(raw | {"ratios": [0.5], "tables": {}}, "x.yaml")
+
+
+def test_only_a_broken_tie_of_a_tied_model_is_told() -> None:
+    broken: dict[str, Any] = {
+        "apart": {"method": "pat-g", "label": "a", "pat": {"tie": "break"}},
+        "slicegpt-1q-pft": {"prune": {"tie": "break"}},
+    }
+    told = list(shortfalls(experiment(True, **broken)))
+    assert [sentence.partition(",")[0] for sentence in told] == ["methods.apart", "methods.slicegpt-1q-pft"]
+    assert all("models.tiny: ratio 0.5 removes" in sentence and "tie: break" in sentence for sentence in told)
+    assert not list(shortfalls(experiment(False, **broken)))
+
+
+def test_validate_warns_and_is_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["models"]["tiny"]["pretrain"] |= {"tie_embeddings": True, "vocab_size": 4000}
+    raw["methods"]["pat-g"] = {"pat": {**(raw["methods"].get("pat-g") or {}).get("pat", {}), "tie": "break"}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(raw))
+    code, said = outcome(["validate", str(tmp_path / "x.yaml")], capsys)
+    assert code == 0 and "warning: methods.pat-g, models.tiny: ratio 0.5 removes" in said
+
+
+@pytest.mark.parametrize(("removed", "short"), [(0.25, False), (0.2, False), (0.199, True), (0.0, True)])
+def test_a_fifth_is_the_limit(removed: float, short: bool) -> None:
+    assert falls_short(0.25, removed) is short
+
+
+def test_nothing_asked_for_is_never_short() -> None:
+    assert not falls_short(0.0, 0.0) and not falls_short(0.0, -0.01)
+
+
+def test_tables_show_what_was_really_removed_where_it_is_far_less(tmp_path: Path) -> None:
+    counts = {"before": {"unique": 1000, "without_embeddings": 800}, "after": {"unique": 908, "without_embeddings": 600}}
+    out = tables_of(tmp_path, [cell(method="pat-g", parameters=counts), cell(method="pat")])
+    for name in ("table1", "per_task_tiny", "perplexity"):
+        text = (out / f"{name}.md").read_text()
+        firsts = {row[1]: row[0] for row in rows_of(text)}
+        assert (firsts["PAT-G"], firsts["PAT"]) == ("25 % (really 9.2 %)", "25 %")
+        assert "more than a fifth below" in text
+    shares = {row[1]: row[3:5] for row in rows_of((out / "sizes.md").read_text())}
+    assert shares["PAT-G"] == ["25 %", "9.2 %"] and shares["PAT"] == ["25 %", "25.0 %"]
+
+
+def test_tables_say_nothing_where_the_share_is_as_asked(tmp_path: Path) -> None:
+    out = tables_of(tmp_path, [cell(method="pat"), cell(method="lora", ratio=0.0)])
+    assert all("really" not in path.read_text() for path in out.glob("*.md"))

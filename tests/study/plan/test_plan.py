@@ -1,0 +1,348 @@
+"""The plan behind the rules: constraints that match nothing else, resources that grow, sources that may be away, equal arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pat.errors import UserError
+from pat.io.artefacts import write_json, write_jsonl
+from study.experiment.file import load_experiment
+from study.experiment.footprint import shape_in
+from study.experiment.schema import Experiment
+from study.plan.jobs import Plan
+from study.plan.values import as_json, existing, one_of
+from study.results.collect import joined
+from tests.kit.project import ROOT
+
+names = st.text(alphabet="ab.-_|+()", min_size=1, max_size=6)
+
+
+def smoke(**changes: Any) -> Experiment:
+    return load_experiment(yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | changes, "x.yaml")
+
+
+def job(row: str = "pat", ratio: str = "0.5", **others: str) -> Any:
+    return SimpleNamespace(model="tiny", row=row, ratio=ratio, seed="0", **others)
+
+
+@given(st.lists(names, max_size=4), names)
+def test_a_constraint_matches_its_names_alone(known: list[str], name: str) -> None:
+    assert bool(re.fullmatch(one_of(known), name)) == (name in known)
+
+
+def test_equal_settings_are_equal_arguments_whatever_their_order() -> None:
+    assert as_json({"b": 1, "a": {"d": 2, "c": 3}}) == as_json({"a": {"c": 3, "d": 2}, "b": 1})
+
+
+def test_sources_that_are_away_are_no_inputs(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for name in ("b.json", "inner/a.json"):
+        (tmp_path / "folder" / name).touch()
+    assert existing(tmp_path / "gone") == []
+    assert existing(tmp_path / "folder") == [str(tmp_path / "folder" / name) for name in ("b.json",)]  # what lies deeper is not read
+
+
+def test_pruners_measure_on_the_instructions_or_on_the_corpus() -> None:
+    data = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["data"]
+    own = Plan(smoke(data=data | {"calibration": "instruct"}))
+    assert own.data.calibration_file() == own.data.instruct_file() and not own.data.mixed_files()
+    plan = Plan(smoke(models={"here": {"path": "x"}}, data=data | {"calibration": "pretrain"}))
+    assert plan.data.calibration_file() == plan.data.corpus_files()[0] != plan.data.instruct_file()
+    assert plan.data.calibration_file() not in plan.data.text_files()
+
+
+def test_calibration_text_is_half_instructions_half_corpus_unless_told_otherwise() -> None:
+    data = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["data"]
+    plan = Plan(smoke(data={name: value for name, value in data.items() if name != "calibration"}))
+    assert plan.data.mixed_files() == [plan.data.calibration_file()] == ["results/smoke/data/calibration.jsonl"]
+    assert plan.data.mixed_from() == [plan.data.instruct_file(), *plan.data.corpus_files()]
+    assert [option.partition(":")[0] for option in plan.data.mixing_options(None)] == ["0.5", "0.5"]
+    shares = [{"of": "instruct", "share": 0.2}, {"of": "pretrain", "share": 0.6}]
+    options = Plan(smoke(data=data | {"calibration": shares})).data.mixing_options(None)
+    assert [option.partition(":")[0] for option in options] == ["0.2", "0.6"]
+    alone = {name: value for name, value in data.items() if name not in ("calibration", "pretrain")}
+    here = Plan(smoke(models={"here": {"path": "x"}}, data=alone))
+    assert here.data.calibration_file() == here.data.instruct_file()
+
+
+def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["models"]["tiny"]["resources"] = {"tune": {"mem_mb": 1000, "gpu": 2}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    assert [plan.memory("tune")(job(), attempt) for attempt in (1, 2, 3)] == [1000, 1500, 2000]
+    assert plan.gpu("tune")(job()) == 2
+    assert plan.gpu("tune")(SimpleNamespace()) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "base", "ratio", "steps"),
+    [
+        ("pat", "models/{model}", "0.5", ["pat/0.5/seed0/merged/merge.json"]),
+        (
+            "channel-magnitude-pft",
+            "checkpoints/{model}/{row}/{ratio}/seed{seed}/pruned",
+            "0",
+            ["channel-magnitude-pft/0.5/seed0/pruned/prune.json", "channel-magnitude-pft/0.5/seed0/merged/merge.json"],
+        ),
+        (
+            "channel-magnitude-ftp",
+            "models/{model}",
+            "0",
+            ["lora/0/seed0/merged/merge.json", "channel-magnitude-ftp/0.5/seed0/merged/prune.json"],
+        ),
+    ],
+)
+def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio: str, steps: list[str]) -> None:
+    plan = Plan(smoke())
+    assert plan.tuning_base(job(row)) == f"results/smoke/{base}/manifest.json"
+    assert plan.tuning_ratio(job(row)) == ratio
+    assert plan.step_records(job(row)) == " ".join(f"--step results/smoke/checkpoints/tiny/{step}" for step in steps)
+
+
+def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["methods"]["turned"] = {"method": "pat", "label": "turned", "pat": {"basis": "pca"}, "tuning": {"threads": 2, "device": "cpu"}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    rotated = "rotated/{model}/pca/seed{seed}"
+    assert plan.tuning_base(job("turned")) == f"results/smoke/{rotated}/manifest.json"
+    assert plan.tuning_base(job("pat")) == "results/smoke/models/{model}/manifest.json"
+    steps = ["rotated/tiny/pca/seed0/rotation.json", "checkpoints/tiny/turned/0.5/seed0/merged/merge.json"]
+    assert plan.step_records(job("turned")) == " ".join(f"--step results/smoke/{step}" for step in steps)
+    turning: Any = SimpleNamespace(model="tiny", basis="pca", seed="0")
+    assert (plan.bases.rotating_threads(turning), plan.bases.rotating_device(turning)) == (2, "cpu")
+
+
+def test_a_broken_tie_has_a_base_of_its_own() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["methods"]["turned"] = {"method": "pat", "label": "turned", "pat": {"basis": "pca"}}
+    raw["methods"]["apart"] = {"method": "pat", "label": "apart", "pat": {"basis": "pca", "tie": "break"}}
+    raw["methods"]["native-apart"] = {"method": "pat", "label": "native", "pat": {"tie": "break"}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    turned, apart = (f"results/smoke/rotated/{{model}}/{name}/seed{{seed}}/manifest.json" for name in ("pca", "pca-untied"))
+    assert (plan.tuning_base(job("turned")), plan.tuning_base(job("apart"))) == (turned, apart)
+    assert plan.tuning_base(job("native-apart")) == "results/smoke/models/{model}/manifest.json"
+    for basis, option in (("pca", ""), ("pca-untied", "--tie break")):
+        wildcards: Any = SimpleNamespace(model="tiny", basis=basis, seed="0")
+        assert (plan.bases.basis(wildcards), plan.bases.tie(wildcards)) == ("pca", option)
+
+
+def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    mask = {"readers": "least-squares", "mask": "variance", "align": 4}
+    raw["methods"]["native"] = {"method": "pat", "label": "native", "pat": mask, "tuning": {"threads": 2, "device": "cpu"}}
+    raw["methods"]["other"] = {"method": "pat", "label": "other", "pat": mask, "lora": {"rank": 2}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    leading, variance = "gradient/leading/align-1", "native/variance/align-4"
+    assert plan.tuning_base(job("pat-g")) == f"results/smoke/refitted/{{model}}/{leading}/{{ratio}}/seed{{seed}}/manifest.json"
+    assert plan.tuning_base(job("native")) == plan.tuning_base(job("other")) == plan.tuning_base(job("other")).replace(leading, variance)
+    steps = ["rotated/tiny/gradient/seed0/rotation.json", f"refitted/tiny/{leading}/0.5/seed0/readers.json"]
+    merged = "checkpoints/tiny/pat-g/0.5/seed0/merged/merge.json"
+    assert plan.step_records(job("pat-g")) == " ".join(f"--step results/smoke/{step}" for step in [*steps, merged])
+    turned, plain = (
+        SimpleNamespace(model="tiny", ratio="0.5", seed="0", **named)
+        for named in (
+            {"basis": "gradient", "mask": "leading", "align": "1"},
+            {"basis": "native", "mask": "variance", "align": "4"},
+        )
+    )
+    assert plan.bases.refitting_base(turned) == "results/smoke/rotated/{model}/gradient/seed{seed}/manifest.json"
+    assert plan.bases.refitting_base(plain) == "results/smoke/models/{model}/manifest.json"
+    assert (plan.mask_data(turned), plan.mask_data(plain)) == ([], [plan.data.instruct_file()])
+    assert plan.mask_data_option(plain, SimpleNamespace(data=plan.mask_data(plain))) == f"--data {plan.data.instruct_file()}"
+    assert (plan.bases.refitting_threads(plain), plan.bases.refitting_device(plain)) == (2, "cpu")
+
+
+def test_a_distilled_row_waits_for_the_tuned_model_and_others_for_nobody() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["tuning"]["distillation"] = {}
+    plan, plain = Plan(load_experiment(raw, "x.yaml")), Plan(smoke())
+    teacher = "results/smoke/checkpoints/tiny/lora/0/seed0/merged"
+    for row in ("pat", "channel-magnitude-pft"):
+        assert plan.teacher(job(row)) == [f"{teacher}/manifest.json"]
+        assert plan.teacher_option(job(row), SimpleNamespace(teacher=plan.teacher(job(row)))) == f"--teacher {teacher}"
+        assert plain.teacher(job(row)) == []
+    assert plan.teacher(job("lora", "0")) == plan.teacher(job("channel-magnitude-ftp")) == []
+
+
+def test_a_searched_arm_waits_for_its_search_on_the_first_seed() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"seeds": [3, 0]}
+    del raw["tuning"]["learning_rate"]
+    raw["tuning"] |= {"search": {"learning_rates": [1e-3, 1e-2, 1e-1]}, "distillation": {}}
+    raw["methods"]["dora"] = {"tuning": {"learning_rate": 1e-3}}
+    plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="channel-magnitude-pft", ratio="0.5")
+    rate = "results/smoke/checkpoints/tiny/channel-magnitude-pft/0.5/rate.json"
+    assert plan.rate(job("channel-magnitude-pft")) == [rate]
+    assert plan.rate_option(job("channel-magnitude-pft"), SimpleNamespace(rate=[rate])) == f"--rate-from {rate}"
+    assert (
+        plan.on_first_seed(plan.tuning_base)(arm) == "results/smoke/checkpoints/tiny/channel-magnitude-pft/0.5/seed3/pruned/manifest.json"
+    )
+    assert plan.on_first_seed(plan.teacher)(arm) == ["results/smoke/checkpoints/tiny/lora/0/seed3/merged/manifest.json"]
+    assert plan.first_seed(arm) == 3
+    assert plan.search_time(arm, 1) == 3 * plan.time("tune")(arm, 1)
+    assert plan.rate(job("dora", "0")) == plan.rate(job("channel-magnitude-ftp")) == Plan(smoke()).rate(job()) == []
+
+
+def test_a_row_of_fewer_seeds_searches_on_its_own_first_and_has_no_file_of_the_others() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"seeds": [3, 0, 1]}
+    del raw["tuning"]["learning_rate"]
+    raw["tuning"]["search"] = {"learning_rates": [1e-3, 1e-2]}
+    raw["methods"]["pat"] = {"seeds": [1, 0]}
+    plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="pat", ratio="0.5")
+    assert (plan.first_seed(arm), plan.on_first_seed(lambda cell: [cell.seed])(arm)) == (1, ["1"])
+    assert [path for path in plan.cell_results() if "/pat/" in path] == [
+        f"results/smoke/evaluation/tiny/pat/0.5/seed{n}/cell.json" for n in (1, 0)
+    ]
+    assert [path for path in plan.figure_files() if "/pat/" in path] == [
+        f"results/smoke/figures/health/tiny/pat/0.5/seed{n}/health.png" for n in (1, 0)
+    ]
+
+
+def test_the_corpus_is_no_held_out_text() -> None:
+    plan = Plan(smoke())
+    assert plan.data.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]
+    assert plan.data.text_files() == ["results/smoke/data/world/text/heldout.jsonl"]
+
+
+def test_only_hub_sources_are_fetched() -> None:
+    plan = Plan(load_experiment(ROOT / "config" / "smollm2.yaml", "x.yaml"))
+    fetched = plan.fetched_files()
+    assert "results/smollm2/models/smollm2-135m/manifest.json" in fetched
+    assert set(plan.data.files()) < set(fetched)
+    assert Plan(smoke()).fetched_files() == []
+
+
+def test_a_set_made_of_tasks_names_every_file_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "here.jsonl").write_text("{}\n")
+    local = {"source": "json", "path": "here.jsonl"}
+    hub = {"source": "hub", "layout": "piqa", "split": "train"}
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"root": str(tmp_path)}
+    raw["data"]["instruct"] = {"source": "tasks", "of": {"a": local, "b": hub}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    anything: Any = SimpleNamespace()
+    assert plan.data.source_files("instruct")(anything) == [str(tmp_path / "here.jsonl")]
+    assert json.loads(plan.data.source("instruct")(anything))["of"] == {"a": local | {"path": str(tmp_path / "here.jsonl")}, "b": hub}
+    assert plan.fetched_files() == [plan.data.instruct_file()]
+    raw["data"]["instruct"] = {"source": "tasks", "of": {"a": local}}
+    assert Plan(load_experiment(raw, "x.yaml")).fetched_files() == []
+
+
+def records(folder: Path) -> tuple[Path, list[Path], Path, Path]:
+    """Write the JSONs of a cell that was pruned and then tuned; return their paths."""
+    figures = [(96, 48, 0.5), (48, 48, 2e-6)]
+    steps = [folder / "prune.json", folder / "merge.json"]
+    for path, (before, after, gap) in zip(steps, figures, strict=True):
+        count = {"before": {"unique": 10 * before}, "after": {"unique": 10 * after}}
+        sizes = {"hidden_size": {"before": before, "after": after}, "parameters": count, "ratio_effective": 1 - after / before}
+        write_json(path, {**sizes, "logit_gap": gap, "provenance": {"seed": 0}})
+    write_json(folder / "tuning.json", {"trainable_parameters": 7, "history": [1, 2], "wall_s": 3.0, "provenance": {"seed": 1}})
+    tasks = {"sums": {"items": 3, "chance": 0.25, "scores": {"acc": {"value": 2 / 3, "stderr": 0.3}}}}
+    write_json(folder / "evaluation.json", {"tasks": tasks, "mean": {}, "perplexity": {}, "harness": {}, "provenance": {"seed": 2}})
+    answers = [{"task": "sums", "id": f"sums-{place}", "gold": place, "correct": {"acc": place != 1}} for place in range(3)]
+    write_jsonl(folder / "evaluation_samples.jsonl", answers)
+    return folder / "tuning.json", steps, folder / "evaluation.json", folder / "evaluation_samples.jsonl"
+
+
+def test_a_cells_sizes_go_from_before_its_first_step_to_after_its_last(tmp_path: Path) -> None:
+    tuning, steps, *evaluated = records(tmp_path)
+    cell = joined({"method": "x"}, tuning, steps, *evaluated)
+    assert (cell["hidden_size"], cell["ratio_effective"]) == ({"before": 96, "after": 48}, 0.5)
+    assert cell["parameters"] == {"before": {"unique": 960}, "after": {"unique": 480}}
+    assert cell["logit_gap"] == 0.5
+    assert cell["tuning"] == {"trainable_parameters": 7, "wall_s": 3.0}
+    assert set(cell["provenance"]) == {"tune", "prune", "merge", "evaluate"}
+
+
+def test_a_record_that_lacks_a_field_is_a_message(tmp_path: Path) -> None:
+    tuning, steps, *evaluated = records(tmp_path)
+    broken = json.loads(steps[1].read_text())
+    del broken["parameters"]
+    write_json(steps[1], broken)
+    with pytest.raises(UserError, match=r"merge\.json.*lacks the field 'parameters'"):
+        joined({}, tuning, steps, *evaluated)
+
+
+def test_a_cell_says_which_items_are_right_and_has_a_hash_of_its_items(tmp_path: Path) -> None:
+    files = records(tmp_path)
+    first = joined({}, *files)["tasks"]["sums"]
+    assert first["scores"]["acc"] == {"value": 2 / 3, "stderr": 0.3, "right": "101"}
+    others = [{"task": "sums", "id": f"sums-{place}", "gold": 0, "correct": {"acc": True}} for place in range(3)]
+    write_jsonl(files[-1], others)
+    assert joined({}, *files)["tasks"]["sums"]["items_hash"] != first["items_hash"]
+
+
+def test_answers_that_are_not_those_scored_are_a_message(tmp_path: Path) -> None:
+    files = records(tmp_path)
+    write_jsonl(files[-1], [{"task": "sums", "id": "a", "gold": 0, "correct": {"acc": True}}])
+    with pytest.raises(UserError, match=r"evaluation_samples\.jsonl: holds 1 answers to sums, of which 3 were scored"):
+        joined({}, *files)
+
+
+def test_an_experiment_draws_the_figures_it_names_or_all_it_has_data_for() -> None:
+    everything = [Path(path).relative_to("results/smoke/figures").with_suffix("").as_posix() for path in Plan(smoke()).figure_files()]
+    assert everything == [
+        "accuracy", "methods", "perplexity", "trainable", "memory", "speedup", "gate",
+        "health/tiny/pat/0.5/seed0/health", "health/tiny/pat-dora/0.5/seed0/health",
+        "health/tiny/pat-g/0.5/seed0/health",
+    ]  # fmt: skip
+    assert Plan(smoke(figures=["gate", "methods"])).figure_files() == [f"results/smoke/figures/{name}.png" for name in ("gate", "methods")]
+    assert "results/smoke/figures/speedup.png" not in Plan(smoke(benchmark=None)).figure_files()
+
+
+def test_a_known_shape_needs_no_sizes() -> None:
+    plan = Plan(smoke(benchmark={"shapes": {"llama-2-7b": None}, "inference": {"widths": [3072]}, "tuning": {}}))
+    assert plan.benchmark_files() == [f"results/smoke/benchmark/{kind}/llama-2-7b.json" for kind in ("inference", "tuning")]
+    assert json.loads(plan.benchmark_shape(SimpleNamespace(shape="llama-2-7b")))["hidden_size"] == 4096
+    assert json.loads(plan.benchmark_settings("inference"))["widths"] == [3072]
+
+
+def test_what_the_experiment_leaves_open_is_asked_for_by_the_models_size(tmp_path: Path) -> None:
+    llama = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008}
+    write_json(tmp_path / "large" / "config.json", llama)
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"root": str(tmp_path)}
+    raw["models"]["large"] = {"path": "large", "resources": {"evaluate": {"gpu": 2, "mem_mb": 99_000}}}
+    raw["models"]["unfetched"] = {"hub": {"id": "a/b"}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    large: Any = SimpleNamespace(model="large", row="lora", ratio="0", seed="0")
+    unfetched: Any = SimpleNamespace(model="unfetched", row="lora", ratio="0", seed="0")
+    assert (plan.gpu("tune")(large), plan.gpu("merge")(large), plan.gpu("tune")(job()), plan.gpu("tune")(unfetched)) == (1, 0, 0, 0)
+    assert plan.memory("tune")(large, 1) == 3000 + 40431  # one and a half copies in fp32
+    assert (plan.memory("tune")(job(), 1), plan.memory("tune")(unfetched, 1)) == (4000, 4000)
+    assert plan.time("merge")(large, 1) == 60 + 26 and plan.time("merge")(large, 3) == 172
+    assert (plan.gpu("evaluate")(large), plan.memory("evaluate")(large, 1)) == (2, 99_000)
+    assert plan.time("merge")(unfetched, 1) == 60
+
+
+def test_a_model_of_the_hub_has_a_size_once_it_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"models": {"tiny": {"hub": {"id": "a/b"}}}}
+    assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 0
+    config = {"vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "intermediate_size": 1536}
+    write_json(tmp_path / "results/smoke/models/tiny/config.json", config)
+    monkeypatch.setattr("study.plan.demands._shape_in", shape_in)  # a plan looks once
+    assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 1
+
+
+def test_a_tuning_on_several_gpus_is_started_as_several_processes_and_its_search_as_one() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"resources": {"tune": {"gpu": 4}}}
+    raw["tuning"]["threads"] = 3
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    assert plan.tune_cores(job()) == 12 and plan.one_gpu(job()) == 1
+    assert plan.launcher(job(), SimpleNamespace(gpu=4)) == "python -m pat.machine.several 4"
+    assert plan.launcher(job(), SimpleNamespace(gpu=1)) == plan.launcher(job(), SimpleNamespace(gpu=0)) == ""
+    assert Plan(smoke()).tune_cores(job()) == 1 and Plan(smoke()).one_gpu(job()) == 0
+
+
+def test_lm_evals_own_tasks_are_fetched_with_all_else() -> None:
+    plan = Plan(smoke(evaluation={"harness_tasks": ["winogrande", "arc_easy"]}))
+    assert plan.fetched_files() == plan.data.harness_file() == ["results/smoke/data/harness.json"]
+    assert plan.data.harness_tasks() == ["arc_easy", "winogrande"]
+    assert Plan(smoke()).data.harness_file() == []

@@ -1,0 +1,109 @@
+"""References: what the README shows is what is kept, and only finished, committed work is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pat.errors import UserError
+from pat.io.artefacts import check_folder, write_json, write_text
+from pat.settings.jobs import TableSettings
+from study.experiment.extends import read_resolved
+from study.report.reference import keep, marks, readme_block, update, with_block
+from study.results.archive import ARCHIVE, packed
+from study.results.unpack import CELLS_LIST, unpack_reference
+from study.tables.writing import write_tables
+from tests.kit.project import ROOT
+
+REFERENCES = ROOT / "results" / "reference"
+ORIGIN = {
+    "git_commit": "0123456789abcdef", "git_dirty": False, "versions": {"torch": "2.13.0", "transformers": "5.23.0"}, "python": "3.11.7",
+    "device": "cpu",
+}  # fmt: skip
+
+
+def finished(folder: Path, **changes: object) -> Path:
+    results = folder / "results" / "toy"
+    write_json(
+        results / "evaluation" / "m" / "pat" / "0.25" / "seed0" / "cell.json", {"provenance": {"tune": ORIGIN | changes, "prune": None}}
+    )
+    write_text(results / "tables" / "table1.md", "| a |\n| --- |\n| 1 |\n")
+    write_text(results / "tables" / "cells.csv", "method,json\npat,results/toy/evaluation/m/pat/0.25/seed0/cell.json\n")
+    write_json(results / "tables" / "manifest.json", {"files": {}})
+    write_text(results / "tables" / ".seal", "")
+    write_json(results / "checkpoints" / "m" / "pat" / "0.25" / "rate.json", {"learning_rate": 0.001})
+    write_json(results / "models" / "m" / "pretraining.json", {"tokens": 1})
+    write_json(results / "benchmark" / "inference" / "tiny.json", {"speedups": []})
+    write_text(folder / "toy.yaml", "name: toy\n")
+    write_text(folder / "README.md", "before\n<!-- toy:start -->\nold\n<!-- toy:end -->\nafter\n")
+    return results
+
+
+def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
+    results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
+    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
+    shown = (tmp_path / "README.md").read_text()
+    assert shown.startswith("before\n") and shown.endswith("after\n") and "old" not in shown
+    assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
+    records = dict(packed(out / ARCHIVE))
+    assert sorted(records) == ["bases/m/pretraining.json", "cells/m/pat/0.25/rate.json", "cells/m/pat/0.25/seed0/cell.json"]
+    assert records["cells/m/pat/0.25/rate.json"] == {"learning_rate": 0.001} and (out / "benchmark/inference/tiny.json").is_file()
+    assert [path.name for path in (out / "tables").iterdir()] == ["table1.md"]
+    assert (out / "experiment.yaml").read_text() == "name: toy\n"
+    assert with_block(shown, "toy", readme_block(out)) == shown
+
+
+def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
+    results, out = finished(tmp_path), tmp_path / "out" / "toy"
+    write_text(results / "tables" / "perplexity.md", "| perplexity |")
+    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "none.md"])
+    shown = (tmp_path / "README.md").read_text()
+    assert "| perplexity |" in shown and "| 1 |" not in shown and '.yaml SHOW="perplexity.md none.md"`' in shown
+    assert with_block(shown, "toy", readme_block(out)) == shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"git_dirty": True}, "uncommitted changes"), ({"git_commit": None, "git_dirty": None}, "run from a clone")]
+)
+def test_code_that_no_commit_names_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        keep(finished(tmp_path, **changes), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
+
+
+def test_unfinished_work_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.yaml: no such file"):
+        keep(finished(tmp_path), tmp_path / "out", "a machine", tmp_path / "missing.yaml")
+    with pytest.raises(UserError, match="run the experiment first"):
+        keep(tmp_path / "nowhere", tmp_path / "out", "a machine", tmp_path / "toy.yaml")
+    with pytest.raises(UserError, match="lacks the lines"):
+        with_block("no marks", "toy", "block")
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/experiments.md"])
+@pytest.mark.parametrize("reference", sorted(REFERENCES.glob("*/origin.json")), ids=lambda path: path.parent.name)
+def test_what_the_documents_show_agrees_with_the_references(reference: Path, document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    if marks(reference.parent.name)[0] in text:
+        assert with_block(text, reference.parent.name, readme_block(reference.parent), document) == text
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in REFERENCES.glob("*/manifest.json")), ids=lambda path: path.name)
+def test_a_committed_reference_is_what_was_kept(folder: Path) -> None:
+    check_folder(folder)
+
+
+def test_every_reference_of_an_experiment_is_shown() -> None:
+    shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/experiments.md"))
+    missing = [path.parent.name for path in REFERENCES.glob("*/origin.json") if marks(path.parent.name)[0] not in shown]
+    assert not missing
+
+
+@pytest.mark.parametrize("reference", sorted(path.parent for path in REFERENCES.glob(f"*/{ARCHIVE}")), ids=lambda path: path.name)
+def test_the_tables_can_be_made_again_from_the_records(reference: Path, tmp_path: Path) -> None:
+    unpack_reference(reference, tmp_path / "records")
+    cells = [Path(line) for line in (tmp_path / "records" / CELLS_LIST).read_text().splitlines()]
+    settings = TableSettings.model_validate(read_resolved(reference / "experiment.yaml").get("tables", {}))
+    write_tables(cells, tmp_path / "tables", settings)
+    for name in ("table1.csv", "perplexity.csv"):
+        assert (tmp_path / "tables" / name).read_bytes() == (reference / "tables" / name).read_bytes()

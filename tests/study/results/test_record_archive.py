@@ -1,0 +1,72 @@
+"""The archive of records: every record comes back byte for byte, equal records give equal bytes, broken archives are named."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from pat.errors import UserError
+from pat.io.artefacts import write_json
+from study.results.archive import ARCHIVE, pack, packed, unpack
+from study.results.explain import explain
+from tests.kit.cell_maker import cell, write_cell
+
+RECORDS = {"cells/m/a/0.5/seed0/cell.json": {"ü": [1.5, None, True], "a": {"nested": "x"}}, "bases/m/pretraining.json": {"tokens": 2**60}}
+
+
+def written(folder: Path) -> dict[str, Path]:
+    for name, record in RECORDS.items():
+        write_json(folder / name, record)
+    return {name: folder / name for name in RECORDS}
+
+
+def test_records_come_back_byte_for_byte(tmp_path: Path) -> None:
+    files = written(tmp_path / "run")
+    pack(files, tmp_path / ARCHIVE)
+    assert dict(packed(tmp_path / ARCHIVE)) == RECORDS
+    unpack(tmp_path / ARCHIVE, tmp_path / "again")
+    assert {name: (tmp_path / "again" / name).read_bytes() for name in RECORDS} == {name: path.read_bytes() for name, path in files.items()}
+
+
+def test_the_order_of_records_changes_nothing(tmp_path: Path) -> None:
+    files = written(tmp_path / "run")
+    pack(files, tmp_path / "one.xz")
+    pack(dict(reversed(files.items())), tmp_path / "other.xz")
+    assert (tmp_path / "one.xz").read_bytes() == (tmp_path / "other.xz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no archive", "is not an archive of records"),
+        (lzma.compress(b"\xff\xfe"), "is not an archive of records"),
+        (lzma.compress(b"{"), "is not valid JSON"),
+        (lzma.compress(b'{"name": "a"}'), "line 1: holds no `name` with its `record`"),
+        (lzma.compress(json.dumps({"name": "../a", "record": {}}).encode()), "lies outside"),
+        (lzma.compress(json.dumps({"name": "/a", "record": {}}).encode()), "lies outside"),
+    ],
+)
+def test_a_broken_archive_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / ARCHIVE).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        unpack(tmp_path / ARCHIVE, tmp_path / "out")
+    assert str(tmp_path / ARCHIVE) in str(caught.value)
+
+
+def test_an_archive_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        list(packed(tmp_path / ARCHIVE))
+
+
+def test_a_cell_in_an_archive_is_explained_as_its_file_is(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    write_cell(folder, cell())
+    place = next(folder.rglob("cell.json"))
+    pack({"cells/" + place.relative_to(folder).as_posix(): place}, tmp_path / "kept" / ARCHIVE)
+    wanted = dict.fromkeys(("model", "method", "ratio_requested", "seed"))
+    whole, kept = explain(folder, wanted, None), explain(tmp_path / "kept", wanted, None)
+    assert [line for line in kept if ".json" not in line and ARCHIVE not in line] == [line for line in whole if ".json" not in line]
+    assert any(line.startswith(f"cell: {tmp_path / 'kept' / ARCHIVE}, record cells/") for line in kept)

@@ -1,0 +1,55 @@
+"""The command of the study: its verbs, its overview, a wrong verb; and the verbs that `pat` hands over to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import pat.study_verbs
+from pat import cli as pat_cli
+from study import cli
+from tests.kit.commands import outcome
+from tests.kit.project import ROOT
+
+
+def test_every_verb_has_a_function_and_says_what_it_does() -> None:
+    shown = cli.overview()
+    for verb, module in cli.VERBS.items():
+        assert callable(import_module(module).main)
+        assert cli.described(module).endswith(".") and cli.described(module) in shown and f"  {verb} " in shown
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_overview_imports_no_verb(arguments: tuple[str, ...]) -> None:
+    code = "import sys; sys.argv[0] = 'study'; from study.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    finished = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert finished.returncode == (0 if arguments else 2) and "validate" in finished.stdout
+    assert not {"torch", "pandas", "matplotlib", *cli.VERBS.values()} & set(finished.stderr.split())
+
+
+def test_a_wrong_verb_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["validat"])
+    assert "study validat: no such verb" in str(ended.value) and "validate" in str(ended.value)
+
+
+@pytest.mark.parametrize("verb", ["validate", "explain"])
+def test_pat_hands_over_what_it_is_told_and_ends_alike(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [verb, "missing.yaml", "--nothing"]
+    theirs = outcome(given, capsys)
+    finished = subprocess.run([sys.executable, "-m", "pat", *given], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr) == theirs and "--nothing" in finished.stderr
+    helped = subprocess.run([sys.executable, "-m", "pat", verb, "--help"], capture_output=True, text=True, check=False)
+    assert helped.returncode == 0 and f"study {verb}" in helped.stdout
+
+
+def test_a_library_without_the_study_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(pat.study_verbs, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(pat.study_verbs, "find_spec", lambda _name: None)
+    with pytest.raises(SystemExit) as ended:
+        pat_cli.main(["validate", "x.yaml"])
+    assert "pat validate: reads experiments" in str(ended.value)

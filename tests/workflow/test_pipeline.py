@@ -1,0 +1,150 @@
+"""The real DAG end to end on the smoke experiment: what it leaves, that it rests when it is done, and that a kill does not matter."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pat.io.artefacts import check_folder
+from study.experiment.file import load_experiment
+from study.experiment.methods import MASKED_TUNERS
+from tests.kit.project import ROOT, planned, snakemake
+from tests.kit.smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
+
+EXPERIMENT = load_experiment(ROOT / CONFIG, CONFIG)
+
+
+def test_every_cell_ends_in_a_stock_checkpoint_and_one_result(finished: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    for cell in EXPERIMENT.cells():
+        folder = finished / RESULTS / "checkpoints" / cell.path
+        given = cell.method.order == "given"  # the model itself, to which nothing is done
+        merged = finished / RESULTS / "models" / cell.model if given else folder / "merged"
+        check_folder(merged)
+        result = json.loads((finished / RESULTS / "evaluation" / cell.path / "cell.json").read_text())
+        model = AutoModelForCausalLM.from_pretrained(merged)
+        assert result["method"] == cell.row
+        assert result["hidden_size"] == {"before": 32, "after": round(32 * (1 - cell.ratio))}
+        assert model.config.hidden_size == result["hidden_size"]["after"]
+        assert sum(parameter.numel() for parameter in model.parameters()) == result["parameters"]["after"]["unique"]
+        assert result["logit_gap"] is None if given else result["logit_gap"] <= 1e-4
+        assert not (folder / ("" if given else "run")).exists()
+
+
+def test_tables_and_figures_hold_every_row(finished: Path) -> None:
+    made = {name: content.decode() for name, content in tables(finished).items()}
+    labels = {EXPERIMENT.label(row) for row in EXPERIMENT.methods}
+    for kind in ("csv", "md", "tex"):
+        assert all(label.partition(" (")[0] in made[f"table1.{kind}"] for label in labels)
+    rows = list(csv.DictReader(made["cells.csv"].splitlines()))
+    assert {row["method"] for row in rows} == set(EXPERIMENT.methods)
+    figures = finished / RESULTS / "figures"
+    assert all(path.stat().st_size > 1000 for path in figures.rglob("*.png"))
+    masked = {row for row in EXPERIMENT.methods if EXPERIMENT.method(row).tuner in MASKED_TUNERS}
+    assert {path.parent.parent.parent.name for path in figures.rglob("health.png")} == masked
+
+
+def test_every_number_leads_to_the_commands_that_made_it(finished: Path) -> None:
+    """What the steps have recorded is what Snakemake would run."""
+    listed = snakemake(finished, "--dry-run", "--forceall", "--printshellcmds", "--configfile", CONFIG)
+    commands = [shlex.split(line.partition(": ")[2]) for line in listed.stdout.splitlines() if line.startswith("Shell command: ")]
+    command = ["pat", "explain", str(RESULTS), "--model", "tiny", "--row", "pat-g", "--ratio", "0.5", "--task", "capitals"]
+    said = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
+    recorded = [shlex.split(line.partition(": ")[2]) for line in said.splitlines() if line.startswith("   command: ")]
+    assert [words[1] for words in recorded] == ["pretrain", "rotate", "refit-readers", "tune", "merge", "evaluate"]
+    assert all(words in commands for words in recorded)
+
+
+@pytest.mark.skipif(not NAMESPACES, reason="this system gives no network namespaces")
+def test_no_phase_needs_a_network(finished: Path) -> None:
+    """The run of the fixture had none; this makes sure of that."""
+    connect = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    assert "unreachable" in subprocess.run([*NO_NETWORK, *connect], capture_output=True, text=True, check=False).stderr
+    assert (finished / RESULTS / "tables/manifest.json").exists()
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*")}
+    second = run(finished)
+    assert second.returncode == 0
+    assert "Nothing to be done" in second.stdout + second.stderr
+    assert {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "value", "phases"),
+    [
+        ("evaluation", "limit", 2, {"evaluate", "collect"}),
+        ("resources", "tune", {"mem_mb": 8000}, set()),
+        ("tuning", "weight_decay", 0.1, {"prune tiny", "tune", "merge", "prune the tuned", "evaluate", "collect"}),
+    ],
+)
+def test_a_changed_setting_runs_again_what_it_touches(finished: Path, block: str, key: str, value: object, phases: set[str]) -> None:
+    """A model that was pruned only to be tuned is gone by then and is pruned again."""
+    raw = yaml.safe_load((ROOT / CONFIG).read_text())
+    raw[block] = {**raw.get(block, {}), key: value}
+    jobs = {job for job in planned(finished, raw) if not job.startswith(("write the tables", "draw"))}
+    assert {next(phase for phase in sorted(phases, key=len, reverse=True) if job.startswith(phase)) for job in jobs} == phases
+
+
+def test_a_changed_row_runs_its_own_cells_again(finished: Path) -> None:
+    raw = yaml.safe_load((ROOT / CONFIG).read_text())
+    raw["methods"]["pat"] = {"pat": {"mask": "frozen"}}
+    jobs = {job for job in planned(finished, raw) if not job.startswith(("write the tables", "draw"))}
+    assert {job.split(" ", 1)[0] for job in jobs} == {"tune", "merge", "evaluate", "collect"}
+    assert all(" by pat," in job or " tiny, pat," in job for job in jobs)
+
+
+def test_a_cell_that_is_deleted_is_made_again(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "deleted"
+    shutil.copytree(finished, folder, symlinks=True)
+    shutil.rmtree(folder / RESULTS / "checkpoints/tiny/pat")
+    jobs = planned(folder, yaml.safe_load((ROOT / CONFIG).read_text()))
+    assert {"tune tiny by pat, ratio 0.5, seed 0", "evaluate tiny, pat, ratio 0.5, seed 0", "write the tables"} <= jobs
+    assert not any("lora" in job for job in jobs)
+
+
+def test_a_run_that_is_killed_in_the_middle_of_tuning_ends_in_the_same_table(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(finished, folder, symlinks=True)
+    cell = folder / RESULTS / "checkpoints/tiny/pat/0.5/seed0"
+    shutil.rmtree(cell)
+    process = started(folder)
+    wait_for(lambda: any(cell.glob("run/checkpoint-*/manifest.json")), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    again = run(folder)
+    said = again.stdout + again.stderr
+    assert again.returncode == 0, said
+    assert "going on where it stopped" in said
+    assert "resuming from" in said
+    assert checkpoints(folder) == checkpoints(finished)
+    assert tables(folder) == tables(finished)
+
+
+def test_two_runs_in_one_folder_are_refused(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "busy"
+    # The owner's file of the finished run stays behind: waiting for it must mean waiting for the new run.
+    shutil.copytree(finished, folder, symlinks=True, ignore=shutil.ignore_patterns("results", "run.owner"))
+    process = started(folder)
+    try:
+        wait_for((folder / ".snakemake/run.owner").exists, process)
+        second = run(folder)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert second.returncode == 1
+    assert "at work in this folder" in second.stderr
+    assert "Traceback" not in second.stderr
