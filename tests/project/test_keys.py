@@ -38,6 +38,11 @@ def test_every_block_has_its_table_and_every_key_a_meaning() -> None:
             assert value.get("description"), f"{name}.{key}: has no description"
 
 
+def test_every_experiment_file_is_in_the_pages_first_table() -> None:
+    named = re.findall(r"`([\w-]+\.yaml)`", keys.PAGE.read_text(encoding="utf-8").partition("\n## ")[0])
+    assert sorted(named) == [path.name for path in EXPERIMENTS]
+
+
 def test_a_row_tells_type_default_range_and_meaning() -> None:
     rows = keys.table("tuning", WHOLE).splitlines()
     assert "| `batch_size` | whole number | required | > 0 | rows per optimizer step, of all devices together |" in rows
