@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pat.io.places import KEEPS, READS, WRITES
-from tests.kit.command_places import COMMANDS, SCRIPTS, VERBS, Command, scripts
+from study.figures import command as figures
+from tests.kit.command_places import COMMANDS, VERBS, Command, scripts
 from tests.kit.commands import outcome
 
 each_verb = pytest.mark.parametrize("command", VERBS, ids=str)
@@ -220,8 +221,8 @@ def test_names_that_are_no_text_are_refused(command: Command, here: Path, capsys
 @pytest.mark.parametrize("command", list(scripts()), ids=str)
 def test_a_scripts_own_kind_of_file_is_known(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures, tables, cells, references, repeats: what lies there under their names and is none of them stays."""
-    name = str(command).rpartition(".")[2]
-    if "Pictures" in SCRIPTS.parent.joinpath(*str(command).split(".")).with_suffix(".py").read_text():
+    if command.function is figures.main:
+        name = command.words[-1]
         (here / "pictures").mkdir()
         for ending in ("png", "pdf", "csv"):
             (here / "pictures" / f"{name}.{ending}").write_text("mine")

@@ -43,7 +43,7 @@ PHASES = {
     "merging": ("merge", "--base", "<w>/base", "--adapter", "<w>/adapter", "--out", "<disk>/out"),
     "evaluation": ("evaluate", "--model", "<w>/base", "--settings", "{}", "--task", "<w>/task.jsonl", "--out", "<disk>/deep/out.json"),
     "tables": ("study.tables.writing", "--out", "<disk>/out", "<w>/cell.json"),
-    "figures": ("study.figures.gate", "--out", "<disk>/out"),
+    "figures": ("figure", "gate", "--out", "<disk>/out"),
 }
 
 

@@ -16,6 +16,7 @@ from pat.io import marks
 from pat.io.marks import Folder, Kind
 from pat.io.places import KEEPS, READS, WRITES, Role, roles_of
 from study.commands.sets import command_line
+from study.figures import command as figures
 from tests.kit.project import ROOT
 
 MAKES_AS = {"prepare": "refit-readers"}
@@ -64,6 +65,8 @@ class Command:
         """Return a whole command line: every place that is read is there, everything else has some value; `places` replace them."""
         words = list(self.words)
         for name, parameter in self.parameters().items():
+            if self.function is figures.main and name == "name":
+                continue  # it is among the words
             role = self.roles.get(name)
             if name in places:
                 value: Path | str | None = places[name]
@@ -109,6 +112,8 @@ def scripts() -> Iterator[Command]:
         module = importlib.import_module(script)
         name = next((name for name in ("main", "write") if f"typer.run({name})" in text), None)
         yield Command((script,), getattr(module, name) if name else command_line(module.prepare))
+    for name in figures.DRAWINGS:
+        yield Command(("figure", name), figures.main)
 
 
 VERBS = [command for command in verbs() if str(command) not in WITHOUT_OUTPUT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +13,8 @@ import pytest
 import pat.study_verbs
 from pat import cli as pat_cli
 from study import cli
+from study.experiment.schema import FIGURES
+from study.figures import command as figures
 from tests.kit.commands import outcome
 from tests.kit.project import ROOT
 
@@ -53,3 +56,25 @@ def test_a_library_without_the_study_says_so(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(SystemExit) as ended:
         pat_cli.main(["validate", "x.yaml"])
     assert "pat validate: reads experiments" in str(ended.value)
+
+
+def test_every_figure_of_an_experiment_has_its_drawing() -> None:
+    assert figures.DRAWINGS.keys() == set(FIGURES)
+    for name, drawing in figures.DRAWINGS.items():
+        parameters = inspect.signature(getattr(import_module(f"study.figures.{name}"), drawing.function)).parameters
+        assert len(parameters) == len(drawing.reads) + 1 and list(parameters)[-1] == "out"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("gat",), "\"gat\" is no figure; did you mean 'gate'?"),
+        (("gate", "--tuning", "tuning.json"), "figure gate: reads no --tuning; leave it out"),
+        (("accuracy", "--benchmark", "it.json"), "figure accuracy: reads no --benchmark"),
+        (("speedup",), "figure speedup: --benchmark is needed"),
+        (("health",), "figure health: --tuning is needed"),
+    ],
+)
+def test_a_figure_is_given_what_it_reads(given: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = outcome(["figure", *given, "--out", str(tmp_path / "out")], capsys)
+    assert code == 1 and message in said and not (tmp_path / "out").exists()

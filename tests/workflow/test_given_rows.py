@@ -51,12 +51,12 @@ def test_the_base_is_one_cell_of_the_first_seed_and_is_scored_where_it_lies() ->
     assert experiment.search_of("tiny", "base") is None
     assert not experiment.distils("base")
     plan = Plan(experiment)
-    assert plan.finished(wildcards("base")) == "results/smoke/models/tiny/manifest.json"
-    assert plan.finished(wildcards("lora")) == "results/smoke/checkpoints/tiny/lora/0/seed3/merged/manifest.json"
-    assert "results/smoke/models/tiny/manifest.json" in plan.merged_models()
-    assert plan.tuning_record(wildcards("base")) == ""
-    assert plan.given_sizes(wildcards("base")) == ["results/smoke/evaluation/tiny/base/0/seed3/sizes.json"]
-    assert plan.given_sizes(wildcards("lora")) == []
+    assert plan.cells.finished(wildcards("base")) == "results/smoke/models/tiny/manifest.json"
+    assert plan.cells.finished(wildcards("lora")) == "results/smoke/checkpoints/tiny/lora/0/seed3/merged/manifest.json"
+    assert "results/smoke/models/tiny/manifest.json" in plan.cells.merged_models()
+    assert plan.cells.tuning_record(wildcards("base")) == ""
+    assert plan.cells.sizes(wildcards("base")) == ["results/smoke/evaluation/tiny/base/0/seed3/sizes.json"]
+    assert plan.cells.sizes(wildcards("lora")) == []
 
 
 def test_a_checkpoint_stands_at_its_ratio_under_its_rows_name() -> None:
@@ -64,9 +64,9 @@ def test_a_checkpoint_stands_at_its_ratio_under_its_rows_name() -> None:
     assert [str(one.path) for one in experiment.cells() if one.row == "theirs"] == ["tiny/theirs/0.3/seed3"]
     assert experiment.label("theirs") == "theirs"
     plan = Plan(experiment)
-    assert plan.checkpoint_path(wildcards("theirs")) == "data/elsewhere/model"
-    assert plan.given_rows(made_elsewhere=True) == ["theirs"]
-    assert plan.finished(wildcards("theirs", "0.3")) == "results/smoke/checkpoints/tiny/theirs/0.3/seed3/merged/manifest.json"
+    assert plan.models.checkpoint_path(wildcards("theirs")) == "data/elsewhere/model"
+    assert plan.cells.given_rows(made_elsewhere=True) == ["theirs"]
+    assert plan.cells.finished(wildcards("theirs", "0.3")) == "results/smoke/checkpoints/tiny/theirs/0.3/seed3/merged/manifest.json"
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_name_is_refused_or_stays_inside_the_results(place: tuple[str, ...], n
         assert "own.yaml: " in str(error)
         return
     plan = Plan(experiment)
-    for path in [*plan.merged_models(), *plan.cell_results(), *plan.data.files(), *plan.figure_files(), *plan.benchmark_files()]:
+    for path in [*plan.cells.merged_models(), *plan.cells.results(), *plan.data.files(), *plan.figures.files(), *plan.benchmarks.files()]:
         assert path.startswith("results/") and ".." not in Path(path).parts
         assert shlex.quote(path) == path
 
@@ -117,9 +117,9 @@ def test_a_path_reaches_a_job_as_one_argument(path: str) -> None:
         assert "own.yaml: " in str(error)
         return
     wildcards: Any = SimpleNamespace(model="own", name="own")
-    for argument in (plan.model_path(wildcards), plan.data.source("tasks")(wildcards)):
+    for argument in (plan.models.path(wildcards), plan.data.source("tasks")(wildcards)):
         assert shlex.split(shlex.quote(argument)) == [argument]
-    assert plan.model_files(wildcards) == [] or Path(path).exists()
+    assert plan.models.files(wildcards) == [] or Path(path).exists()
 
 
 @given(values=st.lists(NASTY.filter(lambda text: "\0" not in text), max_size=3))

@@ -8,14 +8,14 @@ rule benchmark_inference:
         f"{RESULTS}/logs/benchmark/inference/{{shape}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/benchmark/inference/{{shape}}.tsv"
-    threads: plan.benchmark_threads("inference")
+    threads: plan.benchmarks.threads("inference")
     resources:
         gpu=plan.gpu("benchmark"),
         mem_mb=plan.memory("benchmark"),
         runtime=plan.time("benchmark"),
     params:
-        shape=plan.benchmark_shape,
-        settings=plan.benchmark_settings("inference"),
+        shape=plan.benchmarks.shape,
+        settings=plan.benchmarks.settings("inference"),
     message:
         "measure inference of {wildcards.shape}"
     shell:
@@ -29,14 +29,14 @@ rule benchmark_tuning:
         f"{RESULTS}/logs/benchmark/tuning/{{shape}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/benchmark/tuning/{{shape}}.tsv"
-    threads: plan.benchmark_threads("tuning")
+    threads: plan.benchmarks.threads("tuning")
     resources:
         gpu=plan.gpu("benchmark"),
         mem_mb=plan.memory("benchmark"),
         runtime=plan.time("benchmark"),
     params:
-        shape=plan.benchmark_shape,
-        settings=plan.benchmark_settings("tuning"),
+        shape=plan.benchmarks.shape,
+        settings=plan.benchmarks.settings("tuning"),
     message:
         "measure tuning of {wildcards.shape}"
     shell:
@@ -45,4 +45,4 @@ rule benchmark_tuning:
 
 rule benchmarks:
     input:
-        plan.benchmark_files(),
+        plan.benchmarks.files(),

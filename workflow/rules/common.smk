@@ -45,7 +45,7 @@ FOUND = f'export PATH={BIN}:"$PATH" PYTHONPATH={STUDY}"${{{{PYTHONPATH:+:$PYTHON
 shell.prefix(f"set -euo pipefail; {FOUND} {OFFLINE} ")
 
 plan = Plan(checked_experiment())
-RESULTS, DATA, CELL, SCORES = plan.results, plan.data.folder, plan.cell, plan.scores
+RESULTS, DATA, CELL, SCORES = plan.paths.results, plan.data.folder, plan.paths.cell, plan.paths.scores
 PLUGINS = "".join(f" {shlex.quote(option)}" for option in plan.experiment.plugin_options())
 
 if RESTORING not in os.environ and (replaced := foreign(Path(RESULTS))):
@@ -63,4 +63,4 @@ wildcard_constraints:
     row=one_of(plan.experiment.methods),
     ratio=one_of(sorted({f"{cell.ratio:g}" for cell in plan.experiment.cells()})),
     seed=one_of(plan.experiment.seeds),
-    shape=one_of(plan.shapes),
+    shape=one_of(plan.benchmarks.shapes),

@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        model=plan.finished,
+        model=plan.cells.finished,
         tasks=plan.data.files("tasks/"),
         texts=plan.data.text_files(),
         harness=plan.data.harness_file(),
@@ -14,7 +14,7 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
-    threads: plan.evaluation_threads
+    threads: plan.cells.evaluation_threads
     resources:
         gpu=plan.gpu("evaluate"),
         mem_mb=plan.memory("evaluate"),
@@ -23,7 +23,7 @@ rule evaluate:
         model=subpath(input.model, parent=True),
         tasks=repeated("--task", plan.data.files("tasks/")),
         texts=repeated("--text", plan.data.text_files()),
-        settings=plan.evaluation_settings,
+        settings=plan.cells.evaluation_settings,
     message:
         "evaluate {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
@@ -33,8 +33,8 @@ rule evaluate:
 
 rule count_given:
     input:
-        base=plan.base,
-        model=plan.finished,
+        base=plan.bases.base,
+        model=plan.cells.finished,
     output:
         f"{SCORES}/sizes.json",
     log:
@@ -42,7 +42,7 @@ rule count_given:
     benchmark:
         f"{RESULTS}/benchmarks/sizes/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.given_rows()),
+        row=one_of(plan.cells.given_rows()),
     resources:
         gpu=0,
         mem_mb=plan.memory("prepare"),
@@ -58,8 +58,8 @@ rule count_given:
 
 rule collect_cell:
     input:
-        model=plan.finished,
-        sizes=plan.given_sizes,
+        model=plan.cells.finished,
+        sizes=plan.cells.sizes,
         evaluation=f"{SCORES}/evaluation.json",
         samples=f"{SCORES}/evaluation_samples.jsonl",
     output:
@@ -73,9 +73,9 @@ rule collect_cell:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        cell=plan.cell_identity,
-        tuning=plan.tuning_record,
-        steps=plan.step_records,
+        cell=plan.cells.identity,
+        tuning=plan.cells.tuning_record,
+        steps=plan.cells.step_records,
     message:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
@@ -85,4 +85,4 @@ rule collect_cell:
 
 rule evaluation:
     input:
-        plan.cell_results(),
+        plan.cells.results(),

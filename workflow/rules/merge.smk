@@ -3,7 +3,7 @@
 
 rule merge:
     input:
-        base=plan.tuning_base,
+        base=plan.tunings.base,
         adapter=f"{CELL}/adapter/{MANIFEST}",
     output:
         f"{CELL}/merged/{MANIFEST}",
@@ -12,7 +12,7 @@ rule merge:
     benchmark:
         f"{RESULTS}/benchmarks/merge/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.rows_of("tune", "prune-tune")),
+        row=one_of(plan.cells.rows_of("tune", "prune-tune")),
     resources:
         gpu=plan.gpu("merge"),
         mem_mb=plan.memory("merge"),
@@ -29,4 +29,4 @@ rule merge:
 
 rule checkpoints:
     input:
-        plan.merged_models(),
+        plan.cells.merged_models(),

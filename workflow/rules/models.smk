@@ -8,22 +8,22 @@ rule pretrain:
     input:
         corpus=plan.data.corpus_files(),
     output:
-        plan.base,
+        plan.bases.base,
     log:
         f"{RESULTS}/logs/pretrain/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/pretrain/{{model}}.tsv"
     wildcard_constraints:
-        model=one_of(plan.models_from("pretrain")),
-    threads: plan.pretrain_threads
+        model=one_of(plan.models.come_from("pretrain")),
+    threads: plan.models.pretrain_threads
     resources:
         gpu=plan.gpu("pretrain"),
         mem_mb=plan.memory("pretrain"),
         runtime=plan.time("pretrain"),
     params:
         out=subpath(output[0], parent=True),
-        run=plan.pretrain_run_folder,
-        settings=plan.pretrain_settings,
+        run=plan.models.run_folder,
+        settings=plan.models.pretrain_settings,
     message:
         "pretrain the base model {wildcards.model}"
     shell:
@@ -32,22 +32,22 @@ rule pretrain:
 
 rule copy_model:
     input:
-        plan.model_files,
+        plan.models.files,
     output:
-        plan.base,
+        plan.bases.base,
     log:
         f"{RESULTS}/logs/models/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/models/{{model}}.tsv"
     wildcard_constraints:
-        model=one_of(plan.models_from("path")),
+        model=one_of(plan.models.come_from("path")),
     resources:
         gpu=plan.gpu("prepare"),
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
         out=subpath(output[0], parent=True),
-        path=plan.model_path,
+        path=plan.models.path,
     message:
         "copy the base model {wildcards.model}"
     shell:
@@ -56,23 +56,23 @@ rule copy_model:
 
 rule read_gguf:
     input:
-        plan.gguf_files,
+        plan.models.gguf_files,
     output:
-        plan.base,
+        plan.bases.base,
     log:
         f"{RESULTS}/logs/models/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/models/{{model}}.tsv"
     wildcard_constraints:
-        model=one_of(plan.models_from("gguf")),
+        model=one_of(plan.models.come_from("gguf")),
     resources:
         gpu=plan.gpu("prepare"),
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
         out=subpath(output[0], parent=True),
-        file=plan.gguf_file,
-        dtype=plan.gguf_dtype,
+        file=plan.models.gguf_file,
+        dtype=plan.models.gguf_dtype,
     message:
         "read the base model {wildcards.model} from its GGUF file"
     shell:
@@ -81,7 +81,7 @@ rule read_gguf:
 
 rule copy_checkpoint:
     input:
-        plan.checkpoint_files,
+        plan.models.checkpoint_files,
     output:
         f"{CELL}/merged/{MANIFEST}",
     log:
@@ -89,14 +89,14 @@ rule copy_checkpoint:
     benchmark:
         f"{RESULTS}/benchmarks/checkpoints/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.given_rows(made_elsewhere=True)),
+        row=one_of(plan.cells.given_rows(made_elsewhere=True)),
     resources:
         gpu=plan.gpu("prepare"),
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
         out=subpath(output[0], parent=True),
-        path=plan.checkpoint_path,
+        path=plan.models.checkpoint_path,
     message:
         "copy the checkpoint of {wildcards.row}"
     shell:
@@ -105,13 +105,13 @@ rule copy_checkpoint:
 
 rule fetch_model:
     output:
-        plan.base,
+        plan.bases.base,
     log:
         f"{RESULTS}/logs/models/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/models/{{model}}.tsv"
     wildcard_constraints:
-        model=one_of(plan.models_from("hub")),
+        model=one_of(plan.models.come_from("hub")),
     resources:
         gpu=plan.gpu("prepare"),
         mem_mb=plan.memory("prepare"),
@@ -119,8 +119,8 @@ rule fetch_model:
     params:
         online=plan.online,
         out=subpath(output[0], parent=True),
-        id=plan.hub_id,
-        revision=plan.hub_revision,
+        id=plan.models.hub_id,
+        revision=plan.models.hub_revision,
     message:
         "fetch the base model {wildcards.model}"
     shell:
@@ -129,7 +129,7 @@ rule fetch_model:
 
 rule rotate:
     input:
-        base=plan.base,
+        base=plan.bases.base,
         text=plan.data.calibration_file(),
     output:
         f"{plan.bases.rotated}/{MANIFEST}",
@@ -162,7 +162,7 @@ rule refit_readers:
     input:
         base=plan.bases.refitting_base,
         text=plan.data.calibration_file(),
-        data=plan.mask_data,
+        data=plan.tunings.mask_data,
     output:
         f"{plan.bases.refitted}/{MANIFEST}",
     log:
@@ -181,7 +181,7 @@ rule refit_readers:
     params:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
-        data=plan.mask_data_option,
+        data=plan.tunings.mask_data_option,
         device=plan.bases.refitting_device,
         threads=plan.bases.refitting_threads,
     message:

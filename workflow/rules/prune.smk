@@ -6,7 +6,7 @@ Pruners that measure on text take the instruction set, or the corpus; the others
 
 rule prune_base:
     input:
-        base=plan.base,
+        base=plan.bases.base,
         text=plan.data.calibration_file(),
     output:
         temp(f"{CELL}/pruned/{MANIFEST}"),
@@ -15,8 +15,8 @@ rule prune_base:
     benchmark:
         f"{RESULTS}/benchmarks/prune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.rows_of("prune-tune")),
-    threads: plan.tune_threads
+        row=one_of(plan.cells.rows_of("prune-tune")),
+    threads: plan.tunings.threads
     resources:
         gpu=plan.gpu("prune"),
         mem_mb=plan.memory("prune"),
@@ -24,11 +24,11 @@ rule prune_base:
     params:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
-        pruner=plan.pruner,
-        align=plan.align,
-        settings=plan.prune_settings,
-        device=plan.tuning_device,
-        threads=plan.tune_threads,
+        pruner=plan.tunings.pruner,
+        align=plan.tunings.align,
+        settings=plan.tunings.prune_settings,
+        device=plan.tunings.device,
+        threads=plan.tunings.threads,
     message:
         "prune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}"
     shell:
@@ -38,35 +38,13 @@ rule prune_base:
         " --out {params.out:q} --log {log:q}{PLUGINS}"
 
 
-rule prune_tuned:
+use rule prune_base as prune_tuned with:
     input:
-        base=f"{plan.tuned_cell}/merged/{MANIFEST}",
+        base=f"{plan.paths.tuned_cell}/merged/{MANIFEST}",
         text=plan.data.calibration_file(),
     output:
         f"{CELL}/merged/{MANIFEST}",
-    log:
-        f"{RESULTS}/logs/prune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/prune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.rows_of("tune-prune")),
-    threads: plan.tune_threads
-    resources:
-        gpu=plan.gpu("prune"),
-        mem_mb=plan.memory("prune"),
-        runtime=plan.time("prune"),
-    params:
-        base=subpath(input.base, parent=True),
-        out=subpath(output[0], parent=True),
-        pruner=plan.pruner,
-        align=plan.align,
-        settings=plan.prune_settings,
-        device=plan.tuning_device,
-        threads=plan.tune_threads,
+        row=one_of(plan.cells.rows_of("tune-prune")),
     message:
         "prune the tuned {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
-    shell:
-        "pat prune --base {params.base:q} --pruner {params.pruner:q} --ratio {wildcards.ratio:q} --align {params.align:q}"
-        " --settings {params.settings:q}"
-        " --calibration {input.text:q} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
-        " --out {params.out:q} --log {log:q}{PLUGINS}"

@@ -5,7 +5,7 @@ FIGURES = f"{RESULTS}/figures"
 
 rule write_tables:
     input:
-        plan.cell_results(),
+        plan.cells.results(),
     output:
         f"{RESULTS}/tables/{MANIFEST}",
     log:
@@ -27,7 +27,7 @@ rule write_tables:
 
 rule write_metrics:
     input:
-        plan.cell_results(),
+        plan.cells.results(),
     output:
         metrics=f"{RESULTS}/metrics.json",
         accuracy=f"{RESULTS}/plots/accuracy.csv",
@@ -47,155 +47,32 @@ rule write_metrics:
         " {input:q} > {log:q} 2>&1"
 
 
-rule draw_accuracy:
+rule draw:
     input:
-        plan.cell_results(),
+        unpack(plan.figures.inputs),
     output:
-        multiext(f"{FIGURES}/accuracy", ".png", ".pdf", ".csv"),
+        multiext(f"{FIGURES}/{{figure}}", ".png", ".pdf", ".csv"),
     log:
-        f"{RESULTS}/logs/report/accuracy.log",
+        f"{RESULTS}/logs/report/{{figure}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/report/accuracy.tsv"
+        f"{RESULTS}/benchmarks/report/{{figure}}.tsv"
+    wildcard_constraints:
+        figure=one_of(plan.figures.names()),
     resources:
         gpu=0,
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
+        figure="{figure}",
+        reads=plan.figures.options,
         out=subpath(output[0], parent=True),
     message:
-        "draw accuracy against ratio"
+        "draw the figure {wildcards.figure}"
     shell:
-        "python -m study.figures.accuracy --out {params.out:q} {input:q} > {log:q} 2>&1"
+        "python -m study figure {params.figure} --out {params.out:q} {params.reads} > {log:q} 2>&1"
 
 
-rule draw_methods:
-    input:
-        plan.cell_results(),
-    output:
-        multiext(f"{FIGURES}/methods", ".png", ".pdf", ".csv"),
-    log:
-        f"{RESULTS}/logs/report/methods.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report/methods.tsv"
-    resources:
-        gpu=0,
-        mem_mb=plan.memory("prepare"),
-        runtime=plan.time("prepare"),
-    params:
-        out=subpath(output[0], parent=True),
-    message:
-        "draw accuracy by method"
-    shell:
-        "python -m study.figures.methods --out {params.out:q} {input:q} > {log:q} 2>&1"
-
-
-rule draw_perplexity:
-    input:
-        plan.cell_results(),
-    output:
-        multiext(f"{FIGURES}/perplexity", ".png", ".pdf", ".csv"),
-    log:
-        f"{RESULTS}/logs/report/perplexity.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report/perplexity.tsv"
-    resources:
-        gpu=0,
-        mem_mb=plan.memory("prepare"),
-        runtime=plan.time("prepare"),
-    params:
-        out=subpath(output[0], parent=True),
-    message:
-        "draw perplexity by method"
-    shell:
-        "python -m study.figures.perplexity --out {params.out:q} {input:q} > {log:q} 2>&1"
-
-
-rule draw_trainable:
-    input:
-        plan.cell_results(),
-    output:
-        multiext(f"{FIGURES}/trainable", ".png", ".pdf", ".csv"),
-    log:
-        f"{RESULTS}/logs/report/trainable.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report/trainable.tsv"
-    resources:
-        gpu=0,
-        mem_mb=plan.memory("prepare"),
-        runtime=plan.time("prepare"),
-    params:
-        out=subpath(output[0], parent=True),
-    message:
-        "draw accuracy against trainable parameters"
-    shell:
-        "python -m study.figures.trainable --out {params.out:q} {input:q} > {log:q} 2>&1"
-
-
-rule draw_memory:
-    input:
-        cells=plan.cell_results(),
-        benchmarks=plan.benchmark_files("inference"),
-    output:
-        multiext(f"{FIGURES}/memory", ".png", ".pdf", ".csv"),
-    log:
-        f"{RESULTS}/logs/report/memory.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report/memory.tsv"
-    resources:
-        gpu=0,
-        mem_mb=plan.memory("prepare"),
-        runtime=plan.time("prepare"),
-    params:
-        benchmarks=repeated("--benchmark", plan.benchmark_files("inference")),
-        out=subpath(output[0], parent=True),
-    message:
-        "draw memory and accuracy against ratio"
-    shell:
-        "python -m study.figures.memory --out {params.out:q} {params.benchmarks} {input.cells:q} > {log:q} 2>&1"
-
-
-rule draw_speedup:
-    input:
-        plan.benchmark_files("inference"),
-    output:
-        multiext(f"{FIGURES}/speedup", ".png", ".pdf", ".csv"),
-    log:
-        f"{RESULTS}/logs/report/speedup.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report/speedup.tsv"
-    resources:
-        gpu=0,
-        mem_mb=plan.memory("prepare"),
-        runtime=plan.time("prepare"),
-    params:
-        benchmarks=repeated("--benchmark", plan.benchmark_files("inference")),
-        out=subpath(output[0], parent=True),
-    message:
-        "draw speed-up against batch size"
-    shell:
-        "python -m study.figures.speedup --out {params.out:q} {params.benchmarks} > {log:q} 2>&1"
-
-
-rule draw_gate:
-    output:
-        multiext(f"{FIGURES}/gate", ".png", ".pdf", ".csv"),
-    log:
-        f"{RESULTS}/logs/report/gate.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report/gate.tsv"
-    resources:
-        gpu=0,
-        mem_mb=plan.memory("prepare"),
-        runtime=plan.time("prepare"),
-    params:
-        out=subpath(output[0], parent=True),
-    message:
-        "draw the gate"
-    shell:
-        "python -m study.figures.gate --out {params.out:q} > {log:q} 2>&1"
-
-
-rule draw_health:
+use rule draw as draw_health with:
     input:
         f"{CELL}/adapter/{MANIFEST}",
     output:
@@ -204,18 +81,14 @@ rule draw_health:
         f"{RESULTS}/logs/report/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/report/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
-    resources:
-        gpu=0,
-        mem_mb=plan.memory("prepare"),
-        runtime=plan.time("prepare"),
+    wildcard_constraints:
+        figure="health",
     params:
-        tuning=plan.tuning_record,
+        figure="health",
+        reads=plan.figures.health_options,
         out=subpath(output[0], parent=True),
-        title="{model}, {row}, ratio {ratio}, seed {seed}",
     message:
         "draw the health of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
-    shell:
-        "python -m study.figures.health --tuning {params.tuning:q} --out {params.out:q} --title {params.title:q} > {log:q} 2>&1"
 
 
 rule tables:
@@ -226,4 +99,4 @@ rule tables:
 
 rule figures:
     input:
-        plan.figure_files(),
+        plan.figures.files(),

@@ -3,30 +3,30 @@
 
 rule search_rate:
     input:
-        base=plan.on_first_seed(plan.tuning_base),
+        base=plan.tunings.on_first_seed(plan.tunings.base),
         data=plan.data.instruct_file(),
-        teacher=plan.on_first_seed(plan.teacher),
+        teacher=plan.tunings.on_first_seed(plan.tunings.teacher),
     output:
-        f"{plan.arm}/rate.json",
+        f"{plan.paths.arm}/rate.json",
     log:
         f"{RESULTS}/logs/search/{{model}}/{{row}}/{{ratio}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/search/{{model}}/{{row}}/{{ratio}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.rows_of("tune", "prune-tune")),
-    threads: plan.tune_threads
+        row=one_of(plan.cells.rows_of("tune", "prune-tune")),
+    threads: plan.tunings.threads
     resources:
-        gpu=plan.one_gpu,
+        gpu=plan.allowances.one_gpu,
         mem_mb=plan.memory("tune"),
-        runtime=plan.search_time,
+        runtime=plan.allowances.search_time,
     params:
         base=subpath(input.base, parent=True),
-        run=plan.search_folder,
-        tuner=plan.tuner,
-        ratio=plan.tuning_ratio,
-        seed=plan.first_seed,
-        settings=plan.tune_settings,
-        teacher=plan.teacher_option,
+        run=plan.tunings.search_folder,
+        tuner=plan.tunings.tuner,
+        ratio=plan.tunings.ratio,
+        seed=plan.tunings.first_seed,
+        settings=plan.tunings.settings,
+        teacher=plan.tunings.teacher_option,
     message:
         "search the learning rate of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}"
     shell:

@@ -3,10 +3,10 @@
 
 rule tune:
     input:
-        base=plan.tuning_base,
+        base=plan.tunings.base,
         data=plan.data.instruct_file(),
-        teacher=plan.teacher,
-        rate=plan.rate,
+        teacher=plan.tunings.teacher,
+        rate=plan.tunings.rate,
     output:
         f"{CELL}/adapter/{MANIFEST}",
     log:
@@ -14,8 +14,8 @@ rule tune:
     benchmark:
         f"{RESULTS}/benchmarks/tune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.rows_of("tune", "prune-tune")),
-    threads: plan.tune_cores
+        row=one_of(plan.cells.rows_of("tune", "prune-tune")),
+    threads: plan.allowances.cores
     resources:
         gpu=plan.gpu("tune"),
         mem_mb=plan.memory("tune"),
@@ -23,13 +23,13 @@ rule tune:
     params:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
-        run=plan.run_folder,
-        tuner=plan.tuner,
-        ratio=plan.tuning_ratio,
-        settings=plan.tune_settings,
-        teacher=plan.teacher_option,
-        rate=plan.rate_option,
-        launcher=plan.launcher,
+        run=plan.tunings.run_folder,
+        tuner=plan.tunings.tuner,
+        ratio=plan.tunings.ratio,
+        settings=plan.tunings.settings,
+        teacher=plan.tunings.teacher_option,
+        rate=plan.tunings.rate_option,
+        launcher=plan.allowances.launcher,
     message:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:

@@ -18,6 +18,7 @@ from pat.settings.mistakes import nearest
 VERBS = {
     "validate": "study.experiment.validate",
     "explain": "study.results.explain",
+    "figure": "study.figures.command",
 }
 
 

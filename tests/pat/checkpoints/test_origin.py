@@ -50,8 +50,8 @@ def test_records_and_cards_of_what_is_made_from_it_say_so(tmp_path: Path) -> Non
 def test_the_plan_reads_it_by_the_verb(workflow_copy: Path) -> None:
     plan = Plan(load_experiment(with_gguf(dtype="fp32") | {"root": "data"}, "test"))
     wildcards: Any = SimpleNamespace(model="tiny")
-    assert (plan.gguf_file(wildcards), plan.gguf_dtype(wildcards)) == ("data/here/tiny.gguf", "fp32")
-    assert plan.models_from("gguf") == ["tiny"]
+    assert (plan.models.gguf_file(wildcards), plan.models.gguf_dtype(wildcards)) == ("data/here/tiny.gguf", "fp32")
+    assert plan.models.come_from("gguf") == ["tiny"]
     assert "read the base model tiny from its GGUF file" in planned(workflow_copy, with_gguf())
 
 

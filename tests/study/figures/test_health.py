@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from pat.errors import UserError
 from pat.training.health import histogram
-from study.figures import health
+from study.figures import command, health
 from study.results.milestones import is_healthy, is_shock, verdict
 
 runner = CliRunner()
 app = typer.Typer()
-app.command()(health.main)
+app.command()(command.main)
 
 HEALTH: dict[str, Any] = {"milestone_step": 100, "kept_at_milestone": 72, "loss_before_milestone": 0.50, "loss_after_milestone": 0.46}
 
@@ -82,7 +82,7 @@ def test_runs_without_a_milestone_or_without_its_log() -> None:
 def test_files_are_written_and_equal_runs_give_equal_bytes(tmp_path: Path, masked: bool) -> None:
     path = write_run(tmp_path, masked)
     for name in ("one", "two"):
-        health.write_health(path, tmp_path / name, "a run")
+        health.write_health(path, "a run", tmp_path / name)
     files = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
     assert set(files) == {"health.csv", "health.png", "health.pdf"}
     assert files == {file.name: file.read_bytes() for file in (tmp_path / "two").iterdir()}
@@ -90,7 +90,7 @@ def test_files_are_written_and_equal_runs_give_equal_bytes(tmp_path: Path, maske
 
 
 def test_csv_holds_the_history(tmp_path: Path) -> None:
-    health.write_health(write_run(tmp_path), tmp_path / "out", "a run")
+    health.write_health(write_run(tmp_path), "a run", tmp_path / "out")
     frame = pd.read_csv(tmp_path / "out" / "health.csv")
     assert list(frame.columns) == list(health.HISTORY)
     assert list(frame["step"]) == [50, 100, 150]
@@ -100,12 +100,12 @@ def test_csv_holds_the_history(tmp_path: Path) -> None:
 
 def test_other_files_of_the_folder_stay(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    health.write_health(write_run(tmp_path), tmp_path, "a run")
+    health.write_health(write_run(tmp_path), "a run", tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_a_run_that_logged_no_step_is_drawn_as_such(tmp_path: Path) -> None:
-    health.write_health(write_run(tmp_path, history=[]), tmp_path / "out", "a run")
+    health.write_health(write_run(tmp_path, history=[]), "a run", tmp_path / "out")
     assert (tmp_path / "out" / "health.png").exists()
     assert pd.read_csv(tmp_path / "out" / "health.csv").empty
 
@@ -119,12 +119,12 @@ def test_a_broken_record_is_named_with_its_fault(tmp_path: Path) -> None:
 
 def test_the_command_line_says_the_verdict_and_reports_errors_in_one_line(tmp_path: Path) -> None:
     path = write_run(tmp_path)
-    good = runner.invoke(app, ["--tuning", str(path), "--out", str(tmp_path / "out"), "--title", "tiny, PAT"])
+    good = runner.invoke(app, ["health", "--tuning", str(path), "--out", str(tmp_path / "out"), "--title", "tiny, PAT"])
     assert good.exit_code == 0
     assert good.stdout.startswith("tiny, PAT: milestone at step 100: count exact")
     assert good.stdout.strip().endswith("operators at the end ‖D − I‖ 1.50")
     path.write_text("{}")
-    bad = runner.invoke(app, ["--tuning", str(path), "--out", str(tmp_path / "out")])
+    bad = runner.invoke(app, ["health", "--tuning", str(path), "--out", str(tmp_path / "out")])
     assert bad.exit_code == 1
     assert "lacks hidden_size, width, history, health" in bad.stderr and "Traceback" not in bad.stderr
 
@@ -140,7 +140,7 @@ def test_a_record_from_before_operators_were_watched_is_drawn_without_them(tmp_p
     with_them, without = tmp_path / "with", tmp_path / "without"
     for folder, logged in ((with_them, [entry(step) for step in (50, 100, 150)]), (without, steps)):
         folder.mkdir()
-        health.write_health(write_run(folder, history=logged), folder, "a run")
+        health.write_health(write_run(folder, history=logged), "a run", folder)
     frames = [pd.read_csv(folder / "health.csv") for folder in (with_them, without)]
     assert frames[0]["operator_distance"].tolist() == [0.5, 1.0, 1.5] and frames[1]["operator_distance"].isna().all()
     heights = [matplotlib.image.imread(folder / "health.png").shape[0] for folder in (with_them, without)]
@@ -151,7 +151,7 @@ def test_a_run_with_histograms_gets_their_panel_and_columns(tmp_path: Path) -> N
     counts = [0] * 16
     counts[0], counts[10] = 24, 72
     path = write_run(tmp_path, history=[entry(step) | {"mask_histogram": counts} for step in (50, 100, 150)])
-    health.write_health(path, tmp_path, "with histogram")
+    health.write_health(path, "with histogram", tmp_path)
     frame = pd.read_csv(tmp_path / "health.csv")
     assert set(frame["mask 0.0"]) == {24} and set(frame["mask 1.0"]) == {72} and set(frame["mask 0.5"]) == {0}
     assert (tmp_path / "health.png").stat().st_size > 1000

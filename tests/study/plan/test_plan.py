@@ -103,9 +103,9 @@ def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> No
 )
 def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio: str, steps: list[str]) -> None:
     plan = Plan(smoke())
-    assert plan.tuning_base(job(row)) == f"results/smoke/{base}/manifest.json"
-    assert plan.tuning_ratio(job(row)) == ratio
-    assert plan.step_records(job(row)) == " ".join(f"--step results/smoke/checkpoints/tiny/{step}" for step in steps)
+    assert plan.tunings.base(job(row)) == f"results/smoke/{base}/manifest.json"
+    assert plan.tunings.ratio(job(row)) == ratio
+    assert plan.cells.step_records(job(row)) == " ".join(f"--step results/smoke/checkpoints/tiny/{step}" for step in steps)
 
 
 def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
@@ -113,10 +113,10 @@ def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
     raw["methods"]["turned"] = {"method": "pat", "label": "turned", "pat": {"basis": "pca"}, "tuning": {"threads": 2, "device": "cpu"}}
     plan = Plan(load_experiment(raw, "x.yaml"))
     rotated = "rotated/{model}/pca/seed{seed}"
-    assert plan.tuning_base(job("turned")) == f"results/smoke/{rotated}/manifest.json"
-    assert plan.tuning_base(job("pat")) == "results/smoke/models/{model}/manifest.json"
+    assert plan.tunings.base(job("turned")) == f"results/smoke/{rotated}/manifest.json"
+    assert plan.tunings.base(job("pat")) == "results/smoke/models/{model}/manifest.json"
     steps = ["rotated/tiny/pca/seed0/rotation.json", "checkpoints/tiny/turned/0.5/seed0/merged/merge.json"]
-    assert plan.step_records(job("turned")) == " ".join(f"--step results/smoke/{step}" for step in steps)
+    assert plan.cells.step_records(job("turned")) == " ".join(f"--step results/smoke/{step}" for step in steps)
     turning: Any = SimpleNamespace(model="tiny", basis="pca", seed="0")
     assert (plan.bases.rotating_threads(turning), plan.bases.rotating_device(turning)) == (2, "cpu")
 
@@ -128,8 +128,8 @@ def test_a_broken_tie_has_a_base_of_its_own() -> None:
     raw["methods"]["native-apart"] = {"method": "pat", "label": "native", "pat": {"tie": "break"}}
     plan = Plan(load_experiment(raw, "x.yaml"))
     turned, apart = (f"results/smoke/rotated/{{model}}/{name}/seed{{seed}}/manifest.json" for name in ("pca", "pca-untied"))
-    assert (plan.tuning_base(job("turned")), plan.tuning_base(job("apart"))) == (turned, apart)
-    assert plan.tuning_base(job("native-apart")) == "results/smoke/models/{model}/manifest.json"
+    assert (plan.tunings.base(job("turned")), plan.tunings.base(job("apart"))) == (turned, apart)
+    assert plan.tunings.base(job("native-apart")) == "results/smoke/models/{model}/manifest.json"
     for basis, option in (("pca", ""), ("pca-untied", "--tie break")):
         wildcards: Any = SimpleNamespace(model="tiny", basis=basis, seed="0")
         assert (plan.bases.basis(wildcards), plan.bases.tie(wildcards)) == ("pca", option)
@@ -142,11 +142,11 @@ def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation
     raw["methods"]["other"] = {"method": "pat", "label": "other", "pat": mask, "lora": {"rank": 2}}
     plan = Plan(load_experiment(raw, "x.yaml"))
     leading, variance = "gradient/leading/align-1", "native/variance/align-4"
-    assert plan.tuning_base(job("pat-g")) == f"results/smoke/refitted/{{model}}/{leading}/{{ratio}}/seed{{seed}}/manifest.json"
-    assert plan.tuning_base(job("native")) == plan.tuning_base(job("other")) == plan.tuning_base(job("other")).replace(leading, variance)
+    assert plan.tunings.base(job("pat-g")) == f"results/smoke/refitted/{{model}}/{leading}/{{ratio}}/seed{{seed}}/manifest.json"
+    assert plan.tunings.base(job("native")) == plan.tunings.base(job("other")) == plan.tunings.base(job("other")).replace(leading, variance)
     steps = ["rotated/tiny/gradient/seed0/rotation.json", f"refitted/tiny/{leading}/0.5/seed0/readers.json"]
     merged = "checkpoints/tiny/pat-g/0.5/seed0/merged/merge.json"
-    assert plan.step_records(job("pat-g")) == " ".join(f"--step results/smoke/{step}" for step in [*steps, merged])
+    assert plan.cells.step_records(job("pat-g")) == " ".join(f"--step results/smoke/{step}" for step in [*steps, merged])
     turned, plain = (
         SimpleNamespace(model="tiny", ratio="0.5", seed="0", **named)
         for named in (
@@ -156,8 +156,10 @@ def test_rows_of_equal_masks_share_the_base_refitted_to_them_behind_its_rotation
     )
     assert plan.bases.refitting_base(turned) == "results/smoke/rotated/{model}/gradient/seed{seed}/manifest.json"
     assert plan.bases.refitting_base(plain) == "results/smoke/models/{model}/manifest.json"
-    assert (plan.mask_data(turned), plan.mask_data(plain)) == ([], [plan.data.instruct_file()])
-    assert plan.mask_data_option(plain, SimpleNamespace(data=plan.mask_data(plain))) == f"--data {plan.data.instruct_file()}"
+    assert (plan.tunings.mask_data(turned), plan.tunings.mask_data(plain)) == ([], [plan.data.instruct_file()])
+    assert (
+        plan.tunings.mask_data_option(plain, SimpleNamespace(data=plan.tunings.mask_data(plain))) == f"--data {plan.data.instruct_file()}"
+    )
     assert (plan.bases.refitting_threads(plain), plan.bases.refitting_device(plain)) == (2, "cpu")
 
 
@@ -167,10 +169,10 @@ def test_a_distilled_row_waits_for_the_tuned_model_and_others_for_nobody() -> No
     plan, plain = Plan(load_experiment(raw, "x.yaml")), Plan(smoke())
     teacher = "results/smoke/checkpoints/tiny/lora/0/seed0/merged"
     for row in ("pat", "channel-magnitude-pft"):
-        assert plan.teacher(job(row)) == [f"{teacher}/manifest.json"]
-        assert plan.teacher_option(job(row), SimpleNamespace(teacher=plan.teacher(job(row)))) == f"--teacher {teacher}"
-        assert plain.teacher(job(row)) == []
-    assert plan.teacher(job("lora", "0")) == plan.teacher(job("channel-magnitude-ftp")) == []
+        assert plan.tunings.teacher(job(row)) == [f"{teacher}/manifest.json"]
+        assert plan.tunings.teacher_option(job(row), SimpleNamespace(teacher=plan.tunings.teacher(job(row)))) == f"--teacher {teacher}"
+        assert plain.tunings.teacher(job(row)) == []
+    assert plan.tunings.teacher(job("lora", "0")) == plan.tunings.teacher(job("channel-magnitude-ftp")) == []
 
 
 def test_a_searched_arm_waits_for_its_search_on_the_first_seed() -> None:
@@ -180,15 +182,16 @@ def test_a_searched_arm_waits_for_its_search_on_the_first_seed() -> None:
     raw["methods"]["dora"] = {"tuning": {"learning_rate": 1e-3}}
     plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="channel-magnitude-pft", ratio="0.5")
     rate = "results/smoke/checkpoints/tiny/channel-magnitude-pft/0.5/rate.json"
-    assert plan.rate(job("channel-magnitude-pft")) == [rate]
-    assert plan.rate_option(job("channel-magnitude-pft"), SimpleNamespace(rate=[rate])) == f"--rate-from {rate}"
+    assert plan.tunings.rate(job("channel-magnitude-pft")) == [rate]
+    assert plan.tunings.rate_option(job("channel-magnitude-pft"), SimpleNamespace(rate=[rate])) == f"--rate-from {rate}"
     assert (
-        plan.on_first_seed(plan.tuning_base)(arm) == "results/smoke/checkpoints/tiny/channel-magnitude-pft/0.5/seed3/pruned/manifest.json"
+        plan.tunings.on_first_seed(plan.tunings.base)(arm)
+        == "results/smoke/checkpoints/tiny/channel-magnitude-pft/0.5/seed3/pruned/manifest.json"
     )
-    assert plan.on_first_seed(plan.teacher)(arm) == ["results/smoke/checkpoints/tiny/lora/0/seed3/merged/manifest.json"]
-    assert plan.first_seed(arm) == 3
-    assert plan.search_time(arm, 1) == 3 * plan.time("tune")(arm, 1)
-    assert plan.rate(job("dora", "0")) == plan.rate(job("channel-magnitude-ftp")) == Plan(smoke()).rate(job()) == []
+    assert plan.tunings.on_first_seed(plan.tunings.teacher)(arm) == ["results/smoke/checkpoints/tiny/lora/0/seed3/merged/manifest.json"]
+    assert plan.tunings.first_seed(arm) == 3
+    assert plan.allowances.search_time(arm, 1) == 3 * plan.time("tune")(arm, 1)
+    assert plan.tunings.rate(job("dora", "0")) == plan.tunings.rate(job("channel-magnitude-ftp")) == Plan(smoke()).tunings.rate(job()) == []
 
 
 def test_a_row_of_fewer_seeds_searches_on_its_own_first_and_has_no_file_of_the_others() -> None:
@@ -197,11 +200,11 @@ def test_a_row_of_fewer_seeds_searches_on_its_own_first_and_has_no_file_of_the_o
     raw["tuning"]["search"] = {"learning_rates": [1e-3, 1e-2]}
     raw["methods"]["pat"] = {"seeds": [1, 0]}
     plan, arm = Plan(load_experiment(raw, "x.yaml")), SimpleNamespace(model="tiny", row="pat", ratio="0.5")
-    assert (plan.first_seed(arm), plan.on_first_seed(lambda cell: [cell.seed])(arm)) == (1, ["1"])
-    assert [path for path in plan.cell_results() if "/pat/" in path] == [
+    assert (plan.tunings.first_seed(arm), plan.tunings.on_first_seed(lambda cell: [cell.seed])(arm)) == (1, ["1"])
+    assert [path for path in plan.cells.results() if "/pat/" in path] == [
         f"results/smoke/evaluation/tiny/pat/0.5/seed{n}/cell.json" for n in (1, 0)
     ]
-    assert [path for path in plan.figure_files() if "/pat/" in path] == [
+    assert [path for path in plan.figures.files() if "/pat/" in path] == [
         f"results/smoke/figures/health/tiny/pat/0.5/seed{n}/health.png" for n in (1, 0)
     ]
 
@@ -287,21 +290,21 @@ def test_answers_that_are_not_those_scored_are_a_message(tmp_path: Path) -> None
 
 
 def test_an_experiment_draws_the_figures_it_names_or_all_it_has_data_for() -> None:
-    everything = [Path(path).relative_to("results/smoke/figures").with_suffix("").as_posix() for path in Plan(smoke()).figure_files()]
+    everything = [Path(path).relative_to("results/smoke/figures").with_suffix("").as_posix() for path in Plan(smoke()).figures.files()]
     assert everything == [
         "accuracy", "methods", "perplexity", "trainable", "memory", "speedup", "gate",
         "health/tiny/pat/0.5/seed0/health", "health/tiny/pat-dora/0.5/seed0/health",
         "health/tiny/pat-g/0.5/seed0/health",
     ]  # fmt: skip
-    assert Plan(smoke(figures=["gate", "methods"])).figure_files() == [f"results/smoke/figures/{name}.png" for name in ("gate", "methods")]
-    assert "results/smoke/figures/speedup.png" not in Plan(smoke(benchmark=None)).figure_files()
+    assert Plan(smoke(figures=["gate", "methods"])).figures.files() == [f"results/smoke/figures/{name}.png" for name in ("gate", "methods")]
+    assert "results/smoke/figures/speedup.png" not in Plan(smoke(benchmark=None)).figures.files()
 
 
 def test_a_known_shape_needs_no_sizes() -> None:
     plan = Plan(smoke(benchmark={"shapes": {"llama-2-7b": None}, "inference": {"widths": [3072]}, "tuning": {}}))
-    assert plan.benchmark_files() == [f"results/smoke/benchmark/{kind}/llama-2-7b.json" for kind in ("inference", "tuning")]
-    assert json.loads(plan.benchmark_shape(SimpleNamespace(shape="llama-2-7b")))["hidden_size"] == 4096
-    assert json.loads(plan.benchmark_settings("inference"))["widths"] == [3072]
+    assert plan.benchmarks.files() == [f"results/smoke/benchmark/{kind}/llama-2-7b.json" for kind in ("inference", "tuning")]
+    assert json.loads(plan.benchmarks.shape(SimpleNamespace(shape="llama-2-7b")))["hidden_size"] == 4096
+    assert json.loads(plan.benchmarks.settings("inference"))["widths"] == [3072]
 
 
 def test_what_the_experiment_leaves_open_is_asked_for_by_the_models_size(tmp_path: Path) -> None:
@@ -335,10 +338,10 @@ def test_a_tuning_on_several_gpus_is_started_as_several_processes_and_its_search
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"resources": {"tune": {"gpu": 4}}}
     raw["tuning"]["threads"] = 3
     plan = Plan(load_experiment(raw, "x.yaml"))
-    assert plan.tune_cores(job()) == 12 and plan.one_gpu(job()) == 1
-    assert plan.launcher(job(), SimpleNamespace(gpu=4)) == "python -m pat.machine.several 4"
-    assert plan.launcher(job(), SimpleNamespace(gpu=1)) == plan.launcher(job(), SimpleNamespace(gpu=0)) == ""
-    assert Plan(smoke()).tune_cores(job()) == 1 and Plan(smoke()).one_gpu(job()) == 0
+    assert plan.allowances.cores(job()) == 12 and plan.allowances.one_gpu(job()) == 1
+    assert plan.allowances.launcher(job(), SimpleNamespace(gpu=4)) == "python -m pat.machine.several 4"
+    assert plan.allowances.launcher(job(), SimpleNamespace(gpu=1)) == plan.allowances.launcher(job(), SimpleNamespace(gpu=0)) == ""
+    assert Plan(smoke()).allowances.cores(job()) == 1 and Plan(smoke()).allowances.one_gpu(job()) == 0
 
 
 def test_lm_evals_own_tasks_are_fetched_with_all_else() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,14 @@ class Pictures:
     name: str
 
 
-def guarded(kind: Kind | Unmarked | Pictures) -> Callable[[Callable[..., None]], Callable[..., None]]:
+Written = Kind | Unmarked | Pictures
+
+
+def guarded(kind: Written | Callable[[Mapping[str, Any]], Written]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator for a script's main function, which checks its places and adds --force.
 
-    The function is given `force` where it has such a parameter itself.
+    `kind` is what it writes, or says so from the values that it is called with. The function is given `force` where it has such a
+    parameter itself.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -56,8 +60,9 @@ def guarded(kind: Kind | Unmarked | Pictures) -> Callable[[Callable[..., None]],
             values = given_values(signature, given, named)
             force = bool(values["force"] if takes_force else values.pop("force"))
             with errors_reported():
+                written = kind(values) if callable(kind) else kind
                 places = [
-                    Place(f"--{name}", Path(each), role, whole=role is WRITES and isinstance(kind, Folder))
+                    Place(f"--{name}", Path(each), role, whole=role is WRITES and isinstance(written, Folder))
                     for name, role in roles.items()
                     for each in _each(values.get(name))
                     if not isinstance(each, str) or names_file(each)
@@ -67,7 +72,7 @@ def guarded(kind: Kind | Unmarked | Pictures) -> Callable[[Callable[..., None]],
                     if problem := special(place.path):
                         raise UserError(f"{place}: {problem}")
                     if place.role is WRITES:
-                        _check(place.path, kind, force=force)
+                        _check(place.path, written, force=force)
             function(**values)
 
         checked.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "force": Force}
@@ -83,7 +88,7 @@ def _each(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
 
 
-def _check(out: Path, kind: Kind | Unmarked | Pictures, *, force: bool) -> None:
+def _check(out: Path, kind: Written, *, force: bool) -> None:
     if isinstance(kind, Unmarked):
         return
     if not isinstance(kind, Pictures):

@@ -5,13 +5,14 @@ Stands between the YAML file and the rules: a rule asks here and never reads the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from pat.benchmark.settings import BenchmarkSettings
 from pat.io import plugins
@@ -53,6 +54,24 @@ def _once(values: tuple[float, ...]) -> tuple[float, ...]:
 
 Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
 Ratios = Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(_once)]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked_once(join: Callable[Concatenate[Experiment, P], R]) -> Callable[Concatenate[Experiment, P], R]:
+    """Make an experiment keep what it has joined and checked: a plan asks for the same settings a hundred times."""
+
+    @wraps(join)
+    def kept(experiment: Experiment, /, *args: P.args, **named: P.kwargs) -> R:
+        key = (join.__name__, *args, *named.values())
+        if key not in experiment._joined:
+            experiment._joined[key] = join(experiment, *args, **named)
+        found: R = experiment._joined[key]
+        return found
+
+    return kept
 
 
 class GivenCheckpoint(Settings):
@@ -123,6 +142,7 @@ class Experiment(Settings):
         default=None, description="which figures are drawn; left out: all there is data for"
     )
     resources: Resources = Field(default=Resources(), description="what the scheduler sets aside; never changes a number")
+    _joined: dict[tuple[object, ...], Any] = PrivateAttr(default_factory=dict)
 
     def row(self, name: str) -> Row:
         """Return a row's overrides; `name:` alone in the file means none."""
@@ -189,6 +209,7 @@ class Experiment(Settings):
             for ratio, seed in product(self.ratios_of(row), self.seeds_of(row))
         ]
 
+    @checked_once
     def tune_job(self, model: str, row: str) -> TuneJob:
         """Return the settings of one tuning: the experiment's recipe, then the model's differences, then the row's."""
         layers = [self.model_dump(include={"tuning", "pat"}), self.models[model].model_dump(), self.row(row).model_dump()]
@@ -197,15 +218,18 @@ class Experiment(Settings):
             job["tuning"].pop("distillation", None)
         return TuneJob.model_validate(job)
 
+    @checked_once
     def prune_settings(self, model: str, row: str) -> PruneSettings:
         """Return how a row's pruner comes to its sizes: the experiment's settings, then the model's differences, then the row's."""
         return PruneSettings.model_validate({**self.prune, **self.models[model].prune, **self.row(row).prune})
 
+    @checked_once
     def evaluation_of(self, model: str) -> EvaluationSettings:
         """Return how a model's checkpoints are scored."""
         own = self.models[model].evaluation
         return EvaluationSettings.model_validate(overridden(self.evaluation.model_dump(mode="json"), own))
 
+    @checked_once
     def resources_of(self, model: str) -> Resources:
         """Return what the model's jobs ask the scheduler for."""
         return Resources.model_validate(overridden(self.resources.model_dump(), self.models[model].resources))

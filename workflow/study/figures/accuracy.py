@@ -6,22 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
-from pat.io.places import WRITES
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.figures.lines import names_in_order
 from study.figures.style import GREY, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
 from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
-from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.statistics.intervals import Estimate
 from study.tables.layouts import csv_text
 
@@ -144,18 +138,3 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
         save(drawing, out, "accuracy")
     write_text(out / "accuracy.csv", csv_text(data, digits=6))
     return grid.metric
-
-
-@guarded(Pictures("accuracy"))
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for accuracy.png, .pdf and .csv; other files in it stay."), WRITES],
-    cells: CellsOption = None,
-    cells_from: ListOption = None,
-    more: MoreArgument = None,
-) -> None:
-    """Draw the mean accuracy of every method against the pruning ratio, with 95 % intervals and the accuracy of guessing."""
-    run_reporting_errors(lambda: f"{out}: accuracy ({write_figures(listed(cells, more, cells_from), out)})")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -6,18 +6,13 @@ The only script of the report that imports torch: a second copy of the formula c
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
 import torch
-import typer
 from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
-from pat.io.places import WRITES
 from pat.method.mask import gate, offset, temperature
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, figure, grid_lines, save
 from study.tables.layouts import csv_text
 
@@ -61,18 +56,3 @@ def write_gate(out: Path) -> None:
         draw(data, drawing)
         save(drawing, out, "gate")
     write_text(out / "gate.csv", csv_text(data, digits=6))
-
-
-@guarded(Pictures("gate"))
-def main(out: Annotated[Path, typer.Option(help="Folder for gate.png, .pdf and .csv; other files in it stay."), WRITES]) -> None:
-    """Draw the gate M against the proxy w on the way to the milestone (figure 3 of the paper)."""
-
-    def action() -> str:
-        write_gate(out)
-        return f"{out}: gate"
-
-    run_reporting_errors(action)
-
-
-if __name__ == "__main__":
-    typer.run(main)

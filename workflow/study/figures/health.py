@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_text
-from pat.io.places import READS, WRITES
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure, grid_lines, save
 from study.results.milestones import choice, verdict
 from study.tables.layouts import csv_text
@@ -173,7 +169,7 @@ def _line(axes: Axes, history: pd.DataFrame, column: str, label: str, color: str
     axes.plot(history["step"], history[column], color=color, linestyle=style, label=label, marker=marker)
 
 
-def write_health(tuning: Path, out: Path, title: str) -> str:
+def write_health(tuning: Path, title: str, out: Path) -> str:
     """Write health.csv, health.png and health.pdf into `out`; returns the verdict. Raises UserError on a broken tuning.json."""
     record, history = read_run(tuning)
     masked = bool(history["kept"].notna().any())
@@ -189,18 +185,3 @@ def write_health(tuning: Path, out: Path, title: str) -> str:
 def _said_of_operators(history: pd.DataFrame) -> str:
     distances = history["operator_distance"].dropna()
     return "" if distances.empty else f"; operators at the end ‖D − I‖ {distances.iloc[-1]:.2f}"
-
-
-@guarded(Pictures("health"))
-def main(
-    tuning: Annotated[Path, typer.Option(help="The run's adapter/tuning.json."), READS],
-    out: Annotated[Path, typer.Option(help="Folder for health.csv, health.png and health.pdf; other files in it stay."), WRITES],
-    title: Annotated[str, typer.Option(help="What the figure calls the run, for example its model, method, ratio and seed.")] = "",
-) -> None:
-    """Draw one tuning run's losses, mask and learning rate over its steps, and say whether it is healthy."""
-    name = title or tuning.parent.as_posix()
-    run_reporting_errors(lambda: f"{name}: {write_health(tuning, out, name)}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

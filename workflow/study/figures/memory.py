@@ -6,23 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
-from pat.io.places import READS, WRITES
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.figures.lines import names_in_order
 from study.figures.style import BLACK, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
 from study.results.benchmarks import Inference, read_inference
 from study.results.cells import METRIC_LABELS, models_of, rows_of
 from study.results.grid import Grid, headline_grid
-from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.tables.layouts import csv_text
 
 BYTES_A_PARAMETER = 2
@@ -165,19 +159,3 @@ def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -
         save(drawing, out, "memory")
     write_text(out / "memory.csv", csv_text(data, digits=6))
     return grid.metric
-
-
-@guarded(Pictures("memory"))
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for memory.png, .pdf and .csv; other files in it stay."), WRITES],
-    benchmark: Annotated[list[Path] | None, typer.Option(help="A JSON of `pat benchmark inference`; may be repeated."), READS] = None,
-    cells: CellsOption = None,
-    cells_from: ListOption = None,
-    more: MoreArgument = None,
-) -> None:
-    """Draw memory of the weights and mean accuracy against the pruning ratio (figure 5 of the paper)."""
-    run_reporting_errors(lambda: f"{out}: memory ({write_memory(listed(cells, more, cells_from), benchmark or [], out)})")
-
-
-if __name__ == "__main__":
-    typer.run(main)

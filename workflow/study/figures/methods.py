@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
-from pat.io.places import WRITES
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.experiment.methods import METHODS
 from study.figures.lines import LINE_IN, draw_points, name_lines, names_in_order
 from study.figures.style import GREY, VERMILION, below, figure, save
 from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
-from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.results.published import Printed
 from study.tables.accuracy import percent
 from study.tables.layouts import csv_text
@@ -103,18 +97,3 @@ def write_methods(paths: Sequence[Path], out: Path) -> str:
         save(drawing, out, "methods")
     write_text(out / "methods.csv", csv_text(data, digits=6))
     return grid.metric
-
-
-@guarded(Pictures("methods"))
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for methods.png, .pdf and .csv; other files in it stay."), WRITES],
-    cells: CellsOption = None,
-    cells_from: ListOption = None,
-    more: MoreArgument = None,
-) -> None:
-    """Draw the mean accuracy of every method at each ratio (figure 1 of the paper)."""
-    run_reporting_errors(lambda: f"{out}: methods ({write_methods(listed(cells, more, cells_from), out)})")
-
-
-if __name__ == "__main__":
-    typer.run(main)

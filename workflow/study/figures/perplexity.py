@@ -7,24 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from pat.errors import UserError
 from pat.io.artefacts import write_text
-from pat.io.places import WRITES
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.figures.lines import LINE_IN, draw_points, name_lines, names_in_order
 from study.figures.style import GREY, below, figure, save
 from study.results.cells import models_of, read_cells, rows_of
 from study.results.grid import Grid, texts_of
-from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.tables.accuracy import percent
 from study.tables.layouts import csv_text
 
@@ -104,18 +98,3 @@ def write_perplexity(paths: Sequence[Path], out: Path) -> int:
         save(drawing, out, "perplexity")
     write_text(out / "perplexity.csv", csv_text(data, digits=6))
     return len(data)
-
-
-@guarded(Pictures("perplexity"))
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for perplexity.png, .pdf and .csv; other files in it stay."), WRITES],
-    cells: CellsOption = None,
-    cells_from: ListOption = None,
-    more: MoreArgument = None,
-) -> None:
-    """Draw the perplexity of every method at each ratio."""
-    run_reporting_errors(lambda: f"{out}: perplexity ({write_perplexity(listed(cells, more, cells_from), out)} points)")
-
-
-if __name__ == "__main__":
-    typer.run(main)

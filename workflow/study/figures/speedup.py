@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
 from pat.io.artefacts import write_text
-from pat.io.places import READS, WRITES
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.figures.style import BLACK, GREY, below, figure, grid_lines, look_of, save
 from study.results.benchmarks import Inference, read_inference
 from study.results.published import PrintedSpeedup
@@ -129,16 +124,3 @@ def write_speedup(paths: Sequence[Path], out: Path) -> int:
         save(drawing, out, "speedup")
     write_text(out / "speedup.csv", csv_text(data, digits=6))
     return len(benchmarks)
-
-
-@guarded(Pictures("speedup"))
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for speedup.png, .pdf and .csv; other files in it stay."), WRITES],
-    benchmark: Annotated[list[Path], typer.Option(help="A JSON of `pat benchmark inference`; may be repeated."), READS],
-) -> None:
-    """Draw the speed-up over the unpruned model against the batch size (figure 6 of the paper)."""
-    run_reporting_errors(lambda: f"{out}: speedup of {write_speedup(benchmark, out)} shape(s)")
-
-
-if __name__ == "__main__":
-    typer.run(main)

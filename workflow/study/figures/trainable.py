@@ -6,24 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from pat.io.artefacts import write_text
-from pat.io.places import WRITES
-from study.commands.errors import run_reporting_errors
-from study.commands.places import Pictures, guarded
 from study.experiment.methods import METHODS
 from study.figures.style import VERMILION, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
 from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
-from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.results.published import PrintedTrainable
 from study.tables.accuracy import percent
 from study.tables.layouts import csv_text
@@ -175,18 +169,3 @@ def write_trainable(paths: Sequence[Path], out: Path) -> str:
         save(drawing, out, "trainable")
     write_text(out / "trainable.csv", csv_text(data, digits=6))
     return grid.metric
-
-
-@guarded(Pictures("trainable"))
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for trainable.png, .pdf and .csv; other files in it stay."), WRITES],
-    cells: CellsOption = None,
-    cells_from: ListOption = None,
-    more: MoreArgument = None,
-) -> None:
-    """Draw the mean accuracy against the share of parameters that tuning trains (figure 4 of the paper)."""
-    run_reporting_errors(lambda: f"{out}: trainable ({write_trainable(listed(cells, more, cells_from), out)})")
-
-
-if __name__ == "__main__":
-    typer.run(main)

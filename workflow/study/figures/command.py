@@ -1,0 +1,84 @@
+"""`study figure NAME`: one of the figures, from the files that it is a function of.
+
+Owns the list of figures and what each reads. How one is drawn is its module's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pat.errors import UserError
+from pat.io.places import READS, WRITES
+from pat.settings.mistakes import nearest, shown
+from study.commands.errors import run_reporting_errors
+from study.commands.places import Pictures, guarded
+from study.results.options import CellsOption, ListOption, MoreArgument, listed
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: the function that writes it, what of the command line that is given, in this order before the folder, and what it says.
+
+    The function lies in the module of the figure's name, and is imported when the figure is drawn.
+    """
+
+    function: str
+    reads: tuple[str, ...]
+    says: str
+
+
+DRAWINGS: dict[str, Drawing] = {
+    "accuracy": Drawing("write_figures", ("cells",), "{out}: accuracy ({said})"),
+    "methods": Drawing("write_methods", ("cells",), "{out}: methods ({said})"),
+    "perplexity": Drawing("write_perplexity", ("cells",), "{out}: perplexity ({said} points)"),
+    "trainable": Drawing("write_trainable", ("cells",), "{out}: trainable ({said})"),
+    "memory": Drawing("write_memory", ("cells", "benchmark"), "{out}: memory ({said})"),
+    "speedup": Drawing("write_speedup", ("benchmark",), "{out}: speedup of {said} shape(s)"),
+    "gate": Drawing("write_gate", (), "{out}: gate"),
+    "health": Drawing("write_health", ("tuning", "title"), "{title}: {said}"),
+}
+NEEDED = {"health": "tuning", "speedup": "benchmark"}
+"""What a figure is nothing without; that cells are needed is told by whoever reads them."""
+
+
+def draw(name: str, given: Mapping[str, Any], out: Path) -> str:
+    """Write a figure into `out` and return the line that is said of it. Raises UserError on files that it does not read, or lacks."""
+    drawing = DRAWINGS[name]
+    for option, value in given.items():
+        if value and option not in drawing.reads:
+            raise UserError(f"figure {name}: reads no --{option}; leave it out")
+    if name in NEEDED and not given[NEEDED[name]]:
+        raise UserError(f"figure {name}: --{NEEDED[name]} is needed")
+    write = getattr(import_module(f"study.figures.{name}"), drawing.function)
+    said = write(*(given[option] for option in drawing.reads), out)
+    return drawing.says.format(out=out, said=said, title=given["title"])
+
+
+def _pictures(values: Mapping[str, Any]) -> Pictures:
+    if values["name"] not in DRAWINGS:
+        raise UserError(f"{shown(values['name'])} is no figure{nearest(values['name'], DRAWINGS)}")
+    return Pictures(values["name"])
+
+
+@guarded(_pictures)
+def main(
+    name: Annotated[str, typer.Argument(help=f"The figure: {', '.join(DRAWINGS)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the figure as .png and .pdf and its data as .csv; other files in it stay."), WRITES],
+    benchmark: Annotated[list[Path] | None, typer.Option(help="A JSON of `pat benchmark inference`; may be repeated."), READS] = None,
+    tuning: Annotated[Path | None, typer.Option(help="The run's adapter/tuning.json, for its health."), READS] = None,
+    title: Annotated[str, typer.Option(help="What the figure of a run's health calls the run.")] = "",
+    cells: CellsOption = None,
+    cells_from: ListOption = None,
+    more: MoreArgument = None,
+) -> None:
+    """Draw one of the figures."""
+    named = title or (tuning.parent.as_posix() if tuning else "")
+    run_reporting_errors(
+        lambda: draw(name, {"cells": listed(cells, more, cells_from), "benchmark": benchmark or [], "tuning": tuning, "title": named}, out)
+    )

@@ -1,0 +1,89 @@
+"""The cells of an experiment: which there are, the checkpoint that each is scored by, and what is recorded of how it came to be."""
+
+from __future__ import annotations
+
+from pat.io.artefacts import MANIFEST
+from study.experiment.schema import Experiment
+from study.plan.bases import PreparedBases
+from study.plan.paths import Paths, Wildcards, of_cell
+from study.plan.values import as_json, repeated
+
+
+class Cells:
+    """The files and arguments of the jobs that a cell has from its finished checkpoint on."""
+
+    def __init__(self, experiment: Experiment, paths: Paths, bases: PreparedBases) -> None:
+        self.experiment, self.paths, self.bases = experiment, paths, bases
+
+    def merged_models(self) -> list[str]:
+        """Return the manifest of every cell's finished checkpoint."""
+        return [self._finished(cell.method.name).format(model=cell.model, row=cell.row, ratio=f"{cell.ratio:g}", seed=cell.seed)
+                for cell in self.experiment.cells()]  # fmt: skip
+
+    def _finished(self, method: str) -> str:
+        """Return where the manifest of a method's finished checkpoints lies: merged, or the base itself where nothing is done to it."""
+        return self.bases.base if method == "base" else f"{self.paths.cell}/merged/{MANIFEST}"
+
+    def finished(self, wildcards: Wildcards) -> str:
+        """Return the manifest of the checkpoint that a cell is scored by."""
+        return of_cell(self._finished(self.experiment.method(wildcards.row).name), wildcards)
+
+    def rows_of(self, *orders: str) -> list[str]:
+        """Return the rows whose method takes its steps in one of these orders."""
+        return [row for row in self.experiment.methods if self.experiment.method(row).order in orders]
+
+    def given_rows(self, *, made_elsewhere: bool = False) -> list[str]:
+        """Return the rows of models to which nothing is done; with `made_elsewhere` the checkpoints among them alone."""
+        return [row for row in self.rows_of("given") if not made_elsewhere or self.experiment.row(row).checkpoint is not None]
+
+    def results(self) -> list[str]:
+        """Return the file of every cell that holds all its numbers."""
+        return [f"{self.paths.results}/evaluation/{cell.path}/cell.json" for cell in self.experiment.cells()]
+
+    def evaluation_settings(self, wildcards: Wildcards) -> str:
+        """Return how a model is scored."""
+        return as_json(self.experiment.evaluation_of(wildcards.model))
+
+    def evaluation_threads(self, wildcards: Wildcards) -> int:
+        """Return the threads of an evaluation."""
+        return self.experiment.evaluation_of(wildcards.model).threads
+
+    def tuning_record(self, wildcards: Wildcards) -> str:
+        """Return the record of the tuning that a cell's model comes from; empty where nothing was tuned."""
+        if self.experiment.method(wildcards.row).order == "given":
+            return ""
+        after_tuning = self.experiment.method(wildcards.row).order == "tune-prune"
+        return of_cell(f"{self.paths.tuned_cell if after_tuning else self.paths.cell}/adapter/tuning.json", wildcards)
+
+    def step_records(self, wildcards: Wildcards) -> str:
+        """Return the records of the steps that made a cell's model, in their order, as options."""
+        steps = {
+            "tune": [*self.bases.records(wildcards.model, wildcards.row), f"{self.paths.cell}/merged/merge.json"],
+            "prune-tune": [f"{self.paths.cell}/pruned/prune.json", f"{self.paths.cell}/merged/merge.json"],
+            "tune-prune": [f"{self.paths.tuned_cell}/merged/merge.json", f"{self.paths.cell}/merged/prune.json"],
+            "given": [f"{self.paths.scores}/sizes.json"],
+        }
+        paths = steps[self.experiment.method(wildcards.row).order]
+        return repeated("--step", (of_cell(path, wildcards) for path in paths))
+
+    def sizes(self, wildcards: Wildcards) -> list[str]:
+        """Return the record of the sizes of a model to which nothing is done; of others their steps' own records tell them."""
+        given = self.experiment.method(wildcards.row).order == "given"
+        return [of_cell(f"{self.paths.scores}/sizes.json", wildcards)] if given else []
+
+    def identity(self, wildcards: Wildcards) -> str:
+        """Return what a cell is."""
+        method = self.experiment.method(wildcards.row)
+        return as_json(
+            {
+                "experiment": self.experiment.name,
+                "model": wildcards.model,
+                "method": wildcards.row,
+                "base_method": method.name,
+                "label": self.experiment.label(wildcards.row),
+                "mode": method.mode,
+                "ratio_requested": float(wildcards.ratio),
+                "seed": int(wildcards.seed),
+                "factors": self.experiment.row(wildcards.row).factors,
+            }
+        )

@@ -1,0 +1,57 @@
+"""The figures of an experiment: which are drawn, and from what."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from study.experiment.methods import MASKED_TUNERS
+from study.experiment.schema import FIGURES, FIGURES_OF_TASKS, Experiment, Figure
+from study.plan.benchmarks import Benchmarks
+from study.plan.cells import Cells
+from study.plan.data import PreparedData
+from study.plan.paths import Paths, Wildcards
+from study.plan.values import repeated
+
+OF_CELLS = (*FIGURES_OF_TASKS, "perplexity")
+OF_BENCHMARKS = ("memory", "speedup")
+
+
+class Figures:
+    """The files and arguments of the jobs that draw."""
+
+    def __init__(self, experiment: Experiment, paths: Paths, data: PreparedData, benchmarks: Benchmarks, cells: Cells) -> None:
+        self.experiment, self.paths, self.data, self.benchmarks, self.cells = experiment, paths, data, benchmarks, cells
+
+    def files(self) -> list[str]:
+        """Return the figures that the experiment asks for, all there is data for where it does not say."""
+        masked = [cell for cell in self.experiment.cells() if cell.method.tuner in MASKED_TUNERS]
+        there: dict[Figure, list[str]] = {
+            **{name: [name] if self.experiment.data.tasks else [] for name in FIGURES_OF_TASKS},
+            "perplexity": ["perplexity"] if self.data.text_files() else [],
+            "speedup": ["speedup"] if self.benchmarks.files("inference") else [],
+            "gate": ["gate"] if masked else [],
+            "health": [f"health/{cell.path}/health" for cell in masked],
+        }
+        asked = FIGURES if self.experiment.figures is None else self.experiment.figures
+        return [f"{self.paths.results}/figures/{figure}.png" for name in asked for figure in there[name]]
+
+    def names(self) -> list[str]:
+        """Return the figures that an experiment has one of; of its health every cell has one."""
+        return [name for name in FIGURES if name != "health"]
+
+    def inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """Return the files that a figure is a function of."""
+        return {
+            "cells": self.cells.results() if wildcards.figure in OF_CELLS else [],
+            "benchmarks": self.benchmarks.files("inference") if wildcards.figure in OF_BENCHMARKS else [],
+        }
+
+    def options(self, wildcards: Wildcards, input: Any) -> str:
+        """Return how a figure is told them; derived from its inputs, so Snakemake keeps no record of it."""
+        return " ".join([repeated("--benchmark", input.benchmarks), *map(shlex.quote, input.cells)]).strip()
+
+    def health_options(self, wildcards: Wildcards) -> str:
+        """Return how the figure of a run's health is told the run, and what to call it."""
+        title = f"{wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
+        return " ".join([repeated("--tuning", [self.cells.tuning_record(wildcards)]), repeated("--title", [title])])

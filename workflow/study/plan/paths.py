@@ -1,0 +1,40 @@
+"""Where an experiment's files lie, as patterns of wildcards, and what a rule's functions are called with."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from study.experiment.schema import TUNED_ROW
+
+
+class Wildcards(Protocol):
+    """What a rule's functions are called with; which of these it has depends on the rule."""
+
+    model: str
+    row: str
+    ratio: str
+    seed: str
+    shape: str
+    mask: str
+    figure: str
+
+
+class Paths:
+    """The folders of one experiment's results: of an arm, which all its seeds share, of a cell, of its scores."""
+
+    def __init__(self, name: str) -> None:
+        self.results = f"results/{name}"
+        self.arm = f"{self.results}/checkpoints/{{model}}/{{row}}/{{ratio}}"
+        self.cell = f"{self.arm}/seed{{seed}}"
+        self.tuned_cell = f"{self.results}/checkpoints/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
+        self.scores = f"{self.results}/evaluation/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
+
+
+def of_cell(pattern: str, wildcards: Wildcards) -> str:
+    """Return a pattern's path for a cell."""
+    return pattern.format(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio, seed=wildcards.seed)
+
+
+def of_arm(pattern: str, wildcards: Wildcards) -> str:
+    """Return a pattern's path for an arm."""
+    return pattern.format(model=wildcards.model, row=wildcards.row, ratio=wildcards.ratio)
