@@ -204,7 +204,8 @@ def write_benchmark(path: Path) -> Path:
     spread = {"median": 1.25, "low": 1.2, "high": 1.3, "samples": [1.2, 1.25, 1.3]}
     record = {
         "schema": 1, "kind": "inference", "weights": "random", "dtype": "bf16", "attention": "sdpa", "context": 128, "compiled": False,
-        "models": models, "measurements": measured, "machine": {"name": "a GPU"},
+        "models": models, "measurements": measured, "machine": {"name": "a GPU", "cores": 4},
+        "shape": None, "provenance": {"git_commit": "0123456789", "versions": {}, "settings": {}},
         "speedups": [{"model": "width 3072", "batch_size": 1, "first_token": spread, "decode": spread}],
     }  # fmt: skip
     path.write_text(json.dumps(record))

@@ -68,7 +68,8 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
         for name, (width, size) in sizes.items()
     ]
     speedups = [{"model": "width 3", "batch_size": 32, "first_token": spread(1.25), "decode": spread(1.0)}]
-    inference = {**own, "kind": "inference", "compiled": True, "context": 128, "models": models, "speedups": speedups}
+    how = {"dtype": "bf16", "attention": "sdpa", "compiled": True, "context": 128}
+    inference = {**own, **how, "kind": "inference", "models": models, "measurements": [], "speedups": speedups}
     lines = lines_of(tmp_path, **{"tiny-tuning": tuning, "tiny-inference": inference})
     assert "| tiny | eager | lora | 200.0 (200 to 1200) | 1.000 | 2.000 | – | 4.0 | 1.000 |" in lines
     assert "| tiny | compiled | lora | 100.0 (100 to 1100) | 1.000 | 1.000 | 17 | 2.0 | 1.000 |" in lines

@@ -53,7 +53,7 @@ def _of_benchmark(benchmark: Inference, printed: PrintedSpeedup) -> list[dict[st
                     "paper": printed.lookup(benchmark.name, model.ratio_effective) if phase == "first_token" else None,
                     "missing": "; ".join(missing.get((name, batch_size), [])),
                     "context": benchmark.context, "dtype": benchmark.dtype,
-                    "device": benchmark.machine.get("name"),
+                    "device": benchmark.machine.name,
                 }
             )  # fmt: skip
     return records
@@ -116,7 +116,7 @@ def write_speedup(paths: Sequence[Path], out: Path) -> int:
     if not benchmarks:
         raise UserError("--benchmark: names no file; at least one JSON of `pat benchmark inference` is needed")
     data = points(benchmarks, PrintedSpeedup())
-    devices = ", ".join(sorted({str(it.machine.get("name")) for it in benchmarks}))
+    devices = ", ".join(sorted({it.machine.name for it in benchmarks}))
     details = ", ".join(sorted({f"context {it.context}, {it.dtype}" for it in benchmarks}))
     heading = f"{devices}; {details}\nbars: range of the rounds; dotted: limit by parameters"
     with figure(max(1.2 + 2.6 * len(columns_of(data)), 4.6), 5.2) as drawing:

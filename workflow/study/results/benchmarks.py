@@ -1,11 +1,12 @@
-"""Reads the JSONs of `pat benchmark inference` (schema 1) as the figures see them."""
+"""Records of `pat benchmark` as tables and figures see them: what all say of themselves, and those of inference (schema 1)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.errors import UserError
@@ -29,6 +30,41 @@ class Spread(Part):
     median: float
     low: float
     high: float
+
+
+def _name_of(shape: object, info: ValidationInfo) -> str:
+    file: str = info.data["file"]
+    return shape_name(shape, file.rpartition("-")[0])
+
+
+class Machine(Part):
+    """What it was measured on."""
+
+    name: str
+    cores: int
+
+
+class Provenance(Part):
+    """What it was measured with."""
+
+    git_commit: str | None
+    versions: dict[str, str]
+    settings: dict[str, Any]
+
+
+class Record(Part):
+    """What every benchmark says of itself. `name` is the known shape's, else the file's, which the workflow gives the shape's.
+
+    `file` is the file's name, which in a kept run begins with the shape's, or the model's where none is known; `shape` is that beginning.
+    """
+
+    kind: str
+    name: str
+    file: str
+    shape: Annotated[str, BeforeValidator(_name_of)]
+    weights: str
+    machine: Machine
+    provenance: Provenance
 
 
 class Model(Part):
@@ -60,12 +96,10 @@ class Measurement(Part):
     status: str
 
 
-class Inference(Part):
-    """One run; `name` is the known shape's, else the file's, which the workflow gives the shape's."""
+class Inference(Record):
+    """A record of `pat benchmark inference`."""
 
-    name: str
     kind: Literal["inference"]
-    weights: str
     dtype: str
     attention: str
     context: int
@@ -73,7 +107,11 @@ class Inference(Part):
     models: list[Model]
     measurements: list[Measurement]
     speedups: list[Speedup]
-    machine: dict[str, object]
+
+
+def fields_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return what a record's file holds, with the names by which it is known."""
+    return {**content, "file": path.stem, "name": shape_name(content.get("shape"), path.stem)}
 
 
 def read_inference(path: Path) -> Inference:
@@ -82,7 +120,7 @@ def read_inference(path: Path) -> Inference:
     if not isinstance(content, dict) or content.get("schema") != 1:
         raise UserError(f"{path}: is not a benchmark's record of schema 1; run the benchmark again")
     try:
-        return Inference.model_validate({**content, "name": shape_name(content.get("shape"), path.stem)})
+        return Inference.model_validate(fields_of(content, path))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors())
         raise UserError(f"{path}: is not a record of `pat benchmark inference`: {problems}") from None

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ValidationError, ValidationInfo
+from pydantic import ValidationError
 
 from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
 from pat.io.artefacts import read_json
-from study.results.benchmarks import Model, Part, Speedup, Spread, shape_name
+from study.results.benchmarks import Inference, Part, Record, Spread, fields_of
 from study.tables.layouts import HOLE, Layout
 
 GIB = 2**30
 RANDOM = "random"
-RecordT = TypeVar("RecordT", bound="Record")
-
-
-def _name_of(shape: object, info: ValidationInfo) -> str:
-    file: str = info.data["file"]
-    return shape_name(shape, file.rpartition("-")[0])
-
-
-class _Machine(Part):
-    name: str
-    cores: int
-
-
-class _Provenance(Part):
-    git_commit: str
-    versions: dict[str, str]
-    settings: dict[str, Any]
-
-
-class Record(Part):
-    """What every benchmark says of itself; `file` is the record's name, which begins with the shape's, or the model's, if none is known."""
-
-    file: str
-    shape: Annotated[str, BeforeValidator(_name_of)]
-    weights: str
-    machine: _Machine
-    provenance: _Provenance
+RecordT = TypeVar("RecordT", bound=Record)
 
 
 class FolderJob(Record):
@@ -82,16 +56,6 @@ class Tuning(Record):
     schedules: list[_Schedule]
 
 
-class Inference(Record):
-    """A record of `pat benchmark inference`."""
-
-    kind: Literal["inference"]
-    compiled: bool
-    context: int
-    models: list[Model]
-    speedups: list[Speedup]
-
-
 class _Answers(Part):
     """One way to ask; `speedup` and the shares are against the first way of the same scoring, which has none."""
 
@@ -126,7 +90,7 @@ def read_record(path: Path) -> Record:
     if kind not in KINDS:
         raise UserError(f"{path}: is not a record of `pat benchmark` that has a table; its kind is {kind!r}, not one of {', '.join(KINDS)}")
     try:
-        return KINDS[kind].model_validate({"file": path.stem, **content})
+        return KINDS[kind].model_validate(fields_of(content, path))
     except ValidationError as error:
         raise UserError(f"{path}: is not a record of `pat benchmark` ({error})") from None
 
@@ -149,7 +113,7 @@ def _of(kind: type[RecordT], records: Iterable[Record]) -> list[RecordT]:
 
 def _caption(what: str, records: Sequence[Record]) -> str:
     made_by = sorted({f"{it.machine.name}, {it.machine.cores} CPU cores" for it in records})
-    commits = sorted({it.provenance.git_commit[:10] for it in records})
+    commits = sorted({(it.provenance.git_commit or "unknown")[:10] for it in records})
     torch = sorted({it.provenance.versions["torch"] for it in records})
     random = [it.weights == RANDOM for it in records]
     weights = ", random weights" if all(random) else ", random weights in a part" if any(random) else ""
