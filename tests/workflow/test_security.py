@@ -29,14 +29,13 @@ OPTIONS = {
     "params.tasks",
     "params.texts",
     "params.steps",
-    "params.benchmarks",
     "params.teacher",
     "params.rate",
     "params.data",
     "params.parts",
     "params.tie",
 }
-READY = OPTIONS | {"params.online", "params.launcher", "PLUGINS"}
+READY = OPTIONS | {"params.online", "params.launcher", "params.reads", "PLUGINS"}
 """What the plan has put together and quoted by itself: options, and what stands before a command."""
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 CALLS_CODE = {"eval", "exec", "os.system", "os.popen", "torch.hub.load", "yaml.unsafe_load", "yaml.full_load"}

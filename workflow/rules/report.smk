@@ -69,7 +69,7 @@ rule draw:
     message:
         "draw the figure {wildcards.figure}"
     shell:
-        "python -m study figure {params.figure} --out {params.out:q} {params.reads} > {log:q} 2>&1"
+        "python -m study figure {params.figure:q} --out {params.out:q} {params.reads} > {log:q} 2>&1"
 
 
 use rule draw as draw_health with:

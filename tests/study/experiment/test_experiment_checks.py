@@ -65,6 +65,6 @@ def test_what_is_taken_is_the_experiment_without_what_is_refused() -> None:
 
 def test_an_experiment_is_read_without_its_checks() -> None:
     """The checks stand on the experiment, and it on none of them."""
-    loaded = "import sys, pat.experiment; print([name for name in sys.modules if 'checks' in name])"
+    loaded = "import sys, study.experiment.schema; print([name for name in sys.modules if 'checks' in name])"
     found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
