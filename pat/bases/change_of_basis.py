@@ -44,9 +44,12 @@ def write_in_basis(source: Path, folder: Path, basis: str, calibration: Calibrat
     """Write `source` in the basis measured on text into the empty `folder`; return the basis and the record of text and exactness.
 
     Where embedding and head are one matrix, `tie` says whether they stay one. The record's `tie` is None where they are two anyway.
-    Raises UserError where they cannot stay one, or where on further text the perplexity would be above 1.02 times the base's.
+    Raises UserError where the family has its native basis alone, where they cannot stay one, or where on further text the perplexity would
+    be above 1.02 times the base's.
     """
     config, tokenizer = checkpoint.load_config(source), checkpoint.load_tokenizer(source)
+    if (reason := family_of(config).rotation_obstacle) is not None:
+        raise UserError(f"{source}: cannot be put into another basis: {reason}")
     tied = bool(config.tie_word_embeddings)
     model = checkpoint.load_to_measure(source, calibration.device)
     if tied and tie == "keep":

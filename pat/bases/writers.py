@@ -103,6 +103,7 @@ def _told(found: Mapping[str, Any]) -> str:
 def fitted_writes(base: PreTrainedModel, pruned: PreTrainedModel, layers: Sequence[int], ids_NT: Tensor, rows: int) -> Iterator[WriterFit]:
     """Yield the fit of every write that can be fitted, in the order of the computation; `pruned` has those that help when it has ended.
 
+    A write before a norm cannot: what reaches the stream does not follow it linearly.
     `layers` says which layer of `base` each of `pruned` was. The last eighth of `ids_NT` is held out; `rows` are worked through at once.
     """
     with torch.no_grad():
@@ -116,7 +117,8 @@ def fitted_writes(base: PreTrainedModel, pruned: PreTrainedModel, layers: Sequen
             following = layers[place + 1] if place + 1 < len(layers) else len(ahead.layers)
             while ahead.place < following:
                 ahead.advance()
-            targets[len(family.blocks) - 1] = ahead.stream_NTD
+            if family.blocks[-1].norm_behind is None:
+                targets[len(family.blocks) - 1] = ahead.stream_NTD
             for index, target_NTD in targets.items():
                 yield _fit(behind, family, index, target_NTD, factor)
             behind.advance()
@@ -159,7 +161,7 @@ def _fit(walk: LayerWalk, family: Family, index: int, target_NTD: Tensor, factor
         sums.add(*(tensor.flatten(0, 1) for tensor in (caught[block.write], target_BTD.float() - behind_BTD.float(), weight_BT)))
     change_DI = least_squares(fitted)
     fit = WriterFit(name, (change_DI / factor).float().cpu(), held_out.error(), held_out.error(change_DI))
-    if fit.helps and block.norm_behind is None:
+    if fit.helps:
         write.weight.data += (change_DI / factor).to(write.weight.dtype)
     return fit
 

@@ -228,6 +228,10 @@ class Family:
             yield from block.roles()
         yield EMBEDDING_SHORTCUT, Role.INSIDE
 
+    def holds_together(self, kind: Kind) -> bool:
+        """Return whether units of a kind cannot go, because something in their blocks mixes all of them."""
+        return any(block.across for block in self.blocks if block.kind == kind)
+
     @property
     def rotation_obstacle(self) -> str | None:
         """Why the stream cannot be put into another basis; None where it can."""

@@ -51,6 +51,12 @@ FEED_FORWARD = Block(
     write="mlp.down_proj",
     norm="post_attention_layernorm",
 )
+ATTENTION_BEHIND = replace(ATTENTION, norm=None, norm_behind="post_attention_layernorm")
+FEED_FORWARD_BEHIND = replace(FEED_FORWARD, norm=None, norm_behind="post_feedforward_layernorm")
+"""Blocks that take the stream as it is, and whose norm stands behind the write."""
+ATTENTION_BETWEEN = replace(ATTENTION, norm_behind="post_attention_layernorm")
+FEED_FORWARD_BETWEEN = replace(FEED_FORWARD, norm="pre_feedforward_layernorm", norm_behind="post_feedforward_layernorm")
+"""Blocks between two norms."""
 HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 LLAMA = Family(
@@ -64,6 +70,7 @@ LLAMA = Family(
 )
 """Also Yi, whose checkpoints are Llama's."""
 PLAIN = replace(LLAMA, uneven_heads_as=None)
+GEMMA = replace(PLAIN, model_type="gemma", gain_offset=1.0, embedding_factor=True, tied_by_default=True)
 
 FAMILIES: dict[str, Family] = {}
 
@@ -79,7 +86,8 @@ for _family in (
     replace(PLAIN, model_type="mistral"),
     replace(PLAIN, model_type="qwen2"),
     replace(PLAIN, model_type="qwen3", blocks=(replace(ATTENTION, inside=HEAD_NORMS), FEED_FORWARD)),
-    replace(PLAIN, model_type="gemma", gain_offset=1.0, embedding_factor=True, tied_by_default=True),
+    GEMMA,
+    replace(PLAIN, model_type="olmo2", blocks=(replace(ATTENTION_BEHIND, across=HEAD_NORMS), FEED_FORWARD_BEHIND)),
 ):
     register(_family)
 

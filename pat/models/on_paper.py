@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pat.families.blocks import Block, Reader
@@ -110,9 +111,14 @@ def kept_inner_units(model: PaperModel, ratio: float, settings: PruneSettings, a
 
 def _kept(model: PaperModel, layers: range, ratio: float, settings: PruneSettings, align: Align) -> Kept:
     units = units_in(model.shapes(), model.family, model.kv_heads, model.intermediate_size, layers)
+    allowed = partial(_may_go, not model.family.holds_together("groups"))
     if settings.size == "nominal":
-        return nominal_units(units, model.size_of_a_head, ratio, lambda _: True)
-    return matched_units(model.parameters, units, ratio, step_of(model.intermediate_size, align), lambda _: True)
+        return nominal_units(units, model.size_of_a_head, ratio, allowed)
+    return matched_units(model.parameters, units, ratio, step_of(model.intermediate_size, align), allowed)
+
+
+def _may_go(movable: bool, _groups: int) -> bool:
+    return movable
 
 
 def dropped_layers(model: PaperModel, ratio: float, _settings: PruneSettings, _align: Align) -> int:

@@ -115,6 +115,8 @@ def sizes_for(job: PruneJob, units: Mapping[Kind, Units], *, uniform: bool = Tru
         )
 
     def allowed(groups: int) -> bool:
+        if family.holds_together("groups"):
+            return False
         return not uniform or config_without(config, family, Kept(groups, config.intermediate_size), biases=biases) is not None
 
     if job.settings.size == "nominal":

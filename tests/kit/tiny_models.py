@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 VOCABULARY = 97
 SHAPE: dict[str, Any] = {
@@ -39,10 +48,17 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }
 
 
+MORE: dict[str, Callable[[], Any]] = {
+    "olmo2": lambda: Olmo2Config(**SHAPE | {"num_key_value_heads": 2, "head_dim": 16}),
+    "olmo2-tied-biases": lambda: Olmo2Config(**SHAPE, attention_bias=True, tie_word_embeddings=True),
+}
+"""Families that differ from those above in more than names, with tests of their own (test_more_families.py)."""
+
+
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
     """Return a random model whose logits are of order one and whose gains and biases are far from their defaults."""
     generator = torch.Generator().manual_seed(seed)
-    model: Any = AutoModelForCausalLM.from_config(CONFIGS[name]())
+    model: Any = AutoModelForCausalLM.from_config((CONFIGS | MORE)[name]())
     with torch.no_grad():
         for parameter in model.parameters():
             spread = 0.15 if parameter.dim() == 2 else 0.4
