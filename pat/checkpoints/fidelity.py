@@ -1,8 +1,8 @@
 """Whether a checkpoint that was written computes what it should: two comparisons with the model that it stands for, and their bounds.
 
 Before rounding, in fp32, its logits must be the reference's: what is left is the order of sums. As written, each tensor must be the
-rounding of that, and predictions on text the reference's: what is left is what the dtype cannot hold. A maximum over random tokens tells
-neither from a mistake.
+rounding of that, and predictions on text the reference's: what is left is what the dtype cannot hold. Where that is more than of any model
+of use, it is held against roundings of the same weights that fall at random. A maximum over random tokens tells neither from a mistake.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ LARGEST_FOLD_GAP = 2e-4
 """Of the largest logit, before rounding. Right folds stay below 3e-6, on a pretrained model that a cut has upset below 2e-5, and with a
 basis for every block below 8e-5; the smallest planted mistake makes 4e-4."""
 LARGEST_KL = 1e-3
-"""Nats per token on text, as written. Right models of use stay below it in any dtype, wrong ones begin at 0.03. What a cut has upset can
-lie above it in half precision (2e-2 at half the width of a pretrained model, untuned), though every tensor is rounded rightly."""
+"""Nats per token on text, as written. Right models of use stay below it in any dtype, wrong ones begin at 0.03."""
+RANDOM_ROUNDINGS = 3
+TIMES_ROUNDING = 4.0
+"""What a cut has upset, a pretrained model at half its width and not yet tuned, can lie above that bound in half precision, though every
+tensor is rounded rightly: a few tokens on which single channels are huge decide, and roundings at random make 9e-4 to 2e-2 there. The
+largest of three of them is at least twice what the right rounding makes, and mistakes make ten times as much and more."""
 WIDE_DTYPES = {"F32", "F64"}
 HALF_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
 logger = logging.getLogger(__name__)
@@ -51,7 +55,7 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
     unrounded_BTV = found_BTV if dtypes <= WIDE_DTYPES else unrounded_logits(written, probe.ids_BT)
     size = expected_BTV.abs().max().item()
     gap = (expected_BTV - unrounded_BTV).abs().max().item()
-    record = {
+    record: dict[str, Any] = {
         "kl_on_text": mean_kl(expected_BTV, found_BTV),
         "kl_dtype": "+".join(sorted({str(HALF_DTYPES.get(name, torch.float32)).removeprefix("torch.") for name in dtypes})),
         "kl_probe": probe.kind,
@@ -60,8 +64,17 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
         "logit_gap_dtype": "float32",
         "logit_size": size,
     }
-    _check(record, written.folder)
+    _check_fold(record, written.folder)
+    if record["kl_dtype"] != "float32" and LARGEST_KL < record["kl_on_text"] < math.inf:
+        record["kl_of_rounding"] = _kl_of_rounding(written, probe.ids_BT, expected_BTV)
+    _check_kl(record, written.folder)
     return record
+
+
+def _kl_of_rounding(written: Written, ids_BT: Tensor, expected_BTV: Tensor) -> float:
+    """Return the largest mean KL that some roundings of the right weights make, each of which falls its own way."""
+    draws = [torch.Generator().manual_seed(seed) for seed in range(RANDOM_ROUNDINGS)]
+    return max(mean_kl(expected_BTV, unrounded_logits(written, ids_BT, draw)) for draw in draws)
 
 
 def loading_dtype(dtypes: set[str]) -> torch.dtype:
@@ -79,24 +92,29 @@ def mean_kl(expected_BTV: Tensor, found_BTV: Tensor) -> float:
     return max(0.0, total / (expected_BTV.shape[0] * expected_BTV.shape[1])) if math.isfinite(total) else math.nan
 
 
-def _check(record: dict[str, Any], folder: Path) -> None:
-    """Raise RuntimeError on figures beyond their bounds, NaN included."""
+def _check_fold(record: dict[str, Any], folder: Path) -> None:
+    """Raise RuntimeError where the logits before rounding are off by more than sums are, NaN included."""
     if not record["fold_gap"] <= LARGEST_FOLD_GAP:
         raise RuntimeError(
             f"{folder}: before rounding, logits differ from those of the model it stands for by {record['fold_gap']:.2g} of their size "
             f"(at most {LARGEST_FOLD_GAP:g} is rounding): the checkpoint is wrong"
         )
-    rounds = record["kl_dtype"] != "float32"  # then unrounded_logits has seen that rounding is all there is
-    if rounds and LARGEST_KL < record["kl_on_text"] < math.inf:
-        logger.warning(
-            "%s: rounding to %s alone changes predictions on text by %.2g nats per token; the model is sensitive, fp32 would keep it",
-            folder.name, record["kl_dtype"], record["kl_on_text"],
-        )  # fmt: skip
-    elif not record["kl_on_text"] <= LARGEST_KL:
+
+
+def _check_kl(record: dict[str, Any], folder: Path) -> None:
+    """Raise RuntimeError where predictions on text are off by more than rounding makes, NaN included; say where that is much."""
+    found, of_rounding = record["kl_on_text"], record.get("kl_of_rounding", 0.0)
+    largest = max(LARGEST_KL, TIMES_ROUNDING * of_rounding)
+    if not found <= largest:
         raise RuntimeError(
             f"{folder}: as written in {record['kl_dtype']}, predictions on text differ from those of the model it stands for by "
-            f"{record['kl_on_text']:.2g} nats per token (at most {LARGEST_KL:g} is rounding): the checkpoint is wrong"
+            f"{found:.2g} nats per token (at most {largest:.2g} is rounding): the checkpoint is wrong"
         )
+    if found > LARGEST_KL:
+        logger.warning(
+            "%s: rounding to %s changes predictions on text by %.2g nats per token (up to %.2g where it falls at random); the model is "
+            "sensitive, fp32 would keep it", folder.name, record["kl_dtype"], found, of_rounding,
+        )  # fmt: skip
 
 
 def gap_to_changed(written: Written, change: Callable[[PreTrainedModel], object]) -> dict[str, Any]:

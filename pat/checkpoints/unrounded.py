@@ -19,17 +19,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from pat.checkpoints import checkpoint
+from pat.checkpoints.random_rounding import rounded_at_random, steps_at
 from pat.checkpoints.stored import StoredTensor, stored_tensors
 from pat.families.known import Family, Role, family_of
 from pat.io.tensors import opened
 
 Change = Callable[[str, Tensor], Iterable[tuple[str, Tensor]]]
 """From a tensor of a checkpoint to those of the changed one that it becomes, in the same dtype: one, none, or several."""
-STEPS = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-22, "F64": 2.0**-22}
-"""What rounding to a stored dtype may change, of an entry: its last bit, once."""
 SUM_ERROR = 1e-6
 """What fp32 sums of a fold may be off by, of the tensor's largest entry: an entry that is nearly zero is a difference of large ones."""
-FP16_SUBNORMAL = 2.0**-24
 ROWS_AT_ONCE = 16384
 """Embedding and head are changed by so many rows, which no change mixes; in one piece they would need several times their size."""
 
@@ -48,8 +46,8 @@ class Written:
 
 
 @torch.no_grad()
-def unrounded_logits(written: Written, ids_BT: Tensor) -> Tensor:
-    """Return the logits of the changed model before rounding, (B, T, V).
+def unrounded_logits(written: Written, ids_BT: Tensor, draw: torch.Generator | None = None) -> Tensor:
+    """Return the logits of the changed model before rounding, (B, T, V); with `draw`, after one that falls either way at random.
 
     Raises RuntimeError where tensors are missing or left over, or what was written is not the rounding of what was meant.
     """
@@ -57,7 +55,7 @@ def unrounded_logits(written: Written, ids_BT: Tensor) -> Tensor:
     family = family_of(config)
     with init_empty_weights(include_buffers=False):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    supply = _Supply(written, family, tied=bool(config.tie_word_embeddings))
+    supply = _Supply(written, family, draw, tied=bool(config.tie_word_embeddings))
     layers = (f"{family.layers}.{layer}" for layer in range(config.num_hidden_layers))
     for name in (family.embedding, *layers, family.final_norm, family.head):
         module = model.get_submodule(name)
@@ -77,9 +75,9 @@ def _fill(supply: _Supply, name: str, module: nn.Module, _inputs: Any) -> None:
 class _Supply:
     """The changed tensors in the order of the computation; each is made when it is first asked for, or a later one is."""
 
-    def __init__(self, written: Written, family: Family, *, tied: bool) -> None:
+    def __init__(self, written: Written, family: Family, draw: torch.Generator | None, *, tied: bool) -> None:
         self._where = written.folder
-        self._stages = _stages(written)
+        self._stages = _stages(written, draw)
         self._waiting: dict[str, Tensor] = {}
         self._head, self._embedding = f"{family.head}.weight", f"{family.embedding}.weight"
         self._tied = tied
@@ -107,8 +105,8 @@ class _Supply:
             raise RuntimeError(f"{self._where}: its model has no place for {', '.join(sorted(self._waiting)[:4])}")
 
 
-def _stages(written: Written) -> Iterator[dict[str, Tensor]]:
-    """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32."""
+def _stages(written: Written, draw: torch.Generator | None) -> Iterator[dict[str, Tensor]]:
+    """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32, unrounded or rounded by `draw`."""
     config = checkpoint.load_config(written.source)
     family, stored, rounded = family_of(config), stored_tensors(written.source), stored_tensors(written.folder)
     groups: dict[tuple[int, int], list[str]] = {}
@@ -122,7 +120,7 @@ def _stages(written: Written) -> Iterator[dict[str, Tensor]]:
             stage |= _changed(written, family, name, tensor)
         for new_name, meant in stage.items():
             _check_rounded(written.folder, new_name, rounded.get(new_name), meant)
-        yield stage
+        yield stage if draw is None else {name: rounded_at_random(it, rounded[name].dtype, draw) for name, it in stage.items()}
 
 
 def _check_rounded(folder: Path, name: str, stored: StoredTensor | None, meant: Tensor) -> None:
@@ -131,7 +129,7 @@ def _check_rounded(folder: Path, name: str, stored: StoredTensor | None, meant: 
         raise RuntimeError(f"{folder}: {name} was not written in the shape {list(meant.shape)}; the checkpoint is wrong")
     with opened(stored.path) as shard:
         found = shard.get_tensor(name).float()
-    allowed = meant.abs().mul_(STEPS[stored.dtype]).add_(SUM_ERROR * meant.abs().max().item() + FP16_SUBNORMAL)
+    allowed = steps_at(meant, stored.dtype).mul_(0.5).add_(SUM_ERROR * meant.abs().max().item())
     if bool((found.sub_(meant).abs_() > allowed).any()):
         raise RuntimeError(f"{folder}: {name} as written is not the rounding of what it should be; the checkpoint is wrong")
 

@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +23,7 @@ from pat.io import marks, plugins
 from pat.io.marks import Folder, Kind, Record, check_log, check_replaceable, special
 from pat.io.progress import log_to
 from pat.io.resume_folder import check_run_folder
+from pat.io.storage import check_writable
 from pat.io.temporaries import sweep
 
 
@@ -97,8 +98,11 @@ def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None
                 check_log(log)
             log_to(log, f"pat {verb}")
             check_apart(places)
+            force = bool(values.get("force"))
             for place in places:
-                _check(place, written, force=bool(values.get("force")))
+                _check(place, written, force=force)
+                if force and place.role is WRITES and "companion" not in place.option:  # those are looked at with what they are beside
+                    _check_not_of_an_input(place, places, written)
             plugins.load(named_plugins)
             function(**values)
 
@@ -170,11 +174,25 @@ def _check_name(place: Place) -> None:
 def _check(place: Place, kind: Kind, *, force: bool) -> None:
     if problem := special(place.path):
         raise UserError(f"{place}: {problem}")
-    if place.role is WRITES and "companion" not in place.option:
+    if "companion" in place.option:
+        return
+    if place.role in (WRITES, KEEPS):
+        check_writable(place.path)
+    if place.role is WRITES:
         sweep(place.path)
         check_replaceable(place.path, kind, force=force)
     if place.role is KEEPS:
         check_run_folder(place.path)
+
+
+def _check_not_of_an_input(place: Place, places: Sequence[Place], kind: Kind) -> None:
+    """Raise UserError where something of an input folder would be replaced by force, which is for what is in the way."""
+    for other in places:
+        if other.role is READS and other.real in place.real.parents:
+            try:
+                check_replaceable(place.path, kind)
+            except UserError:
+                raise UserError(f"{place}: is there already, in {other}, which is read; --force does not replace that") from None
 
 
 def names_file(text: str) -> bool:

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,21 @@ def check_regular(path: Path) -> None:
         return  # whoever opens it says why
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(f"{path}: is a pipe, a socket or a device; a regular file is needed")
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError where nothing can be made below the first parent of `path` that exists; found out by making a file and removing it.
+
+    Permissions alone do not say so: the disk may be read-only, or the kernel's own.
+    """
+    folder = next((each for each in path.absolute().parents if each.exists()), None)
+    if folder is None or not folder.is_dir():
+        return  # whoever makes the parents says why
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: nothing can be written to {folder} ({MEANINGS.get(error.errno or 0, error.strerror)})") from None
 
 
 def refusal(error: OSError, path: Path | None = None) -> UserError:

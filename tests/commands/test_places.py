@@ -91,6 +91,24 @@ def test_a_foreign_folder_or_file_stays(command: Command, here: Path, capsys: py
 
 
 @each_verb
+def test_not_even_force_replaces_what_is_in_an_input_s_folder(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, role in command.roles.items():
+        if role is not READS or "Path" not in str(command.parameters()[name].annotation):
+            continue
+        inner = here / name / "weights"
+        inner.mkdir(parents=True)
+        (inner / "thesis.txt").write_text("mine")
+        out = inner if command.makes_folder else inner / "thesis.txt"
+        assert "--force does not replace that" in refused(command, here, capsys, "--force", out=out)
+
+
+@each_verb
+def test_where_nothing_can_be_written_is_told_before_the_work(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in written(command):
+        assert "nothing can be written to /proc/self" in refused(command, here, capsys, **{name: "/proc/self/out"})
+
+
+@each_verb
 def test_the_other_kind_of_place_stays(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file where a folder is to be, and the other way round; an empty file is no folder either."""
     (here / "file").write_text("mine")

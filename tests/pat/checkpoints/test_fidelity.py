@@ -28,6 +28,7 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, gap_between, mean_kl
 from pat.checkpoints.merge import merge, model_card, summary, write_changed
 from pat.checkpoints.probe_text import PASSAGES, probe_for
+from pat.checkpoints.random_rounding import rounded_at_random, steps_at
 from pat.checkpoints.unrounded import Written
 from pat.errors import UserError
 from pat.io import artefacts
@@ -133,8 +134,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None, **config_
 
     def faulty(source: Path, folder: Path, change: Any, config: Any, label: str, in_one_piece: Any = frozenset()) -> Written:
         def changed(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-            made = list(change(name, tensor))
-            return fault(name, tensor, made) if fault else made
+            made = list(change(name, tensor.float()))
+            wrong = fault(name, tensor.float(), made) if fault else made
+            return [(new_name, it.to(tensor.dtype)) for new_name, it in wrong]  # rounded once, as what is right
 
         for field, value in config_fields.items():
             setattr(config, field, value)
@@ -233,10 +235,66 @@ def test_a_model_that_rounding_upsets_is_accepted_with_a_warning(
     """The predictions of a model that was cut and not yet tuned may hang on the last bit; no tensor of it is wrong."""
     monkeypatch.setattr("pat.checkpoints.fidelity.LARGEST_KL", 1e-9)
     merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")
-    assert "rounding to bfloat16 alone changes predictions on text by" in caplog.text
+    record = artefacts.read_json(tmp_path / "out" / "merge.json")
+    assert "rounding to bfloat16 changes predictions on text by" in caplog.text
+    assert record["kl_on_text"] <= record["kl_of_rounding"] <= 100 * record["kl_on_text"]
     caplog.clear()
     merge(inputs / "fp32", inputs / "adapter", tmp_path / "wide")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "mixed"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_model_that_rounding_upsets_is_refused_where_more_than_rounding_is_wrong(
+    verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much the right rounding of its weights may change it, a mistake changes it more."""
+    monkeypatch.setattr("pat.checkpoints.fidelity.LARGEST_KL", 1e-9)
+    monkeypatch.setattr("pat.checkpoints.unrounded._check_rounded", lambda *_: None)
+    shards = checkpoint.write_shards
+
+    def damaged(folder: Path, named: Any, source_bytes: int) -> None:
+        spoilt = ((name, tensor * 1.2 if name.endswith("layers.1.mlp.down_proj.weight") else tensor) for name, tensor in named)
+        shards(folder, spoilt, source_bytes)
+
+    monkeypatch.setattr(checkpoint, "write_shards", damaged)
+    with pytest.raises(RuntimeError, match=r"predictions on text differ .* nats per token \(at most .* is rounding\)"):
+        VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+
+
+@pytest.mark.parametrize("factor", [1 + 2.0**-7, 1 - 2.0**-7])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_rounding_to_the_second_nearest_is_refused(
+    factor: float, verb: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = checkpoint.write_shards
+
+    def damaged(folder: Path, named: Any, source_bytes: int) -> None:
+        shards(folder, ((name, tensor * factor if "up_proj.weight" in name else tensor) for name, tensor in named), source_bytes)
+
+    monkeypatch.setattr(checkpoint, "write_shards", damaged)
+    with pytest.raises(RuntimeError, match="not the rounding of what it should be"):
+        VERBS[verb](inputs, inputs / "bf16", tmp_path / "out")
+
+
+def test_a_rounding_at_random_goes_to_neighbours_and_stays_on_average() -> None:
+    values = torch.cat([torch.randn(50) * 10.0**power for power in (-6, -3, 0, 3)])
+    for stored, dtype in (("BF16", torch.bfloat16), ("F16", torch.float16)):
+        draw = torch.Generator().manual_seed(0)
+        rounded = torch.stack([rounded_at_random(values, stored, draw) for _ in range(2000)])
+        assert torch.equal(rounded, rounded.to(dtype).float())
+        steps = steps_at(values, stored)
+        assert bool(((rounded - values).abs() <= steps).all())
+        assert bool(((rounded.double().mean(0) - values).abs() <= 0.1 * steps).all())
+        held = values.to(dtype).float()
+        assert torch.equal(rounded_at_random(held, stored, draw), held)
+        assert bool(
+            (steps_at(held, stored) == (torch.nextafter(held.to(dtype), torch.tensor(torch.inf, dtype=dtype)).float() - held))
+            .float()
+            .mean()
+            > 0.9
+        )
+    assert torch.equal(rounded_at_random(values, "F32", draw), values)
 
 
 def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_path: Path) -> None:
