@@ -92,7 +92,8 @@ def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None
             values = given_values(signature, given, named)
             log: Path | None = values.pop("log")
             named_plugins: list[str] = values.pop("plugin") or []
-            places = list(places_of(roles, values, written))
+            read = [Place("--plugin", Path(name), READS) for name in named_plugins if plugins.is_file(name)]
+            places = [*places_of(roles, values, written), *read]
             if log is not None:
                 check_apart([*places, Place("--log", log, LOGS)])
                 check_log(log)

@@ -103,6 +103,14 @@ def test_not_even_force_replaces_what_is_in_an_input_s_folder(command: Command, 
 
 
 @each_verb
+def test_a_plugin_is_an_input(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine.py").write_text("raise SystemExit('has run')")
+    plugin = ("--plugin", str(here / "mine.py"))
+    assert "is the same place as" in refused(command, here, capsys, *plugin, "--force", out=here / "mine.py")
+    assert "is the same place as" in refused(command, here, capsys, *plugin, "--log", str(here / "mine.py"))
+
+
+@each_verb
 def test_where_nothing_can_be_written_is_told_before_the_work(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in written(command):
         assert "nothing can be written to /proc/self" in refused(command, here, capsys, **{name: "/proc/self/out"})
