@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from tests.kit.cell_maker import cell
 from tests.kit.project import ROOT, copy_workflow
 from tests.kit.tiny_checkpoint import write_tiny_checkpoint
 
@@ -34,8 +36,17 @@ def written(heading: str, folder: Path) -> Path:
     for file in files:
         path = folder / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(file["content"], encoding="utf-8")
+        text = changed(path.read_text(encoding="utf-8"), file["content"]) if file["kind"] == "diff" else file["content"]
+        path.write_text(text, encoding="utf-8")
     return folder
+
+
+def changed(text: str, difference: str) -> str:
+    """Return the text with a change made, whose lines begin with a blank, a minus or a plus; what it starts from must be there once."""
+    lines = difference.splitlines(keepends=True)
+    before, after = ("".join(line[1:] for line in lines if line[0] in signs) for signs in (" -", " +"))
+    assert text.count(before) == 1, before
+    return text.replace(before, after)
 
 
 def command(heading: str, begins: str) -> list[str]:
@@ -88,6 +99,22 @@ def test_a_family(tmp_path: Path) -> None:
     assert pruned.config.model_type == "phi3" and pruned.config.hidden_size == 24
     record = json.loads((folder / "pruned" / "prune.json").read_text())
     assert record["logit_gap"] < 1e-4 and record["provenance"]["plugins"].keys() == {"phi3.py"}
+
+
+def test_a_figure(tmp_path: Path) -> None:
+    folder = written("A figure", copy_workflow(tmp_path))
+    for method, ratio in (("pat", 0.25), ("pat", 0.5), ("lora", 0.0)):
+        place = folder / "results" / "demo" / "evaluation" / "tiny" / method / f"{ratio:g}" / "seed0" / "cell.json"
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps(cell(method, ratio)), encoding="utf-8")
+    *words, pattern = command("A figure", "study figure")
+    run(folder, [*words, *(str(path.relative_to(folder)) for path in sorted(folder.glob(pattern)))])
+    assert {path.name for path in (folder / "figures").iterdir()} == {"removed.png", "removed.pdf", "removed.csv"}
+    assert "PAT PAT,0.25,0.25" in (folder / "figures" / "removed.csv").read_text()
+    shutil.rmtree(folder / "results")
+    run(folder, ["tools.keys"])  # what `make keys` calls
+    assert '"removed"' in (folder / "config" / "schema.json").read_text() and "`removed`" in (folder / "config" / "README.md").read_text()
+    assert "draw the figure removed" in run(folder, command("A figure", "snakemake"))
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:pat|workflow|tests|config|docs)/[\w/.]+)`", TEXT))))
