@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from pat.machine.extras import need
 from pat.machine.out_of_memory import memory_advice
 from pat.settings.gpu_need import may_need_gpu
 from pat.study_verbs import hand_over
+
+if TYPE_CHECKING:
+    from pat.data.calibration import Calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -38,9 +41,12 @@ Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp;
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
 RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; needed by pat and pat-dora")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
+CalibrationText = Annotated[Path, typer.Option(help="JSONL of text or instructions to measure and fit on"), READS]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
+Tie = Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")]
+Tasks = Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
 
@@ -58,8 +64,9 @@ Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_e
 
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 app.add_typer(benchmark, name="benchmark")
-Shape = Annotated[str | None, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random"), READS]
-MeasuredShape = Annotated[str, typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random"), READS]
+SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")
+Shape = Annotated[str | None, SHAPE, READS]
+MeasuredShape = Annotated[str, SHAPE, READS]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
 
 
@@ -223,12 +230,11 @@ def prune(
     force: Force = False,
 ) -> None:
     """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
-    from pat.data.calibration import Calibration
     from pat.pruners.pruning import prune as run
     from pat.settings.jobs import PruneSettings
     from pat.settings.mistakes import load
 
-    text = Calibration(calibration, calibration_tokens, seed, _resolved(device)) if calibration else None
+    text = _measured(calibration, calibration_tokens, seed, device) if calibration else None
     run(base, pruner, ratio, _aligned(align), out, text, threads, load(PruneSettings, settings), force=force)
 
 
@@ -237,9 +243,9 @@ def prune(
 def rotate(
     base: Base,
     basis: Annotated[str, typer.Option(help="pca or gradient")],
-    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to measure on"), READS],
+    calibration: CalibrationText,
     out: Out,
-    tie: Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")] = "keep",
+    tie: Tie = "keep",
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
@@ -248,9 +254,8 @@ def rotate(
 ) -> None:
     """Put a model into a basis whose leading directions matter most; writes a stock model that computes the same."""
     from pat.bases.rotate import rotate as run
-    from pat.data.calibration import Calibration
 
-    run(base, basis, Calibration(calibration, calibration_tokens, seed, _resolved(device)), out, threads, _tie(tie), force=force)
+    run(base, basis, _measured(calibration, calibration_tokens, seed, device), out, threads, _tie(tie), force=force)
 
 
 @app.command("refit-readers")
@@ -259,7 +264,7 @@ def refit_readers(
     base: Base,
     mask: Annotated[str, typer.Option(help="the fixed mask that the model will be tuned with")],
     ratio: TunedRatio,
-    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to fit on"), READS],
+    calibration: CalibrationText,
     out: Out,
     data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it"), READS] = None,
     second_text: Annotated[Path | None, typer.Option(help="JSONL of other text, which only shows what the fit does to it"), READS] = None,
@@ -272,9 +277,8 @@ def refit_readers(
 ) -> None:
     """Fold what dead channels would have told the readers into them, by least squares; writes a stock model of the same shape."""
     from pat.bases.refit import refit_readers as run
-    from pat.data.calibration import Calibration
 
-    text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
+    text = _measured(calibration, calibration_tokens, seed, device)
     run(base, mask, ratio, _aligned(align), text, out, data, threads, second_text, force=force)
 
 
@@ -283,10 +287,10 @@ def refit_readers(
 def prepare(
     base: Base,
     ratio: TunedRatio,
-    calibration: Annotated[Path, typer.Option(help="JSONL of text or instructions to measure and fit on"), READS],
+    calibration: CalibrationText,
     out: Out,
     align: Align = "auto",
-    tie: Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")] = "keep",
+    tie: Tie = "keep",
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
@@ -295,9 +299,8 @@ def prepare(
 ) -> None:
     """Make a base ready for `pat tune --tuner pat-g`: rotate into the gradient basis, then refit the readers to the ratio."""
     from pat.bases.prepare import prepare_base as run
-    from pat.data.calibration import Calibration
 
-    text = Calibration(calibration, calibration_tokens, seed, _resolved(device))
+    text = _measured(calibration, calibration_tokens, seed, device)
     run(base, ratio, text, out, _aligned(align), threads, _tie(tie), force=force)
 
 
@@ -307,7 +310,7 @@ def evaluate(
     model: Annotated[Path, typer.Option(help="folder of a stock model"), READS],
     settings: SettingsText,
     out: Out,
-    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS] = None,
+    task: Tasks = None,
     text: Annotated[list[Path] | None, typer.Option(help="held-out text (JSONL); may be repeated"), READS] = None,
     seed: Seed = 0,
     force: Force = False,
@@ -385,7 +388,7 @@ def benchmark_evaluation(
     out: Out,
     shape: Shape = None,
     model: Annotated[Path | None, typer.Option(help="folder of a stock model, to be asked the items of --task"), READS] = None,
-    task: Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS] = None,
+    task: Tasks = None,
     settings: SettingsText = "{}",
     seed: Seed = 0,
     force: Force = False,
@@ -455,13 +458,14 @@ def _aligned(align: str) -> int | Literal["auto"]:
     return int(align)
 
 
-def _resolved(device: str) -> str:
-    """Return the device of a measuring job."""
+def _measured(text: Path, tokens: int | None, seed: int, device: str) -> Calibration:
+    """Return what a job measures on, and where."""
+    from pat.data.calibration import Calibration
     from pat.machine.device import resolve_device
 
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
-    return resolve_device(device)
+    return Calibration(text, tokens, seed, resolve_device(device))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

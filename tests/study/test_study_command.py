@@ -13,6 +13,7 @@ import pytest
 import pat.study_verbs
 from pat import cli as pat_cli
 from study import cli
+from study.experiment.name import name_of
 from study.experiment.schema import FIGURES
 from study.figures import command as figures
 from tests.kit.commands import outcome
@@ -78,3 +79,13 @@ def test_every_figure_of_an_experiment_has_its_drawing() -> None:
 def test_a_figure_is_given_what_it_reads(given: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = outcome(["figure", *given, "--out", str(tmp_path / "out")], capsys)
     assert code == 1 and message in said and not (tmp_path / "out").exists()
+
+
+def test_an_experiment_is_called_as_its_file_or_the_one_it_extends_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "whole.yaml").write_text('name: "own" # here\nseeds: [0]\n')
+    (tmp_path / "part.yaml").write_text("extends: whole.yaml\n")
+    for file in ("whole.yaml", "part.yaml"):
+        assert name_of(tmp_path / file) == "own"
+    (tmp_path / "none.yaml").write_text("name: ../up\n")
+    code, said = outcome(["name", str(tmp_path / "none.yaml")], capsys)
+    assert code == 1 and 'none.yaml: name: "../up" is not allowed' in said

@@ -19,6 +19,7 @@ VERBS = {
     "validate": "study.experiment.validate",
     "explain": "study.results.explain",
     "figure": "study.figures.command",
+    "name": "study.experiment.name",
 }
 
 
