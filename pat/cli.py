@@ -11,14 +11,36 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pat import __version__
+from pat.benchmark_verbs import benchmark
 from pat.errors import UserError
 from pat.io import marks
-from pat.io.places import KEEPS, READS, WRITES, Force, guarded
+from pat.io.places import READS, Force, guarded
 from pat.io.progress import INTERRUPTED, fail, interrupted
 from pat.io.storage import is_refusal, refusal
 from pat.machine import processes
 from pat.machine.extras import need
 from pat.machine.out_of_memory import memory_advice
+from pat.options import (
+    Align,
+    Base,
+    CalibrationText,
+    CalibrationTokens,
+    Data,
+    MeasuringDevice,
+    Out,
+    Pruner,
+    PruneSettingsText,
+    RatioOfTuner,
+    RunDir,
+    Seed,
+    SettingsText,
+    Tasks,
+    Teacher,
+    Threads,
+    Tie,
+    TunedRatio,
+    Tuner,
+)
 from pat.settings.gpu_need import may_need_gpu
 from pat.study_verbs import hand_over
 
@@ -26,28 +48,6 @@ if TYPE_CHECKING:
     from pat.data.calibration import Calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-
-Base = Annotated[Path, typer.Option(help="folder of a stock model, as save_pretrained writes it"), READS]
-Out = Annotated[Path, typer.Option(help="what to write; appears in one piece when it is complete"), WRITES]
-RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job runs; a killed job resumes from there"), KEEPS]
-SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file"), READS]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seeds everything random")]
-PruneSettingsText = Annotated[
-    str, typer.Option("--settings", help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file"), READS
-]
-Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"), READS]
-Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g upon what `pat prepare` writes")]
-Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
-TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
-RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; needed by pat and pat-dora")]
-Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
-CalibrationText = Annotated[Path, typer.Option(help="JSONL of text or instructions to measure and fit on"), READS]
-CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
-MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
-Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
-Tie = Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")]
-Tasks = Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS]
-Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
 
 
 AS_GIVEN = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -62,12 +62,7 @@ def _show_version(wanted: bool) -> None:
 
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and end")]
 
-benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 app.add_typer(benchmark, name="benchmark")
-SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")
-Shape = Annotated[str | None, SHAPE, READS]
-MeasuredShape = Annotated[str, SHAPE, READS]
-Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
 
 
 @app.callback(invoke_without_command=True)
@@ -339,100 +334,6 @@ def sizes(
     from pat.checkpoints.given_sizes import given_sizes as run
 
     run(base, model, ratio, out, force=force)
-
-
-@benchmark.command("inference")
-@guarded("benchmark inference")
-def benchmark_inference(
-    out: Out,
-    shape: Shape = None,
-    model: Annotated[list[Path] | None, typer.Option(help="folder of a stock model; repeat it, the unpruned one first"), READS] = None,
-    settings: SettingsText = "{}",
-    compile_: Compile = False,
-    seed: Seed = 0,
-    force: Force = False,
-) -> None:
-    """Time to first token, decoding rate and memory against batch size; writes a JSON."""
-    from pat.benchmark.inference import benchmark_inference as run
-    from pat.benchmark.settings import InferenceBenchmark, shape_of
-    from pat.settings.mistakes import load
-
-    checked = load(InferenceBenchmark, settings)
-    checked = checked.model_copy(update={"compile": checked.compile or compile_})
-    run(shape_of(shape) if shape else None, model or [], checked, seed, out, force=force)
-
-
-@benchmark.command("tune")
-@guarded("benchmark tune")
-def benchmark_tune(
-    shape: MeasuredShape,
-    out: Out,
-    settings: SettingsText = "{}",
-    compile_: Compile = False,
-    seed: Seed = 0,
-    force: Force = False,
-) -> None:
-    """Step time and memory of LoRA and of PAT before and after the milestone; writes a JSON."""
-    from pat.benchmark.settings import TuningBenchmark, shape_of
-    from pat.benchmark.tuning import benchmark_tuning as run
-    from pat.settings.mistakes import load
-
-    checked = load(TuningBenchmark, settings)
-    checked = checked.model_copy(update={"compile": checked.compile or compile_})
-    run(shape_of(shape), checked, seed, out, force=force)
-
-
-@benchmark.command("evaluation")
-@guarded("benchmark evaluation")
-def benchmark_evaluation(
-    out: Out,
-    shape: Shape = None,
-    model: Annotated[Path | None, typer.Option(help="folder of a stock model, to be asked the items of --task"), READS] = None,
-    task: Tasks = None,
-    settings: SettingsText = "{}",
-    seed: Seed = 0,
-    force: Force = False,
-) -> None:
-    """Items a second of an evaluation in batches, and whether its answers are those of lm-eval's `hf` one by one; writes a JSON."""
-    from pat.scoring.evaluation import prepare_process
-
-    need("evaluation", "benchmark evaluation")
-    prepare_process(offline=True)
-    from pat.benchmark.evaluation import benchmark_evaluation as run
-    from pat.benchmark.settings import EvaluationBenchmark, shape_of
-    from pat.settings.mistakes import load
-
-    run(shape_of(shape) if shape else None, model, task or [], load(EvaluationBenchmark, settings), seed, out, force=force)
-
-
-@benchmark.command("prune")
-@guarded("benchmark prune")
-def benchmark_prune(
-    shape: MeasuredShape,
-    pruner: Pruner,
-    ratio: Annotated[float, typer.Option(help="share to prune, as `pat prune` takes it")],
-    out: Out,
-    settings: SettingsText = "{}",
-    seed: Seed = 0,
-    force: Force = False,
-) -> None:
-    """Time and peak memory of a pruner on a model of random weights; writes a JSON. The temporary folder has to hold three copies."""
-    from pat.benchmark.folder_jobs import benchmark_prune as run
-    from pat.benchmark.settings import PruneBenchmark, shape_of
-    from pat.settings.mistakes import load
-
-    run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out, force=force)
-
-
-@benchmark.command("merge")
-@guarded("benchmark merge")
-def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}", seed: Seed = 0, force: Force = False) -> None:
-    """Time and peak memory of a merge on a model and an adapter of random weights; writes a JSON."""
-    from pat.benchmark.folder_jobs import benchmark_merge as run
-    from pat.benchmark.settings import MergeBenchmark, shape_of
-    from pat.settings.mistakes import load
-
-    run(shape_of(shape), load(MergeBenchmark, settings), seed, out, force=force)
 
 
 def _tie(tie: str) -> Literal["keep", "break"]:

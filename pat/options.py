@@ -1,0 +1,36 @@
+"""Options that several verbs have, each with its one wording and its one role (pat/io/places.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pat.io.places import KEEPS, READS, WRITES
+
+Base = Annotated[Path, typer.Option(help="folder of a stock model, as save_pretrained writes it"), READS]
+Out = Annotated[Path, typer.Option(help="what to write; appears in one piece when it is complete"), WRITES]
+RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job runs; a killed job resumes from there"), KEEPS]
+SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file"), READS]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seeds everything random")]
+PruneSettingsText = Annotated[
+    str, typer.Option("--settings", help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file"), READS
+]
+Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"), READS]
+Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g upon what `pat prepare` writes")]
+Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
+TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
+RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; needed by pat and pat-dora")]
+Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
+CalibrationText = Annotated[Path, typer.Option(help="JSONL of text or instructions to measure and fit on"), READS]
+CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
+MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
+Tie = Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")]
+Tasks = Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS]
+Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
+SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")
+Shape = Annotated[str | None, SHAPE, READS]
+MeasuredShape = Annotated[str, SHAPE, READS]
+Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
