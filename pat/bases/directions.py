@@ -28,7 +28,7 @@ class Basis:
 
 
 def pca_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Basis:
-    """Return the principal directions of what the norms hand on."""
+    """Return the principal directions of what the norms pass on."""
     return principal(second_moment(model, batches))
 
 

@@ -21,7 +21,7 @@ from pat.models.second_moment import root_mean_square
 
 
 def gradient_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Basis:
-    """Return the directions of `joined` for what the norms hand on and what the loss feels of it."""
+    """Return the directions of `joined` for what the norms pass on and what the loss feels of it."""
     return joined(*moments(model, batches))
 
 

@@ -59,7 +59,7 @@ class Moments:
         return cls(cross_DK, kept_KK, size)
 
     def add(self, n_ND: Tensor, kept_NK: Tensor) -> None:
-        """Add tokens: what the norm hands on of the whole stream and of the kept channels of the pruned one, fp64."""
+        """Add tokens: what the norm passes on of the whole stream and of the kept channels of the pruned one, fp64."""
         self.cross_DK.addmm_(n_ND.T, kept_NK)
         self.kept_KK.addmm_(kept_NK.T, kept_NK)
         self.size.add_(n_ND.square().sum())

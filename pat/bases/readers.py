@@ -1,9 +1,9 @@
-"""Readers that make up for dead channels: what a norm would hand on with the whole stream, predicted from what it hands on of the kept one.
+"""Readers that compensate for dead channels: what a norm would pass on of the whole stream, predicted from what it passes on of the kept.
 
 A reader computes W·n. With dead channels at zero it gets n_kept (K) instead of n (D), from a norm that divides by the root mean square of
 the kept part. Where B (D × K) minimises E‖n − B·n_kept‖², W·B is the reader that needs the kept channels alone: no parameter is added.
 Norms are taken in the order of the computation, n_kept behind readers that are refitted already, n from the model as it was, so that later
-readers make up for what is left of earlier errors. On small pretrained models that was better throughout than taking both from the
+readers compensate for what is left of earlier errors. On small pretrained models that was better throughout than taking both from the
 unpruned stream, which at half the width could be worse than nothing. The map of one norm is reader_fit.py's.
 
 On the CPU lie two streams of the text and the maps B, on the device the model, one batch and the moments of one norm.
@@ -83,7 +83,7 @@ def _norm_of(model: PreTrainedModel, site: Site) -> nn.Module:
 def moments(
     norm: nn.Module, whole: Sequence[Stream], pruned: Sequence[Stream], index_K: Tensor, fitted_to: int
 ) -> tuple[Moments, Moments, Moments]:
-    """Return the moments of what `norm` hands on of the whole stream and of the pruned one: of ordinary, massive and held-out tokens.
+    """Return the moments of what `norm` passes on of the whole stream and of the pruned one: of ordinary, massive and held-out tokens.
 
     The first `fitted_to` streams are those to fit to. Of the others the massive tokens count nowhere: the fit is exact on such anyway.
     """
@@ -144,7 +144,7 @@ def write_refitted(source: Path, folder: Path, fits: Mapping[str, Fit], kept_D: 
 
 
 def map_norms(model: PreTrainedModel, fits: Mapping[str, Fit], kept_D: Tensor) -> None:
-    """Make each site of `model` hand on B·n_kept, in place: what refitted readers must compute, by another way."""
+    """Make each site of `model` pass on B·n_kept, in place: what refitted readers must compute, by another way."""
     for site in family_of(model.config).sites(model.config.num_hidden_layers):
         if (fit := fits.get(site.name)) is None:
             continue

@@ -1,4 +1,4 @@
-"""`pat refit-readers`: a base whose readers make up for the channels that a fixed mask will drop; stock, with `readers.json` beside it.
+"""`pat refit-readers`: a base whose readers compensate for the channels that a fixed mask will drop; stock, with `readers.json` beside it.
 
 Owns the verb and its record. The arithmetic is readers.py's, the channels are those that `attach` would keep.
 """

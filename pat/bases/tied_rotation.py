@@ -21,7 +21,7 @@ from pat.families.known import Family, Role, family_of
 
 
 def basis_with_channels_apart(find: Callable[..., Basis], moments: Sequence[Tensor], scaling: Scaling) -> Basis:
-    """Return the basis of the scaled stream: the channels apart, one a direction, then what `find` makes of the others' moments.
+    """Return the basis of the scaled stream: the channels apart, one per direction, then what `find` makes of the others' moments.
 
     `moments` are those of the stream as it is, of activations and, where `find` takes them, of gradients. The importance of a channel
     apart is its own moment, or the product of both.

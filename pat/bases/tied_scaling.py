@@ -76,7 +76,7 @@ def most_apart(channels: int) -> int:
 def tied_scaling(model: PreTrainedModel, batches: Callable[[], Iterable[dict[str, Tensor]]], least_apart: int = 0) -> Scaling:
     """Return the scaling with the fewest channels out of the rotation, at least `least_apart`, whose denominators are right enough.
 
-    `batches` gives the text anew each time: it is gone through twice. Raises UserError where more channels than a rotation can do
+    `batches` gives the text again each time: it is gone through twice. Raises UserError where more channels than a rotation can do
     without have gains near or below zero.
     """
     gains_D = _final_gain(model)

@@ -1,4 +1,4 @@
-"""`pat benchmark evaluation`: items a second of `pat evaluate` at several batch sizes, against lm-eval's stock `hf` one by one.
+"""`pat benchmark evaluation`: items per second of `pat evaluate` at several batch sizes, against lm-eval's stock `hf` one by one.
 
 One model serves all; what is timed is the harness with its own overhead, loading left out. Answers are compared item by item.
 """
@@ -235,7 +235,7 @@ def _rounds(
 
 
 def summary(record: dict[str, Any]) -> list[str]:
-    """Return a line a measurement: items a second, how many times the stock model's, and how much of the answers is the same."""
+    """Return a line per measurement: items per second, how many times the stock model's, and how much of the answers is the same."""
     lines = []
     for entry in record["measurements"]:
         label = f"{entry['scoring']}, {entry['name']}, batch {entry['batch_size']}"

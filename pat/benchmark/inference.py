@@ -303,7 +303,7 @@ def _record(comparison: Comparison, measured: dict[str, Any], clocks_before: dic
 
 
 def summary(record: dict[str, Any]) -> list[str]:
-    """Return a line a model with its size, and one a batch size: how much faster than the unpruned one, or that one did not fit."""
+    """Return a line per model with its size, and one per batch size: how much faster than the unpruned one, or that one did not fit."""
     whole = record["models"][0].get("weight_bytes")
     lines = [
         f"{model['name']}: {model['parameters']:,} parameters, weights {model['weight_bytes'] / 2**30:.2f} GiB"

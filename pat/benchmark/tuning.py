@@ -2,7 +2,7 @@
 
 PAT after the milestone is measured compacted and, unless told otherwise, masked to the end; each arm eager, compiled or both.
 
-Random weights of a shape and random tokens. The arms take turns, `rounds` times, each on a model made anew, so that their memory is
+Random weights of a shape and random tokens. The arms take turns, `rounds` times, each on a fresh model, so that their memory is
 their own and a drift of the machine shows.
 """
 
@@ -65,7 +65,7 @@ class RandomTokens(Dataset[dict[str, Any]]):
 
 
 class CutToLengths:
-    """Collates rows of one length, each batch cut to the next of `lengths`, which begin anew behind their end."""
+    """Collates rows of one length, each batch cut to the next of `lengths`, which begin again behind their end."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self._lengths = cycle(lengths)
@@ -254,7 +254,7 @@ def job_of(settings: TuningBenchmark, total_steps: int, *, milestone_step: int, 
 
 
 def matmul_rate(shape: ModelShape, settings: TuningBenchmark, device: str) -> float:
-    """Return the operations a second of the feed-forward block's largest product, in the dtype that tuning multiplies in."""
+    """Return the operations per second of the feed-forward block's largest product, in the dtype that tuning multiplies in."""
     dtype = DTYPES[settings.precision]
     tokens = settings.batch_size * settings.length
     tokens_TD = torch.randn(tokens, shape.hidden_size, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What `pat benchmark tune` writes down: an entry a phase, one for each way through PAT's schedule, and a line of text for each."""
+"""What `pat benchmark tune` writes down: an entry per phase, one for each way through PAT's schedule, and a line of text for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LORA, MASKED, CLOSED, COMPACTED = "lora", "pat, before the milestone", "pat, aft
 
 @dataclass
 class Phase:
-    """What one arm showed over all rounds: seconds a step; of each round the peak memory, and the warm-up's seconds with compiling."""
+    """What one arm showed over all rounds: seconds per step; of each round the peak memory, and the warm-up's seconds with compiling."""
 
     name: str
     compiled: bool = False
@@ -74,7 +74,7 @@ def schedule_records(entries: Sequence[dict[str, Any]], milestone_fraction: floa
 
 
 def summary(record: dict[str, Any]) -> Iterator[str]:
-    """Yield a line a phase, and one for each way through the whole schedule."""
+    """Yield a line per phase, and one for each way through the whole schedule."""
     for entry in record["phases"]:
         label = f"{entry['name']} ({runtime_of(compiled=entry['compiled'])})"
         if entry["status"] != "measured":

@@ -1,4 +1,4 @@
-"""Of which base a checkpoint is in the end: the sizes of the one that the user gave, handed on through every step's record.
+"""Of which base a checkpoint is in the end: the sizes of the one that the user gave, passed on through every step's record.
 
 A rotation may take a tied embedding apart, so what a step started from can be larger than what a user would compare with. No torch.
 """

@@ -68,7 +68,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Rows:
-    """JSON objects, one a line, with certain fields."""
+    """JSON objects, one per line, with certain fields."""
 
     fields: frozenset[str]
 

@@ -132,7 +132,7 @@ def _compact_ends(base: PreTrainedModel, family: Family, hsm: HybridSparsificati
 
 
 def _select_after(write: nn.Module, index_K: Tensor) -> None:
-    """Let a write that stays whole hand on its living channels alone; runs after its HSM, where the others are zero."""
+    """Let a write that stays whole pass on its living channels alone; runs after its HSM, where the others are zero."""
     write.register_forward_hook(partial(_select, index_K))
 
 

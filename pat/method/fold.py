@@ -7,7 +7,7 @@ D/K times larger. Scaling everything written to the stream by c = sqrt(K/D) make
 for norms inside attention that share it (Qwen3), and a gain divided by c undoes the scale for the readers. A family that multiplies
 its embedding by sqrt(hidden_size) brings that factor c along by itself. Where embedding and head are one matrix, the head gets the
 embedding's c too and the final norm's gain takes it back. A norm between a write and the stream gets c times what was written, whose mean
-of squares over the kept channels is what it was, and hands on c times what it did: its gain stays. A reader without a norm takes c back.
+of squares over the kept channels is what it was, and passes on c times what it did: its gain stays. A reader without a norm takes c back.
 """
 
 from __future__ import annotations

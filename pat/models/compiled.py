@@ -25,7 +25,7 @@ _compiled: WeakSet[PreTrainedModel] = WeakSet()
 
 
 def compile_layers(stock: PreTrainedModel, *, dynamic: bool | None = None) -> None:
-    """Compile each decoder layer in place; `dynamic` as torch.compile has it. What changes a layer has its graph built anew."""
+    """Compile each decoder layer in place; `dynamic` as torch.compile has it. What changes a layer has its graph built again."""
     layers: Any = stock.get_submodule(family_of(stock.config).layers)
     for layer in layers:
         layer.compile(dynamic=dynamic)

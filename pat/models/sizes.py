@@ -116,7 +116,7 @@ def matched_units(parameters: int, units: Mapping[Kind, Units], ratio: float, st
     """Return the sizes at which `ratio` of all `parameters` is removed, the same in every layer at hand.
 
     Both kinds lose the same share. Groups are few, so their number removed is rounded down, further where `allowed` refuses what
-    remains; neurons make up for it, what remains of them rounded down to a multiple of `step`. Raises SettingError where that cannot be.
+    remains; neurons compensate for it, what remains of them rounded down to a multiple of `step`. Raises SettingError where that cannot be.
     """
     groups, neurons = units["groups"], units["neurons"]
     wanted = ratio * parameters
@@ -181,7 +181,7 @@ def slicing_of(shapes: Shapes, family: Family, layers: int, hidden_size: int, *,
     """Count a sliced model from the dense one's tensor shapes.
 
     N = V·d' + V·d + Σ_l [(2n_q + 2n_kv)·h·d' + 2f·d' + d'²] + Σ_{l<L} [f·d' + d'²] + (f·d + d'·d): the last layer's output and the
-    head keep the whole width d, norms have no gains, and two shortcuts a layer come in. Where embedding and head are one matrix it
+    head keep the whole width d, norms have no gains, and two shortcuts per layer come in. Where embedding and head are one matrix it
     stays whole, with a shortcut behind it and the final norm's gain: V·d + d·d' + d in place of V·d' + V·d.
     """
     square, linear, constant = 2 * layers - 1, hidden_size, 0

@@ -21,7 +21,7 @@ Batch = dict[str, Tensor]
 
 
 class HandOn(nn.Module):
-    """Stands in for a decoder layer and hands on its input; asked for anything else, it answers as the layer would."""
+    """Stands in for a decoder layer and passes on its input; asked for anything else, it answers as the layer would."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """SliceGPT as published: a principal basis of the stream for every block, cut to its leading directions, shortcuts where two bases meet.
 
-Bases are found block by block on the stream that the cuts so far leave, so that later ones make up for earlier cuts. Heads and neurons
+Bases are found block by block on the stream that the cuts so far leave, so that later ones compensate for earlier cuts. Heads and neurons
 stay, and so do the last layer's output and the head; an embedding that is the head too stays whole, with a shortcut behind it.
 Departures: sizes are solved for the share of all parameters that goes unless `nominal` is asked for; the last basis, of full width, is
 the identity, which is as exact as any; nothing is centred, for RMS norms do not centre either. Axes: B batch, T tokens, D channels,

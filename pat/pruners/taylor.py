@@ -72,7 +72,7 @@ def unit_scores(
 
 
 def _recompute_activations(model: Any) -> None:
-    """Keep one activation a layer and compute the others again in the backward pass.
+    """Keep one activation per layer and compute the others again in the backward pass.
 
     Layers do so in training mode only; what is inside them stays in evaluation mode, so that no dropout is applied.
     """

@@ -11,7 +11,7 @@ OWN_FIELDS = ("stock_type", "layer_groups", "layer_neurons", "stream_widths")
 
 
 class ReshapedConfig(PreTrainedConfig):
-    """Fields of the stock type `stock_type`, and sizes a layer: key-value heads, neurons, widths of the stream.
+    """Fields of the stock type `stock_type`, and sizes per layer: key-value heads, neurons, widths of the stream.
 
     `stream_widths` has 2L + 1 entries, before each block's norm and before the last; None where the stream is the stock model's. An
     embedding that is the head too keeps the hidden size, and a shortcut leads from it to the first block.

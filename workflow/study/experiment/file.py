@@ -64,7 +64,7 @@ def load_experiment(config: Mapping[str, Any] | Path, source: str, file: Path | 
     """Return the checked experiment from a file, or from its parsed contents; `source` names it in messages.
 
     The path of `extends` starts from the folder of `file`, which is only needed beside parsed contents. Raises UserError that lists
-    every problem of the file at once, one a line.
+    every problem of the file at once, one per line.
     """
     raw = read_yaml(config) if isinstance(config, Path) else _as_written(config, source)
     if isinstance(raw, Mapping):

@@ -15,7 +15,7 @@ from study.experiment.shortfall import shortfalls
 
 
 def validate(config: Path) -> tuple[list[str], list[str]]:
-    """Return the paths of an experiment's cells, and warnings. Raises UserError that lists every problem, one a line."""
+    """Return the paths of an experiment's cells, and warnings. Raises UserError that lists every problem, one per line."""
     experiment = load_experiment(config, str(config))
     if found := disk_problems(experiment):
         raise UserError("\n".join(f"{config}: {problem}" for problem in found))

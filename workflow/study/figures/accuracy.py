@@ -1,4 +1,4 @@
-"""Draws accuracy against pruning ratio, a panel a model, from the cells' JSONs alone; the data of the figure lie beside it as CSV."""
+"""Draws accuracy against pruning ratio, a panel per model, from the cells' JSONs alone; the data of the figure lie beside it as CSV."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _point(model: str, row: Row, value: Estimate, grid: Grid) -> dict[str, objec
 
 
 def draw(data: pd.DataFrame, views: Sequence[_View], drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a panel a model, or several where the methods are many; each has those that prune nothing.
+    """Fill `drawing` with a panel per model, or several where the methods are many; each has those that prune nothing.
 
     Such a method is one point and a faint line across.
     """

@@ -24,7 +24,7 @@ REACH = 1.0
 
 
 def gate_values() -> pd.DataFrame:
-    """Return the gate over the proxy (column w), a column a share s/s0 of the way to the milestone; at s0 it is the step function."""
+    """Return the gate over the proxy (column w), a column per share s/s0 of the way to the milestone; at s0 it is the step function."""
     proxy = torch.linspace(-REACH, REACH, 401, dtype=torch.float64)
     values = {"w": proxy.tolist()}
     for share in SHARES:
@@ -38,7 +38,7 @@ def gate_values() -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, drawing: Figure) -> None:
-    """Fill `drawing` with one line a step."""
+    """Fill `drawing` with one line per step."""
     axes = drawing.subplots()
     for share, color, style in zip(SHARES, COLORS, STYLES, strict=True):
         thin = share == SHARES[-1]

@@ -27,7 +27,7 @@ HISTORY = (
 )  # fmt: skip
 REQUIRED = ("hidden_size", "width", "history", "health")
 HISTOGRAM, HISTOGRAM_STEP = "mask_histogram", 0.1
-"""Channels by their mask's value: a column a bin, named by its middle, 0.1 apart from 0 on."""
+"""Channels by their mask's value: a column per bin, named by its middle, 0.1 apart from 0 on."""
 SPARSE = 20
 """Runs with fewer logged steps get a dot at each."""
 

@@ -61,7 +61,7 @@ def _of_benchmarks(benchmarks: Sequence[Inference]) -> Iterator[dict[str, object
 
 
 def draw(data: pd.DataFrame, columns: Sequence[_Column], drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a column a model, or several where the methods are many: memory above, accuracy below.
+    """Fill `drawing` with a column per model, or several where the methods are many: memory above, accuracy below.
 
     Each has the methods that prune nothing.
     """

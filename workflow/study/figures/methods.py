@@ -1,4 +1,4 @@
-"""Draws figure 1 of the paper from the cells' JSONs: every method's accuracy, a panel a model and ratio, the paper's beside ours."""
+"""Draws figure 1 of the paper from the cells' JSONs: every method's accuracy, a panel per model and ratio, the paper's beside ours."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _point(grid: Grid, printed: Printed, model: str, panel: float, row: Row) -> 
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str, whole: str | None = None) -> None:
-    """Fill `drawing` with a line of panels a model and a column a ratio; a line across marks the row `whole`, which was not pruned."""
+    """Fill `drawing` with a line of panels per model and a column per ratio; a line across marks the row `whole`, which was not pruned."""
     models, ratios = sorted(data["model"].unique()), sorted(data["panel"].unique())
     names = names_in_order(data)
     panels = drawing.subplots(len(models), len(ratios), sharex=True, sharey=True, squeeze=False)

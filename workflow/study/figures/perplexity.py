@@ -1,4 +1,4 @@
-"""Draws every method's perplexity of held-out text from the cells' JSONs: a line of panels a model and text, a column a ratio.
+"""Draws every method's perplexity of held-out text from the cells' JSONs: a line of panels per model and text, a column per ratio.
 
 Models too small for the tasks answer them at the level of guessing; it is on text that their methods differ.
 """
@@ -47,7 +47,7 @@ def points(grid: Grid) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a line of panels a model and text; a line across marks what was not pruned."""
+    """Fill `drawing` with a line of panels per model and text; a line across marks what was not pruned."""
     lines = sorted(set(zip(data["model"], data["text"], strict=True)))
     ratios = sorted(data["panel"].unique())
     names = names_in_order(data)

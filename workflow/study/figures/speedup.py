@@ -60,7 +60,7 @@ def _of_benchmark(benchmark: Inference, printed: PrintedSpeedup) -> list[dict[st
 
 
 def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a column a shape and runtime: the first token above, decoding below; faint lines are the arithmetic's limits."""
+    """Fill `drawing` with a column per shape and runtime: the first token above, decoding below; faint lines are arithmetic's limits."""
     columns = sorted(columns_of(data))
     panels = drawing.subplots(len(PHASES), len(columns), sharex="col", sharey=True, squeeze=False)
     for line, (phase, name) in zip(panels, PHASES.items(), strict=True):

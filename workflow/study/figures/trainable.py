@@ -1,4 +1,4 @@
-"""Draws figure 4 of the paper from the cells' JSONs: accuracy against the share of trainable parameters, a panel a model and ratio."""
+"""Draws figure 4 of the paper from the cells' JSONs: accuracy against the share of trainable parameters, a panel per model and ratio."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _series(row: Row) -> str:
 
 
 def draw(data: pd.DataFrame, lines: Sequence[_Line], drawing: Figure, title: str) -> None:
-    """Fill `drawing` with a line of panels a model, or several where the series are many, and a column a ratio.
+    """Fill `drawing` with a line of panels per model, or several where the series are many, and a column per ratio.
 
     A method's rows of several sizes are one series, joined by a line. Each panel has the series that prune nothing.
     """

@@ -1,4 +1,4 @@
-"""The JSON records of a finished run in one compressed file, a line a record, from which each can be had back byte for byte.
+"""The JSON records of a finished run in one compressed file, a line per record, from which each can be had back byte for byte.
 
 A reference run keeps hundreds of records that few people open; one file of them is a fraction of their size.
 """

@@ -87,7 +87,7 @@ class Documents(_Part):
 
 
 class Perplexity(_Part):
-    """Perplexity a token and a UTF-8 byte; only the latter can be compared between tokenizers."""
+    """Perplexity per token and per UTF-8 byte; only the latter can be compared between tokenizers."""
 
     token_perplexity: float = Field(gt=0)
     byte_perplexity: float = Field(gt=0)

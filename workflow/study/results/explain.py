@@ -133,7 +133,7 @@ def _maker(folder: Path) -> Step | None:
 
 
 def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a step's provenance says, a line a fact."""
+    """Yield what a step's provenance says, a line per fact."""
     yield f"   config hash {provenance.get('config_hash')}, seed {provenance.get('seed')}, device {provenance.get('device')}"
     yield f"   {_code(provenance)}"
     versions = ", ".join(f"{name} {version}" for name, version in sorted((provenance.get("versions") or {}).items()))

@@ -56,7 +56,7 @@ class Grid:
         return score.value, binomial_error(score.value, score.stderr, result.items)
 
     def right_answers(self, model: str, row: Row) -> dict[int, list[NDArray[np.bool_]]]:
-        """Return seed: which items are right, an array a task in the order of `tasks`; a cell that does not say so of all is left out."""
+        """Return seed: which items are right, an array per task in the order of `tasks`; a cell that does not say so of all is left out."""
         answers: dict[int, list[NDArray[np.bool_]]] = {}
         for cell in self.members(model, row):
             scores = [cell.tasks[task].scores.get(self.metric) for task in self.tasks if task in cell.tasks]

@@ -46,7 +46,7 @@ class McNemar:
 def paired_bootstrap(differences: Sequence[NDArray[np.float64]]) -> Interval:
     """Return the percentile interval of the plain mean over tasks of the mean difference over items.
 
-    `differences` holds one array a task, one value an item; items are drawn with replacement within each task, always with the same
+    `differences` holds one array per task, one value per item; items are drawn with replacement within each task, always with the same
     random numbers. Source: Efron and Tibshirani, 1993, chapters 8 and 13.
     """
     random = np.random.default_rng(RANDOM_SEED)

@@ -39,7 +39,7 @@ def with_interval(value: Estimate | None, digits: int = 1, scale: float = 100.0)
 
 
 def accuracy_table(grid: Grid, printed: Printed) -> tuple[Layout, pd.DataFrame]:
-    """Return table 1 or 3 of one metric: rows ratio × method × mode, a column a model, the mean of the tasks in percent."""
+    """Return table 1 or 3 of one metric: rows ratio × method × mode, a column per model, the mean of the tasks in percent."""
     models, rows = models_of(grid.cells), rows_of(grid.cells)
     found = {(model, row): printed.lookup(model, row.method, row.base_method, row.ratio) for model in models for row in rows}
     columns = ModelColumns(grid, {place: number for place, number in found.items() if number is not None})
@@ -62,7 +62,7 @@ def row_names(row: Row) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class ModelColumns:
-    """A column a model, the mean of the tasks in percent; where the paper printed any of its cells, two more with them beside ours.
+    """A column per model, the mean of the tasks in percent; where the paper printed any of its cells, two more with them beside ours.
 
     Of a metric that is not the paper's, none is shown.
     """
@@ -221,7 +221,7 @@ def _share_without_choice(cell: Cell) -> float:
 
 
 def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
-    """Return one model's table: a column a task, their mean, and the perplexities a token of the texts there are."""
+    """Return one model's table: a column per task, their mean, and the perplexities per token of the texts there are."""
     texts = texts_of([cell for cell in grid.cells if cell.model == model])
     rows = [row for row in rows_of(grid.cells) if grid.members(model, row)]
     header = ["Pruned", "Method", "Mode", *grid.tasks, "mean", *(f"{text} (perplexity)" for text in texts)]

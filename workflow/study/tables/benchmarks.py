@@ -121,7 +121,7 @@ def _caption(what: str, records: Sequence[Record]) -> str:
 
 
 def folder_jobs(records: Sequence[FolderJob]) -> Layout:
-    """Return a line a pruning or merge."""
+    """Return a line per pruning or merge."""
     header = ["What", "Shape", "Removed", "Seconds", "Peak memory, copies of the model", "Peak on the GPU, GiB"]
     rows = [
         [
@@ -138,7 +138,7 @@ def folder_jobs(records: Sequence[FolderJob]) -> Layout:
 
 
 def tuning(record: Tuning) -> Layout:
-    """Return a line a phase of a schedule, eager and compiled, and one for the mean over the whole schedule."""
+    """Return a line per phase of a schedule, eager and compiled, and one for the mean over the whole schedule."""
     header = [
         "Shape", "Layers", "What", "Step, ms", "Of LoRA's, same layers", "Of compiled LoRA's", "First warm-up, s", "Peak, GiB",
         "Of LoRA's, same layers",
@@ -188,7 +188,7 @@ def _ratio(value: float, of: float | None) -> str:
 
 
 def inference(records: Sequence[Inference]) -> Layout:
-    """Return a line a narrower model and batch size: how many times faster than the unpruned one, with the range of the rounds."""
+    """Return a line per narrower model and batch size: how many times faster than the unpruned one, with the range of the rounds."""
     header = ["Shape", "Model", "Weights, of the unpruned", "Runtime", "Prompt", "Batch", "First token, times as fast", "Decoding"]
     rows = [line for record in records for line in _speedup_lines(record)]
     return Layout(_caption("Inference", records), header, rows, text_columns=2)
@@ -204,7 +204,7 @@ def _speedup_lines(record: Inference) -> Iterable[list[str]]:
 
 
 def evaluation(records: Sequence[Evaluation]) -> Layout:
-    """Return a line a way to ask: items a second, how many times as fast as one by one, and how much of the answers is the same."""
+    """Return a line per way to ask: items per second, how many times as fast as one by one, and how much of the answers is the same."""
     header = [
         "Model", "Scoring", "How", "Batch", "dtype", "Items a second", "Times as fast", "Same answers", "Same texts",
         "Log-likelihoods within", "Peak, GiB",

@@ -16,7 +16,7 @@ from study.tables.layouts import Layout
 
 
 def trained_masks(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
-    """Return a line a model and row whose mask was trained, means over seeds; None where there is none, or nothing was measured."""
+    """Return a line per model and row whose mask was trained, means over seeds; None where there is none, or nothing was measured."""
     records = [
         record
         for model in models_of(grid.cells)

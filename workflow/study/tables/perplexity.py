@@ -1,6 +1,6 @@
 """Compares the perplexities of every row with the experiment's reference row's, paired over seeds and documents, and lays it out.
 
-Writes nothing. Within a pair the tokenizer is one, so that its perplexities a token compare.
+Writes nothing. Within a pair the tokenizer is one, so that its perplexities per token compare.
 """
 
 from __future__ import annotations

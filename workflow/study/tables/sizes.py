@@ -24,7 +24,7 @@ TIDY_COLUMNS = (
 
 
 def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
-    """Return the perplexity of every text a token and a byte, mean and 95 % interval over seeds; lower is better."""
+    """Return the perplexity of every text per token and per byte, mean and 95 % interval over seeds; lower is better."""
     models, rows, texts = models_of(grid.cells), rows_of(grid.cells), texts_of(grid.cells)
     columns = [(model, text, unit) for model in models for text in texts for unit in ("token", "byte")]
     body, frames = [], []

@@ -1,4 +1,4 @@
-"""Checks across an experiment's fields, one module a subject. A new one is a function there and an entry in CHECKS.
+"""Checks across an experiment's fields, one module per subject. A new one is a function there and an entry in CHECKS.
 
 They work on the experiment as far as its schema takes the file, so that a user sees all problems at once and not the first.
 """
