@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, write_json, write_text
 from pat.settings.jobs import TableSettings
 from study.experiment.extends import read_resolved
-from study.report.reference import keep, marks, readme_block, update, with_block
+from study.report.reference import copy_in_few_colours, keep, marks, readme_block, update, with_block
 from study.results.archive import ARCHIVE, packed
 from study.results.unpack import CELLS_LIST, unpack_reference
 from study.tables.writing import write_tables
@@ -107,3 +108,18 @@ def test_the_tables_can_be_made_again_from_the_records(reference: Path, tmp_path
     write_tables(cells, tmp_path / "tables", settings)
     for name in ("table1.csv", "perplexity.csv"):
         assert (tmp_path / "tables" / name).read_bytes() == (reference / "tables" / name).read_bytes()
+
+
+def test_a_kept_figure_looks_the_same_and_is_smaller(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 2, 4], color="tab:blue")
+    axes.set_title("a title")
+    figure.savefig(tmp_path / "drawn.png", dpi=150)
+    copy_in_few_colours(tmp_path / "drawn.png", tmp_path / "kept.png")
+    with Image.open(tmp_path / "drawn.png") as drawn, Image.open(tmp_path / "kept.png") as kept:
+        differences = ImageChops.difference(drawn.convert("RGB"), kept.convert("RGB"))
+        assert max(high for _, high in differences.getextrema()) <= 32 and ImageStat.Stat(differences).mean < [0.5] * 3
+    assert (tmp_path / "kept.png").stat().st_size < 0.6 * (tmp_path / "drawn.png").stat().st_size

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from PIL import Image
 
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST, new_folder, read_json, write_json, write_text
@@ -27,6 +28,7 @@ from study.versions.seals import SEAL
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
 REMADE_TABLES = ("cells.csv", "*.tex")
 """Tables that say nothing beyond the records and the tables beside them: `unpack_records.py` and `tables.py` make them again."""
+COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 
@@ -45,7 +47,7 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
     with new_folder(out, REFERENCE, force=force) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
         for figure in sorted((results / "figures").glob("*.png")):
-            _copy(figure, folder / "figures" / figure.relative_to(results / "figures"))
+            copy_in_few_colours(figure, folder / "figures" / figure.relative_to(results / "figures"))
         pack(_records(results, cells), folder / ARCHIVE)
         for measured in sorted(results.glob("benchmark/*/*.json")):
             _copy(measured, folder / measured.relative_to(results))
@@ -82,6 +84,13 @@ def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
         "devices": sorted({origin["device"] for origin in origins}),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def copy_in_few_colours(source: Path, target: Path) -> None:
+    """Copy a PNG with a palette of its colours: a figure has few, and all references lie in every clone."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(source) as picture:
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def _copy(source: Path, target: Path) -> None:
