@@ -34,6 +34,7 @@ def test_the_schemas_problems_and_those_between_fields_come_together() -> None:
         (("data", "pretrain"), {"source": "zip"}),
         (("tables", "ablations"), {"own": [1, 2]}),
         (("benchmark", "inference"), 3),
+        (("methods", "pat"), {"factors": {"mask": ["frozen"]}}),
     ],
 )
 def test_nothing_is_said_that_only_follows_from_what_was_refused(path: tuple[str, ...], value: Any) -> None:
@@ -41,7 +42,7 @@ def test_nothing_is_said_that_only_follows_from_what_was_refused(path: tuple[str
     assert all(line.startswith(".".join(path)) and " is not allowed: must be " in line for line in found), found
 
 
-@pytest.mark.parametrize("key", ["name", "tuning", "evaluation"])
+@pytest.mark.parametrize("key", ["name", "seeds", "tuning", "evaluation"])
 def test_the_rest_is_checked_where_something_required_is_missing(key: str) -> None:
     raw = changed("methods", "pat", value={"method": "path"})
     assert refusal({name: value for name, value in raw.items() if name != key}) == [
@@ -49,7 +50,7 @@ def test_the_rest_is_checked_where_something_required_is_missing(key: str) -> No
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("key", ["seeds", "models", "data", "methods"])
+@pytest.mark.parametrize("key", ["models", "data", "methods"])
 def test_too_little_is_no_experiment(key: str) -> None:
     experiment, refused = as_far_as_taken({name: value for name, value in SMOKE.items() if name != key})
     assert experiment is None and refused == [f"{key}: is required"]

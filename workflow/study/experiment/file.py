@@ -21,7 +21,9 @@ from study.experiment.schema import Experiment, plugin_from
 
 OF_TEXT = {"name", "root"}
 """The keys whose value is text whatever stands in it."""
-STAND_INS: dict[str, object] = {"name": "unnamed", "tuning": {}, "evaluation": {}}
+EMPTIED: dict[str, object] = {"methods": None, "models": {"path": "refused"}}
+"""What stays of an entry that is refused, so that what else is said of it can be checked."""
+STAND_INS: dict[str, object] = {"name": "unnamed", "seeds": [0], "tuning": {}, "evaluation": {}}
 """For what is required: what the rest of the file is checked with where they are missing or refused. Nothing else is told by them."""
 
 
@@ -110,17 +112,22 @@ def _standing(contents: Any, place: Sequence[str]) -> tuple[object, ...]:
 
 
 def _without(contents: Any, places: Container[tuple[object, ...]], here: tuple[object, ...] = ()) -> Any:
-    """Return the file's contents without what stands at these places; a row stays, as one that says nothing."""
+    """Return the file's contents without what stands at these places; a row and a model stay, as ones that say nothing."""
     if isinstance(contents, Mapping):
         kept = {key: _without(value, places, (*here, key)) for key, value in contents.items() if (*here, key) not in places}
-        emptied = {key: None for key, value in contents.items() if here == ("methods",) and value is not None and (*here, key) in places}
-        return kept | emptied
+        cut = [key for key, value in contents.items() if (*here, key) in places and value not in EMPTIED.values()]
+        return kept | ({key: EMPTIED[str(here[0])] for key in cut} if here in (("methods",), ("models",)) else {})
     if isinstance(contents, list):
         return [_without(value, places, (*here, index)) for index, value in enumerate(contents) if (*here, index) not in places]
     return contents
 
 
 def _concerns(problem: str, refused: str) -> bool:
-    """Return whether a problem may only follow from what was refused: it is told of the same place, or of one that holds the other."""
-    one, other = (re.split(r"[:,] ", line, maxsplit=1)[0] + "." for line in (problem, refused))
-    return one.startswith(other) or other.startswith(one)
+    """Return whether a problem may only follow from what was refused: it is told of the same place, or of one that holds the other.
+
+    A row's seeds and ratios are held against the experiment's, and an ablation table is made of the rows' factors.
+    """
+    one, other = (re.split(r"[:,] ", line, maxsplit=1)[0].split(".") for line in (problem, refused))
+    shared = min(len(one), len(other))
+    of_the_rows = one[0] == "tables" and "factors" in other
+    return one[:shared] == other[:shared] or (one[0] == "methods" and one[-1] == other[0]) or of_the_rows

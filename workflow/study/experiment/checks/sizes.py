@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pat.models.on_paper import Align, PaperModel
 from pat.models.width import target_width
 from pat.pruners import PRUNERS, Pruner
+from pat.settings.config import PatChoices
 from pat.settings.jobs import PruneSettings
-from study.experiment.checks.tuning import job_of
 from study.experiment.schema import Experiment
 
 
@@ -19,11 +19,11 @@ def width_problems(experiment: Experiment) -> Iterator[str]:
     for model, shape in _shapes(experiment).items():
         aligns: dict[Align, str] = {}
         for row in (row for row, method in experiment.known_rows.items() if method.narrows):
-            if (job := job_of(experiment, model, row)) is None:
+            if (choices := _choices_of(experiment, model, row)) is None:
                 continue
-            aligns.setdefault(job.pat.align, row)
-            rank = job.pat.hio_rank
-            if "hio_rank" in job.pat.model_fields_set and isinstance(rank, int) and rank > shape.hidden_size:
+            aligns.setdefault(choices.align, row)
+            rank = choices.hio_rank
+            if "hio_rank" in choices.model_fields_set and isinstance(rank, int) and rank > shape.hidden_size:
                 yield f"methods.{row}, models.{model}: pat.hio_rank {rank} is not allowed: must be at most {shape.hidden_size}"
         for align, row in aligns.items():
             same = f"give width {{size}} of {shape.hidden_size}: must differ; keep one, or lower pat.align"
@@ -45,12 +45,12 @@ def size_problems(experiment: Experiment) -> Iterator[str]:
     pruners = {row: PRUNERS[method.pruner] for row, method in experiment.known_rows.items() if method.pruner is not None}
     for row, pruner in pruners.items():
         for model, shape in _shapes(experiment).items() if pruner.size is not None else ():
-            job = job_of(experiment, model, row)
+            choices = _choices_of(experiment, model, row)
             try:
                 settings = experiment.prune_settings(model, row)
             except ValidationError:
                 continue
-            size_at = _size_of(pruner, shape, settings, job.pat.align if job is not None else "auto")
+            size_at = _size_of(pruner, shape, settings, choices.align if choices is not None else "auto")
             same = pruner.same.format(layers=shape.layers, size="{size}")
             yield from _sizes_at(f"methods.{row}, models.{model}", size_at, experiment.ratios_of(row), same)
 
@@ -76,6 +76,14 @@ def _sizes_at(where: str, size_at: Callable[[float], Hashable], ratios: Sequence
             yield f"{where}: the ratios {by_size[size]:g} and {ratio:g} both {same.format(size=size)}"
         if size is not None:
             by_size[size] = ratio
+
+
+def _choices_of(experiment: Experiment, model: str, row: str) -> PatChoices | None:
+    """Return a row's mask settings after all overrides; None where they are refused, which is told elsewhere."""
+    try:
+        return PatChoices.model_validate({**experiment.pat, **experiment.models[model].pat, **experiment.row(row).pat})
+    except ValidationError:
+        return None
 
 
 def _shapes(experiment: Experiment) -> dict[str, PaperModel]:
