@@ -42,7 +42,7 @@ from pat.options import (
     Tuner,
 )
 from pat.settings.gpu_need import may_need_gpu
-from pat.study_verbs import hand_over
+from pat.study_verbs import HandedOver, hand_over
 
 if TYPE_CHECKING:
     from pat.data.calibration import Calibration
@@ -383,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except SystemExit as ended:
-        if ended.code != INTERRUPTED:
+        if ended.code != INTERRUPTED or isinstance(ended, HandedOver):
             raise
         interrupted(verb)
     except KeyboardInterrupt:

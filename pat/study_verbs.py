@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from pat.errors import UserError
-from pat.io.progress import INTERRUPTED
 
 CHECKOUT = Path(__file__).resolve().parents[1] / "workflow"
 """Where the study lies beside a library that is not installed apart from it."""
+
+
+class HandedOver(SystemExit):
+    """The end of a verb that another process has run, which has said all there is to say."""
 
 
 def hand_over(verb: str, arguments: Sequence[str]) -> NoReturn:
@@ -27,8 +31,9 @@ def hand_over(verb: str, arguments: Sequence[str]) -> NoReturn:
         )
     path = os.pathsep.join([*beside, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, **({"PYTHONPATH": path} if path else {})}
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # the other process has Ctrl-C too, and says so
     try:
         finished = subprocess.run([sys.executable, "-m", "study", verb, *arguments], env=environment, check=False)
-    except KeyboardInterrupt:  # the other process has had it too, and has said so
-        sys.exit(INTERRUPTED)
-    sys.exit(finished.returncode)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    raise HandedOver(finished.returncode)

@@ -80,6 +80,20 @@ def test_ctrl_c_is_one_line_for_verbs_without_output_too(
     assert code == INTERRUPTED and len(said.strip().splitlines()) == 1 and "interrupted" in said
 
 
+@pytest.mark.parametrize("command", ["pat", "study"])
+def test_ctrl_c_while_the_command_itself_is_imported_is_one_line(command: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == '{command}.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        f"sys.meta_path.insert(0, Interrupting())\nrunpy.run_module('{command}', run_name='__main__')"
+    )
+    finished = subprocess.run([sys.executable, "-c", code, "validate", "x"], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout + finished.stderr) == (INTERRUPTED, f"{command}: interrupted\n")
+
+
 def test_ctrl_c_in_a_training_is_one_line_and_leaves_no_half_output(tmp_path: Path) -> None:
     base, data = write_world(tmp_path)
     settings = '{"tuning": {"max_steps": 100000, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}}'

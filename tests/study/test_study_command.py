@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +14,7 @@ import pytest
 
 import pat.study_verbs
 from pat import cli as pat_cli
+from pat.io.progress import INTERRUPTED
 from study import cli
 from study.experiment.name import name_of
 from study.experiment.schema import FIGURES
@@ -49,6 +52,21 @@ def test_pat_hands_over_what_it_is_told_and_ends_alike(verb: str, capsys: pytest
     assert (finished.returncode, finished.stderr) == theirs and "--nothing" in finished.stderr
     helped = subprocess.run([sys.executable, "-m", "pat", verb, "--help"], capture_output=True, text=True, check=False)
     assert helped.returncode == 0 and f"study {verb}" in helped.stdout
+
+
+def test_ctrl_c_in_a_verb_that_is_handed_over_is_the_other_process_s_to_say(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> subprocess.CompletedProcess[bytes]:
+        os.kill(os.getpid(), signal.SIGINT)  # the terminal sends it to both
+        return subprocess.CompletedProcess([], INTERRUPTED)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        pat_cli.main(["validate", "x.yaml"])
+    assert ended.value.code == INTERRUPTED and capfd.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_library_without_the_study_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

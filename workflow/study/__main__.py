@@ -1,6 +1,20 @@
-"""`python -m study`: the command of the study, wherever the environment's own scripts lead."""
+"""The command `study`, also as `python -m study`: imports nothing before Ctrl-C can end it in one line."""
 
-from study.cli import main
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from study.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("study: interrupted\n")
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()
