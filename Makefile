@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
-.PHONY: help demo run experiment-file base dev versioning restore reference test test-slow test-gpu test-model test-slurm lint docs keys lock clean clean-results
+.PHONY: help demo run experiment-file base dev versioning restore reference test test-unit test-slow test-gpu test-model test-slurm lint docs keys lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ reference: run  ## run an experiment and keep it under results/reference: make r
 
 test: dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
 	@python -m pytest
+
+test-unit: dev  ## the short tests of the library's and the study's modules, about two minutes; `make test` stays the whole truth
+	@python -m pytest -m "unit and not gpu and not network and not slow and not slurm and not model"
 
 test-slow: dev  ## the tests that take minutes
 	@python -m pytest -m slow

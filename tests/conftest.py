@@ -22,6 +22,21 @@ os.environ |= {
 }
 
 
+UNITS = ("pat", "study")
+"""Folders of tests that ask one module at a time."""
+WHOLE = {"finished", "workflow_copy"}
+"""Fixtures of tests that run the workflow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-unit` runs: tests of the packages, but for those that run the workflow or are marked as lengthy."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        asks = WHOLE & set(getattr(item, "fixturenames", ()))
+        if folder in UNITS and not asks and item.get_closest_marker("lengthy") is None:
+            item.add_marker("unit")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Equal settings give equal bytes for a fixed number of threads alone."""
