@@ -20,7 +20,7 @@ demo: run  ## make the environment, run the embedded demo, print its table
 
 run: experiment-file base  ## the same for another experiment: make run CONFIG=config/<experiment>.yaml
 	@tools/run "$(CONFIG)"
-	@name=$$(python -m study name "$(CONFIG)"); python -m study.report.summary --results "results/$$name"
+	@name=$$(python -m study name "$(CONFIG)") && python -m study summary --results "results/$$name"
 
 # Before the environment, which takes minutes to make.
 experiment-file:
@@ -30,10 +30,10 @@ versioning: base  ## DVC for the environment, see docs/dvc.md
 	@python tools/environment.py versioning
 
 restore: experiment-file versioning  ## fetch an experiment's results by dvc.lock, check them, and let Snakemake know them: make restore CONFIG=…
-	@python -m study.versions.restore "$(CONFIG)"
+	@python -m study restore "$(CONFIG)"
 
 reference: run  ## run an experiment and keep it under results/reference: make reference CONFIG=… MACHINE="what it ran on"
-	@name=$$(python -m study name "$(CONFIG)"); python -m study.report.reference --results "results/$$name" \
+	@name=$$(python -m study name "$(CONFIG)") && python -m study reference --results "results/$$name" \
 	  --out "results/reference/$$name" --machine "$(MACHINE)" --experiment "$(CONFIG)" $(if $(filter undefined,$(origin SHOW)),,--show "$(SHOW)")
 
 test: dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them

@@ -73,16 +73,16 @@ BAD_BASE, FOLDER_OUT, FILE_OUT = ("--base", "<bad>"), ("--out", "<w>/out"), ("--
 RUN = ("--run-dir", "<w>/run", *FOLDER_OUT)
 HALF = ("--ratio", "0.5")
 COLLECT = (
-    "study.results.collect", "--cell", "{}", "--tuning", "<w>/adapter/tuning.json", "--step", "<w>/merge.json", "--evaluation", "<w>/evaluation.json",
+    "collect", "--cell", "{}", "--tuning", "<w>/adapter/tuning.json", "--step", "<w>/merge.json", "--evaluation", "<w>/evaluation.json",
     "--samples", "<w>/samples.jsonl", *FILE_OUT,
 )  # fmt: skip
-REFERENCE = ("study.report.reference", "--results", "<w>/results", *FOLDER_OUT, "--machine", "m", "--readme", "<w>/README.md")
+REFERENCE = ("reference", "--results", "<w>/results", *FOLDER_OUT, "--machine", "m", "--readme", "<w>/README.md")
 
 
 def prepared(kind: str, source: dict[str, str], name: str) -> Place:
     """Return the preparation of a set from a bad file."""
     task = ("--task", "toy") if kind == "task" else ()
-    return Place((f"study.data.{kind}", *task, "--source", json.dumps(source | {"path": "<bad>"}), *FILE_OUT), name)
+    return Place((f"prepare-{kind}", *task, "--source", json.dumps(source | {"path": "<bad>"}), *FILE_OUT), name)
 
 
 PLACES = [
@@ -111,20 +111,20 @@ PLACES = [
     prepared("task", {"source": "release"}, "bad.json"),
     *[prepared("task", {"source": "hub", "layout": layout}, "bad.jsonl") for layout in ("boolq", "arc_easy", "mmlu")],
     *[prepared(kind, {"source": "json"}, "bad.jsonl") for kind in ("instruct", "text")],
-    Place(("study.data.world", "--settings", "<bad>", *FOLDER_OUT)),
-    Place(("study.tables.writing", *FOLDER_OUT, "<bad>"), "cell.json"),
-    Place(("study.tables.writing", *FOLDER_OUT, "--settings", "<bad>", "<w>/cell.json")),
-    Place(("study.tables.writing", *FOLDER_OUT, "--cells-from", "<bad>"), "list.txt"),
+    Place(("world", "--settings", "<bad>", *FOLDER_OUT)),
+    Place(("tables", *FOLDER_OUT, "<bad>"), "cell.json"),
+    Place(("tables", *FOLDER_OUT, "--settings", "<bad>", "<w>/cell.json")),
+    Place(("tables", *FOLDER_OUT, "--cells-from", "<bad>"), "list.txt"),
     Place(("figure", "health", *FOLDER_OUT, "--tuning", "<bad>")),
     Place(("figure", "speedup", *FOLDER_OUT, "--benchmark", "<bad>")),
     *[Place((*COLLECT, option, "<bad>")) for option in ("--tuning", "--step", "--evaluation")],
     Place((*COLLECT, "--samples", "<bad>"), "bad.jsonl"),
-    Place(("study.report.summary", "--results", "<bad>"), inside=("results", "tables/cells.csv")),
+    Place(("summary", "--results", "<bad>"), inside=("results", "tables/cells.csv")),
     Place((*REFERENCE, "--experiment", "<bad>"), "bad.yaml"),
 ]
 OPTIONAL = (MANIFEST, INDEX)
 """Files that a folder need not have."""
-UNSEEN = {("study.report.reference", "an infinite number"), ("study.report.reference", "an unknown field")}
+UNSEEN = {("reference", "an infinite number"), ("reference", "an unknown field")}
 """What a command copies without looking at it: the experiment has run, so it was checked."""
 RECIPES: list[dict[str, Any]] = [
     {"max_steps": -1},
@@ -176,15 +176,15 @@ ARGUMENTS = [
     ("benchmark", "inference", "--shape", SHAPE, "--settings", '{"widths": [7]}', *FILE_OUT),
     ("benchmark", "inference", "--shape", SHAPE, "--settings", '{"ratios": [2]}', *FILE_OUT),
     ("benchmark", "tune", "--shape", SHAPE, "--settings", '{"ratio": 0.0001, "precision": "fp32"}', *FILE_OUT),
-    ("study.data.task", "--task", "toy", "--source", "", *FILE_OUT),
-    ("study.data.task", "--task", "toy", "--source", '{"source": "pickle", "path": "x"}', *FILE_OUT),
-    ("study.data.task", "--task", "toy", "--source", '{"source": ["json"]}', *FILE_OUT),
-    ("study.data.text", "--source", '{"source": "text", "path": 3}', *FILE_OUT),
-    ("study.data.world", "--settings", '{"seed": -1}', *FOLDER_OUT),
-    ("study.data.world", "--settings", "{}", "--out", "<w>/text.jsonl/out"),
-    ("study.tables.writing", *FOLDER_OUT),
-    ("study.tables.writing", *FOLDER_OUT, "<w>/cell.json", "--settings", '{"accuracy": "table9"}'),
-    ("study.report.summary", "--results", "<w>/nothing"),
+    ("prepare-task", "--task", "toy", "--source", "", *FILE_OUT),
+    ("prepare-task", "--task", "toy", "--source", '{"source": "pickle", "path": "x"}', *FILE_OUT),
+    ("prepare-task", "--task", "toy", "--source", '{"source": ["json"]}', *FILE_OUT),
+    ("prepare-text", "--source", '{"source": "text", "path": 3}', *FILE_OUT),
+    ("world", "--settings", '{"seed": -1}', *FOLDER_OUT),
+    ("world", "--settings", "{}", "--out", "<w>/text.jsonl/out"),
+    ("tables", *FOLDER_OUT),
+    ("tables", *FOLDER_OUT, "<w>/cell.json", "--settings", '{"accuracy": "table9"}'),
+    ("summary", "--results", "<w>/nothing"),
     (*COLLECT, "--cell", "["),
 ]  # fmt: skip
 

@@ -254,10 +254,10 @@ def test_a_scripts_own_kind_of_file_is_known(command: Command, here: Path, capsy
             (here / "pictures" / f"{name}.{ending}").write_text("mine")
             assert "no figure of ours" in refused(command, here, capsys, out=here / "pictures")
             (here / "pictures" / f"{name}.{ending}").unlink()
-    elif str(command) in ("study.tables.writing", "study.report.reference"):
+    elif str(command) in ("tables", "reference"):
         (here / "folder").mkdir()
         (here / "folder" / "cells.csv").write_text("mine")
         assert "give --force" in refused(command, here, capsys, out=here / "folder")
-    elif str(command) in ("study.results.collect", "study.results.repeats"):
+    elif str(command) in ("collect", "repeats"):
         (here / "file.json").write_text('{"schema": 1, "mine": 1}')
         assert "give --force" in refused(command, here, capsys, out=here / "file.json")

@@ -33,8 +33,8 @@ PRETRAIN = {
 SIZE_BYTES, LEFT_BYTES = 8 * 2**20, 8 * 2**10
 RUN = ("--run-dir", "<disk>/run", "--out", "<disk>/out")
 PHASES = {
-    "data": ("study.data.world", "--settings", '{"pretrain_texts": 300}', "--out", "<disk>/out"),
-    "preparation": ("study.data.text", "--source", '{"source": "json", "path": "<w>/text.jsonl"}', "--out", "<disk>/out.jsonl"),
+    "data": ("world", "--settings", '{"pretrain_texts": 300}', "--out", "<disk>/out"),
+    "preparation": ("prepare-text", "--source", '{"source": "json", "path": "<w>/text.jsonl"}', "--out", "<disk>/out.jsonl"),
     "pretraining": ("pretrain", "--corpus", "<w>/text.jsonl", "--settings", json.dumps(PRETRAIN), *RUN),
     "import": ("import-model", "--path", "<w>/base", "--out", "<disk>/out"),
     "rotation": ("rotate", "--base", "<w>/base", "--basis", "pca", "--calibration", "<w>/text.jsonl", "--out", "<disk>/out"),
@@ -42,7 +42,7 @@ PHASES = {
     "tuning": ("tune", "--base", "<w>/base", "--data", "<w>/instruct.jsonl", "--tuner", "lora", "--settings", json.dumps(TUNING), *RUN),
     "merging": ("merge", "--base", "<w>/base", "--adapter", "<w>/adapter", "--out", "<disk>/out"),
     "evaluation": ("evaluate", "--model", "<w>/base", "--settings", "{}", "--task", "<w>/task.jsonl", "--out", "<disk>/deep/out.json"),
-    "tables": ("study.tables.writing", "--out", "<disk>/out", "<w>/cell.json"),
+    "tables": ("tables", "--out", "<disk>/out", "<w>/cell.json"),
     "figures": ("figure", "gate", "--out", "<disk>/out"),
 }
 

@@ -15,24 +15,15 @@ from pat import cli
 from pat.io import marks
 from pat.io.marks import Folder, Kind
 from pat.io.places import KEEPS, READS, WRITES, Role, roles_of
-from study.commands.sets import command_line
+from study import cli as study_cli
 from study.figures import command as figures
-from tests.kit.project import ROOT
 
 MAKES_AS = {"prepare": "refit-readers"}
 """Verbs whose output is of another verb's kind."""
 WITHOUT_OUTPUT = {"validate", "explain"}
-SCRIPTS = ROOT / "workflow" / "study"
-READ_ONLY_SCRIPTS = {
-    "study.__main__",
-    "study.report.summary",
-    "study.versions.seals",
-    "study.versions.restore",
-    "study.plan.jobs",
-    "study.plan.failures",
-}
-"""They print, or act on the workflow's own folders, which no option names."""
-IN_PLACE_SCRIPTS = {"study.report.benchmark_table"}
+READ_ONLY = {"validate", "explain", "name", "summary", "seal", "restore", "failures"}
+"""Verbs of the study that print, or act on the workflow's own folders, which no option names."""
+IN_PLACE = {"benchmark-tables"}
 """They change a marked block of a document, which they are given for that."""
 
 
@@ -103,17 +94,12 @@ def verbs() -> Iterator[Command]:
 
 
 def scripts() -> Iterator[Command]:
-    """Yield all scripts with a command line."""
-    for path in sorted(SCRIPTS.rglob("*.py")):
-        text = path.read_text()
-        script = ".".join(path.relative_to(SCRIPTS.parent).with_suffix("").parts)
-        if 'if __name__ == "__main__"' not in text or script in READ_ONLY_SCRIPTS | IN_PLACE_SCRIPTS:
-            continue
-        module = importlib.import_module(script)
-        name = next((name for name in ("main", "write") if f"typer.run({name})" in text), None)
-        yield Command((script,), getattr(module, name) if name else command_line(module.prepare))
-    for name in figures.DRAWINGS:
-        yield Command(("figure", name), figures.main)
+    """Yield the study's verbs that write; the one that draws once for every figure."""
+    for verb, module in study_cli.VERBS.items():
+        if verb == "figure":
+            yield from (Command((verb, name), figures.main) for name in figures.DRAWINGS)
+        elif verb not in READ_ONLY | IN_PLACE:
+            yield Command((verb,), importlib.import_module(module).main)
 
 
 VERBS = [command for command in verbs() if str(command) not in WITHOUT_OUTPUT]

@@ -30,7 +30,7 @@ def dvc(folder: Path, *arguments: str, expect: int | None = 0, **more: str) -> s
 
 def restore(folder: Path, expect: int = 0, **more: str) -> str:
     """Restore the smoke experiment in `folder` and return what was said."""
-    finished = call(folder, sys.executable, "-m", "study.versions.restore", CONFIG, expect=expect, **more)
+    finished = call(folder, sys.executable, "-m", "study", "restore", CONFIG, expect=expect, **more)
     return finished.stdout + finished.stderr
 
 

@@ -167,7 +167,7 @@ NO_ITEMS: dict[str, list[Any]] = {
 def item_cases() -> Iterator[Case]:
     """Items that cannot be scored, as the evaluation reads them and as their preparation does."""
     scored = ("evaluate", "--model", "base", "--settings", "{}", "--task", "bad.jsonl", "--out", "out.json")
-    prepared = ("study.data.task", "--task", "t", "--out", "out.jsonl", "--source", json.dumps({"source": "json", "path": "bad.json"}))
+    prepared = ("prepare-task", "--task", "t", "--out", "out.jsonl", "--source", json.dumps({"source": "json", "path": "bad.json"}))
     for name, values in NO_ITEMS.items():
         for value in values:
             yield Case(scored, {"bad.jsonl": json.dumps(ITEM | {name: value}).encode()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,3 +108,9 @@ def test_an_experiment_is_called_as_its_file_or_the_one_it_extends_says(tmp_path
     (tmp_path / "none.yaml").write_text("name: ../up\n")
     code, said = outcome(["name", str(tmp_path / "none.yaml")], capsys)
     assert code == 1 and 'none.yaml: name: "../up" is not allowed' in said
+
+
+def test_every_command_of_a_rule_is_a_verb() -> None:
+    rules = "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+    called = set(re.findall(r"python -m study ([\w-]+)", rules))
+    assert called and called <= cli.VERBS.keys() and "workflow/study" not in rules.replace("workflow/study/plan", "")

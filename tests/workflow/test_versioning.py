@@ -149,7 +149,7 @@ def test_another_commits_results_are_noticed_before_they_are_taken_for_these(wor
     shutil.copytree(workspace, folder, symlinks=True)
     cell = folder / RESULTS / "evaluation/tiny/pat/0.5/seed0/cell.json"
     cell.write_text(cell.read_text() + "\n")
-    call(folder, sys.executable, "-m", "study.versions.seals", CONFIG)
+    call(folder, sys.executable, "-m", "study", "seal", CONFIG)
     dvc(folder, "commit", "--force")
     commit(folder, "other results")
     call(folder, "git", "checkout", "--quiet", "HEAD~1")
@@ -180,7 +180,7 @@ def test_code_that_differs_from_what_was_locked_is_refused(workspace: Path, tmp_
 
 
 def test_an_experiment_that_nobody_has_locked_is_refused(restored: Path) -> None:
-    said = call(restored, sys.executable, "-m", "study.versions.restore", "config/demo.yaml", expect=1)
+    said = call(restored, sys.executable, "-m", "study", "restore", "config/demo.yaml", expect=1)
     assert "holds no phase of config/demo.yaml" in said.stderr
 
 

@@ -18,7 +18,7 @@ rule world:
     message:
         "write the embedded world's data"
     shell:
-        "python -m study.data.world --settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m study world --settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule instruct:
@@ -40,7 +40,7 @@ rule instruct:
     message:
         "prepare the instruction set"
     shell:
-        "{params.online} python -m study.data.instruct --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python -m study prepare-instruct --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule task:
@@ -64,7 +64,7 @@ rule task:
     message:
         "prepare the task {wildcards.name}"
     shell:
-        "{params.online} python -m study.data.task --task {wildcards.name:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python -m study prepare-task --task {wildcards.name:q} --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule text:
@@ -88,7 +88,7 @@ rule text:
     message:
         "prepare the text {wildcards.name}"
     shell:
-        "{params.online} python -m study.data.text --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "{params.online} python -m study prepare-text --source {params.source:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule mix_calibration:
@@ -109,7 +109,7 @@ rule mix_calibration:
     message:
         "mix the calibration text"
     shell:
-        "python -m study.data.mix {params.parts} --out {output:q} > {log:q} 2>&1"
+        "python -m study mix {params.parts} --out {output:q} > {log:q} 2>&1"
 
 
 rule fetch_tasks:

@@ -79,7 +79,7 @@ rule collect_cell:
     message:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python -m study.results.collect --cell {params.cell:q} --tuning={params.tuning:q} {params.steps}"
+        "python -m study collect --cell {params.cell:q} --tuning={params.tuning:q} {params.steps}"
         " --evaluation {input.evaluation:q} --samples {input.samples:q} --out {output:q} > {log:q} 2>&1"
 
 

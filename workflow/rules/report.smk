@@ -22,7 +22,7 @@ rule write_tables:
     message:
         "write the tables"
     shell:
-        "python -m study.tables.writing --settings {params.settings:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
+        "python -m study tables --settings {params.settings:q} --out {params.out:q} {input:q} > {log:q} 2>&1"
 
 
 rule write_metrics:
@@ -43,7 +43,7 @@ rule write_metrics:
     message:
         "write the tables' means, which version control compares"
     shell:
-        "python -m study.tables.metrics --out {output.metrics:q} --accuracy {output.accuracy:q} --perplexity {output.perplexity:q}"
+        "python -m study metrics --out {output.metrics:q} --accuracy {output.accuracy:q} --perplexity {output.perplexity:q}"
         " {input:q} > {log:q} 2>&1"
 
 

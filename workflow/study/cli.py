@@ -17,9 +17,25 @@ from pat.settings.mistakes import nearest
 
 VERBS = {
     "validate": "study.experiment.validate",
-    "explain": "study.results.explain",
+    "world": "study.data.world",
+    "prepare-instruct": "study.data.instruct",
+    "prepare-task": "study.data.task",
+    "prepare-text": "study.data.text",
+    "mix": "study.data.mix",
+    "collect": "study.results.collect",
+    "tables": "study.tables.writing",
+    "metrics": "study.tables.metrics",
     "figure": "study.figures.command",
+    "summary": "study.report.summary",
+    "explain": "study.results.explain",
     "name": "study.experiment.name",
+    "benchmark-tables": "study.report.benchmark_table",
+    "reference": "study.report.reference",
+    "unpack": "study.results.unpack",
+    "repeats": "study.results.repeats",
+    "seal": "study.versions.seals",
+    "restore": "study.versions.restore",
+    "failures": "study.plan.failures",
 }
 
 
@@ -28,7 +44,8 @@ def described(module: str) -> str:
     found = find_spec(module)
     assert found is not None and found.origin is not None
     tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
-    function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    named = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    function = named.get("main") or named["prepare"]  # what prepares a set has its command line from study.commands.sets
     return (ast.get_docstring(function) or "").splitlines()[0]
 
 

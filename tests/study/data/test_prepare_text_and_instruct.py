@@ -159,7 +159,7 @@ def test_both_scripts_take_the_same_options_and_end_in_one_line(script: str, tmp
     block, out = written(tmp_path / "a.json", ROWS), tmp_path / "out.jsonl"
 
     def run(source: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", f"study.data.{script}", "--source", source, "--seed", "1", "--out", str(out)]
+        command = [sys.executable, "-m", "study", f"prepare-{script}", "--source", source, "--seed", "1", "--out", str(out)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = run(block)

@@ -177,4 +177,4 @@ def test_many_reasons_are_counted_and_none_is_nothing(tmp_path: Path) -> None:
 
 def test_the_run_says_why_last() -> None:
     script = (ROOT / "tools" / "run").read_text()
-    assert "study.plan.failures" in script and script.index("say_why;") < script.index('exit "$status"')
+    assert "study failures" in script and script.index("say_why;") < script.index('exit "$status"')

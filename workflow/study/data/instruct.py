@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-import typer
-
 from pat.data.prompts import lettered_question, letters
 from pat.errors import UserError
 from pat.io.artefacts import write_jsonl
@@ -52,5 +50,4 @@ def prepare(source: str, seed: int, out: Path, *, replace: bool = True) -> str:
     return f"{out}: {len(rows)} rows" + (f"; left out {blank} with a blank instruction or output" if blank else "")
 
 
-if __name__ == "__main__":
-    typer.run(command_line(prepare))
+main = command_line(prepare)

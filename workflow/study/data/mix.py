@@ -99,7 +99,3 @@ def _parsed(text: str) -> tuple[Path, float]:
         return Path(path), float(share)
     except ValueError:
         raise UserError(f"--part {text!r}: must be <share>:<JSONL>") from None
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -55,7 +55,3 @@ def main(
 ) -> None:
     """Write one task's items."""
     run_reporting_errors(lambda: prepare(task, source, out, replace=force))
-
-
-if __name__ == "__main__":
-    typer.run(main)

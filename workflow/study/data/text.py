@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
-
 from pat.errors import UserError
 from pat.io.artefacts import write_jsonl
 from pat.settings.fields import Settings
@@ -47,5 +45,4 @@ def prepare(source: str, seed: int, out: Path, *, replace: bool = True) -> str:
     return f"{out}: {len(texts)} document(s), {sum(map(len, texts)):,} characters"
 
 
-if __name__ == "__main__":
-    typer.run(command_line(prepare))
+main = command_line(prepare)

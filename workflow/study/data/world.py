@@ -206,7 +206,3 @@ def main(
         return f"{out}: the embedded world"
 
     run_reporting_errors(action)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,14 +1,16 @@
 """Why jobs of a run failed, read from Snakemake's log at its end: what each said of itself, or, of those that were cut off from outside by
 SLURM or by the kernel and could say nothing, what a user can change.
 
-    python -m study.plan.failures LOG    what the jobs said that failed in the run of this log
+    study failures LOG    what the jobs said that failed in the run of this log
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 PHASES = {
     "search_rate": "tune",
@@ -103,6 +105,7 @@ def _line(rule: str, cause: str) -> str:
     return f"A job of the rule {rule} {ADVICE[cause].format(phase=phase)}{less}."
 
 
-if __name__ == "__main__":
-    if said := reasons(Path(sys.argv[1])):
-        sys.stderr.write(f"\n{said}\n")
+def main(log: Annotated[Path, typer.Argument(help="Snakemake's log of a run.")]) -> None:
+    """Say what the jobs said that failed in a run."""
+    if said := reasons(log):
+        typer.echo(f"\n{said}", err=True)

@@ -34,7 +34,3 @@ def main(
 ) -> None:
     """Bring a document's tables of benchmarks up to date."""
     run_reporting_errors(lambda: write(records, document))
-
-
-if __name__ == "__main__":
-    typer.run(main)

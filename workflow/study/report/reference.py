@@ -166,7 +166,3 @@ def main(
     run_reporting_errors(
         lambda: f"{out}: {update(results, out, readme, machine, experiment, show.split(), force=force)['cells']} cells kept"
     )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -80,7 +80,3 @@ def main(results: Annotated[Path, typer.Option(help="An experiment's results, fo
     """Print an experiment's table 1, what it says of PAT in plain sentences, and where the rest lies."""
     with errors_reported():
         show(results, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -116,7 +116,7 @@ def _largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
 
 
 @guarded(REPEATS)
-def write(
+def main(
     cells: Annotated[list[Path], typer.Option("--cell", help="a cell.json; may be given several times"), READS],
     out: Annotated[Path, typer.Option(help="the JSON to write"), WRITES],
     times: Annotated[int, typer.Option(min=2, help="how often each cell is made")] = 3,
@@ -142,7 +142,3 @@ def spreads(cells: Sequence[Path], out: Path, times: int, jobs: int) -> str:
     record = {"schema": SCHEMA, "kind": "repeats", "times": times, "jobs": jobs, "machine": description(device), "cells": found}
     write_json(out, record | {"provenance": provenance({"times": times}, 0, device, dict(zip(map(str, cells), cells, strict=True)))})
     return f"{out}: {len(cells)} cells, each made {times} times"
-
-
-if __name__ == "__main__":
-    typer.run(write)

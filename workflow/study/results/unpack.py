@@ -32,7 +32,3 @@ def main(
 ) -> None:
     """Make the records of a kept reference into files again."""
     run_reporting_errors(lambda: unpack_reference(reference, out, replace=force))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -94,7 +94,3 @@ def main(
         return str(out)
 
     run_reporting_errors(action)
-
-
-if __name__ == "__main__":
-    typer.run(main)

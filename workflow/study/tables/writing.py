@@ -99,7 +99,3 @@ def main(
         return f"{out}: {', '.join(names)}"
 
     run_reporting_errors(action)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -103,7 +103,3 @@ def _called(command: Sequence[str], more: Mapping[str, str] | None = None) -> su
 def main(config: Annotated[Path, typer.Argument(help="Experiment file, config/<name>.yaml.")]) -> None:
     """Restore an experiment's results from the DVC remote."""
     run_reporting_errors(lambda: restore(config))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -125,7 +125,3 @@ def main(config: Annotated[Path, typer.Argument(help="Experiment file.")]) -> No
         return f"{results}: sealed"
 
     run_reporting_errors(action)
-
-
-if __name__ == "__main__":
-    typer.run(main)
