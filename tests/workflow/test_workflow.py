@@ -55,9 +55,12 @@ def test_a_missing_experiment_file_is_one_line_before_anything_is_made(command: 
 
 
 def rules() -> dict[str, str]:
-    """Return the text of every rule by its name."""
+    """Return the text of every rule by its name; one that uses another has that one's behind its own."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
-    return dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, re.MULTILINE | re.DOTALL))
+    found = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^(?:use )?rule |\Z)", text, re.MULTILINE | re.DOTALL))
+    for base, name, own in re.findall(r"^use rule (\w+) as (\w+) with:\n(.*?)(?=^(?:use )?rule |\Z)", text, re.MULTILINE | re.DOTALL):
+        found[name] = own + found[base]
+    return found
 
 
 def test_the_slurm_profile_and_the_advice_know_every_rule() -> None:
