@@ -32,6 +32,8 @@ def reason_not_to(request: TuningRequest) -> str | None:
     """Return why a tuning does not shard its base, None where it does."""
     if not request.tuning.shard:
         return "tuning.shard is false"
+    if request.with_dora:
+        return "DoRA takes norms of whole weights"
     return "the job is one process" if processes.count() == 1 else None
 
 
@@ -39,10 +41,11 @@ def check_sharding(request: TuningRequest) -> None:
     """Say where sharding has no effect. Raises UserError where a tuner or a device cannot be had with it."""
     if not request.tuning.shard:
         return
+    reason = reason_not_to(request)
     if request.with_dora:
         plain = "pat" if request.masked else "lora"
-        raise UserError(f"tuning.shard with --tuner {request.tuner}: is not possible, DoRA takes norms of whole weights; use {plain}")
-    if reason := reason_not_to(request):
+        raise UserError(f"tuning.shard with --tuner {request.tuner}: is not possible, {reason}; use {plain}")
+    if reason:
         say(f"tune: tuning.shard has no effect: {reason}")
     elif request.device == "cpu" and torch.cuda.is_available():
         raise UserError("tuning.shard with device: cpu: shards lie on the GPUs where there are some; hide them (CUDA_VISIBLE_DEVICES=)")

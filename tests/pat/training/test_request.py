@@ -54,6 +54,7 @@ def test_what_is_read_is_read_once(tmp_path: Path) -> None:
         (sharding, 2, {}, "tuning.shard is false"),
         (sharding, 1, {"shard": True}, "the job is one process"),
         (sharding, 2, {"shard": True}, None),
+        (sharding, 2, {"shard": True, "tuner": "pat-dora"}, "DoRA takes norms of whole weights"),
         (resume, 1, {"shard": True}, None),
         (resume, 2, {"shard": True}, "it could not save the state of an optimizer of shards"),
         (distillation, 1, {"teacher": Path("tuned")}, "tuning.distillation is not set"),
