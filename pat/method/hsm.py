@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pat.errors import SettingError
+from pat.method.gated_operator import gated
 from pat.method.mask import UnifiedMask
 from pat.settings.config import PatConfig
 
@@ -23,6 +24,11 @@ class Operator(nn.Module):
     @abstractmethod
     def forward(self, y: Tensor) -> Tensor:
         """D·y on the last axis, y's shape and dtype."""
+
+    def gated(self, y: Tensor, gate_D: Tensor) -> Tensor:
+        """gate ⊙ (D·y)."""
+        z: Tensor = self(y) * gate_D
+        return z
 
     @abstractmethod
     def fold(self, weight_DI: Tensor) -> Tensor:
@@ -61,6 +67,12 @@ class FactoredOperator(Operator):
 
     down: nn.Parameter
     up: nn.Parameter
+
+    def gated(self, y: Tensor, gate_D: Tensor) -> Tensor:
+        return gated(y, gate_D, *self.factors())
+
+    @abstractmethod
+    def factors(self) -> tuple[Tensor, Tensor]: ...
 
     def held_factors(self) -> list[Tensor]:
         return [self.down]
@@ -181,8 +193,7 @@ class HybridSparsificationModule(nn.Module):
             gate_D = gate_D * self.output_scale.to(gate_D.dtype)
         if self.output_scale is None or not torch.is_autocast_enabled(y.device.type):
             gate_D = gate_D.to(y.dtype)
-        z: Tensor = self.operator(y) * gate_D
-        return z
+        return self.operator.gated(y, gate_D)
 
     def fold(self, weight_DI: Tensor, mask_D: Tensor) -> Tensor:
         """(g ⊙ M ⊙ D)·W for a weight, or for a bias given as a column; W's dtype."""

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, Trainer
 
 from pat.method.callback import PatCallback
+from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import PatModel
 from pat.models.token_loss import Objective, Tokens, has_frozen_head, in_chunks, learned_tokens, read
 from pat.training.distillation import Distillation, summed_divergence
@@ -43,6 +44,12 @@ class PatTrainer(Trainer):
         self._core: nn.Module | None = None
         if distillation is not None and (self.label_smoother is not None or self.compute_loss_func is not None):
             raise ValueError("distillation mixes the stock loss with a teacher's: leave out label_smoothing_factor and compute_loss_func")
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """As the stock trainer's; in mixed precision LoRA's layers take their inputs as they are."""
+        assert self.model is not None
+        with taken_as_they_are(self.model, autocast=self.args.bf16 or self.args.fp16):
+            return super().train(*arguments, **options)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
