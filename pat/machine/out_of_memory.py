@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 ON_GPU = {
-    "tune": "set tuning.micro_batch_size lower (fewer rows at once; the batch, and with it the result, stays), "
+    "tune": "set tuning.micro_batch_size: auto, or a lower number (fewer rows at once; the batch, and with it the result, stays), "
     "tuning.gradient_checkpointing: true, tuning.precision: bf16, or tuning.max_length lower",
     "pretrain": "set pretrain.batch_size or pretrain.context_length lower, or pretrain.precision: bf16",
     "prune": "tune and prune that model on a larger GPU, or set tuning.device: cpu",

@@ -47,8 +47,12 @@ class Head:
 
     def chunk(self) -> int:
         """Return how many tokens have their logits at a time."""
-        at_once = LOGITS_AT_ONCE_ON_CPU if self.weight_VD.device.type == "cpu" else LOGITS_AT_ONCE
-        return max(1, at_once // self.linear.out_features)
+        return max(1, most_logits(self.weight_VD.device) // self.linear.out_features)
+
+
+def most_logits(device: torch.device) -> int:
+    """Return how many logits there are at a time."""
+    return LOGITS_AT_ONCE_ON_CPU if device.type == "cpu" else LOGITS_AT_ONCE
 
 
 def has_frozen_head(stock: PreTrainedModel) -> bool:

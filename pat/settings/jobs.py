@@ -75,8 +75,13 @@ class TuningSettings(Settings):
         default=None, validate_default=True, description="highest rate of the schedule; give this or `search`"
     )
     batch_size: Count = Field(description="rows per optimizer step, of all devices together")
-    micro_batch_size: Count | None = Field(
-        default=None, description="rows per forward pass; has to divide `batch_size`; left out: the whole batch"
+    micro_batch_size: Literal["auto"] | Count | None = Field(
+        default=None,
+        description="rows per forward pass; has to divide `batch_size`; auto: as many as `memory_gib`, or else the GPU's free memory, "
+        "holds; left out: the whole batch",
+    )
+    memory_gib: Rate | None = Field(
+        default=None, exclude_if=is_none, description="memory that a tuning may take, with `micro_batch_size: auto`"
     )
     max_length: Annotated[int, Field(ge=8, le=MOST)] = Field(default=256, description="tokens of a row; longer answers are cut")
     warmup_steps: CountOrZero = Field(default=0, description="steps in which the rate rises from zero")
@@ -137,6 +142,8 @@ class TuningSettings(Settings):
     def _shards_whole_layers(cls, shard: bool, info: ValidationInfo) -> bool:
         if shard and info.data.get("compact") is True:
             raise ValueError("must be false with compact: true, which cuts weights that are whole; leave compact at auto")
+        if shard and info.data.get("micro_batch_size") == "auto":
+            raise ValueError("must be false with micro_batch_size: auto, which counts on a whole model; give the rows as a number")
         if shard and info.data.get("compile") is True:
             raise ValueError("must be false with compile: true, which compiles layers that hold their weights; leave compile at auto")
         if shard and info.data.get("search") is not None:
@@ -145,11 +152,23 @@ class TuningSettings(Settings):
 
     @field_validator("micro_batch_size")
     @classmethod
-    def _divides_batch(cls, micro: int | None, info: ValidationInfo) -> int | None:
+    def _divides_batch(cls, micro: int | str | None, info: ValidationInfo) -> int | str | None:
         batch = info.data.get("batch_size")
-        if micro is not None and batch is not None and batch % micro:
+        if isinstance(micro, int) and batch is not None and batch % micro:
             raise ValueError(f"must divide batch_size, which is {batch}")
         return micro
+
+    @field_validator("memory_gib")
+    @classmethod
+    def _bounds_what_is_open(cls, memory: float | None, info: ValidationInfo) -> float | None:
+        if memory is not None and info.data.get("micro_batch_size", "auto") != "auto":
+            raise ValueError("has an effect with micro_batch_size: auto alone; set that, or remove this")
+        return memory
+
+    @property
+    def known_micro_batch_size(self) -> int | None:
+        """Rows per forward pass; None where it is the whole batch, or what the memory holds."""
+        return None if self.micro_batch_size == "auto" else self.micro_batch_size
 
     def steps_for(self, rows: int) -> int:
         """Return how many optimizer steps the recipe takes on so many rows: the last batch of an epoch may be a part of one."""

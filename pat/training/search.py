@@ -128,7 +128,7 @@ def dev_loss(model: PeftModel, request: TuningRequest) -> float | None:
     It is the data's part of the loss alone, whatever else an arm learns from.
     """
     rows, recipe = request.rows, request.tuning
-    collate, size = PadToLongest(request.tokenizer, model.device.type), recipe.micro_batch_size or recipe.batch_size
+    collate, size = PadToLongest(request.tokenizer, model.device.type), recipe.known_micro_batch_size or recipe.batch_size
     bf16 = recipe.precision == "bf16"
     stock: Any = model.get_base_model()
     total, tokens = 0.0, 0

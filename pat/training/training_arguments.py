@@ -13,8 +13,12 @@ from pat.training.request import Arm
 CHECKPOINTS_KEPT = 2
 
 
-def training_arguments(arm: Arm, run_dir: Path, device: str, *, plans_checkpoints: bool = True) -> TrainingArguments:
+def training_arguments(
+    arm: Arm, run_dir: Path, device: str, *, plans_checkpoints: bool = True, micro_batch_size: int | None = None
+) -> TrainingArguments:
     """Return the Trainer's arguments for a recipe; `batch_size` is global, so accumulation follows from the processes.
+
+    `micro_batch_size` is what was found to fit where the recipe leaves it open.
 
     Raises UserError where the learning rate is not known yet, or the processes cannot share a batch.
     """
@@ -22,7 +26,7 @@ def training_arguments(arm: Arm, run_dir: Path, device: str, *, plans_checkpoint
     if settings.learning_rate is None:
         raise UserError("tuning.learning_rate: is not known before the search that tuning.search asks for")
     rows_of_each, left = divmod(settings.batch_size, processes.count())
-    micro = settings.micro_batch_size or rows_of_each
+    micro = micro_batch_size or settings.known_micro_batch_size or rows_of_each
     if left or rows_of_each % micro:
         raise UserError(
             f"tuning.batch_size={settings.batch_size}: must be a multiple of micro_batch_size × processes = {micro} × {processes.count()}"

@@ -41,6 +41,7 @@ from pat.training.distillation import check_teacher, load_distillation
 from pat.training.divergence import StopWhenDiverged, check_finite
 from pat.training.fit import check_fit, check_warmup
 from pat.training.health import HealthRecord
+from pat.training.micro_batch import rows_at_once
 from pat.training.request import TuningRequest
 from pat.training.resume import SealCheckpoints, checkpoint_of, job_identity
 from pat.training.trainer import PatTrainer
@@ -117,17 +118,18 @@ def _train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
     model = build_model(request)
     stock: Any = model.get_base_model()
     compacted = compacts(request)
-    if compiles(request):
-        compile_layers(stock)
     distillation = load_distillation(request, stock)
     collate = PadToLongest(request.tokenizer, request.device)
     if not collate.masked:
         for each in (stock, *([distillation.teacher] if distillation else [])):
             rely_on_causal_kernel(each, request.tuning.max_length)
+    micro = rows_at_once(request, model, distillation.teacher if distillation else None)
+    if compiles(request):
+        compile_layers(stock)
     trainer = PatTrainer(
         distillation=distillation,
         model=model,
-        args=training_arguments(request, request.run_dir, request.device, plans_checkpoints=planned),
+        args=training_arguments(request, request.run_dir, request.device, plans_checkpoints=planned, micro_batch_size=micro),
         train_dataset=request.rows,
         data_collator=collate,
         callbacks=[

@@ -44,6 +44,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
         "rows": trainer.train_dataset.counts() if isinstance(trainer.train_dataset, Instructions) else None,
         "processes": processes.count(),
+        "micro_batch_size": trainer.args.per_device_train_batch_size,
         "wall_s": wall_s,
         "peak_memory_gib": peak_memory_gib(),
         "history": history,

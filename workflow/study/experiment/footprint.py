@@ -100,7 +100,7 @@ def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, o
     weights = processes * LIBRARIES_MB + copies * models * (loading_mb(parameters_of(shape), recipe.precision) - LIBRARIES_MB)
     if on_gpu:
         return weights
-    rows = recipe.micro_batch_size or math.ceil(recipe.batch_size / processes)
+    rows = recipe.known_micro_batch_size or math.ceil(recipe.batch_size / processes)
     activations = activation_bytes(shape, rows * recipe.max_length, recipe.precision, checkpointed=recipe.gradient_checkpointing)
     return weights + processes * _mb(activations + OPTIMIZER_BYTES * lora_parameters(shape, recipe.lora.rank))
 

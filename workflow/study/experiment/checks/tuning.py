@@ -38,8 +38,9 @@ def tuning_problems(experiment: Experiment) -> Iterator[str]:
 
 def _shared_batch(model: str, tuning: TuningSettings, gpus: int) -> Iterator[str]:
     """Check that the GPUs of a tuning can have equal shares of its batch."""
-    if gpus > 1 and tuning.batch_size % (gpus * (tuning.micro_batch_size or 1)):
-        shares = f"{gpus} GPUs" + (f" × micro_batch_size {tuning.micro_batch_size}" if tuning.micro_batch_size else "")
+    micro = tuning.known_micro_batch_size
+    if gpus > 1 and tuning.batch_size % (gpus * (micro or 1)):
+        shares = f"{gpus} GPUs" + (f" × micro_batch_size {micro}" if micro else "")
         yield f"resources.tune.gpu: {gpus} is not allowed: models.{model}'s batch_size {tuning.batch_size} cannot be shared by {shares}"
 
 
