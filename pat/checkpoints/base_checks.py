@@ -6,25 +6,18 @@ the file, what is wrong and what would be right, within milliseconds; whether we
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from pat.checkpoints.config_checks import FLOATING, Fields, config_problems, token_problems
 from pat.checkpoints.stored import StoredTensor, hold_the_same, stored_tensors
 from pat.errors import UserError
 from pat.families.known import FAMILIES, Family, Role, family_of_fields, is_passed_over
 from pat.io.artefacts import read_record
 
-Fields = Mapping[str, Any]
 CONFIG_NAME = "config.json"
 TOKENIZER_JSONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 TOKENIZER_FILES = (*TOKENIZER_JSONS, "tokenizer.model", "vocab.json", "spiece.model")
-FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-         "max_position_embeddings")  # fmt: skip
-LARGEST = 2**31 - 1
-TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 RESHAPED = "pat_reshaped"
 LISTED = 3
 
@@ -41,10 +34,10 @@ def check_checkpoint(folder: Path, *, tokenizer: bool = False) -> Fields:
     if not path.is_file():
         raise UserError(f"{folder}: holds no config.json; {_instead(folder)}")
     fields = read_record(path)
-    for problem in _config_problems(fields):
+    for problem in config_problems(fields):
         raise UserError(f"{path}: {problem}")
     stored = stored_tensors(folder)
-    for problem in _dtype_problems(stored):
+    for problem in (*_dtype_problems(stored), *_depth_problems(folder, fields, stored)):
         raise UserError(problem)
     _check_tokenizer(folder, fields.get("vocab_size"), needed=tokenizer)
     return fields
@@ -81,68 +74,6 @@ def _instead(folder: Path) -> str:
     return "a model folder as save_pretrained writes it is needed"
 
 
-def _config_problems(fields: Fields) -> Iterator[str]:
-    """Yield what no model can be made of."""
-    if "model_type" not in fields:
-        yield "has no `model_type`, so the architecture is not known"
-    if fields.get("quantization_config") is not None:
-        method = fields["quantization_config"]
-        name = method.get("quant_method", "an unnamed method") if isinstance(method, Mapping) else method
-        yield f"quantization_config: the weights are quantised ({name}); give the model in bf16, fp16 or fp32"
-    for name in SIZES:
-        value = fields.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            yield f"{name}: {value!r}: must be a positive whole number"
-        elif value is not None and value > LARGEST:
-            yield f"{name}: {value}: is beyond every model"
-    for name in ("dtype", "torch_dtype"):
-        if (value := fields.get(name)) is not None and str(value).removeprefix("torch.") not in (*FLOATING.values(), "auto"):
-            yield f"{name}: {value!r}: must be one of {', '.join(FLOATING.values())}"
-    yield from _numbers_that_are_none("", fields)
-    yield from _token_problems(fields, fields.get("vocab_size"))
-    yield from _position_problems(fields)
-
-
-def _numbers_that_are_none(place: str, value: object) -> Iterator[str]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"{place}: is {value}: must be a number"
-    elif isinstance(value, Mapping):
-        for name, entry in value.items():
-            yield from _numbers_that_are_none(f"{place}.{name}" if place else str(name), entry)
-
-
-def _token_problems(fields: Fields, vocabulary: int | None) -> Iterator[str]:
-    """Yield the marks that no embedding row belongs to; −1 stands for none in old configs."""
-    for name in TOKEN_IDS:
-        value = fields.get(name)
-        for token in value if isinstance(value, list) else [value]:
-            if token is None:
-                continue
-            if isinstance(token, bool) or not isinstance(token, int):
-                yield f"{name}: {token!r}: must be the id of a token"
-            elif vocabulary is not None and not -1 <= token < vocabulary:
-                yield f"{name}: {token}: lies beyond the vocabulary of {vocabulary} tokens"
-
-
-def _position_problems(fields: Fields) -> Iterator[str]:
-    """Yield positions that are computed from the longest text of a batch, for every text in it."""
-    for name in ("rope_parameters", "rope_scaling"):
-        parameters = fields.get(name)
-        if parameters is None:
-            continue
-        if not isinstance(parameters, Mapping):
-            yield f"{name}: {parameters!r}: must be an object"
-            return
-        kind = parameters.get("rope_type", parameters.get("type"))
-        context = fields.get("max_position_embeddings")
-        original = fields.get("original_max_position_embeddings", parameters.get("original_max_position_embeddings", context))
-        if kind in ("longrope", "su") and context is not None and original is not None and context > original:
-            yield (
-                f"{name}: LongRoPE changes the positions of all texts of a batch as soon as one is longer than {original} tokens, so "
-                f"results would depend on what else is in the batch; set max_position_embeddings to {original} to use the model up to there"
-            )
-
-
 def _dtype_problems(stored: Mapping[str, StoredTensor]) -> Iterator[str]:
     """Yield a sentence on tensors that are not floating-point numbers of a kind that a merge keeps."""
     odd = [name for name, tensor in stored.items() if tensor.dtype not in FLOATING and not is_passed_over(name)]
@@ -152,6 +83,13 @@ def _dtype_problems(stored: Mapping[str, StoredTensor]) -> Iterator[str]:
             f"{first.path}: {len(odd)} tensor(s) such as {odd[0]!r} are stored as {first.dtype}, as quantised weights are; "
             "give the model in bf16, fp16 or fp32"
         )
+
+
+def _depth_problems(folder: Path, fields: Fields, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
+    """Yield more layers than there are tensors: transformers would first build them all."""
+    layers = fields.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > len(stored):
+        yield f"{folder}: num_hidden_layers is {layers}, but its weights hold {len(stored)} tensors; the checkpoint does not fit its config"
 
 
 def _tie_problems(folder: Path, fields: Fields, family: Family, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
@@ -214,7 +152,7 @@ def _check_tokenizer(folder: Path, vocabulary: int | None, *, needed: bool) -> N
     records = {name: read_record(folder / name) for name in TOKENIZER_JSONS if (folder / name).is_file()}
     if (folder / "generation_config.json").is_file():
         path = folder / "generation_config.json"
-        for problem in _token_problems(read_record(path), vocabulary):
+        for problem in token_problems(read_record(path), vocabulary):
             raise UserError(f"{path}: {problem}")
     if vocabulary is None or "tokenizer.json" not in records:
         return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -27,7 +28,7 @@ from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
 from pat.checkpoints.tokenizer_fields import write_old_names
 from pat.errors import UserError
-from pat.families.known import Family, Role, family_of, is_passed_over
+from pat.families.known import FAMILIES, Family, Role, family_of, is_passed_over
 from pat.io.artefacts import new_folder, read_record, write_json
 from pat.io.marks import FOLDERS
 from pat.io.provenance import provenance
@@ -57,6 +58,28 @@ def load_config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, *REFUSALS) as error:
         raise UserError(f"{folder / 'config.json'}: is not a config that transformers takes: {one_line(error)}") from None
+
+
+def check_opens(folder: Path) -> None:
+    """Raise UserError where transformers makes no model of a folder's config, or one of other tensors than the weights are; reads none.
+
+    For what writes a model without having opened its base: the mistake would else come to light when all is written.
+    """
+    config = load_config(folder)
+    family = family_of(config)
+    try:
+        with init_empty_weights():
+            model: Any = AutoModelForCausalLM.from_config(config)
+    except (RuntimeError, *REFUSALS) as error:
+        raise UserError(f"{folder / 'config.json'}: makes no model: {one_line(error)}") from None
+    stored = tensor_shapes(folder)
+    head = f"{family.head}.weight"
+    for name, parameter in model.named_parameters():
+        if name not in stored and not (name == head and config.tie_word_embeddings):
+            raise UserError(f"{folder}: missing tensor {name}; the checkpoint does not fit its config")
+        if name in stored and tuple(stored[name]) != tuple(parameter.shape):
+            shapes = f"{list(stored[name])}, {list(parameter.shape)} by its config"
+            raise UserError(f"{folder}: mismatched tensor {name} of shape {shapes}; the checkpoint does not fit its config")
 
 
 def one_line(error: BaseException) -> str:
@@ -253,10 +276,17 @@ def parameter_counts(folder: Path, config: Any) -> dict[str, int]:
     return {"unique": sum(sizes.values()), "without_embeddings": sum(sizes.values()) - outer}
 
 
+def _check_opens_if_known(folder: Path) -> None:
+    """As check_opens, of an architecture that can be changed; any other may still be evaluated."""
+    config = load_config(folder)
+    if (getattr(config, "stock_type", None) or config.model_type) in FAMILIES:
+        check_opens(folder)
+
+
 def import_model(source: Path, out: Path, *, force: bool = False) -> None:
     """Copy a local checkpoint into `out` with a manifest, so that later phases can check it. Raises UserError where it cannot be used."""
     check_model(source)
-    load_config(source)
+    _check_opens_if_known(source)
     with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         for path in [source / "config.json", *shard_files(source)]:
             shutil.copyfile(path, folder / path.name)
@@ -283,6 +313,7 @@ def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -
             ) from None
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         check_model(folder)
+        _check_opens_if_known(folder)
         write_both_ways(folder)
         write_old_names(folder)
         note_import(folder, {"hub": hub_id, "revision": revision}, {})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pat.checkpoints import checkpoint
+from pat.checkpoints.base_checks import check_model
 from pat.checkpoints.merge import record_of
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
@@ -22,6 +23,7 @@ def given_sizes(base: Path, model: Path, ratio: float, out: Path, *, force: bool
     """
     check_replaceable(out, KINDS["sizes"], force=force)
     for folder in (base, model):
+        check_model(folder)
         artefacts.check_if_listed(folder)
     before, after = checkpoint.load_config(base), checkpoint.load_config(model)
     narrower = before.hidden_size != after.hidden_size and not isinstance(after, ReshapedConfig)

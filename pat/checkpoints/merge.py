@@ -57,6 +57,7 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
     """
     check_replaceable(out, FOLDERS["merge"], force=force)
     check_base(base)
+    checkpoint.check_opens(base)
     for folder in (base, adapter):
         artefacts.check_if_listed(folder)
     config = checkpoint.load_config(base)

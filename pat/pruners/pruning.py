@@ -51,6 +51,7 @@ def prune(
     if not 0.0 < ratio < 1.0:
         raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
     check_base(base)
+    checkpoint.check_opens(base)
     artefacts.check_if_listed(base)
     config = checkpoint.load_config(base)
     if isinstance(config, ReshapedConfig):

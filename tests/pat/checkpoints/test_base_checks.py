@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from pat.checkpoints.base_checks import check_base, check_checkpoint, check_model
-from pat.checkpoints.checkpoint import import_model, load_model
+from pat.checkpoints.checkpoint import check_opens, import_model, load_model
+from pat.checkpoints.merge import merge
 from pat.errors import UserError
+from pat.pruners.pruning import prune
 from tests.kit.tiny_models import CONFIGS, tiny_model
 from tests.kit.tiny_world import write_world
 
@@ -103,7 +105,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "config is a list": (text("config.json", "[1]"), r"config\.json: must be a JSON object"),
     "config without a type": (without("model_type"), "has no `model_type`"),
     "unknown architecture": (fields(model_type="gpt2"), "architecture 'gpt2' is not known"),
-    "type that is a list": (fields(model_type=["llama"]), "is not known"),
+    "type that is a list": (fields(model_type=["llama"]), r"model_type: \['llama'\]: must be the name of an architecture"),
     "no heads": (fields(num_attention_heads=0), "num_attention_heads: 0: must be a positive whole number"),
     "size as text": (fields(hidden_size="32"), "hidden_size: '32': must be a positive whole number"),
     "eps is no number": (fields(rms_norm_eps=float("nan")), "rms_norm_eps: is nan"),
@@ -111,6 +113,25 @@ REFUSED: dict[str, tuple[Change, str]] = {
         fields(rope_parameters={"rope_type": "default", "rope_theta": float("inf")}),
         r"rope_parameters\.rope_theta: is inf",
     ),
+    "an eps that leaves nothing of a norm": (fields(rms_norm_eps=1e30), r"rms_norm_eps: 1e\+30: must be a number between 0 and 1"),
+    "dropout of more than all": (fields(attention_dropout=2), "attention_dropout: 2: must be a number from 0 to below 1"),
+    "negative dropout": (fields(attention_dropout=-0.5), "attention_dropout: -0.5: must be"),
+    "a window of nothing": (fields(sliding_window=0), "sliding_window: 0: must be a positive whole number"),
+    "a window as text": (fields(sliding_window="x"), "sliding_window: 'x': must be a positive whole number"),
+    "one position": (fields(max_position_embeddings=1), "max_position_embeddings: 1: must be at least 2"),
+    "heads that do not divide": (
+        fields(num_attention_heads=5, num_key_value_heads=5, head_dim=None),
+        "num_attention_heads: 5: must divide hidden_size, which is 32",
+    ),
+    "key heads that do not divide": (fields(num_key_value_heads=3), "num_key_value_heads: 3: must divide num_attention_heads"),
+    "theta of nothing": (fields(rope_parameters={"rope_theta": 0}), r"rope_parameters\.rope_theta: 0: must be a number above 0"),
+    "theta as text": (fields(rope_theta="1e4"), "rope_theta: '1e4': must be a number above 0"),
+    "factor of nothing": (fields(rope_scaling={"rope_type": "linear", "factor": 0}), r"rope_scaling\.factor: 0: must be a number above 0"),
+    "two thetas": (
+        fields(rope_theta=5e5, rope_parameters={"rope_theta": 1e4}),
+        "rope_theta: 500000.0 contradicts rope_parameters.rope_theta, 10000.0",
+    ),
+    "more layers than tensors": (fields(num_hidden_layers=10**6), "num_hidden_layers is 1000000, but its weights hold"),
     "rope is a text": (fields(rope_parameters="default"), "rope_parameters: 'default': must be an object"),
     "LongRoPE": (fields(rope_parameters=LONG), "LongRoPE changes the positions of all texts of a batch.*max_position_embeddings to 64"),
     "LongRoPE as 4.x writes it": (fields(rope_scaling=LONG | {"type": "su", "rope_type": "su"}), "rope_scaling: LongRoPE"),
@@ -237,9 +258,35 @@ def test_what_only_transformers_can_tell_is_one_line_too(odd: dict[str, Any], wo
         assert "\n" not in str(told) and str(base) in str(told)
 
 
+@pytest.mark.parametrize(
+    "odd", [{"hidden_act": "nothing"}, {"head_dim": 6}, {"rope_parameters": {"rope_type": "odd"}}, {"num_key_value_heads": 1}], ids=str
+)
+@pytest.mark.parametrize("verb", ["merge", "prune", "import"])
+def test_what_only_transformers_can_tell_is_told_before_anything_is_written(
+    verb: str, odd: dict[str, Any], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = copy(world, tmp_path / "base")
+    fields(**odd)(base)
+    monkeypatch.setattr("pat.io.artefacts.new_folder", None)
+    verbs: dict[str, Callable[[], object]] = {
+        "merge": lambda: merge(base, tmp_path / "adapter", tmp_path / "out"),
+        "prune": lambda: prune(base, "channel-magnitude", 0.5, 4, tmp_path / "out"),
+        "import": lambda: import_model(base, tmp_path / "out"),
+    }
+    with pytest.raises(UserError, match=r"makes no model|mismatched tensor model\.layers\.0\.self_attn") as told:
+        verbs[verb]()
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_family_opens(name: str, tmp_path: Path) -> None:
+    tiny_model(name).save_pretrained(tmp_path)
+    check_opens(tmp_path)
+
+
 def test_it_needs_neither_torch_nor_time(world: Path) -> None:
     probe = (
-        "import sys; from pathlib import Path; from pat.base_checks import check_base; check_base(Path(sys.argv[1])); "
+        "import sys; from pathlib import Path; from pat.checkpoints.base_checks import check_base; check_base(Path(sys.argv[1])); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", probe, str(world)], check=True)
