@@ -180,6 +180,47 @@ def item_cases() -> Iterator[Case]:
         yield Case((*prepared[:-1], block))
 
 
+def place_cases() -> Iterator[Case]:
+    """Outputs, run folders and logs where nothing can be written, or something else is."""
+    recipe = ("--settings", json.dumps(TUNING))
+    for out in (
+        ".",
+        "..",
+        "/",
+        "",
+        "base",
+        "base/",
+        "/dev/null",
+        "/proc/self/out",
+        "/sys/out",
+        "text.jsonl",
+        "text.jsonl/out",
+        "\x00",
+        "run",
+    ):
+        yield Case((*TUNE, *recipe, "--out", out))
+        yield Case((*TUNE, *recipe, "--out", out, "--force")) if out != "text.jsonl" else Case((*TUNE, *recipe, "--out", out))
+        yield Case((*PRUNE, "--ratio", "0.5", "--out", out if out != "run" else "instruct.jsonl"))
+    for folder in (".", "..", "/", "", "base", "/dev/null", "/proc/self/run", "text.jsonl", "out", "out/run"):
+        yield Case((*TUNE, *recipe, "--run-dir", folder))
+    for log in (
+        "text.jsonl",
+        "instruct.jsonl",
+        "base/config.json",
+        "base",
+        "/dev/null",
+        "out",
+        "run",
+        "out/log",
+        "run/log",
+        "/proc/self/log",
+    ):
+        yield Case((*TUNE, *recipe, "--log", log))
+    for out in ("base/config.json", "base/model.safetensors", "task.jsonl", "base", "/dev/full"):
+        yield Case((*EVALUATE, "--settings", "{}", "--out", out))
+        yield Case((*EVALUATE, "--settings", "{}", "--out", out, "--force"))
+
+
 RATIOS = ["nan", "inf", "-inf", "1", "0", "-0.5", "1e-9", "0.9999999", "2", "half", "", "0.5.5", "1e999"]
 SEEDS = ["-1", str(2**32), "1.5", "9" * 40, "x", "", "nan"]
 
@@ -239,6 +280,25 @@ def base_cases() -> Iterator[Case]:
     for fields in ({"model_type": "gpt2"}, {"model_type": "no such"}, {"model_type": None}, {"quantization_config": {"quant_method": "gptq"}},
                    {"rope_scaling": 3}, {"torch_dtype": "fp4"}):  # fmt: skip
         yield Case(tune, {"bad/config.json": json.dumps(fields).encode()})
+    odd: dict[str, list[Any]] = {
+        "rms_norm_eps": [NAN, 0.0, -1.0, 1e30, "x"], "attention_dropout": [NAN, 2, -1, "x"], "sliding_window": [0, -1, "x"],
+        "rope_theta": [NAN, 0, -1, "x", []], "rope_parameters": [{"rope_theta": 0}, {"rope_theta": "x"}, {"rope_type": "nothing"}, [], "x"],
+        "rope_scaling": [{"rope_type": "linear", "factor": 0}, {"rope_type": "linear", "factor": "x"}, {"rope_type": "llama3"}, []],
+        "num_hidden_layers": [1, 3, 10**6], "num_attention_heads": [3, 5], "num_key_value_heads": [3, 5], "head_dim": [1, 3, 7],
+        "hidden_act": ["nothing", 3], "model_type": ["llama ", "LLAMA", [], 3],
+    }  # fmt: skip
+    other = (
+        ("merge", "--base", "bad", "--adapter", "base", "--out", "out"),
+        ("evaluate", "--model", "bad", "--settings", "{}", *EVALUATE[3:]),
+        ("import-model", "--path", "bad", "--out", "out"),
+        (*PRUNE[:1], "--base", "bad", *PRUNE[3:], "--ratio", "0.5"),
+        ("rotate", "--base", "bad", "--basis", "pca", "--calibration", "text.jsonl", "--out", "out"),
+    )
+    for name, values in odd.items():
+        for number, value in enumerate(values):
+            changed_config = {"bad/config.json": json.dumps({name: value}).encode()}
+            yield Case(tune, changed_config)
+            yield Case(other[number % len(other)], changed_config)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         for content in (None, b"", b"{", b"[1]", b"\x00" * 9, b"null"):
             yield Case(tune, {f"bad/{name}": content})
@@ -312,5 +372,5 @@ def experiment(raw: Mapping[str, Any], files: Files | None = None) -> Case:
 
 KINDS = {
     "settings": settings_cases, "settings together": together_cases, "texts of settings": text_cases, "rows": row_cases, "items": item_cases,
-    "options": option_cases, "bases": base_cases, "experiments": experiment_cases,
+    "options": option_cases, "places": place_cases, "bases": base_cases, "experiments": experiment_cases,
 }  # fmt: skip
