@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from pat.benchmark.settings import InferenceBenchmark, ModelShape, widths_of
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
-from pat.method.model import merged_config
+from pat.models.width import merged_config
 
+MARKS = ("pad_token_id", "bos_token_id", "eos_token_id")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -63,7 +64,14 @@ def stock_config(shape: ModelShape) -> Any:
         "num_key_value_heads": shape.kv_heads or shape.heads,
         "head_dim": shape.head_size or shape.hidden_size // shape.heads,
     }
-    return AutoConfig.for_model(shape.family, **sizes, tie_word_embeddings=shape.tie_embeddings)
+    usual = AutoConfig.for_model(shape.family)
+    # Marks that the family has beyond a small vocabulary would have no row in its embedding.
+    marks = {name: place for place, name in enumerate(MARKS) if _highest(getattr(usual, name, None)) >= shape.vocab_size}
+    return AutoConfig.for_model(shape.family, **sizes, **marks, tie_word_embeddings=shape.tie_embeddings)
+
+
+def _highest(ids: int | list[int] | None) -> int:
+    return max(ids, default=-1) if isinstance(ids, list) else -1 if ids is None else ids
 
 
 def random_model(config: Any, device: str, dtype: torch.dtype, seed: int, attention: str = "sdpa") -> PreTrainedModel:

@@ -31,10 +31,10 @@ from pat.io.progress import Progress, say
 from pat.io.provenance import described, provenance
 from pat.method.fold import Fold
 from pat.method.lora import check_complete, read_adapter
-from pat.method.model import PatModel, make_fold, merged_config
+from pat.method.model import PatModel, make_fold
 from pat.method.sparsifier import HSM_WEIGHTS_NAME, Sparsifier
 from pat.models.reshaped import ReshapedConfig
-from pat.models.width import planned_width
+from pat.models.width import merged_config, planned_width
 from pat.settings.config import PAT_CONFIG_NAME, PatConfig
 
 MERGE_RECORD = "merge.json"

@@ -116,9 +116,10 @@ class Family:
 
     `gain_offset` is 1 where the norms multiply by 1 + g instead of g. `embedding_factor` says that the model multiplies its embedding by
     sqrt(hidden_size). `residual_factor` names the field of the config by which all that is written is multiplied, `eps` that of the norms.
-    `parallel` says that a layer's blocks all read the stream as it comes into the layer. `uneven_heads_as` is a model type with the same
-    arithmetic for weights without biases, where the family's own config refuses a head count that does not divide the hidden size.
-    `tied_by_default` is what a config without `tie_word_embeddings` means.
+    `parallel` says that a layer's blocks all read the stream as it comes into the layer. `per_layer` are the fields of the config that
+    say something of each layer, in a list. `uneven_heads_as` is a model type with the same arithmetic for weights without biases, where
+    the family's own config refuses a head count that does not divide the hidden size. `tied_by_default` is what a config without
+    `tie_word_embeddings` means.
     """
 
     model_type: str
@@ -132,6 +133,7 @@ class Family:
     residual_factor: str | None = None
     eps: str = "rms_norm_eps"
     parallel: bool = False
+    per_layer: tuple[str, ...] = ("layer_types",)
     uneven_heads_as: str | None = None
     tied_by_default: bool = False
 

@@ -57,6 +57,8 @@ FEED_FORWARD_BEHIND = replace(FEED_FORWARD, norm=None, norm_behind="post_feedfor
 ATTENTION_BETWEEN = replace(ATTENTION, norm_behind="post_attention_layernorm")
 FEED_FORWARD_BETWEEN = replace(FEED_FORWARD, norm="pre_feedforward_layernorm", norm_behind="post_feedforward_layernorm")
 """Blocks between two norms."""
+FUSED_ATTENTION = replace(ATTENTION, readers=(Reader("self_attn.qkv_proj", ("query", "key", "value")),))
+FUSED_FEED_FORWARD = replace(FEED_FORWARD, readers=(Reader("mlp.gate_up_proj", ("gate", "up")),))
 HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 LLAMA = Family(
@@ -88,6 +90,11 @@ for _family in (
     replace(PLAIN, model_type="qwen3", blocks=(replace(ATTENTION, inside=HEAD_NORMS), FEED_FORWARD)),
     GEMMA,
     replace(PLAIN, model_type="olmo2", blocks=(replace(ATTENTION_BEHIND, across=HEAD_NORMS), FEED_FORWARD_BEHIND)),
+    replace(GEMMA, model_type="gemma2", blocks=(ATTENTION_BETWEEN, FEED_FORWARD_BETWEEN)),
+    replace(GEMMA, model_type="gemma3_text", blocks=(replace(ATTENTION_BETWEEN, inside=HEAD_NORMS), FEED_FORWARD_BETWEEN)),
+    replace(PLAIN, model_type="phi3", blocks=(FUSED_ATTENTION, FUSED_FEED_FORWARD)),
+    replace(PLAIN, model_type="granite", residual_factor="residual_multiplier"),
+    replace(PLAIN, model_type="smollm3", per_layer=("layer_types", "no_rope_layers"), tied_by_default=True),
 ):
     register(_family)
 

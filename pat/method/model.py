@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pat.data.calibration import Blocks
 from pat.errors import SettingError, UserError
-from pat.families.known import Family, family_of, head_size
+from pat.families.known import Family, family_of
 from pat.method import compaction
 from pat.method.adapter_folder import (
     ADAPTER_CONFIG_NAME,
@@ -45,7 +45,7 @@ from pat.method.own_losses import OwnLosses
 from pat.method.release_mask import ReleaseMask
 from pat.method.sparsifier import Sparsifier
 from pat.models.token_loss import IGNORED_LABEL
-from pat.models.width import planned_width
+from pat.models.width import merged_config, planned_width
 from pat.settings.config import PAT_CONFIG_NAME, PatConfig
 
 
@@ -384,8 +384,3 @@ def make_fold(family: Family, model_config: Any, sparsifier: Sparsifier, lora: d
         )
     tied = bool(model_config.tie_word_embeddings)
     return Fold(family, kept_D, tied=tied, lora=lora, hsms=sparsifier.by_write())
-
-
-def merged_config(model_config: Any, width: int) -> Any:
-    """Return the config with the hidden size `width` and the head size written out, which must not follow it."""
-    return type(model_config).from_dict(model_config.to_dict() | {"hidden_size": width, "head_dim": head_size(model_config)})

@@ -19,8 +19,9 @@ AttentionInterface.register(CAUSAL, sdpa_attention_forward)
 def rely_on_causal_kernel(stock: PreTrainedModel, longest: int) -> None:
     """Have a model make no masks and ignore those it is given; rows of at most `longest` tokens must be padded on the right, or not at all.
 
-    The kernel is sdpa's. A model whose attention has a window narrower than `longest` needs its mask and is left as it is.
+    The kernel is sdpa's. A model whose attention has a window narrower than `longest` needs its mask and is left as it is, and so is one
+    that does not attend by sdpa now: Gemma 2 caps its attention's logits, which the kernel does not.
     """
     window = attention_window(stock.config)
-    if window is None or window >= longest:
+    if stock.config._attn_implementation == "sdpa" and (window is None or window >= longest):
         stock.set_attn_implementation(CAUSAL)

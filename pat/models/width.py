@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 from pat.errors import SettingError
+from pat.families.known import head_size
 from pat.settings.config import PatConfig
 
 LARGEST_ALIGN = 64
@@ -52,10 +53,36 @@ def target_width(hidden_size: int, heads: int, ratio: float, align: int | Litera
 
 
 def planned_width(model_config: Any, config: PatConfig) -> int:
-    """Return the number of channels that will survive: the config's own, else the ratio's after rounding (docs/method.md, "Widths")."""
+    """Return the number of channels that will survive: the config's own, else the ratio's after rounding (docs/method.md, "Widths").
+
+    Raises SettingError where it cannot be.
+    """
     if config.width is not None:
         return config.width
-    return target_width(model_config.hidden_size, model_config.num_attention_heads, config.pruning_ratio, config.align)
+    return width_at(model_config, config.pruning_ratio, config.align)
+
+
+def width_at(model_config: Any, ratio: float, align: int | Literal["auto"]) -> int:
+    """Return the width that a ratio comes to in a model. Raises SettingError where there is none, or its stock class refuses it."""
+    width = target_width(model_config.hidden_size, model_config.num_attention_heads, ratio, align)
+    if width == model_config.hidden_size:
+        return width
+    from huggingface_hub.errors import StrictDataclassError  # it is there with the config's class, and slow to load alone
+
+    try:
+        merged_config(model_config, width)
+    except (StrictDataclassError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise SettingError(
+            f"pruning ratio {ratio:g}: transformers takes no {model_config.model_type} of hidden_size={width}, so that no width can be "
+            f"pruned of this model: {said}"
+        ) from None
+    return width
+
+
+def merged_config(model_config: Any, width: int) -> Any:
+    """Return the config with the hidden size `width` and the head size written out, which must not follow it."""
+    return type(model_config).from_dict(model_config.to_dict() | {"hidden_size": width, "head_dim": head_size(model_config)})
 
 
 def check_rounding(ratio: float, removed: float) -> None:

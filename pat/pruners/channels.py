@@ -13,14 +13,14 @@ from pat.checkpoints.merge import record_of, write_folded
 from pat.families.known import family_of
 from pat.method.fold import Fold
 from pat.method.mask import largest
-from pat.models.width import target_width
+from pat.models.width import width_at
 from pat.pruners.job import PruneJob
 
 
 def width_of(job: PruneJob) -> int:
     """Return how many channels stay. Raises SettingError on a ratio that comes to no width."""
     config = checkpoint.load_config(job.source)
-    return target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
+    return width_at(config, job.ratio, job.align)
 
 
 def keep_most_important(job: PruneJob, folder: Path, importance_D: Tensor) -> dict[str, Any]:

@@ -76,11 +76,10 @@ def renumbered(name: str, family: Family, kept: Sequence[int]) -> str | None:
 
 
 def config_of_layers(config: Any, kept: Sequence[int]) -> Any:
-    """Return the config of the model that keeps these layers, each with the kind of attention it had."""
+    """Return the config of the model that keeps these layers, each with what the config says of it."""
     fields = config.to_dict() | {"num_hidden_layers": len(kept)}
-    if fields.get("layer_types"):
-        fields["layer_types"] = [fields["layer_types"][layer] for layer in kept]
-    return type(config).from_dict(fields)
+    lists = {name: fields[name] for name in family_of(config).per_layer if fields.get(name)}
+    return type(config).from_dict(fields | {name: [values[layer] for layer in kept] for name, values in lists.items()})
 
 
 def skip_layers(model: Any, kept: Sequence[int]) -> None:

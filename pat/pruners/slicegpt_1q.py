@@ -23,7 +23,7 @@ from pat.data.calibration import Calibration, blocks_for
 from pat.errors import UserError
 from pat.families.known import family_of
 from pat.method.fold import Fold
-from pat.models.width import target_width
+from pat.models.width import width_at
 from pat.pruners.job import PruneJob
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
     and `text` are as in `pat rotate`. Raises UserError where the channels that are not rotated do not fit the width.
     """
     config = checkpoint.load_config(job.source)
-    width = target_width(config.hidden_size, config.num_attention_heads, job.ratio, job.align)
+    width = width_at(config, job.ratio, job.align)
     rotated = folder / "rotated"
     rotated.mkdir()
     basis, exactness = write_in_basis(job.source, rotated, "pca", job.text(), job.settings.tie)

@@ -7,6 +7,7 @@ that share it, so that their number per group stays.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,9 @@ def config_without(config: Any, family: Family, kept: Kept, *, biases: bool) -> 
         "head_dim": head_size(config),
     }
     fields = config.to_dict() | sizes
-    if family.uneven_heads_as is None or config.hidden_size % heads == 0:
+    with suppress(*checkpoint.REFUSALS):
         return type(config).from_dict(fields)
-    if biases:
+    if family.uneven_heads_as is None or biases:
         return None
     known = AutoConfig.for_model(family.uneven_heads_as).to_dict().keys() - {"model_type", "architectures"}
     shared = {name: value for name, value in fields.items() if name in known}

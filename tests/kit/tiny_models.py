@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    Phi3Config,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 VOCABULARY = 97
@@ -48,9 +53,35 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }
 
 
+GRANITE: dict[str, Any] = {"embedding_multiplier": 6.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2, "logits_scaling": 2.0}
+LLAMA_3: dict[str, Any] = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
 MORE: dict[str, Callable[[], Any]] = {
     "olmo2": lambda: Olmo2Config(**SHAPE | {"num_key_value_heads": 2, "head_dim": 16}),
     "olmo2-tied-biases": lambda: Olmo2Config(**SHAPE, attention_bias=True, tie_word_embeddings=True),
+    "gemma2": lambda: Gemma2Config(**SHAPE, num_key_value_heads=2, head_dim=16, query_pre_attn_scalar=12, sliding_window=4),
+    "gemma2-untied-biases": lambda: Gemma2Config(
+        **SHAPE, num_key_value_heads=2, head_dim=16, attention_bias=True, tie_word_embeddings=False, final_logit_softcapping=2.0
+    ),
+    "gemma3": lambda: Gemma3TextConfig(**SHAPE, num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-2, sliding_window=4),
+    "gemma3-untied": lambda: Gemma3TextConfig(**SHAPE, num_key_value_heads=2, head_dim=16, tie_word_embeddings=False),
+    "phi3": lambda: Phi3Config(**SHAPE | {"num_key_value_heads": 2, "head_dim": 16}),
+    "phi3-tied": lambda: Phi3Config(**SHAPE | {"tie_word_embeddings": True, "partial_rotary_factor": 0.5, "sliding_window": 4}),
+    "granite": lambda: GraniteConfig(**SHAPE | GRANITE | {"num_key_value_heads": 2, "head_dim": 16}),
+    "granite-tied-biases": lambda: GraniteConfig(**SHAPE | GRANITE, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
+    "smollm3": lambda: SmolLM3Config(**SHAPE | {"head_dim": 16}, num_key_value_heads=2, no_rope_layers=[1, 0, 1]),
+    "smollm3-untied-biases": lambda: SmolLM3Config(
+        **SHAPE,
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+        no_rope_layers=[0, 1, 1],
+        use_sliding_window=True,
+        sliding_window=4,
+    ),
+    "llama3": lambda: LlamaConfig(**SHAPE | {"eos_token_id": [2, 5]}, num_key_value_heads=2, head_dim=16, rope_parameters=dict(LLAMA_3)),
 }
 """Families that differ from those above in more than names, with tests of their own (test_more_families.py)."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
+from transformers import AutoModelForCausalLM, GlmConfig, GlmForCausalLM
 
 from tests.kit.cell_maker import cell
 from tests.kit.project import ROOT, copy_workflow
@@ -88,17 +88,17 @@ def test_a_pruner(tmp_path: Path) -> None:
 def test_a_family(tmp_path: Path) -> None:
     folder = written("A family of models", copy_workflow(tmp_path))
     torch.manual_seed(0)
-    write_tiny_checkpoint(folder / "phi3")  # for its tokenizer
-    config = Phi3Config(
-        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=640, original_max_position_embeddings=640, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.3,
+    write_tiny_checkpoint(folder / "glm")  # for its tokenizer
+    config = GlmConfig(
+        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        max_position_embeddings=640, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.3,
     )  # fmt: skip
-    Phi3ForCausalLM(config).save_pretrained(folder / "phi3")
+    GlmForCausalLM(config).save_pretrained(folder / "glm")
     run(folder, command("A family of models", "pat prune"))
     pruned = AutoModelForCausalLM.from_pretrained(folder / "pruned")
-    assert pruned.config.model_type == "phi3" and pruned.config.hidden_size == 24
+    assert pruned.config.model_type == "glm" and pruned.config.hidden_size == 24
     record = json.loads((folder / "pruned" / "prune.json").read_text())
-    assert record["logit_gap"] < 1e-4 and record["provenance"]["plugins"].keys() == {"phi3.py"}
+    assert record["logit_gap"] < 1e-4 and record["provenance"]["plugins"].keys() == {"glm.py"}
 
 
 def test_a_figure(tmp_path: Path) -> None:

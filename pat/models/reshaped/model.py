@@ -33,14 +33,23 @@ class ReshapedForCausalLM(PreTrainedModel, GenerationMixin):
         family = family_of(config)
         self.base_model_prefix, _, _ = family.layers.partition(".")
         self._tied_weights_keys = {f"{family.head}.weight": f"{family.embedding}.weight"}
-        model: Any = AutoModel.from_config(config.stock_config(), attn_implementation=config._attn_implementation)
-        self.add_module(self.base_model_prefix, model)
+        self.add_module(self.base_model_prefix, self._stock_body(config))
         resize_layers(self, config)
         if config.stream_widths is not None:
             rotate_stream(self, config, config.stream_widths)
         widths = config.stream_widths or [config.hidden_size]
         self.add_module(family.head, nn.Linear(widths[-1], config.vocab_size, bias=False))
         self.post_init()  # type: ignore[no-untyped-call]
+
+    def _stock_body(self, config: ReshapedConfig) -> Any:
+        """Return the stock model below the head, with the attention that was chosen, or the plain one where the family has no other."""
+        try:
+            return AutoModel.from_config(config.stock_config(), attn_implementation=config._attn_implementation)
+        except ValueError:
+            if config._attn_implementation != "sdpa":  # which is what transformers chooses by itself
+                raise
+        self.set_attn_implementation("eager")
+        return AutoModel.from_config(config.stock_config(), attn_implementation="eager")
 
     def forward(
         self,

@@ -59,7 +59,7 @@ def test_there_are_two_writes_a_layer_and_the_embedding() -> None:
 
 
 def test_an_unknown_architecture_is_refused_with_what_an_entry_needs() -> None:
-    with pytest.raises(UserError, match=r"'gpt2' is not known; known are gemma, llama, mistral.*names its writes"):
+    with pytest.raises(UserError, match=r"'gpt2' is not known; known are gemma, gemma2, .*llama, mistral.*names its writes"):
         family_of(GPT2Config())
     with pytest.raises(UserError, match="None is not known"):
         family_of(SimpleNamespace())

@@ -12,19 +12,20 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, Phi3Config
 
-from pat import PatModel
+from pat import PatConfig, PatModel, attach
 from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
 from pat.checkpoints.merge import merge
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 from pat.families.known import Role, family_of, head_size, norm_eps
 from pat.models.masked import kept_channels_only
 from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import calibration, reload, write_base
-from tests.kit.tiny_models import CONFIGS, MORE, random_tokens, tiny_model
+from tests.kit.tiny_models import CONFIGS, MORE, SHAPE, random_tokens, tiny_model
 from tests.kit.training import trained
 
 EXACT = 1e-4
@@ -227,6 +228,19 @@ def test_readers_are_refitted_as_the_prediction_says(name: str, tmp_path: Path) 
     assert set(record["error"]) == {site.name for site in (sites[:-1] if MORE[name]().tie_word_embeddings else sites)}
     assert all(error["least-squares"] <= error["plain"] for error in record["error"].values())
     assert record["logit_gap"] <= EXACT
+
+
+def test_a_width_that_the_stock_class_refuses_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    """Phi-3's LongRoPE has as many factors as the hidden size over the heads, whatever the head size says."""
+    factors = {"rope_type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
+    config = Phi3Config(**SHAPE | {"original_max_position_embeddings": 128}, rope_parameters=factors)
+    write_base("phi3", tmp_path / "base", AutoModelForCausalLM.from_config(config))
+    said = r"ratio 0\.25: transformers takes no phi3 of hidden_size=36, so that no width can be pruned of this model: .*short_factor"
+    with pytest.raises(SettingError, match=said):
+        prune(tmp_path / "base", "channel-magnitude", 0.25, "auto", tmp_path / "out")
+    with pytest.raises(SettingError, match=said):
+        attach(reload(tmp_path / "base"), PatConfig(pruning_ratio=0.25, hio_rank=2))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_pat_model_opens_its_own_adapter(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.reshaped import ReshapedConfig
@@ -23,6 +32,7 @@ LLAMA = LlamaConfig(**SHAPE)
 CONFIGS: dict[str, Any] = {
     "llama": LLAMA,
     "gemma": GemmaConfig(**SHAPE),
+    "gemma2": Gemma2Config(**SHAPE, attn_logit_softcapping=0.1, query_pre_attn_scalar=1),
     "mistral": MistralConfig(**SHAPE, sliding_window=12),
     "qwen2": Qwen2Config(**SHAPE, use_sliding_window=False),
     "qwen3": Qwen3Config(**SHAPE),

@@ -10,7 +10,20 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    SmolLM3Config,
+)
 
 from pat.models.reshaped import ReshapedConfig
 from pat.scoring import batched_lm, harness
@@ -24,10 +37,17 @@ SHAPE: dict[str, Any] = {
     "vocab_size": 270, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": CONTEXT, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
 }  # fmt: skip
+UNTIED = {"tie_word_embeddings": False, "initializer_range": 0.2}
 CONFIGS: dict[str, Any] = {
     "llama": LlamaConfig(**SHAPE, num_key_value_heads=2),
     "gemma": GemmaConfig(**SHAPE, num_key_value_heads=1, head_dim=8),
     "mistral-window": MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=48),
+    "olmo2": Olmo2Config(**SHAPE, num_key_value_heads=2),
+    "gemma2": Gemma2Config(**SHAPE | UNTIED, num_key_value_heads=2, head_dim=8, query_pre_attn_scalar=8, sliding_window=48),
+    "gemma3": Gemma3TextConfig(**SHAPE | UNTIED, num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, sliding_window=48),
+    "phi3": Phi3Config(**SHAPE, num_key_value_heads=2),
+    "granite": GraniteConfig(**SHAPE, num_key_value_heads=2, residual_multiplier=0.5, embedding_multiplier=3.0, logits_scaling=2.0),
+    "smollm3": SmolLM3Config(**SHAPE | UNTIED, num_key_value_heads=2, no_rope_layers=[1, 0]),
     "reshaped": ReshapedConfig.of(LlamaConfig(**SHAPE), groups=[2, 3], neurons=[48, 31]),
 }
 OPENING = "All of them begin so. "
@@ -46,7 +66,7 @@ def model_of(name: str) -> PreTrainedModel:
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name])
     with torch.no_grad():
-        model.get_parameter("lm_head.weight" if name != "gemma" else "model.embed_tokens.weight")[2] *= 3.0
+        model.get_parameter("lm_head.weight" if not CONFIGS[name].tie_word_embeddings else "model.embed_tokens.weight")[2] *= 3.0
     model.eval()
     return model
 
