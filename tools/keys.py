@@ -1,6 +1,7 @@
 """Writes config/schema.json and the tables of keys in config/README.md from the settings' own fields, so that each is described once.
 
-A table stands between `<!-- keys:PATH -->` and `<!-- /keys -->`; PATH leads through the file's keys, `*` for a name. Called by `make keys`.
+A table stands between `<!-- keys:PATH -->` and `<!-- /keys -->`; PATH leads through the file's keys, `*` for a name. The
+table of methods (methods.py) is made with them. Called by `make keys`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from study.experiment.extends import KEY as EXTENDS
 from study.experiment.extends import MEANING as MEANING_OF_EXTENDS
 from study.experiment.extends import NAMED
 from study.experiment.schema import Experiment
+from tools import methods
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "config" / "schema.json"
@@ -200,7 +202,7 @@ def _number(value: float) -> str:
 
 def page(text: str, whole: Schema) -> str:
     """Return the page with every table between marks made again."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{table(found['path'], whole)}\n{found[3]}", text)
+    return methods.page(BLOCK.sub(lambda found: f"{found[1]}\n{table(found['path'], whole)}\n{found[3]}", text))
 
 
 def schema_text(whole: Schema) -> str:

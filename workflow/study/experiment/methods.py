@@ -26,7 +26,7 @@ class Method:
     `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
     "tune-prune" takes the merged model of the unpruned `tuner` and prunes it; "given" does nothing to a model that is there. A method that
     does not prune has ratio 0 alone. `pat` holds mask settings that are the method's own, where a row of an experiment does not say
-    otherwise.
+    otherwise. `summary`, `reach` and `when` are its sentences in the docs: what it does, at which ratios, when to take it.
     """
 
     name: str
@@ -37,6 +37,9 @@ class Method:
     order: Order
     prunes: bool
     pat: Mapping[str, object] = field(default_factory=dict, hash=False)
+    summary: str = ""
+    reach: str = ""
+    when: str = ""
 
     def __post_init__(self) -> None:
         if (self.pruner is None) != (self.order in ("tune", "given")) or (self.tuner is None) != (self.order == "given"):
@@ -58,14 +61,37 @@ class Method:
 
 
 _OWN = (
-    Method("base", "Base, untouched", "", None, None, "given", prunes=False),
-    Method(CHECKPOINT, "Checkpoint", "", None, None, "given", prunes=False),
-    Method("lora", "LoRA", "", "lora", None, "tune", prunes=False),
-    Method("dora", "DoRA", "", "dora", None, "tune", prunes=False),
-    Method("pat", "PAT", "PAT", "pat", None, "tune", prunes=True),
-    Method("pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True),
-    Method("pat-g", "PAT-G", "PAT", "pat", None, "tune", prunes=True, pat=PAT_G),
-)
+    Method(
+        "base", "Base, untouched", "", None, None, "given", prunes=False, reach="0",
+        summary="nothing: the untouched base, beside all that is made of it; one seed", when="to see what tuning itself is worth",
+    ),
+    Method(
+        CHECKPOINT, "Checkpoint", "", None, None, "given", prunes=False, reach="its own",
+        summary="nothing: a checkpoint made elsewhere, see below; one seed", when="to set a model that is there beside yours",
+    ),
+    Method(
+        "lora", "LoRA", "", "lora", None, "tune", prunes=False, reach="0",
+        summary="tune", when="what all others are measured by; FT→P rows and distillation need it",
+    ),
+    Method(
+        "dora", "DoRA", "", "dora", None, "tune", prunes=False, reach="0",
+        summary="tune with DoRA", when="to compare with the paper's table 3",
+    ),
+    Method(
+        "pat", "PAT", "PAT", "pat", None, "tune", prunes=True, reach="all",
+        summary="tune with the mask, prune on the way", when="to compare with the paper, whose method it is",
+    ),
+    Method(
+        "pat-dora", "PAT (DoRA)", "PAT", "pat-dora", None, "tune", prunes=True, reach="all",
+        summary="the same with DoRA", when="to compare with the paper's table 3",
+    ),
+    Method(
+        "pat-g", "PAT-G", "PAT", "pat", None, "tune", prunes=True, reach="all", pat=PAT_G,
+        summary="`pat` with other defaults of its mask: the leading directions of the gradient basis, cut at once behind refitted readers, "
+        "no operators; what the row's `pat` says wins",
+        when="where the number of layers and their inner sizes have to stay",
+    ),
+)  # fmt: skip
 MODES: dict[Order, tuple[str, str]] = {"prune-tune": ("pft", "P→FT"), "tune-prune": ("ftp", "FT→P")}
 """The end of a method's name and what the tables call it, for a pruner before tuning and after it."""
 
@@ -75,7 +101,18 @@ class _Methods(Mapping[str, Method]):
 
     def _all(self) -> dict[str, Method]:
         pruned = [
-            Method(f"{pruner.name}-{MODES[order][0]}", pruner.label, MODES[order][1], "lora", pruner.name, order, prunes=True)
+            Method(
+                f"{pruner.name}-{MODES[order][0]}",
+                pruner.label,
+                MODES[order][1],
+                "lora",
+                pruner.name,
+                order,
+                prunes=True,
+                summary=pruner.summary,
+                reach=pruner.reach,
+                when=pruner.when,
+            )
             for pruner in PRUNERS.values()
             for order in pruner.orders
         ]
