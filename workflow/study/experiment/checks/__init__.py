@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from study.experiment.checks.benchmark import benchmark_problems
 from study.experiment.checks.data import data_problems
+from study.experiment.checks.families import family_problems
 from study.experiment.checks.names import name_problems
 from study.experiment.checks.overrides import override_problems
 from study.experiment.checks.report import figure_problems, table_problems
@@ -42,6 +43,7 @@ CHECKS: tuple[Check, ...] = (
     tuning_problems,
     width_problems,
     size_problems,
+    family_problems,
     _benchmark,
     figure_problems,
 )

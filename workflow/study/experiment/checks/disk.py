@@ -6,20 +6,21 @@ itself makes or fetches is not looked for.
 
 from __future__ import annotations
 
-import json
 import lzma
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pat.checkpoints.base_checks import check_base, check_checkpoint
 from pat.errors import SettingError, UserError
+from pat.families.known import family_of_fields
+from pat.io.artefacts import read_record
 from pat.io.storage import check_regular
 from pat.models.width import target_width
 from pat.training.fit import rank_problems
 from study.experiment.checks.contents import check_contents
+from study.experiment.checks.families import problems_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import JSON_FORMATS, TABLE_FORMATS, HubTask, JsonFile, ModelSource, Release, TextFile, parts
 
@@ -47,6 +48,9 @@ def disk_problems(experiment: Experiment) -> list[str]:
             kind = "path" if source.path is not None else "gguf"
             found.append(f"models.{name}.{kind}: {error}")
             continue
+        if source.path is not None:
+            family = family_of_fields(read_record(Path(experiment.path(source.path)) / "config.json"))
+            found += problems_of(experiment, name, family)
         if size is not None:
             found += [*_tuning_problems(experiment, name, size), *_scoring_problems(experiment, name, size)]
     return list(dict.fromkeys(found))
@@ -66,7 +70,7 @@ def _size_of(experiment: Experiment, source: ModelSource) -> _Size | None:
         return None
     folder = Path(experiment.path(source.path))
     check_base(folder, tokenizer=True)
-    fields: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    fields = read_record(folder / "config.json")
     sizes = [size for name in SIZES if isinstance(size := fields.get(name), int)]
     return _Size(*sizes) if len(sizes) == len(SIZES) else None
 

@@ -1,0 +1,53 @@
+"""What a model's family does not allow is told with the experiment file: of models that are made here, and of those on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pat.errors import UserError
+from study.experiment.checks.disk import disk_problems
+from study.experiment.file import load_experiment
+from tests.kit.project import ROOT
+from tests.kit.pruning_inputs import write_base
+
+
+def smoke(methods: dict[str, Any], **model: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["methods"] = methods
+    source = raw["models"]["tiny"]
+    raw["models"]["tiny"] = model or {"pretrain": source["pretrain"] | {"family": "gemma2"}}
+    return raw
+
+
+@pytest.mark.parametrize("row", ["slicegpt-pft", "slicegpt-1q-pft", "pat-g"])
+def test_a_rotation_of_a_family_with_a_norm_behind_its_writes(row: str) -> None:
+    what = "pat.basis" if row == "pat-g" else f"the pruner {row.removesuffix('-pft')!r}"
+    said = rf"methods\.{row}, models\.tiny: {what} is not possible for a model of the family 'gemma2': .*norm.*keep the native basis"
+    with pytest.raises(UserError, match=said):
+        load_experiment(smoke({"lora": None, row: None}), "own.yaml")
+
+
+def test_what_does_not_rotate_is_taken() -> None:
+    rows = ("lora", "pat", "channel-magnitude-pft")
+    assert load_experiment(smoke(dict.fromkeys(rows)), "own.yaml").models["tiny"].pretrain is not None
+
+
+def test_layers_of_two_sizes_under_fused_projections() -> None:
+    raw = smoke({"lora": None, "llm-pruner-pft": None})
+    raw["models"]["tiny"]["pretrain"]["family"] = "phi3"
+    with pytest.raises(UserError, match=r"the pruner 'llm-pruner' is not possible for a model of the family 'phi3': self_attn\.qkv_proj is"):
+        load_experiment(raw, "own.yaml")
+
+
+def test_of_a_model_on_the_disk_it_is_told_too(tmp_path: Path) -> None:
+    write_base("olmo2", tmp_path / "base")
+    raw = smoke({"lora": None, "pat": {"pat": {"basis": "pca"}}, "slicegpt-pft": None}, path=str(tmp_path / "base"))
+    found = disk_problems(load_experiment(raw, "own.yaml"))
+    assert [problem.partition(" is not possible")[0] for problem in found if "not possible" in problem] == [
+        "methods.pat, models.tiny: pat.basis",
+        "methods.slicegpt-pft, models.tiny: the pruner 'slicegpt'",
+    ]
