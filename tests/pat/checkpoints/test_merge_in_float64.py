@@ -40,7 +40,8 @@ class WideNorm(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gain_D: Tensor = self.offset + self.weight
-        return x_BTD * (x_BTD.square().mean(-1, keepdim=True) + self.eps).rsqrt() * gain_D
+        found_BTD: Tensor = x_BTD * (x_BTD.square().mean(-1, keepdim=True) + self.eps).rsqrt() * gain_D
+        return found_BTD
 
 
 def wide(model: Any) -> Any:
