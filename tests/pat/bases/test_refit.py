@@ -83,6 +83,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
     assert one == other
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("mask", ["frozen", "leading", "variance", "fisher", "magnitude", "random"])
 def test_the_channels_are_those_that_plain_tuning_keeps(mask: str, tmp_path: Path) -> None:
     """And a mask over the refitted base keeps them too, although what is measured on that base may say otherwise."""
@@ -100,6 +101,7 @@ def checkpoint_mask(adapter: Path) -> list[int]:
     return kept
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("closing", ["gradual", "at-once"])
 @pytest.mark.parametrize(("tuner", "hio_rank"), [("pat", 0), ("pat", 2), ("pat-dora", 0)])
 def test_pat_tunes_and_merges_on_refitted_readers(tuner: str, hio_rank: int, closing: str, tmp_path: Path) -> None:

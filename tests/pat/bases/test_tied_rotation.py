@@ -48,6 +48,7 @@ def divergence(model: Any, other: Any) -> float:
     return float(kl_div(found, expected, log_target=True, reduction="batchmean"))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("basis", ["pca", "gradient"])
 @pytest.mark.parametrize("name", TIED)
 def test_a_tied_model_is_rotated_and_stays_tied(name: str, basis: str, tmp_path: Path) -> None:
@@ -171,6 +172,7 @@ def test_too_large_an_error_is_refused_with_advice(tmp_path: Path) -> None:
     assert not (tmp_path / "rotated").exists()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", TIED)
 def test_pat_in_a_tied_basis_removes_the_share_that_was_asked_for(name: str, tmp_path: Path) -> None:
     """Without any tuning: the leading half of a rotated model, cut by PAT's own merge."""
@@ -195,6 +197,7 @@ def _inside(folder: Path) -> int:
     return sum(shape[0] for name, shape in shapes.items() if name.endswith((".bias", "q_norm.weight", "k_norm.weight")))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", TIED)
 def test_slicegpt_1q_keeps_the_tie(name: str, tmp_path: Path) -> None:
     write_base(name, tmp_path / "base", tied_model(name))

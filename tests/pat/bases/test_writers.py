@@ -132,6 +132,7 @@ def test_nothing_changes_where_nothing_is_gone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("qwen2")])  # whose tokenizer class reads no words
 def test_a_model_without_layers_is_nearer_to_the_whole_one(name: str, tmp_path: Path) -> None:
     write_base(name, tmp_path / "base")

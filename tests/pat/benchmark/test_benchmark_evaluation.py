@@ -39,6 +39,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.lengthy
 def test_every_way_to_ask_is_measured_under_both_scorings(record: dict[str, Any]) -> None:
     found = [(it["scoring"], it["name"], it["batch_size"]) for it in record["measurements"]]
     ways = [("lm-eval hf", 1), ("pat", 2), ("pat", 5)]
@@ -73,6 +74,7 @@ def test_agreement_counts_items_not_metrics() -> None:
     assert agreement(was, now) == {"same_answers": 1.0, "same_texts": 0.75, "largest_log_likelihood_gap": None}
 
 
+@pytest.mark.lengthy
 def test_what_does_not_fit_is_said_and_the_others_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = harness.answers
 

@@ -87,6 +87,7 @@ def test_a_merge_is_recorded_with_its_sizes_and_what_it_took_of_one_copy(tmp_pat
     assert record["wall_s"] > 0 and record["logit_gap"] < 0.1 * record["logit_size"]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("pruner", ["llm-pruner-uniform", "slicegpt", "channel-magnitude"])
 def test_a_pruner_is_recorded_with_the_share_that_it_removed(pruner: str, tmp_path: Path) -> None:
     settings = PruneBenchmark(calibration_tokens=512, device="cpu")

@@ -21,6 +21,8 @@ from pat.io.artefacts import read_json
 from pat.settings.mistakes import load
 from tests.kit.pat_process import run
 
+pytestmark = pytest.mark.lengthy
+
 SHAPE = ModelShape(vocab_size=97, hidden_size=64, layers=2, heads=4, kv_heads=2, intermediate_size=80)
 QUICK = InferenceBenchmark(widths=(32,), batch_sizes=(2, 1), context=6, new_tokens=3, repeats=2, warmup=1, precision="fp32", device="cpu")
 
@@ -42,6 +44,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.lengthy
 def test_sizes_follow_the_formula(record: dict[str, Any]) -> None:
     unpruned, narrower = record["models"]
     assert (unpruned["parameters"], narrower["parameters"]) == (by_hand(64), by_hand(32))
@@ -74,6 +77,7 @@ def test_the_record_says_what_was_measured(record: dict[str, Any]) -> None:
     assert [line.partition(":")[0] for line in batches] == ["width 32, batch 1", "width 32, batch 2"]
 
 
+@pytest.mark.lengthy
 def test_what_does_not_fit_is_recorded_and_the_rest_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = inference.Generation.run
 
@@ -99,6 +103,7 @@ def test_other_errors_are_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.M
         benchmark_inference(SHAPE, [], QUICK, 0, tmp_path / "inference.json")
 
 
+@pytest.mark.lengthy
 def test_checkpoint_folders_are_measured_as_they_are(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
@@ -126,6 +131,7 @@ def test_the_last_generated_token_is_the_models_own_choice_in_every_round(compil
             assert torch.equal(generation.latest_B1, expected[:, -1:])
 
 
+@pytest.mark.lengthy
 def test_an_interrupted_run_leaves_what_it_has_measured_and_a_whole_one_nothing_but_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +152,7 @@ def test_an_interrupted_run_leaves_what_it_has_measured_and_a_whole_one_nothing_
     assert [path.name for path in tmp_path.iterdir()] == ["inference.json"]
 
 
+@pytest.mark.lengthy
 def test_the_first_token_can_be_timed_alone(tmp_path: Path) -> None:
     record = benchmark_inference(SHAPE, [], QUICK.model_copy(update={"new_tokens": 0}), 0, tmp_path / "inference.json")
     assert all(it["decode_tokens_per_s"] is None for it in record["measurements"])
@@ -204,6 +211,7 @@ def test_shape_is_a_name_or_a_file_or_text(tmp_path: Path) -> None:
         shape_of("lama-2-7b")
 
 
+@pytest.mark.lengthy
 def test_the_verb_wants_exactly_one_kind_of_model(tmp_path: Path) -> None:
     finished = run("benchmark", "inference", "--out", str(tmp_path / "x.json"))
     assert finished.returncode == 1 and finished.stderr == "error: give exactly one of --shape and --model\n"

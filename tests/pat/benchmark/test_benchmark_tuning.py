@@ -20,6 +20,8 @@ from pat.errors import UserError
 from pat.settings.config import PatChoices
 from pat.settings.mistakes import load
 
+pytestmark = pytest.mark.lengthy
+
 SHAPE = ModelShape(vocab_size=97, hidden_size=32, layers=2, heads=4, intermediate_size=48)
 QUICK = load(
     TuningBenchmark,
@@ -36,6 +38,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.lengthy
 def test_every_phase_has_its_steps_of_every_round(record: dict[str, Any]) -> None:
     assert [phase["name"] for phase in record["phases"]] == [LORA, MASKED, CLOSED, COMPACTED]
     assert all(len(phase["step_s"]["samples"]) == QUICK.steps * QUICK.rounds for phase in record["phases"])
@@ -45,6 +48,7 @@ def test_the_warm_up_of_every_round_is_timed_as_a_whole(record: dict[str, Any]) 
     assert all(len(phase["warmup_s"]) == QUICK.rounds and min(phase["warmup_s"]) > 0 for phase in record["phases"])
 
 
+@pytest.mark.lengthy
 def test_batches_are_cut_to_the_same_lengths_in_every_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     whole = tuning.CutToLengths.__call__
@@ -138,6 +142,7 @@ def test_the_milestone_and_the_compaction_lie_between_the_phases(monkeypatch: py
     assert [len(phase.step_s) for phase in phases] == [3, 3, 3]
 
 
+@pytest.mark.lengthy
 def test_what_does_not_fit_is_recorded_and_the_rest_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tuning._run
 

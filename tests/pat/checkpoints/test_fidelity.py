@@ -97,6 +97,7 @@ def _readers_are_refitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pat.bases.refit.helps", lambda _refitted, _plain: True)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_is_right_is_accepted_and_its_figure_recorded(verb: str, dtype: str, inputs: Path, tmp_path: Path) -> None:
@@ -146,6 +147,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None, **config_
         monkeypatch.setattr(writer, "write_changed", faulty)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("fault", FAULTS)
@@ -158,6 +160,7 @@ def test_a_mistake_in_the_change_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_wrong_eps_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +169,7 @@ def test_a_wrong_eps_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: P
         VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_transposed_weight_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +185,7 @@ def test_a_transposed_weight_is_refused(verb: str, dtype: str, inputs: Path, tmp
         VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_tensor_that_is_lost_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +217,7 @@ def test_a_mistake_of_the_merge_is_refused(fault: str, dtype: str, inputs: Path,
         merge(inputs / dtype, inputs / "adapter", tmp_path / "out")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_mistake_after_the_rounding_is_refused(
@@ -307,6 +313,7 @@ def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_pat
         rotate(base, "pca", calibration(inputs), tmp_path / "out", tie="break")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "pruner", ["channel-fisher", "minitron-width", "llm-pruner", "llm-pruner-uniform", "wanda-sp", "shortgpt", "slicegpt", "slicegpt-1q"]
 )
@@ -319,6 +326,7 @@ def test_every_pruner_in_half_precision(pruner: str, dtype: str, inputs: Path, t
         prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "wrong", calibration(inputs), own=PruneSettings(tie="break"))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", ["gemma", "gemma-untied", "qwen3-tied", "mistral"])
 def test_families_in_half_precision(name: str, tmp_path: Path) -> None:
     model: Any = tiny_model(name).to(torch.bfloat16)  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ def expanded(model: PreTrainedModel, form: str) -> PreTrainedModel:
     return model
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("form", ["F32", "F16", "Q8_0"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_round_trip_keeps_every_logit(tmp_path: Path, name: str, form: str) -> None:

@@ -32,6 +32,7 @@ def save_pair(model: PatModel, name: str, folder: Path) -> tuple[Path, Path]:
     return folder / "base", folder / "adapter"
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 @pytest.mark.parametrize(
     "choices", [{}, {"hio_rank": "dense"}, {"variant": "release"}, {"hio_rank": 0}], ids=["low-rank", "dense", "release", "mask"]
@@ -61,6 +62,7 @@ def test_in_memory_and_on_disk_merges_agree(name: str, tmp_path: Path) -> None:
         assert torch.equal(tensor, in_memory[tensor_name]), tensor_name
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", ["llama-grouped", "gemma", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("use_cache", [False, True])
 def test_greedy_generation_is_identical(name: str, use_cache: bool) -> None:
@@ -189,6 +191,7 @@ print(kib("VmHWM") - before)
 """
 
 
+@pytest.mark.lengthy
 def test_streaming_needs_little_memory(tmp_path: Path) -> None:
     """A model of some 300 MB is merged and checked within 1.3 times its size, mapped pages of the files included."""
     from transformers import LlamaConfig

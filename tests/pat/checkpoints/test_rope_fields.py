@@ -19,6 +19,7 @@ from tests.kit.tiny_models import random_tokens, tiny_model
 from tests.kit.training import trained
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_generations_read_the_same(kind: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

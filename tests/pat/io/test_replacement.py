@@ -80,6 +80,7 @@ def test_linux_swaps_in_one_step(tmp_path: Path) -> None:
         exchange.swap(tmp_path / "one", tmp_path / "nowhere")
 
 
+@pytest.mark.lengthy
 def test_while_a_folder_is_replaced_it_is_never_missing(tmp_path: Path) -> None:
     out = tmp_path / "m"
     with new_folder(out) as folder:

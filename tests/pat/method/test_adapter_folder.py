@@ -132,6 +132,7 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", [Trainer, PatTrainer])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_trainer_resumes(kind: type[Trainer], earlier: bool, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def write(folder: Path, **choices: Any) -> tuple[Path, Path]:
     return folder / "base", folder / "adapter"
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", FOLDED)
 def test_what_is_folded_is_what_peft_merges(kind: str, tmp_path: Path) -> None:
     base, adapter = write(tmp_path, **FOLDED[kind])

@@ -83,11 +83,13 @@ def check_same_course(name: str, **choices: Any) -> None:
             assert torch.allclose(own[parameter_name], parameter, atol=1e-3), parameter_name
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_compacted_run_takes_the_masked_runs_course(name: str) -> None:
     check_same_course(name)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("choices", VARIANTS)
 @pytest.mark.parametrize("name", ["llama-biases-odd-head", "gemma"])
 def test_so_it_does_with_every_operator_and_closing(name: str, choices: dict[str, Any]) -> None:
@@ -236,6 +238,7 @@ def compiled_layers(model: PatModel) -> PatModel:
     return model
 
 
+@pytest.mark.lengthy
 def test_compiled_layers_give_the_same_course_and_are_built_for_the_open_and_the_compacted_model_alone() -> None:
     torch.compiler.reset()
     plain, compiled = fresh("llama-grouped"), compiled_layers(fresh("llama-grouped"))

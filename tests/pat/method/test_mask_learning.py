@@ -74,6 +74,7 @@ def test_moved_by_adam_it_is_no_better_than_by_chance(world: World) -> None:
     assert share_found(learned(model, ids_NT, mask_learning="adam"), read_D) < 0.75
 
 
+@pytest.mark.lengthy
 def test_in_a_gradient_basis_it_keeps_the_leading_directions() -> None:
     model = pretrained()
     ids_NT = chains(256, 24, seed=1)

@@ -94,6 +94,7 @@ def run(folder: Path, **changes: Any) -> dict[str, torch.Tensor]:
     return weights(model)
 
 
+@pytest.mark.lengthy
 def test_gradient_accumulation_changes_nothing(tmp_path: Path) -> None:
     """L_active and L_identity enter each optimizer step once, however the batch is cut and however items are spread over it."""
     whole = run(tmp_path, per_device_train_batch_size=8, gradient_accumulation_steps=1)
@@ -102,6 +103,7 @@ def test_gradient_accumulation_changes_nothing(tmp_path: Path) -> None:
         assert torch.allclose(tensor, parts[name], atol=2e-5), name
 
 
+@pytest.mark.lengthy
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain = run(tmp_path)
     for reentrant in (False, True):
@@ -169,6 +171,7 @@ def test_generation_with_and_without_cache_and_in_a_padded_batch(name: str) -> N
     assert torch.equal(together[1, 8:], alone[0, 5:])
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "choices",
     [
@@ -233,6 +236,7 @@ def test_what_cannot_work_is_refused() -> None:
         attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=49))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("closing", ["gradual", "at-once"])
 @pytest.mark.parametrize("mask", [name for name in get_args(Mask) if name != "trained"])
 def test_every_fixed_mask_ends_with_exactly_the_wanted_channels(mask: str, closing: str) -> None:

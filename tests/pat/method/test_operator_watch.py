@@ -54,6 +54,7 @@ def test_distance_and_movement_by_hand() -> None:
     assert moved["operator_distance"] == pytest.approx(3.0 * 4**0.5, rel=1e-5)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("choices", [{}, {"operators": "pinned", "identity_weight": 1.0}, {"variant": "release"}])
 @pytest.mark.parametrize(
     ("max_grad_norm", "accumulated", "watch_first"), [(0.0, 1, False), (1e-3, 4, False), (1e-3, 1, True), (100.0, 4, True)]
@@ -78,6 +79,7 @@ def test_the_gradients_of_both_losses_are_told_apart(
         assert found[name] == pytest.approx(expected, rel=1e-3), name
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("hio_rank", "distance"), [(0, False), ("dense", True)])
 def test_runs_without_factors_say_what_there_is(hio_rank: Any, distance: bool, tmp_path: Path) -> None:
     model = attach(tiny_model("llama"), PatConfig(**CHOICES | {"hio_rank": hio_rank}))

@@ -40,6 +40,7 @@ def mean_distance(model: PatModel) -> float:
     return fmean(hsm.operator.distance_from_identity().item() for hsm in model.sparsifier.by_write().values())
 
 
+@pytest.mark.lengthy
 def test_by_the_shipped_defaults_operators_leave_the_identity_and_undo_a_planted_rotation(task: Planted, by_defaults: PatModel) -> None:
     assert mean_distance(by_defaults) > 1.0
     assert closed_share(task, by_defaults) > 0.9
@@ -51,6 +52,7 @@ def test_without_operators_nothing_is_there_to_undo_it(task: Planted) -> None:
     assert closed_share(task, model) == pytest.approx(0.0, abs=1e-4)
 
 
+@pytest.mark.lengthy
 def test_at_a_small_rate_free_operators_move_and_pinned_ones_do_not(task: Planted) -> None:
     free = learned(task, learning_rate=1e-3, steps=60)
     pinned = learned(task, learning_rate=1e-3, steps=60, operators="pinned")
@@ -58,6 +60,7 @@ def test_at_a_small_rate_free_operators_move_and_pinned_ones_do_not(task: Plante
     assert closed_share(task, pinned) < 0.1 and mean_distance(pinned) < 0.15
 
 
+@pytest.mark.lengthy
 def test_the_identity_loss_holds_l0_near_orthogonal_while_the_operator_moves(task: Planted, by_defaults: PatModel) -> None:
     def gap(model: PatModel) -> float:
         downs: list[Any] = [hsm.operator for hsm in model.sparsifier.by_write().values()]

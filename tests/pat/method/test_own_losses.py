@@ -113,6 +113,7 @@ TRAINERS: dict[str, tuple[type[Trainer], dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", TRAINERS)
 def test_their_gradient_is_added_once_a_step_whoever_forms_the_loss(name: str, tmp_path: Path) -> None:
     trainer, options, changes = TRAINERS[name]
@@ -131,6 +132,7 @@ def test_their_gradient_is_added_once_a_step_whoever_forms_the_loss(name: str, t
         assert torch.equal(found[key], of_the_data[key]), key
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", ["stock", "pat", "accumulated", "pat-accumulated"])
 def test_the_gradients_are_those_of_the_models_own_loss(name: str, tmp_path: Path) -> None:
     """What a loop of one's own differentiates, for the same rows."""
@@ -144,6 +146,7 @@ def test_the_gradients_are_those_of_the_models_own_loss(name: str, tmp_path: Pat
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5, msg=key)
 
 
+@pytest.mark.lengthy
 def test_they_are_no_part_of_what_is_clipped(tmp_path: Path) -> None:
     """L_active has a gradient of 1 for every channel, which would scale down that of the data."""
     clipped = {"max_grad_norm": 0.05}
@@ -155,6 +158,7 @@ def test_they_are_no_part_of_what_is_clipped(tmp_path: Path) -> None:
             assert torch.equal(found[key], gradient), key
 
 
+@pytest.mark.lengthy
 def test_the_logged_loss_has_their_value(tmp_path: Path) -> None:
     for name in ("stock", "pat", "accumulated", "pat-accumulated"):
         kind, options, changes = TRAINERS[name]

@@ -260,6 +260,7 @@ def test_every_public_method_of_pefts_is_accounted_for() -> None:
     assert set(COVERED_BY.values()) == set(CHECKS)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CHECKS)
 def test_it_agrees_with_peft_or_says_why_not(name: str, tmp_path: Path) -> None:
     check = CHECKS[name]

@@ -36,6 +36,7 @@ def prune_tiny(name: str, folder: Path, ratio: float = 0.15, model: Any = None, 
     return reload(folder / "pruned"), record
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_base_with_dropped_units_silent(name: str, tmp_path: Path) -> None:
     """With both attention kernels, without padding and with it on either side."""
@@ -125,6 +126,7 @@ def test_gradients_are_the_same_with_activations_computed_again(tmp_path: Path) 
     assert torch.allclose(*found)
 
 
+@pytest.mark.lengthy
 def test_importing_the_package_is_all_a_user_needs(tmp_path: Path) -> None:
     prune_tiny("llama", tmp_path)
     code = (

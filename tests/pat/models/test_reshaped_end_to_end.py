@@ -32,6 +32,7 @@ def pruned(folder: Path, pruner: str) -> Path:
     return folder / pruner
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("pruner", ["llm-pruner", "slicegpt"])
 def test_tuned_merged_and_scored(pruner: str, tmp_path: Path) -> None:
     base = pruned(tmp_path, pruner)

@@ -31,6 +31,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_with_shards_tune_as_one_does(tuned: Path, name: str) -> None:
     check_same_course(tuned, name, within=1e-5)

@@ -136,6 +136,7 @@ def course(folder: Path, kind: Any, name: str, teacher: PreTrainedModel | None, 
     return losses, {key: p.detach() for key, p in model.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("name", "distils", "changes"),
     [
@@ -158,6 +159,7 @@ def test_a_run_takes_the_course_of_the_plain_loss(name: str, distils: bool, chan
     assert losses[0] != losses[-1]
 
 
+@pytest.mark.lengthy
 def test_a_stock_trainers_losses_are_the_same(tmp_path: Path) -> None:
     ours, stock = (course(tmp_path, kind, "llama", None, {"max_steps": 12})[0] for kind in (PatTrainer, Trainer))
     assert ours[0] == pytest.approx(stock[0], rel=1e-5)

@@ -64,6 +64,7 @@ def batch(rows: int = 4, seed: int = 5) -> dict[str, torch.Tensor]:
     return {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("qwen2")])  # whose tokenizer class reads no words
 def test_idle_layers_and_neurons_go_and_nothing_changes(name: str, tmp_path: Path) -> None:
     model: Any = tiny_model(name)

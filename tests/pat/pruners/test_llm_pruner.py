@@ -38,6 +38,7 @@ def kept_in(folder: Path, record: dict[str, Any]) -> dict[Kind, list[Tensor]]:
     return {kind: [largest(score, record["units"][kind]["after"]) for score in scores[kind]] for kind in scores}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_base_with_dropped_units_silent(name: str, tmp_path: Path) -> None:
     """With both attention kernels, without padding and with it on either side."""
@@ -58,6 +59,7 @@ def test_pruned_equals_the_base_with_dropped_units_silent(name: str, tmp_path: P
     assert stock.config.hidden_size == 48 and stock.config.tie_word_embeddings == oracle.config.tie_word_embeddings
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_share_removed_is_the_one_asked_for(name: str, tmp_path: Path) -> None:
     stock, record = prune_tiny(name, tmp_path)

@@ -28,6 +28,7 @@ def prune_tiny(name: str, folder: Path, model: Any = None) -> tuple[Any, dict[st
     return reload(folder / "pruned"), record
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_base_with_its_least_active_channels_at_zero(name: str, tmp_path: Path) -> None:
     stock, record = prune_tiny(name, tmp_path)
@@ -45,6 +46,7 @@ def test_pruned_equals_the_base_with_its_least_active_channels_at_zero(name: str
     assert read_json(tmp_path / "pruned" / "prune.json") == record
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_channels_that_are_always_zero_go_first_and_nothing_changes(name: str, tmp_path: Path) -> None:
     model: Any = tiny_model(name)

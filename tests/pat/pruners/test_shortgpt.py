@@ -36,6 +36,7 @@ def prune_tiny(name: str, folder: Path, dropped: int, model: Any = None) -> tupl
     return reload(folder / "pruned"), record
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_identity_layer_is_the_first_to_go_and_nothing_changes(name: str, layer: int, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_rotation_without_slicing_leaves_the_logits(name: str, tmp_path: Path) -
     assert (expected - found).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_model_without_the_dropped_directions(name: str, tmp_path: Path) -> None:
     """With padding on either side, and counted tensor by tensor."""

@@ -40,6 +40,7 @@ def prune_tiny(name: str, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     return model, reload(folder / "pruned"), record
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_rotated_model_with_its_last_directions_at_zero(name: str, tmp_path: Path) -> None:
     _, stock, record = prune_tiny(name, tmp_path)
@@ -56,6 +57,7 @@ def test_pruned_equals_the_rotated_model_with_its_last_directions_at_zero(name: 
     assert not (tmp_path / "pruned" / "rotated").exists()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_record_counts_what_is_there(name: str, tmp_path: Path) -> None:
     model, stock, record = prune_tiny(name, tmp_path)

@@ -52,6 +52,7 @@ def test_the_score_by_hand(name: str, tmp_path: Path) -> None:
         assert found[kind][1].tolist() == pytest.approx(expected, rel=1e-5)  # type: ignore[index]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_base_with_the_lowest_units_columns_at_zero(name: str, tmp_path: Path) -> None:
     stock, record = prune_tiny(name, tmp_path)
@@ -71,6 +72,7 @@ def test_pruned_equals_the_base_with_the_lowest_units_columns_at_zero(name: str,
     assert read_json(tmp_path / "pruned" / "prune.json") == record
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_share_removed_is_the_one_asked_for(name: str, tmp_path: Path) -> None:
     stock, record = prune_tiny(name, tmp_path)

@@ -95,6 +95,7 @@ def requests(kind: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Instance]:
     return [Instance(kind, {}, one, place) for place, one in enumerate(arguments)]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 @pytest.mark.parametrize("tokenizer", sorted(TOKENIZERS))

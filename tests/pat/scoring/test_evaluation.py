@@ -25,6 +25,8 @@ from pat.scoring.examinee import load_examinee
 from tests.kit.evaluations import CPU, TEXTS, run
 from tests.kit.tiny_checkpoint import CONTEXT, byte_tokenizer, some_items, write_tiny_checkpoint
 
+pytestmark = pytest.mark.lengthy
+
 
 class Rigged(LM):  # type: ignore[misc]  # lm_eval ships no types
     """Answers every item with the place that `choose` names: right where it is the answer."""

@@ -18,6 +18,8 @@ from pat.scoring.evaluation import evaluate, samples_path
 from pat.settings.jobs import EvaluationSettings
 from tests.kit.tiny_checkpoint import byte_tokenizer, some_items, write_tiny_checkpoint
 
+pytestmark = pytest.mark.lengthy
+
 NEW_TOKENS = 7
 TELLS_THE_END = {"bos_token_id", "eos_token_id", "pad_token_id"}
 """What the evaluation takes from the base: which tokens end a text."""

@@ -21,6 +21,8 @@ from tests.kit.tiny_world import tiny_tokenizer, write_world
 from tests.kit.tuning_requests import asked
 from tests.kit.tunings import adapter_bytes, job, run_until
 
+pytestmark = pytest.mark.lengthy
+
 LABELS_BT = torch.tensor([[IGNORED_LABEL, 1, IGNORED_LABEL, 3], [IGNORED_LABEL, IGNORED_LABEL, 2, 0]])
 
 

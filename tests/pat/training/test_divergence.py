@@ -14,6 +14,8 @@ from pat.training.tuning import tune
 from tests.kit.tiny_world import write_world
 from tests.kit.tuning_requests import asked
 
+pytestmark = pytest.mark.lengthy
+
 TUNING = {"max_steps": 12, "learning_rate": 1e6, "batch_size": 4, "checkpoint_steps": 2, "log_steps": 2, "lora": {"rank": 2}}
 
 

@@ -21,6 +21,8 @@ from pat.settings.jobs import PretrainSettings
 from pat.training import pretraining
 from pat.training.pretraining import pretrain
 
+pytestmark = pytest.mark.lengthy
+
 TEXTS = [f"the number {number} is followed by {number + 1}. café" for number in range(300)]
 SETTINGS = PretrainSettings(
     vocab_size=320,

@@ -25,6 +25,8 @@ from tests.kit.tiny_world import ROWS, write_world
 from tests.kit.tuning_requests import asked
 from tests.kit.tunings import RECIPE, adapter_bytes
 
+pytestmark = pytest.mark.lengthy
+
 SHORT = {key: value for key, value in RECIPE.items() if key != "learning_rate"}
 
 

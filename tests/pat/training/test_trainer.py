@@ -15,6 +15,8 @@ from pat.training.trainer import parameter_groups
 from tests.kit.tiny_models import tiny_model
 from tests.kit.training_rows import RandomRows, arguments
 
+pytestmark = pytest.mark.lengthy
+
 
 def model_of(**choices: Any) -> PatModel:
     settings: dict[str, Any] = {

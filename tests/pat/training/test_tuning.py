@@ -34,6 +34,8 @@ from tests.kit.tiny_world import ROWS, tiny_tokenizer, write_world
 from tests.kit.tuning_requests import asked
 from tests.kit.tunings import RECIPE, adapter_bytes, job, run, run_until
 
+pytestmark = pytest.mark.lengthy
+
 LOSSES = ("instruct_loss", "distillation_loss")
 
 

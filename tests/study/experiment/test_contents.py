@@ -153,6 +153,7 @@ def test_a_large_text_is_checked_to_its_end(workspace: Path, monkeypatch: pytest
     assert "cannot be read ('utf-8'" in problems(workspace, "data.text.held", {"source": "text", "path": "t.txt"})[0]
 
 
+@pytest.mark.lengthy
 def test_a_million_rows_take_seconds(workspace: Path) -> None:
     row = lines({"instruction": "word " * 20, "input": "", "output": "word " * 40})
     (workspace / "rows.jsonl").write_bytes(row * 1_000_000)

@@ -78,6 +78,7 @@ def test_runs_without_a_milestone_or_without_its_log() -> None:
     assert is_healthy(unlogged, width=72) is None
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("masked", [True, False])
 def test_files_are_written_and_equal_runs_give_equal_bytes(tmp_path: Path, masked: bool) -> None:
     path = write_run(tmp_path, masked)
@@ -117,6 +118,7 @@ def test_a_broken_record_is_named_with_its_fault(tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.lengthy
 def test_the_command_line_says_the_verdict_and_reports_errors_in_one_line(tmp_path: Path) -> None:
     path = write_run(tmp_path)
     good = runner.invoke(app, ["health", "--tuning", str(path), "--out", str(tmp_path / "out"), "--title", "tiny, PAT"])
@@ -134,6 +136,7 @@ def test_the_histogram_counts_every_channel_around_its_value() -> None:
     assert {place: count for place, count in enumerate(counts) if count} == {0: 2, 5: 1, 10: 2, 15: 1}
 
 
+@pytest.mark.lengthy
 def test_a_record_from_before_operators_were_watched_is_drawn_without_them(tmp_path: Path) -> None:
     fields = ("operator_distance", "down_moved", "up_moved", "instruct_gradient", "identity_gradient")
     steps = [{name: value for name, value in entry(step).items() if name not in fields} for step in (50, 100, 150)]
@@ -147,6 +150,7 @@ def test_a_record_from_before_operators_were_watched_is_drawn_without_them(tmp_p
     assert heights[0] > 1.2 * heights[1]
 
 
+@pytest.mark.lengthy
 def test_a_run_with_histograms_gets_their_panel_and_columns(tmp_path: Path) -> None:
     counts = [0] * 16
     counts[0], counts[10] = 24, 72

@@ -102,6 +102,7 @@ def test_every_reference_of_an_experiment_is_shown() -> None:
     assert not missing
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("reference", sorted(path.parent for path in REFERENCES.glob(f"*/{ARCHIVE}")), ids=lambda path: path.name)
 def test_the_tables_can_be_made_again_from_the_records(reference: Path, tmp_path: Path) -> None:
     unpack_reference(reference, tmp_path / "records")

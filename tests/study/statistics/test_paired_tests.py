@@ -13,6 +13,7 @@ from scipy import stats
 from study.statistics.paired_tests import Interval, holm, mcnemar, over_documents, paired_bootstrap, paired_t
 
 
+@pytest.mark.lengthy
 def test_the_bootstraps_interval_covers_the_true_difference_as_often_as_it_says() -> None:
     """Two tasks of unlike size; the truth is the plain mean of their differences, 0.1 and −0.02, so 0.04."""
     random = np.random.default_rng(7)
