@@ -163,7 +163,7 @@ class PatTrainer(Trainer):
         if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or {"params", "model", "optimizer_dict"} & set(options):
             raise ValueError(
                 f"optim={_named(args.optim)}: forms its parameter groups itself, but the mask's proxy needs a rate of its own: take "
-                "another, as adamw_torch, or give the trainer an optimizer over pat.trainer.parameter_groups"
+                "another, as adamw_torch, or give the trainer an optimizer over pat.training.trainer.parameter_groups"
             )
         self.optimizer = kind(groups, **options)
         return self.optimizer

@@ -249,6 +249,7 @@ def test_a_model_that_rounding_upsets_is_accepted_with_a_warning(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "mixed"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_model_that_rounding_upsets_is_refused_where_more_than_rounding_is_wrong(

@@ -63,6 +63,7 @@ def logits(model: Any) -> Tensor:
     return found
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_merged_in_memory_equals_masked_to_the_last_digits(name: str, kind: str) -> None:

@@ -103,6 +103,7 @@ def test_a_channel_silent_at_every_write_is_silent_wherever_it_is_read(name: str
         assert stream[..., kept].abs().min(dim=-1).values.max() > 0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("choices", [{}, {"hio_rank": "dense"}, {"variant": "release"}], ids=["low-rank", "dense", "release"])
 @pytest.mark.parametrize("name", MORE)
 def test_merged_equals_masked_and_is_stock(name: str, choices: dict[str, Any], tmp_path: Path) -> None:
@@ -119,6 +120,7 @@ def test_merged_equals_masked_and_is_stock(name: str, choices: dict[str, Any], t
     assert all(torch.equal(tensor, in_memory[key]) for key, tensor in stock.state_dict().items())
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", [*CONFIGS, *MORE])
 def test_in_fp64_the_merge_is_exact_to_its_last_digits(name: str) -> None:
     model = trained(name)

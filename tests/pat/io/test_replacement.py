@@ -197,7 +197,7 @@ def test_without_locks_nothing_is_taken_for_dead(tmp_path: Path, monkeypatch: py
 
 
 def test_a_lock_ends_with_its_process_and_says_whose_it_is(tmp_path: Path) -> None:
-    code = f"import sys, time; from pathlib import Path; from pat.locks import acquire; acquire(Path({str(tmp_path / 'lock')!r})); print('held', flush=True); time.sleep(60)"
+    code = f"import sys, time; from pathlib import Path; from pat.io.locks import acquire; acquire(Path({str(tmp_path / 'lock')!r})); print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         assert locks.acquire(tmp_path / "lock") is None

@@ -10,9 +10,7 @@ import pytest
 
 from pat.machine import gpus
 
-HOLD = (
-    "import sys; from pathlib import Path; from pat import gpus; print(gpus.take_one(sys.argv[2:], Path(sys.argv[1])), flush=True); input()"
-)
+HOLD = "import sys; from pathlib import Path; from pat.machine import gpus; print(gpus.take_one(sys.argv[2:], Path(sys.argv[1])), flush=True); input()"
 
 
 def holder(folder: Path, *names: str) -> tuple[subprocess.Popen[str], str]:

@@ -251,6 +251,7 @@ def test_compiled_layers_give_the_same_course_and_are_built_for_the_open_and_the
     assert graphs == [(2, 10, 48), (2, 10, 36)]
 
 
+@pytest.mark.lengthy
 def test_a_second_length_has_the_layers_compiled_once_more_for_all_lengths() -> None:
     torch.compiler.reset()
     model = compiled_layers(fresh("llama-grouped"))

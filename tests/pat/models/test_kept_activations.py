@@ -94,6 +94,7 @@ def test_doras_layers_go_on_casting() -> None:
         assert all(getattr(module, "cast_input_dtype_enabled", True) for module in model.modules())
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("tuner", ["lora", "pat"])
 def test_training_is_the_same_to_the_bit(tuner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []

@@ -19,6 +19,7 @@ from study.experiment.methods import METHODS
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_model_with_the_weakest_channels_at_zero(name: str, tmp_path: Path) -> None:
     model = tiny_model(name)

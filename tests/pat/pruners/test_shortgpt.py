@@ -50,6 +50,7 @@ def test_an_identity_layer_is_the_first_to_go_and_nothing_changes(name: str, lay
     assert read_json(tmp_path / "pruned" / "prune.json") == record
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pruned_equals_the_base_with_the_least_influential_layers_silent(name: str, tmp_path: Path) -> None:
     stock, record = prune_tiny(name, tmp_path, 2)

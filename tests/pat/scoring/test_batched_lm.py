@@ -109,6 +109,7 @@ def test_log_likelihoods_are_those_of_lm_eval_one_by_one(name: str, tokenizer: s
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 @pytest.mark.parametrize("name", sorted(CONFIGS))

@@ -65,6 +65,7 @@ def test_recomputed_layers_need_less_a_row(tmp_path: Path) -> None:
     assert at_rest == same and recomputed < whole
 
 
+@pytest.mark.lengthy
 def test_a_tuning_in_fewer_rows_at_once_comes_to_the_same_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_world(tmp_path)
     caplog.set_level("INFO")

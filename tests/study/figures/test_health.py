@@ -99,6 +99,7 @@ def test_csv_holds_the_history(tmp_path: Path) -> None:
     assert frame["tau"].isna().tolist() == [False, True, True]
 
 
+@pytest.mark.lengthy
 def test_other_files_of_the_folder_stay(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     health.write_health(write_run(tmp_path), "a run", tmp_path)

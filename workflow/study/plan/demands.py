@@ -1,7 +1,7 @@
 """What each phase's jobs ask the scheduler for: what the experiment says, else by the model's size, else a little.
 
 A model's size is in the experiment where it is pretrained, and in its config.json where that is on this machine: a model of the hub has
-one as soon as it is fetched. The arithmetic is pat.footprint's.
+one as soon as it is fetched. The arithmetic is experiment/footprint.py's.
 """
 
 from __future__ import annotations
