@@ -40,7 +40,7 @@ test: dev  ## make the environment, run the tests, the smoke run of the whole pi
 	@python -m pytest
 
 test-unit: dev  ## the short tests of the library's and the study's modules, about two minutes; `make test` stays the whole truth
-	@python -m pytest -m "unit and not gpu and not network and not slow and not slurm and not model"
+	@python -m pytest tests/pat tests/study -m "unit and not gpu and not network and not slow and not slurm and not model"
 
 test-slow: dev  ## the tests that take minutes
 	@python -m pytest -m slow

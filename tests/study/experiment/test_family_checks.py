@@ -39,7 +39,9 @@ def test_what_does_not_rotate_is_taken() -> None:
 def test_layers_of_two_sizes_under_fused_projections() -> None:
     raw = smoke({"lora": None, "llm-pruner-pft": None})
     raw["models"]["tiny"]["pretrain"]["family"] = "phi3"
-    with pytest.raises(UserError, match=r"the pruner 'llm-pruner' is not possible for a model of the family 'phi3': self_attn\.qkv_proj is"):
+    with pytest.raises(
+        UserError, match=r"the pruner 'llm-pruner' is not possible for a model of the family 'phi3': self_attn\.qkv_proj is"
+    ):
         load_experiment(raw, "own.yaml")
 
 
