@@ -2,8 +2,9 @@
 
 A few tokens of a pretrained model, its attention sinks, are many times larger than all others and lie nearly in one direction. Every
 token attends to them, so what is read of them has to stay what it was: a fit that treats them as any other token, or a ridge that draws
-at them, bends it. So they are a constraint: where the massive tokens lie, B is what they demand, and the fit of the others has the
-complement alone.
+at them, bends it. So they are a constraint: in the few directions in which they lie B is what they demand, and the fit of all tokens, of
+theirs too, has the complement. Directions in which they hardly lie are left to the fit: what they demand there is the ratio of two small
+numbers, and every other token would be read by it.
 Axes: D channels, K kept channels, N tokens that count, R directions in which the massive tokens lie.
 """
 
@@ -19,8 +20,8 @@ RIDGE = 1e-6
 RIDGES = (RIDGE, 1e-3)
 """Of which the perplexity of held-out text chooses one for the whole model. A norm's own held-out error would choose stronger ones, and is
 no guide: on SmolLM2-135M they lower it at most norms and triple the perplexity."""
-SMALLEST_MASSIVE = 1e-6
-"""Share of the massive tokens' largest moment below which a direction is rounding."""
+SMALLEST_MASSIVE = 1e-3
+"""Share of the massive tokens' largest moment below which a direction is none of theirs. Behind narrowed layers it is their drift."""
 MOST_MASSIVE = 1 / 8
 """Of the kept channels: what the massive tokens may take of the freedom to fit the others."""
 
@@ -65,6 +66,10 @@ class Moments:
         self.size.add_(n_ND.square().sum())
         self.tokens += len(n_ND)
 
+    def with_(self, other: Moments) -> Moments:
+        """Return the moments of the tokens of both."""
+        return Moments(self.cross_DK + other.cross_DK, self.kept_KK + other.kept_KK, self.size + other.size, self.tokens + other.tokens)
+
     def error(self, map_DK: Tensor) -> float:
         """Return E‖n − B·n_kept‖² / E‖n‖²."""
         left = self.size - 2 * (map_DK * self.cross_DK).sum() + ((map_DK @ self.kept_KK) * map_DK).sum()
@@ -77,9 +82,9 @@ def selection(index_K: Tensor, channels: int) -> Tensor:
 
 
 def fitted(ordinary: Moments, massive: Moments, held_out: Moments, index_K: Tensor, ridge: float = RIDGE) -> Fit:
-    """Return the fit to the ordinary tokens that is exact on the massive ones; `index_K` says which channels of n are the kept ones."""
+    """Return the fit to all tokens that is exact where the massive ones lie; `index_K` says which channels of n are the kept ones."""
     plain_DK = selection(index_K, len(ordinary.cross_DK))
-    map_DK = least_squares(ordinary, massive, index_K, ridge)
+    map_DK = least_squares(ordinary.with_(massive), massive, index_K, ridge)
 
     def errors(of: Moments) -> tuple[float | None, float | None]:
         return (of.error(plain_DK), of.error(map_DK)) if of.tokens else (None, None)
@@ -87,22 +92,22 @@ def fitted(ordinary: Moments, massive: Moments, held_out: Moments, index_K: Tens
     return Fit(map_DK.cpu(), ordinary.error(plain_DK), ordinary.error(map_DK), massive.tokens, *errors(massive), *errors(held_out))
 
 
-def least_squares(ordinary: Moments, massive: Moments, index_K: Tensor, ridge: float = RIDGE) -> Tensor:
-    """Return the B (D, K) that minimises Σ‖n − B·n_kept‖² + ‖(B − S)·λ^½‖² over ordinary tokens, B·n_kept = n on massive ones.
+def least_squares(tokens: Moments, massive: Moments, index_K: Tensor, ridge: float = RIDGE) -> Tensor:
+    """Return the B (D, K) that minimises Σ‖n − B·n_kept‖² + ‖(B − S)·λ^½‖² over tokens, B·n_kept = n where massive ones lie.
 
     λ is `ridge` times the diagonal of Σ n_kept·n_keptᵀ; it draws to plain reading S and not to zero: B is exactly I where nothing is
     dropped. With U the directions of the massive tokens, B − S is what they demand on U, and solves the rest on U's complement.
     """
-    plain_DK = selection(index_K, len(ordinary.cross_DK))
-    missing_DK, ridge_K = ordinary.cross_DK - plain_DK @ ordinary.kept_KK, _ridge(ordinary.kept_KK, ridge)
+    plain_DK = selection(index_K, len(tokens.cross_DK))
+    missing_DK, ridge_K = tokens.cross_DK - plain_DK @ tokens.kept_KK, _ridge(tokens.kept_KK, ridge)
     if not massive.tokens:
-        change_KD: Tensor = torch.linalg.solve(ordinary.kept_KK + torch.diag(ridge_K), missing_DK.T)
+        change_KD: Tensor = torch.linalg.solve(tokens.kept_KK + torch.diag(ridge_K), missing_DK.T)
         return plain_DK + change_KD.T
     directions_KR, sizes_R, free_KF = _massive_directions(massive.kept_KK)
     demanded_DR = (massive.cross_DK - plain_DK @ massive.kept_KK) @ directions_KR / sizes_R
     demanded_DK = demanded_DR @ directions_KR.T
-    left_DF = (missing_DK - demanded_DK @ ordinary.kept_KK) @ free_KF
-    regular_FF = free_KF.T @ (ordinary.kept_KK + torch.diag(ridge_K)) @ free_KF
+    left_DF = (missing_DK - demanded_DK @ tokens.kept_KK) @ free_KF
+    regular_FF = free_KF.T @ (tokens.kept_KK + torch.diag(ridge_K)) @ free_KF
     map_DK: Tensor = plain_DK + demanded_DK + torch.linalg.solve(regular_FF, left_DF.T).T @ free_KF.T
     return map_DK
 

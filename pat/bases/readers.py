@@ -2,11 +2,15 @@
 
 A reader computes W·n. With dead channels at zero it gets n_kept (K) instead of n (D), from a norm that divides by the root mean square of
 the kept part. Where B (D × K) minimises E‖n − B·n_kept‖², W·B is the reader that needs the kept channels alone: no parameter is added.
-Norms are taken in the order of the computation, n_kept behind readers that are refitted already, n from the model as it was, so that later
-readers compensate for what is left of earlier errors. On small pretrained models that was better throughout than taking both from the
-unpruned stream, which at half the width could be worse than nothing. The map of one norm is reader_fit.py's.
+n is that of the model as it was. n_kept is taken from one of two streams, and which is better differs by model (refit.py tries both):
 
-On the CPU lie two streams of the text and the maps B, on the device the model, one batch and the moments of one norm.
+- the unpruned one, of which the dead channels are taken away before each norm. B then predicts these and nothing else;
+- the pruned one, behind readers that are refitted already, so that later readers compensate for what is left of earlier errors. On small
+  models that was better throughout. But each fit makes the calibration text's stream a little truer than that of any other text, and the
+  next one trusts it: over thirty layers this ends in nonsense (docs/experiments.md).
+
+The map of one norm is reader_fit.py's. On the CPU lie two streams of the text and the maps B, on the device the model, one batch and the
+moments of one norm.
 Axes: B batch, T tokens, N tokens that count, D channels, K kept channels, O outputs of a reader.
 """
 
@@ -15,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +33,9 @@ from pat.families.known import Block, Family, Role, Site, family_of
 from pat.io.progress import Progress
 from pat.models.stream import Stream, enter, written_by
 
+Seen = Literal["unpruned", "pruned"]
+SEEN: tuple[Seen, ...] = get_args(Seen)
+"""The streams that n_kept can be taken from."""
 MASSIVE = 5.0
 """Times the median norm of the stream: tokens above it are read as before whatever is fitted to the others (reader_fit.py)."""
 
@@ -40,10 +47,11 @@ def fit_readers(
     kept_D: Tensor,
     held_out: Iterable[Mapping[str, Tensor]] = (),
     ridge: float = RIDGE,
+    seen: Seen = "pruned",
 ) -> dict[str, Fit]:
     """Return the fit of each site where the stream is read by its name, for a stream that has the channels `kept_D` (boolean) alone.
 
-    On `held_out` the fits' errors are measured too.
+    `seen` is the stream that n_kept is taken from. On `held_out` the fits' errors are measured too.
     The final norm has none where embedding and head are one matrix, which B would split: a second matrix of the vocabulary costs more than
     the pruning saves. The readers of `model` are refitted on the way.
     """
@@ -52,7 +60,7 @@ def fit_readers(
     whole = [enter(model, batch) for batch in batches]
     fitted_to = len(whole)
     whole += [enter(model, batch) for batch in held_out]
-    pruned = [dataclasses.replace(stream, x_BTD=stream.x_BTD * kept_D.to(stream.x_BTD)) for stream in whole]
+    pruned = _without(whole, ~kept_D)
     everything_D = torch.ones_like(kept_D)
     fits: dict[str, Fit] = {}
     layers, blocks = model.config.num_hidden_layers, family.blocks
@@ -67,13 +75,21 @@ def fit_readers(
         for reader in site.readers:
             weight_OD = model.get_parameter(f"{reader}.weight")
             weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
-        _pass_through(blocks[place], model, layer, place, pruned, kept_D)
+        if seen == "pruned":
+            _pass_through(blocks[place], model, layer, place, pruned, kept_D)
         if place == len(blocks) - 1:
             for stream in (*whole, *pruned):
                 stream.end_layer()
+        if seen == "unpruned":
+            pruned = _without(whole, ~kept_D)
     if not model.config.tie_word_embeddings:
         fits[last.name] = fitted(*moments(_norm_of(model, last), whole, pruned, index_K, fitted_to), index_K, ridge)
     return fits
+
+
+def _without(streams: Sequence[Stream], dead_D: Tensor) -> list[Stream]:
+    """Return the streams with some channels at zero."""
+    return [dataclasses.replace(stream, x_BTD=stream.x_BTD.masked_fill(dead_D, 0.0)) for stream in streams]
 
 
 def _norm_of(model: PreTrainedModel, site: Site) -> nn.Module:

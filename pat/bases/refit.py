@@ -5,8 +5,9 @@ Owns the verb and its record. The arithmetic is readers.py's, the channels are t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.bases.reader_fit import RIDGES, Fit
-from pat.bases.readers import fit_readers, map_norms, write_refitted
+from pat.bases.readers import SEEN, Seen, fit_readers, map_norms, write_refitted
 from pat.bases.text_gap import Said, said, text_gap
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
@@ -57,8 +58,8 @@ def refit_readers(
 
     `data` is the instruction set of the tuning to come, on which some masks are measured. `error` in the record is, a norm, the share of
     its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is what the cut does to the base's
-    perplexity with both, on held-out calibration text, which chooses the ridge, and on `second_text`, which has no part in the fit.
-    Where no ridge makes the cut better on the held-out text the readers stay plain: `applied` says which, and `ridge` is None.
+    perplexity with both, on held-out calibration text, which chooses among the fits `tried`, and on `second_text`, which has no part in it.
+    Where no fit makes the cut better on the held-out text the readers stay plain: `applied` says which; `ridge` and `seen` are None.
     Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
     refitted already, or where `out` holds something else, unless with `force`.
     """
@@ -80,9 +81,9 @@ def refit_readers(
     whole, plain = _said(model, texts), _said_when_cut(base, kept_D, texts, calibration.device)
     del model
     on_check = next(iter(texts))
-    ridge, fitted, best = _chosen(base, calibration.device, text, check, kept_D, whole[on_check])
-    applied = helps(best, text_gap(whole[on_check], plain[on_check])["perplexity_after"])
-    fits = fitted if applied else {}
+    best, tried = _best(_tried(base, calibration.device, text, check, kept_D, whole[on_check]))
+    applied = helps(best.perplexity, text_gap(whole[on_check], plain[on_check])["perplexity_after"])
+    fits = best.fits if applied else {}
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         written = write_refitted(base, folder, fits, kept_D)
         record = record_of(base, folder, 0.0) | gap_to_changed(written, lambda model: map_norms(model, fits, kept_D))
@@ -93,8 +94,10 @@ def refit_readers(
             "pruning_ratio": ratio,
             "kept": kept_D.nonzero().flatten().tolist(),
         }
-        record |= {"applied": applied, "ridge": ridge if applied else None, "best_perplexity": best}
-        record["error"] = {norm: _errors(fit) for norm, fit in fitted.items()}
+        record |= {"applied": applied, "ridge": best.ridge if applied else None, "seen": best.seen if applied else None}
+        record["best_perplexity"] = best.perplexity
+        record["tried"] = tried
+        record["error"] = {norm: _errors(fit) for norm, fit in best.fits.items()}
         refitted = _said_when_cut(folder, kept_D, texts, calibration.device) if applied else plain
         record["text"] = {name: _effect(whole[name], plain[name], refitted[name]) for name in texts}
         settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
@@ -113,18 +116,36 @@ def refit_readers(
     return record
 
 
-def _chosen(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor, whole: Said) -> tuple[float, dict[str, Fit], float]:
-    """Return the ridge with which the cut model's perplexity on `check` is lowest, its fits and that perplexity."""
-    found: list[tuple[float, float, dict[str, Fit]]] = []
-    for ridge in RIDGES:
+@dataclass(frozen=True)
+class _Tried:
+    """One way to fit the readers, and the perplexity of the cut model with them on text that nothing was fitted to."""
+
+    seen: Seen
+    ridge: float
+    fits: dict[str, Fit]
+    perplexity: float
+
+
+def _tried(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor, whole: Said) -> Iterator[_Tried]:
+    """Yield every way to fit the readers."""
+    for seen, ridge in product(SEEN, RIDGES):
         model = checkpoint.load_to_measure(base, device)
-        fits = fit_readers(model, text.batches(), kept_D, check.batches(), ridge)
+        fits = fit_readers(model, text.batches(), kept_D, check.batches(), ridge, seen)
         final = family_of(model.config).final_norm  # its reader, the head, is not refitted in place
         kept_channels_only(model, kept_D)
         map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, kept_D)
-        found.append((text_gap(whole, said(model, check))["perplexity_after"], ridge, fits))
-    perplexity, ridge, fits = min(found, key=lambda one: one[0])
-    return ridge, fits, perplexity
+        yield _Tried(seen, ridge, fits, text_gap(whole, said(model, check))["perplexity_after"])
+
+
+def _best(tried: Iterable[_Tried]) -> tuple[_Tried, list[dict[str, Any]]]:
+    """Return the way that is best on the held-out text, and the figures of all; of a large model's fits two are held at most."""
+    best: _Tried | None = None
+    figures = []
+    for one in tried:
+        figures.append({"seen": one.seen, "ridge": one.ridge, "perplexity": one.perplexity})
+        best = one if best is None or one.perplexity < best.perplexity else best
+    assert best is not None
+    return best, figures
 
 
 def helps(refitted: float, plain: float) -> bool:

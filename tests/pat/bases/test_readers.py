@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from pat.bases.reader_fit import RIDGE, Moments, least_squares
-from pat.bases.readers import fit_readers, folded, write_refitted
+from pat.bases.readers import SEEN, Seen, fit_readers, folded, write_refitted
+from pat.data.calibration import Blocks
 from pat.families.known import Role, family_of
 from pat.models.masked import kept_channels_only
 from tests.kit.pruning_inputs import WIDTH, reload, write_base
+from tests.kit.tied_inputs import OUTLIER, SINK, tied_model
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 from tests.kit.training import random_text
 
@@ -140,6 +142,67 @@ def test_each_map_is_the_best_one_for_the_model_that_is_refitted_before_it(name:
         plain = torch.where(KEPT_D, whole_ND - kept_ND, whole_ND).square().mean() / whole_ND.square().mean()
         assert fit.error < fit.error_plain == pytest.approx(plain.item(), rel=1e-3)
         maps_DK[norm] = fit.map_DK
+
+
+@pytest.mark.parametrize("name", ["llama-grouped-tied", "gemma", "olmo2"])
+def test_on_the_unpruned_stream_each_map_is_the_best_one_whatever_the_others_are(name: str) -> None:
+    """Against lstsq on what hooks record of one whole model: every site's input, and what its norm makes of it without the dead channels."""
+    text = random_text()
+    model = tiny_model(name)
+    family = family_of(model.config)
+    *inside, last = family.sites(model.config.num_hidden_layers)
+    sites = inside if model.config.tie_word_embeddings else [*inside, last]
+    seen: dict[str, Tensor] = {}
+    for site in sites:
+        watched = model.get_submodule(site.norm or site.readers[0])
+        watched.register_forward_pre_hook(lambda _m, inputs, site=site: seen.update({site.name: inputs[0]}))
+    with torch.no_grad():
+        model(input_ids=text.ids_NT, attention_mask=text.mask_NT)
+        fits = fit_readers(tiny_model(name), text.batches(), KEPT_D, seen="unpruned")
+        assert fits.keys() == {site.name for site in sites}
+        for site in sites:
+            norm = torch.nn.Identity() if site.norm is None else tiny_model(name).get_submodule(site.norm)
+            x_ND = seen[site.name][text.mask_NT.bool()]
+            whole_ND, kept_NK = norm(x_ND).double(), norm(x_ND * KEPT_D).double()[:, KEPT_D]
+            best = mse_loss(kept_NK @ torch.linalg.lstsq(kept_NK, whole_ND).solution, whole_ND)
+            assert best <= mse_loss(kept_NK @ fits[site.name].map_DK.T, whole_ND) <= 1.001 * best
+
+
+def test_with_little_text_what_is_fitted_to_the_unpruned_stream_carries_over_better() -> None:
+    """Four tokens a channel: each fit in the order of the computation trusts a stream that is truer on its own text than on other."""
+    few, other = (text_of_rows(rows, seed) for rows, seed in ((8, 1), (30, 2)))
+    expected = logits(sunk_model(), other.ids_NT)
+    left: dict[Seen, float] = {}
+    for seen in SEEN:
+        model = sunk_model()
+        fits = fit_readers(model, few.batches(), torch.arange(WIDTH) < 36, other.batches(), seen=seen)
+        kept_channels_only(model, torch.arange(WIDTH) < 36)
+        left[seen] = float(mse_loss(logits(model, other.ids_NT), expected))
+        assert all(fit.massive is None or fit.massive <= 1e-6 for fit in fits.values())
+    plain = sunk_model()
+    kept_channels_only(plain, torch.arange(WIDTH) < 36)
+    assert left["unpruned"] < min(0.7 * left["pruned"], float(mse_loss(logits(plain, other.ids_NT), expected)))
+
+
+def sunk_model() -> Any:
+    """Return a tied model whose channels matter less and less, and where one word's energy lies in one channel."""
+    model: Any = tied_model("llama-grouped-tied")
+    falling_D = torch.linspace(1.5, 0.3, WIDTH)
+    with torch.no_grad():
+        embedding_VD = model.model.embed_tokens.weight
+        embedding_VD.mul_(falling_D)
+        embedding_VD[SINK, OUTLIER] = 30.0
+        for layer in model.model.layers:
+            for write in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                write.weight.mul_(falling_D[:, None])
+    return model
+
+
+def text_of_rows(rows: int, seed: int) -> Blocks:
+    """Return rows that begin with the word of huge energy, as text begins with an attention sink."""
+    ids_NT = random_tokens(rows, 20, seed=seed).clamp(min=SINK + 1)
+    ids_NT[:, 0] = SINK
+    return Blocks(ids_NT, torch.ones_like(ids_NT))
 
 
 def outputs(model: Any, norm: str, text: Any) -> Tensor:

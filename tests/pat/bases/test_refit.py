@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from pat import PatConfig, attach
 from pat.bases.reader_fit import RIDGES
+from pat.bases.readers import SEEN
 from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
 from pat.bases.text_gap import Said, text_gap
@@ -47,6 +49,10 @@ def test_a_refitted_model_is_stock_and_says_what_it_is(name: str, tmp_path: Path
     assert (record["hidden_size"], record["ratio_effective"]) == ({"before": 48, "after": 48}, 0.0)
     assert record["parameters"]["before"] == record["parameters"]["after"] and record["logit_gap"] <= 1e-4
     assert all(error["least-squares"] < error["plain"] for error in record["error"].values())
+    ways = {(way["seen"], way["ridge"]): way["perplexity"] for way in record["tried"]}
+    assert ways.keys() == set(product(SEEN, RIDGES))
+    assert record["best_perplexity"] == min(ways.values())
+    assert (record["seen"], record["ridge"]) == (min(ways, key=lambda way: ways[way]) if record["applied"] else (None, None))
     assert readers_of(tmp_path / "refitted") == "least-squares" and readers_of(tmp_path / "base") == "plain"
     assert reload(tmp_path / "refitted").config.hidden_size == 48
 
@@ -58,13 +64,13 @@ def test_readers_stay_plain_where_every_fit_harms_the_cut(tmp_path: Path, monkey
     def as_if_fits_harmed(whole: Said, other: Said) -> dict[str, Any]:
         calls.append(other)
         found = dict(true_gap(whole, other))
-        if len(calls) <= len(RIDGES):  # those of the candidates
+        if len(calls) <= len(RIDGES) * len(SEEN):  # those of the candidates
             found["perplexity_after"] += 1e6
         return found
 
     monkeypatch.setattr("pat.bases.refit.text_gap", as_if_fits_harmed)
     record = refit_readers(tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "refitted")
-    assert (record["applied"], record["ridge"]) == (False, None) and record["best_perplexity"] > 1e6
+    assert (record["applied"], record["ridge"], record["seen"]) == (False, None, None) and record["best_perplexity"] > 1e6
     one, other = (dict(stored_weights(tmp_path / name)) for name in ("base", "refitted"))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert record["text"]["calibration, held out"]["plain"] == record["text"]["calibration, held out"]["least-squares"]
