@@ -16,7 +16,7 @@ from study.plan.failures import phase_of
 from tests.kit.project import ROOT, snakemake
 
 SHIPPED = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
-EXPECTED_LINT = "Specify a conda environment or container for each rule"
+EXPECTED_LINT = ("Specify a conda environment or container for each rule", "Shell command directly uses variable PLUGINS")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -78,10 +78,13 @@ def test_only_what_fetches_may_look_for_a_network() -> None:
 
 
 def test_lint_finds_nothing_but_the_missing_environments(workflow_copy: Path) -> None:
-    """The environment is the package's own lock; one a rule would install it a dozen times."""
+    """The environment is the package's own lock; one per rule would install it a dozen times.
+
+    The options that name plugins are those of the whole run: as a parameter of each rule they would make every finished result anew.
+    """
     lint = snakemake(workflow_copy, "--lint")
     findings = [line for line in (lint.stdout + lint.stderr).splitlines() if line.lstrip().startswith("* ")]
-    assert [line for line in findings if EXPECTED_LINT not in line] == []
+    assert [line for line in findings if not any(expected in line for expected in EXPECTED_LINT)] == []
 
 
 def test_rules_are_formatted() -> None:
