@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pat.checkpoints.config_checks import FLOATING, Fields, config_problems, token_problems
+from pat.checkpoints.config_checks import FLOATING, Fields, config_problems
+from pat.checkpoints.origin import origin_of
 from pat.checkpoints.stored import StoredTensor, hold_the_same, stored_tensors
+from pat.checkpoints.tokenizer_checks import check_tokenizer
 from pat.errors import UserError
 from pat.families.known import FAMILIES, Family, Role, family_of_fields, is_passed_over
 from pat.io.artefacts import read_record
 
 CONFIG_NAME = "config.json"
-TOKENIZER_JSONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-TOKENIZER_FILES = (*TOKENIZER_JSONS, "tokenizer.model", "vocab.json", "spiece.model")
 RESHAPED = "pat_reshaped"
 LISTED = 3
 
@@ -39,7 +39,8 @@ def check_checkpoint(folder: Path, *, tokenizer: bool = False) -> Fields:
     stored = stored_tensors(folder)
     for problem in (*_dtype_problems(stored), *_depth_problems(folder, fields, stored)):
         raise UserError(problem)
-    _check_tokenizer(folder, fields.get("vocab_size"), needed=tokenizer)
+    check_tokenizer(folder, fields.get("vocab_size"), needed=tokenizer)
+    origin_of(folder)
     return fields
 
 
@@ -143,38 +144,3 @@ def _expected(family: Family, name: str, fields: Fields) -> Iterator[tuple[int, 
         yield 1, "hidden_size", hidden
     if role in (Role.WRITE, Role.NORM, Role.NORM_BEHIND, Role.FINAL_NORM):
         yield 0, "hidden_size", hidden
-
-
-def _check_tokenizer(folder: Path, vocabulary: int | None, *, needed: bool) -> None:
-    """Raise UserError on a tokenizer file that is broken, or names a token that the embedding has no row for."""
-    if needed and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise UserError(f"{folder}: has no tokenizer; copy the model's tokenizer files into it")
-    records = {name: read_record(folder / name) for name in TOKENIZER_JSONS if (folder / name).is_file()}
-    if (folder / "generation_config.json").is_file():
-        path = folder / "generation_config.json"
-        for problem in token_problems(read_record(path), vocabulary):
-            raise UserError(f"{path}: {problem}")
-    if vocabulary is None or "tokenizer.json" not in records:
-        return
-    highest = max(_token_ids(folder / "tokenizer.json", records["tokenizer.json"]), default=("", -1), key=lambda pair: pair[1])
-    if highest[1] >= vocabulary:
-        raise UserError(
-            f"{folder / 'tokenizer.json'}: token {highest[0]!r} has the id {highest[1]}, beyond the embedding's {vocabulary} rows "
-            "(vocab_size); resize the model's embedding, or take the tokenizer that belongs to it"
-        )
-
-
-def _token_ids(path: Path, record: Fields) -> Iterator[tuple[str, int]]:
-    """Yield a tokenizer's tokens and ids. Raises UserError where the file is not a tokenizer."""
-    model = record.get("model")
-    if not isinstance(model, Mapping) or "vocab" not in model:
-        raise UserError(f"{path}: holds no vocabulary; take the tokenizer files that belong to the model")
-    vocabulary, added = model["vocab"], record.get("added_tokens") or []
-    try:
-        if isinstance(vocabulary, Mapping):
-            yield from ((str(token), int(number)) for token, number in vocabulary.items())
-        else:
-            yield from ((str(entry[0]), number) for number, entry in enumerate(vocabulary))
-        yield from ((str(entry["content"]), int(entry["id"])) for entry in added)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise UserError(f"{path}: its vocabulary is not tokens with ids ({type(error).__name__}: {error})") from None

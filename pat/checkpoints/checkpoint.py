@@ -22,14 +22,15 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import pat.models.reshaped  # noqa: F401 - registers the class of reshaped models
-from pat.checkpoints.base_checks import TOKENIZER_JSONS, check_model
+from pat.checkpoints.base_checks import check_model
 from pat.checkpoints.origin import ORIGIN_NAME
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
+from pat.checkpoints.tokenizer_checks import RESIZE, TOKENIZER_FILES, TOKENIZER_JSONS
 from pat.checkpoints.tokenizer_fields import write_old_names
 from pat.errors import UserError
 from pat.families.known import FAMILIES, Family, Role, family_of, is_passed_over
-from pat.io.artefacts import new_folder, read_record, write_json
+from pat.io.artefacts import check_if_listed, new_folder, read_record, write_json
 from pat.io.marks import FOLDERS
 from pat.io.provenance import provenance
 from pat.io.tensors import opened
@@ -123,6 +124,8 @@ def _check_weights(folder: Path, model: PreTrainedModel) -> None:
         ends = torch.stack(weight.detach().aminmax()) if weight.numel() else torch.zeros(2)  # NaN is both; no copy of the weight is made
         if not torch.isfinite(ends).all():
             raise UserError(f"{folder}: the tensor {name} holds NaN or infinity; fetch or make the model again")
+        if not ends.any() and weight is model.get_input_embeddings().weight:
+            raise UserError(f"{folder}: the embedding {name} is all zero, so the model reads nothing; fetch or make the model again")
 
 
 def load_to_measure(folder: Path, device: str) -> PreTrainedModel:
@@ -156,8 +159,20 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare ones
-        raise UserError(f"{folder}: has no tokenizer that transformers opens: {error}") from None
+        raise UserError(f"{folder}: has no tokenizer that transformers opens: {one_line(error)}") from None
+    _check_ids(folder, tokenizer)
     return tokenizer
+
+
+def _check_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError where a tokenizer, as it was made of all its files, knows a token that the folder's model has no embedding for."""
+    path = folder / "config.json"
+    rows = read_record(path).get("vocab_size") if path.is_file() else None
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda pair: pair[1], default=("", -1))
+    if isinstance(rows, int) and highest >= rows:
+        raise UserError(
+            f"{folder}: its tokenizer gives the token {token!r} the id {highest}, beyond the embedding's {rows} rows (vocab_size); {RESIZE}"
+        )
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -286,7 +301,10 @@ def _check_opens_if_known(folder: Path) -> None:
 def import_model(source: Path, out: Path, *, force: bool = False) -> None:
     """Copy a local checkpoint into `out` with a manifest, so that later phases can check it. Raises UserError where it cannot be used."""
     check_model(source)
+    check_if_listed(source)
     _check_opens_if_known(source)
+    if any((source / name).is_file() for name in TOKENIZER_FILES):
+        open_tokenizer(source)
     with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         for path in [source / "config.json", *shard_files(source)]:
             shutil.copyfile(path, folder / path.name)

@@ -16,6 +16,7 @@ LARGEST = 2**31 - 1
 FEWEST_POSITIONS = 2
 """A token and the next one: there is nothing to predict in less."""
 TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+SWITCHES = ("tie_word_embeddings", "use_cache", "output_hidden_states", "output_attentions", "return_dict")
 LARGEST_EPS = 1.0
 """An eps this large is all that is left of a norm."""
 ROPE_BLOCKS = ("rope_parameters", "rope_scaling")
@@ -42,6 +43,7 @@ def config_problems(fields: Fields) -> Iterator[str]:
         if (value := fields.get(name)) is not None and str(value).removeprefix("torch.") not in (*FLOATING.values(), "auto"):
             yield f"{name}: {value!r}: must be one of {', '.join(FLOATING.values())}"
     yield from _numbers_that_are_none("", fields)
+    yield from _switch_problems(fields)
     yield from _range_problems(fields)
     yield from token_problems(fields, fields.get("vocab_size"))
     yield from _rope_problems(fields)
@@ -62,6 +64,15 @@ def _range_problems(fields: Fields) -> Iterator[str]:
         yield f"num_attention_heads: {heads}: must divide hidden_size, which is {hidden}"
     if _is_number(heads) and _is_number(kv_heads) and heads % kv_heads:
         yield f"num_key_value_heads: {kv_heads}: must divide num_attention_heads, which is {heads}"
+
+
+def _switch_problems(fields: Fields) -> Iterator[str]:
+    """Yield switches that are neither on nor off, and the one that changes what a model returns."""
+    for name in SWITCHES:
+        if fields.get(name) is not None and not isinstance(fields[name], bool):
+            yield f"{name}: {fields[name]!r}: must be true or false"
+    if fields.get("return_dict") is False:
+        yield "return_dict: false: the model would return its outputs without their names; set it to true, or remove it"
 
 
 def _is_number(value: object) -> TypeGuard[float]:

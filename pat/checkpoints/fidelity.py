@@ -22,6 +22,7 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.probe_text import probe_for
 from pat.checkpoints.stored import stored_tensors
 from pat.checkpoints.unrounded import Written, unrounded_logits
+from pat.errors import UserError
 from pat.models.masked import kept_channels_only
 from pat.models.wide_arithmetic import wide_logits
 
@@ -51,6 +52,8 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
     dtype = loading_dtype(dtypes)
     probe = probe_for(written.source)
     expected_BTV = wide_logits(load_reference(dtype), probe.ids_BT)
+    if not bool(expected_BTV.isfinite().all()):
+        raise UserError(f"{written.source}: its own predictions on text are NaN or infinite; its weights, or the adapter's, are damaged")
     found_BTV = wide_logits(checkpoint.load_model(written.folder, dtype), probe.ids_BT)
     unrounded_BTV = found_BTV if dtypes <= WIDE_DTYPES else unrounded_logits(written, probe.ids_BT)
     size = expected_BTV.abs().max().item()

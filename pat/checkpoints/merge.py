@@ -31,7 +31,7 @@ from pat.io.progress import Progress, say
 from pat.io.provenance import described, provenance
 from pat.method.fold import Fold
 from pat.method.lora import check_complete, read_adapter
-from pat.method.model import PatModel, make_fold
+from pat.method.model import PatModel, check_lora_of_run, make_fold
 from pat.method.sparsifier import HSM_WEIGHTS_NAME, Sparsifier
 from pat.models.reshaped import ReshapedConfig
 from pat.models.width import merged_config, planned_width
@@ -95,6 +95,7 @@ def fold_of(adapter: Path, model_config: Any) -> tuple[Fold, PatConfig | None]:
         everything_D = torch.ones(model_config.hidden_size, dtype=torch.bool)
         return Fold(family, everything_D, tied=bool(model_config.tie_word_embeddings), lora=updates), None
     pat_config = PatConfig.load(adapter)
+    check_lora_of_run(adapter, pat_config, family)
     sparsifier = Sparsifier(
         model_config.hidden_size,
         planned_width(model_config, pat_config),

@@ -9,15 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pat.errors import UserError
 from pat.io.artefacts import read_record
 
 ORIGIN_NAME = "origin.json"
+FIELDS: Mapping[str, type] = {"file": str, "dtype": str, "quantised": list}
 
 
 def origin_of(folder: Path) -> dict[str, Any] | None:
     """Return the record of what a checkpoint's base was read from; None where it has none. Raises UserError on a broken one."""
     path = folder / ORIGIN_NAME
-    return read_record(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_record(path)
+    if missing := [name for name in FIELDS if not isinstance(record.get(name), FIELDS[name])]:
+        raise UserError(f"{path}: lacks {', '.join(missing)}, which say where the model is from; import it again, or remove that file")
+    return record
 
 
 def quantised_as(origin: Mapping[str, Any] | None) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pat.checkpoints import checkpoint
-from pat.checkpoints.base_checks import TOKENIZER_FILES
+from pat.checkpoints.tokenizer_checks import TOKENIZER_FILES
 
 TOKENS_A_PASSAGE = 48
 FEWEST_TOKENS = 8

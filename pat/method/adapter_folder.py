@@ -23,6 +23,7 @@ from torch import Tensor
 from pat.errors import UserError
 from pat.io.artefacts import read_record, write_json
 from pat.io.tensors import read_tensors
+from pat.method.lora_checks import lora_problems
 from pat.settings.config import PAT_CONFIG_NAME
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
@@ -78,11 +79,16 @@ def read_lora_config(folder: Path) -> LoraConfig:
 
 
 def lora_settings(folder: Path) -> dict[str, Any]:
-    """Return PEFT's settings of LoRA as they are written, of a PAT run or of LoRA alone. Raises UserError where there are none."""
+    """Return PEFT's settings of LoRA as they are written, of a PAT run or of LoRA alone.
+
+    Raises UserError where there are none, or some cannot be.
+    """
     record = read_record(folder / ADAPTER_CONFIG_NAME)
     settings = record.get("lora") if record.get("peft_type") == PEFT_TYPE else record
     if not isinstance(settings, dict):
         raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: holds no settings of LoRA, which the adapter of a PAT run has")
+    for problem in lora_problems(settings) if settings.get("peft_type") == "LORA" else ():
+        raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: {problem}")
     return settings
 
 

@@ -95,6 +95,9 @@ def _update(module: str, parts: Mapping[str, Tensor], config: LoraConfig, source
 def check_complete(folder: Path, updates: Mapping[str, LoraUpdate], modules: Iterable[str]) -> None:
     """Raise UserError where an adapter holds nothing for one of the base's `modules` that its config says were trained."""
     config = read_lora_config(folder) if is_pat_adapter(folder) else _adapter_config(folder)
+    modules = list(modules)
+    if not any(check_target_module_exists(config, module) for module in modules):
+        raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: target_modules: {config.target_modules!r}: names no module of the base")
     lost = [module for module in modules if module not in updates and check_target_module_exists(config, module)]
     if lost:
         raise UserError(

@@ -39,6 +39,7 @@ from pat.method.fold import Fold
 from pat.method.hsm import HybridSparsificationModule
 from pat.method.importance import channel_importance
 from pat.method.lora import collect_updates
+from pat.method.lora_checks import disagreement
 from pat.method.mask import UnifiedMask
 from pat.method.one_adapter import OneAdapter, check_bare, check_one_width
 from pat.method.own_losses import OwnLosses
@@ -92,6 +93,13 @@ def lora_config(family: Family, rank: int, alpha: float, dropout: float, *, use_
         target_modules=list(family.linears),
         task_type="CAUSAL_LM",
     )
+
+
+def check_lora_of_run(folder: Path, run: PatConfig, family: Family) -> None:
+    """Raise UserError where the LoRA that an adapter folder describes is not the one that its run was given."""
+    expected = lora_config(family, run.lora_rank, run.lora_alpha, run.lora_dropout, use_dora=run.use_dora)
+    if problem := disagreement(read_lora_config(folder), expected):
+        raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: {problem}, by {PAT_CONFIG_NAME} beside it")
 
 
 class PatModel(OneAdapter):
@@ -301,6 +309,7 @@ class PatModel(OneAdapter):
     ) -> PatModel:
         """Return `model` with the saved adapter, HSMs and mask of the folder `model_id`. Raises UserError where it is not one."""
         folder = _checked_folder(model_id)
+        check_lora_of_run(folder, PatConfig.load(folder), family_of(model.config))
         peft_config = read_lora_config(folder)
         peft_config.inference_mode = not is_trainable
         loaded = cls(model, peft_config, adapter_name, pat_config=PatConfig.load(folder), empty=True)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from pat.checkpoints.base_checks import check_base, check_checkpoint, check_model
-from pat.checkpoints.checkpoint import check_opens, import_model, load_model
+from pat.checkpoints.checkpoint import check_opens, import_model, load_model, open_tokenizer
 from pat.checkpoints.merge import merge
 from pat.errors import UserError
 from pat.pruners.pruning import prune
@@ -32,6 +32,16 @@ def fields(**changed: Any) -> Change:
     def change(base: Path) -> None:
         record = json.loads((base / "config.json").read_text())
         (base / "config.json").write_text(json.dumps(record | changed))
+
+    return change
+
+
+def changed_file(name: str, **changed: Any) -> Change:
+    """Return a change of some fields of a JSON file."""
+
+    def change(base: Path) -> None:
+        record = json.loads((base / name).read_text())
+        (base / name).write_text(json.dumps(record | changed))
 
     return change
 
@@ -118,6 +128,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "negative dropout": (fields(attention_dropout=-0.5), "attention_dropout: -0.5: must be"),
     "a window of nothing": (fields(sliding_window=0), "sliding_window: 0: must be a positive whole number"),
     "a window as text": (fields(sliding_window="x"), "sliding_window: 'x': must be a positive whole number"),
+    "outputs without names": (fields(return_dict=False), "return_dict: false: the model would return its outputs without their names"),
+    "a tie as text": (fields(tie_word_embeddings="yes"), "tie_word_embeddings: 'yes': must be true or false"),
+    "states as text": (fields(output_hidden_states="x"), "output_hidden_states: 'x': must be true or false"),
     "one position": (fields(max_position_embeddings=1), "max_position_embeddings: 1: must be at least 2"),
     "heads that do not divide": (
         fields(num_attention_heads=5, num_key_value_heads=5, head_dim=None),
@@ -153,6 +166,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "tokenizer config is a list": (text("tokenizer_config.json", "[]"), r"tokenizer_config\.json: must be a JSON object"),
     "tokenizer without a vocabulary": (text("tokenizer.json", "{}"), r"tokenizer\.json: holds no vocabulary"),
     "tokenizer with odd ids": (text("tokenizer.json", '{"model": {"vocab": {"a": "b"}}}'), "its vocabulary is not tokens with ids"),
+    "a mark that is no token": (
+        changed_file("tokenizer_config.json", pad_token="<nothing>"),
+        r"tokenizer_config\.json: the mark\(s\) '<nothing>' are no tokens of tokenizer\.json and would be given ids beyond the embedding's",
+    ),
+    "a length as text": (changed_file("tokenizer_config.json", model_max_length="x"), "model_max_length: 'x': must be a positive number"),
+    "a length of nothing": (changed_file("tokenizer_config.json", model_max_length=-1), "model_max_length: -1: must be a positive number"),
+    "an origin that is broken": (text("origin.json", "{"), r"origin\.json: is not valid JSON"),
+    "an origin of nothing": (text("origin.json", '{"file": 3}'), r"origin\.json: lacks file, dtype, quantised"),
     "token beyond the embedding": (added_token, r"token '<more>' has the id 10000, beyond the embedding's \d+ rows"),
 }
 
@@ -179,6 +200,42 @@ def test_a_fault_is_told_by_name(fault: str, world: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match=message) as told:
         check_base(base, tokenizer=True)
     assert "\n" not in str(told.value)
+
+
+def test_a_mark_that_a_padded_embedding_has_a_row_for_passes(world: Path, tmp_path: Path) -> None:
+    base = copy(world, tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(model.config.vocab_size + 8)
+    model.save_pretrained(base)
+    changed_file("tokenizer_config.json", pad_token="<more>")(base)
+    check_base(base, tokenizer=True)
+    assert open_tokenizer(base).pad_token_id < model.config.vocab_size
+
+
+def test_what_only_the_tokenizer_itself_tells_is_one_line(world: Path, tmp_path: Path) -> None:
+    for number, change in enumerate((
+        changed_file("tokenizer_config.json", extra_special_tokens=["<more>"]), changed_file("tokenizer_config.json", tokenizer_class=3),
+        changed_file("tokenizer.json", post_processor={"type": "x"}), changed_file("tokenizer_config.json", added_tokens_decoder={"x": 1}),
+    )):  # fmt: skip
+        base = copy(world, tmp_path / str(number))
+        change(base)
+        with pytest.raises(UserError) as told:
+            import_model(base, tmp_path / "out")
+        assert "\n" not in str(told.value) and str(base) in str(told.value)
+
+
+def test_an_import_reads_what_the_folder_says_of_itself(world: Path, tmp_path: Path) -> None:
+    base = copy(world, tmp_path / "base")
+    text("manifest.json", json.dumps({"files": {"config.json": {"bytes": 1, "sha256": "0"}}}))(base)
+    with pytest.raises(UserError, match=r"config\.json"):
+        import_model(base, tmp_path / "out")
+
+
+def test_an_embedding_of_nothing_is_told_when_it_is_loaded(world: Path, tmp_path: Path) -> None:
+    base = copy(world, tmp_path / "base")
+    weights(lambda tensors: tensors["model.embed_tokens.weight"].zero_())(base)
+    with pytest.raises(UserError, match=r"embed_tokens\.weight is all zero"):
+        load_model(base)
 
 
 def test_folders_that_hold_something_else(tmp_path: Path) -> None:

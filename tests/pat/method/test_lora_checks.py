@@ -1,0 +1,90 @@
+"""Settings of LoRA that cannot be are refused by name, and so are those that are not the run's own, before anything is folded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import get_peft_model
+
+from pat import PatModel
+from pat.checkpoints.merge import merge
+from pat.errors import UserError
+from pat.families.known import family_of
+from pat.method.lora_checks import ALLOWED, lora_problems
+from pat.method.model import lora_config
+from tests.kit.tiny_models import tiny_model
+from tests.kit.training import trained
+
+NAN = float("nan")
+NO_VALUES: dict[str, list[Any]] = {
+    "r": [0, -1, "x", NAN, 2.5, True, None, 2**40],
+    "lora_alpha": [NAN, float("inf"), "x", 0, -1, None, True],
+    "lora_dropout": [2, -1, NAN, "x", None],
+    "use_dora": ["x", 1, None],
+    "use_rslora": ["x", 1],
+    "target_modules": [[], "", 3, None, [3], [""]],
+    "rank_pattern": ["x", [], {"q_proj": "x"}, {"q_proj": 0}],
+    "alpha_pattern": ["x", {"q_proj": NAN}],
+}
+FOREIGN: dict[str, list[Any]] = {
+    "r": [4], "lora_alpha": [7.0], "lora_dropout": [0.4], "use_rslora": [True], "rank_pattern": [{"q_proj": 8}], "alpha_pattern": [{"q_proj": 8.0}],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base with an adapter of a PAT run and one of LoRA alone."""
+    made = tmp_path_factory.mktemp("lora")
+    tiny_model("llama").save_pretrained(made / "base")
+    trained("llama").save_pretrained(str(made / "pat"))
+    stock = tiny_model("llama")
+    get_peft_model(stock, lora_config(family_of(stock.config), 3, 6.0, 0.0, use_dora=False)).save_pretrained(str(made / "lora"))
+    return made
+
+
+def changed(folder: Path, kind: str, out: Path, **settings: Any) -> Path:
+    """Return a copy of an adapter with other settings of LoRA."""
+    shutil.copytree(folder / kind, out)
+    path = out / "adapter_config.json"
+    record = json.loads(path.read_text())
+    record.get("lora", record).update(settings)
+    path.write_text(json.dumps(record))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["pat", "lora"])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in NO_VALUES.items() for value in values], ids=str)
+def test_a_setting_that_cannot_be_is_told_by_name(kind: str, name: str, value: Any, folder: Path, tmp_path: Path) -> None:
+    adapter = changed(folder, kind, tmp_path / "adapter", **{name: value})
+    with pytest.raises(UserError, match=rf"adapter_config\.json: {name}: .*must be {ALLOWED[name][1]}"):
+        merge(folder / "base", adapter, tmp_path / "out")
+    if kind == "pat":
+        with pytest.raises(UserError, match=name):
+            PatModel.from_pretrained(tiny_model("llama"), adapter)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in FOREIGN.items() for value in values], ids=str)
+def test_lora_that_is_not_the_run_s_is_refused(name: str, value: Any, folder: Path, tmp_path: Path) -> None:
+    adapter = changed(folder, "pat", tmp_path / "adapter", **{name: value})
+    message = rf"adapter_config\.json: {name}: .* is not what the run was given, .*, by pat_config\.json beside it"
+    with pytest.raises(UserError, match=message):
+        merge(folder / "base", adapter, tmp_path / "out")
+    with pytest.raises(UserError, match=message):
+        PatModel.from_pretrained(tiny_model("llama"), adapter)
+
+
+@pytest.mark.parametrize("kind", ["pat", "lora"])
+@pytest.mark.parametrize("targets", ["nothing", ["nothing"], ["q_proj.x", "o"]], ids=str)
+def test_targets_that_the_base_has_not_are_told_before_the_fold(kind: str, targets: Any, folder: Path, tmp_path: Path) -> None:
+    adapter = changed(folder, kind, tmp_path / "adapter", target_modules=targets)
+    with pytest.raises(UserError, match=r"target_modules: .*: names no module of the base"):
+        merge(folder / "base", adapter, tmp_path / "out")
+
+
+def test_what_is_not_there_has_peft_s_defaults() -> None:
+    assert not list(lora_problems({}))
+    assert not list(lora_problems({"r": 8, "lora_alpha": 16, "lora_dropout": 0, "target_modules": "all-linear", "rank_pattern": None}))
