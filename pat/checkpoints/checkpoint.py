@@ -196,11 +196,13 @@ def unique_names(folder: Path, config: Any) -> list[str]:
     return [name for name in stored_tensors(folder) if name != tied_head and not is_passed_over(name)]
 
 
-def linear_modules(folder: Path, config: Any) -> list[str]:
-    """Return the names of a checkpoint's linear layers, the head included where it is a matrix of its own."""
+def linear_shapes(folder: Path, config: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights of a checkpoint's linear layers by name, the head included where it is a matrix of its own."""
     family, suffix = family_of(config), ".weight"
     roles = (Role.READ, Role.WRITE, Role.HEAD)
-    return [name.removesuffix(suffix) for name in unique_names(folder, config) if name.endswith(suffix) and family.role(name) in roles]
+    names = [name for name in unique_names(folder, config) if name.endswith(suffix) and family.role(name) in roles]
+    stored = stored_tensors(folder)
+    return {name.removesuffix(suffix): stored[name].shape for name in names}
 
 
 def norm_gains(folder: Path, family: Family) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
         artefacts.check_if_listed(folder)
     config = checkpoint.load_config(base)
     fold, pat_config = fold_of(adapter, config)
-    check_complete(adapter, fold.lora, checkpoint.linear_modules(base, config))
+    check_complete(adapter, fold.lora, checkpoint.linear_shapes(base, config))
     if pat_config is not None:
         check_basis(base, pat_config.basis, pat_config.tie)
         check_readers(base, pat_config.readers, pat_config.mask, pat_config.pruning_ratio)
@@ -185,12 +185,16 @@ def check_tuned_on(found: object, base: Path, adapter: Path) -> None:
     """
     if not (adapter / TUNING_RECORD).is_file():
         return
-    inputs = (artefacts.read_record(adapter / TUNING_RECORD).get("provenance") or {}).get("inputs") or {}
-    expected = (inputs.get("base") or {}).get("sha256")
+    tuned_on: Any = artefacts.read_record(adapter / TUNING_RECORD)
+    for key in ("provenance", "inputs", "base"):
+        tuned_on = tuned_on.get(key) or {}
+        if not isinstance(tuned_on, dict):
+            raise UserError(f"{adapter / TUNING_RECORD}: {key}: must be an object; the record is broken, tune again")
+    expected = tuned_on.get("sha256")
     if expected and expected != found:
         raise UserError(
             f"--base {base}: its weights are not those that --adapter {adapter} was tuned on (their checksums are in {TUNING_RECORD}; it "
-            f"lay at {inputs['base'].get('path')} then): give that very base, or tune on this one"
+            f"lay at {tuned_on.get('path')} then): give that very base, or tune on this one"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,16 @@ def opened(path: Path) -> Iterator[Any]:
         raise refusal(error, path) from None
     except SafetensorError as error:
         raise UserError(f"{path}: is not a readable safetensors file ({error})") from None
+
+
+def check_numbers(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise UserError where a tensor of trained numbers is none of floating-point numbers, or holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            stored = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{source}: the tensor {name} is stored as {stored}, where floating-point numbers are needed; make it again")
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"{source}: the tensor {name} holds NaN or infinity; make it again")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

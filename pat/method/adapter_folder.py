@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pat.errors import UserError
 from pat.io.artefacts import read_record, write_json
-from pat.io.tensors import read_tensors
+from pat.io.tensors import check_numbers, read_tensors
 from pat.method.lora_checks import lora_problems
 from pat.settings.config import PAT_CONFIG_NAME
 
@@ -98,6 +98,7 @@ def read_lora_tensors(folder: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; is {folder} an adapter folder?")
     tensors = read_tensors(path)
+    check_numbers(tensors, str(path))
     if read_record(folder / ADAPTER_CONFIG_NAME).get("peft_type") != PEFT_TYPE:
         return tensors
     return {name: _turned(name, tensor) for name, tensor in tensors.items() if name != NO_LORA}

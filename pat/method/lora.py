@@ -5,7 +5,7 @@ Axes: O output features, I input features, R rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,21 +86,39 @@ def _update(module: str, parts: Mapping[str, Tensor], config: LoraConfig, source
         raise UserError(f"{source}: {module}: has only {', '.join(sorted(parts))} of the pair lora_A, lora_B")
     if config.use_dora != ("magnitude_vector" in parts):
         raise UserError(f"{source}: {module}: {'lacks' if config.use_dora else 'has'} a magnitude, use_dora is {config.use_dora}")
-    patterns = config.alpha_pattern or {}
-    alpha = patterns.get(get_pattern_key(list(patterns), module), config.lora_alpha)  # as PEFT looks it up
-    rank = parts["A"].shape[0]
+    alpha, rank = (
+        given.get(get_pattern_key(list(given), module), default)  # as PEFT looks it up
+        for given, default in ((config.alpha_pattern or {}, config.lora_alpha), (config.rank_pattern or {}, config.r))
+    )
+    shapes = [tuple(parts[name].shape) for name in ("A", "B")]
+    if [len(shape) for shape in shapes] != [2, 2] or (shapes[0][0], shapes[1][1]) != (rank, rank):
+        raise UserError(
+            f"{source}: {module}: lora_A and lora_B are of shapes {list(shapes[0])} and {list(shapes[1])}, of rank {rank} by its config"
+        )
     return LoraUpdate(parts["A"], parts["B"], alpha / (rank**0.5 if config.use_rslora else rank), parts.get("magnitude_vector"))
 
 
-def check_complete(folder: Path, updates: Mapping[str, LoraUpdate], modules: Iterable[str]) -> None:
-    """Raise UserError where an adapter holds nothing for one of the base's `modules` that its config says were trained."""
+def check_complete(folder: Path, updates: Mapping[str, LoraUpdate], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise UserError where an adapter holds nothing for one of the base's linear layers that its config says were trained, something for
+    one that it says was not, or of other sizes than the layer; `shapes` are those of the layers' weights.
+    """
     config = read_lora_config(folder) if is_pat_adapter(folder) else _adapter_config(folder)
-    modules = list(modules)
-    if not any(check_target_module_exists(config, module) for module in modules):
+    targets = [module for module in shapes if check_target_module_exists(config, module)]
+    if not targets:
         raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: target_modules: {config.target_modules!r}: names no module of the base")
-    lost = [module for module in modules if module not in updates and check_target_module_exists(config, module)]
+    lost = [module for module in targets if module not in updates]
     if lost:
         raise UserError(
             f"{folder / ADAPTER_WEIGHTS_NAME}: holds nothing for {', '.join(lost[:LISTED])} ({len(lost)} in all), which target_modules "
             "of its config names; trained tensors are lost"
         )
+    if stray := [module for module in updates if module in shapes and module not in targets]:
+        raise UserError(
+            f"{folder / ADAPTER_WEIGHTS_NAME}: holds updates of {', '.join(stray[:LISTED])} ({len(stray)} in all), which its config names "
+            "not as trained; PEFT would leave them out"
+        )
+    for module, update in updates.items():
+        if module in shapes and (found := (update.up_OR.shape[0], update.down_RI.shape[1])) != shapes[module]:
+            raise UserError(
+                f"{folder / ADAPTER_WEIGHTS_NAME}: {module} is updated as {list(found)}, but the base's is {list(shapes[module])}"
+            )

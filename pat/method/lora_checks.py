@@ -39,6 +39,19 @@ def _of_modules(test: Test) -> Test:
     return lambda value: value is None or (isinstance(value, Mapping) and all(map(test, value.values())))
 
 
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _or_nothing(test: Test) -> Test:
+    """Return the test of what may be left out, as null or as a list of nothing."""
+    return lambda value: value is None or value in ([], ()) or test(value)
+
+
+def _names_layers(value: Any) -> bool:
+    return _is_layer(value) or (isinstance(value, list | tuple) and all(map(_is_layer, value)))
+
+
 ALLOWED: Mapping[str, tuple[Test, str]] = {
     "r": (_is_rank, "a positive whole number"),
     "lora_alpha": (_is_scale, "a number above 0"),
@@ -46,6 +59,9 @@ ALLOWED: Mapping[str, tuple[Test, str]] = {
     "use_dora": (_is_switch, "true or false"),
     "use_rslora": (_is_switch, "true or false"),
     "target_modules": (_names_modules, "a module's name or a list of such"),
+    "exclude_modules": (_or_nothing(_names_modules), "a module's name or a list of such"),
+    "layers_to_transform": (_or_nothing(_names_layers), "a layer's number or a list of such"),
+    "layers_pattern": (_or_nothing(_names_modules), "a name or a list of such"),
     "rank_pattern": (_of_modules(_is_rank), "a mapping from modules to positive whole numbers"),
     "alpha_pattern": (_of_modules(_is_scale), "a mapping from modules to numbers above 0"),
 }

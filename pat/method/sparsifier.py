@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pat.errors import UserError
-from pat.io.tensors import read_tensors
+from pat.io.tensors import check_numbers, read_tensors
 from pat.method.hsm import HybridSparsificationModule, IdentityOperator, make_operator
 from pat.method.mask import UnifiedMask
 from pat.method.orthogonality import identity_loss
@@ -105,6 +105,7 @@ class Sparsifier(nn.Module):
             raise UserError(f"{source}: does not fit this model: missing {missing[:5]}, unexpected {unexpected[:5]}")
         if wrong := [name for name in own if own[name].shape != state[name].shape]:
             raise UserError(f"{source}: wrong shape of {wrong[:5]}")
+        check_numbers({name: state[name] for name in own if own[name].is_floating_point()}, source)
         self.mask.load_state_dict(_below("mask", state))
         for write, hsm in self.by_write().items():
             hsm.load_state_dict(_below(write, state))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from peft import get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from pat import PatModel
 from pat.checkpoints.merge import merge
@@ -28,6 +31,8 @@ NO_VALUES: dict[str, list[Any]] = {
     "use_rslora": ["x", 1],
     "target_modules": [[], "", 3, None, [3], [""]],
     "rank_pattern": ["x", [], {"q_proj": "x"}, {"q_proj": 0}],
+    "exclude_modules": [3, [3]],
+    "layers_to_transform": ["x", ["x"], -1],
     "alpha_pattern": ["x", {"q_proj": NAN}],
 }
 FOREIGN: dict[str, list[Any]] = {
@@ -71,7 +76,7 @@ def test_a_setting_that_cannot_be_is_told_by_name(kind: str, name: str, value: A
 def test_lora_that_is_not_the_run_s_is_refused(name: str, value: Any, folder: Path, tmp_path: Path) -> None:
     adapter = changed(folder, "pat", tmp_path / "adapter", **{name: value})
     message = rf"adapter_config\.json: {name}: .* is not what the run was given, .*, by pat_config\.json beside it"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"{message}|of rank \d by its config"):
         merge(folder / "base", adapter, tmp_path / "out")
     with pytest.raises(UserError, match=message):
         PatModel.from_pretrained(tiny_model("llama"), adapter)
@@ -82,6 +87,72 @@ def test_lora_that_is_not_the_run_s_is_refused(name: str, value: Any, folder: Pa
 def test_targets_that_the_base_has_not_are_told_before_the_fold(kind: str, targets: Any, folder: Path, tmp_path: Path) -> None:
     adapter = changed(folder, kind, tmp_path / "adapter", target_modules=targets)
     with pytest.raises(UserError, match=r"target_modules: .*: names no module of the base"):
+        merge(folder / "base", adapter, tmp_path / "out")
+
+
+def tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
+    """Return a change of an adapter's tensors of LoRA."""
+
+    def changes(adapter: Path) -> None:
+        path = adapter / "adapter_model.safetensors"
+        found = load_file(path)
+        change(found)
+        save_file(found, path, metadata={"format": "pt"})
+
+    return changes
+
+
+Q = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another rank": (
+        tensors(lambda all: all.update({Q: all[Q].new_ones(5, 48)})),
+        r"lora_A and lora_B are of shapes .*, of rank 3 by its config",
+    ),
+    "another width": (
+        tensors(lambda all: all.update({Q: all[Q].new_ones(3, 47)})),
+        r"q_proj is updated as \[48, 47\], but the base's is \[48, 48\]",
+    ),
+    "no matrix": (tensors(lambda all: all.update({Q: all[Q].new_ones(3)})), "lora_A and lora_B are of shapes"),
+    "integers": (tensors(lambda all: all.update({Q: all[Q].int()})), "is stored as int32, where floating-point numbers are needed"),
+    "NaN": (tensors(lambda all: all[Q].fill_(NAN)), "holds NaN or infinity"),
+    "fewer targets": (
+        lambda adapter: settings(adapter, target_modules=["k_proj"]),
+        r"holds updates of .*, which its config names not as trained",
+    ),
+    "fewer layers": (lambda adapter: settings(adapter, layers_to_transform=[0]), r"holds updates of .*layers\.1"),
+    "another rank in a pattern": (lambda adapter: settings(adapter, rank_pattern={"q_proj": 2}), "of rank 2 by its config"),
+    "a broken record": (
+        lambda adapter: (adapter / "tuning.json").write_text('{"provenance": 3}'),
+        r"tuning\.json: provenance: must be an object",
+    ),
+    "a broken input": (
+        lambda adapter: (adapter / "tuning.json").write_text('{"provenance": {"inputs": {"base": 3}}}'),
+        "base: must be an object",
+    ),
+}
+
+
+def settings(adapter: Path, **changed_settings: Any) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed_settings))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_adapter_that_peft_or_the_fold_would_stumble_over_is_told_before(name: str, folder: Path, tmp_path: Path) -> None:
+    adapter = changed(folder, "lora", tmp_path / "adapter")
+    change, message = BROKEN[name]
+    change(adapter)
+    with pytest.raises(UserError, match=message):
+        merge(folder / "base", adapter, tmp_path / "out")
+
+
+def test_a_mask_that_is_no_number_is_told(folder: Path, tmp_path: Path) -> None:
+    adapter = changed(folder, "pat", tmp_path / "adapter")
+    path = adapter / "hsm.safetensors"
+    state = load_file(path)
+    state["mask.proxy"][0] = NAN
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"hsm\.safetensors: the tensor mask\.proxy holds NaN or infinity"):
         merge(folder / "base", adapter, tmp_path / "out")
 
 
