@@ -72,8 +72,8 @@ def fit_readers(
         fit = fitted(*moments(_norm_of(model, site), whole, pruned, index_K, fitted_to), index_K, ridge)
         fits[site.name] = fit
         _pass_through(blocks[place], model, layer, place, whole, everything_D)
-        for reader in site.readers:
-            weight_OD = model.get_parameter(f"{reader}.weight")
+        for weight in site.weights:
+            weight_OD = model.get_parameter(weight)
             weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
         if seen == "pruned":
             _pass_through(blocks[place], model, layer, place, pruned, kept_D)
@@ -135,7 +135,7 @@ def folded(weight_OD: Tensor, map_DK: Tensor, index_K: Tensor) -> Tensor:
     """Return W·B in the kept columns and zero in the dead ones, formed in fp64, in the weight's dtype and device."""
     wide_OD = weight_OD.double()
     refitted_OD = torch.zeros_like(wide_OD)
-    refitted_OD[:, index_K.to(wide_OD.device)] = wide_OD @ map_DK.to(wide_OD)
+    refitted_OD[..., index_K.to(wide_OD.device)] = wide_OD @ map_DK.to(wide_OD)
     return refitted_OD.to(weight_OD)
 
 

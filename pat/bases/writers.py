@@ -117,7 +117,7 @@ def fitted_writes(base: PreTrainedModel, pruned: PreTrainedModel, layers: Sequen
             following = layers[place + 1] if place + 1 < len(layers) else len(ahead.layers)
             while ahead.place < following:
                 ahead.advance()
-            if family.blocks[-1].norm_behind is None:
+            if family.blocks[-1].writes_linearly:
                 targets[len(family.blocks) - 1] = ahead.stream_NTD
             for index, target_NTD in targets.items():
                 yield _fit(behind, family, index, target_NTD, factor)
@@ -139,7 +139,7 @@ def _targets_inside(ahead: LayerWalk, family: Family) -> dict[int, Tensor]:
 
     for _ in ahead.run(tuple(places.values()), keep):
         pass
-    return {index: target for index, target in found.items() if family.blocks[index].norm_behind is None}
+    return {index: target for index, target in found.items() if family.blocks[index].writes_linearly}
 
 
 def _fit(walk: LayerWalk, family: Family, index: int, target_NTD: Tensor, factor: float) -> WriterFit:
@@ -194,7 +194,12 @@ def _linear(module: nn.Module, name: str) -> nn.Linear:
 
 
 def _writes(family: Family, model: PreTrainedModel) -> Iterator[str]:
-    return (family.in_layer(layer, block.write) for layer in range(model.config.num_hidden_layers) for block in family.blocks)
+    return (
+        family.in_layer(layer, block.write)
+        for layer in range(model.config.num_hidden_layers)
+        for block in family.blocks
+        if block.writes_linearly
+    )
 
 
 def _surviving(base: PreTrainedModel, record: Mapping[str, Any]) -> list[int]:

@@ -21,6 +21,9 @@ CONFIG_NAME = "config.json"
 RESHAPED = "pat_reshaped"
 LISTED = 3
 
+EXPERTS = ("num_experts", "num_local_experts")
+"""How many there are, by one name or the other."""
+
 
 def check_checkpoint(folder: Path, *, tokenizer: bool = False) -> Fields:
     """Return the fields of a model folder's config. Raises UserError where the folder is not one that a model can be opened from.
@@ -112,10 +115,11 @@ def _tie_problems(folder: Path, fields: Fields, family: Family, stored: Mapping[
 def _size_problems(folder: Path, fields: Fields, family: Family, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
     """Yield missing modules and sizes that are not the config's; layers of a reshaped model have sizes of their own."""
     layers, stock = fields.get("num_hidden_layers"), fields.get("model_type") != RESHAPED
+    experts = next((count for field in EXPERTS if isinstance(count := fields.get(field), int)), 0)
     if isinstance(layers, int):
         gone = [] if not stock else [f"{family.final_norm}.weight"]
         for layer in range(min(layers, len(stored) + 1)):  # more are not there, whatever the config says
-            modules = (*family.linears, *(family.norms if stock else ()))
+            modules = (*family.weighted_in_layer(experts), *(family.norms if stock else ()))
             gone += [name for module in modules if (name := f"{family.in_layer(layer, module)}.weight") not in stored]
         if missing := [name for name in gone if name not in stored]:
             yield f"{folder}: missing tensor(s) {', '.join(missing[:LISTED])}; the checkpoint does not fit its config"

@@ -76,11 +76,25 @@ def check_opens(folder: Path) -> None:
     stored = tensor_shapes(folder)
     head = f"{family.head}.weight"
     for name, parameter in model.named_parameters():
+        if (parts := family.stored_parts(name, len(parameter))) is not None:
+            _check_experts(folder, name, parts, stored, tuple(parameter.shape))
+            continue
         if name not in stored and not (name == head and config.tie_word_embeddings):
             raise UserError(f"{folder}: missing tensor {name}; the checkpoint does not fit its config")
         if name in stored and tuple(stored[name]) != tuple(parameter.shape):
             shapes = f"{list(stored[name])}, {list(parameter.shape)} by its config"
             raise UserError(f"{folder}: mismatched tensor {name} of shape {shapes}; the checkpoint does not fit its config")
+
+
+def _check_experts(folder: Path, name: str, parts: list[list[str]], stored: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> None:
+    """Raise UserError where the experts of a checkpoint do not make up the tensor that the model has of all of them."""
+    for of_expert in parts:
+        if missing := [part for part in of_expert if part not in stored]:
+            raise UserError(f"{folder}: missing tensor {missing[0]}; the checkpoint does not fit its config")
+        rows, columns = sum(stored[part][0] for part in of_expert), {stored[part][1:] for part in of_expert}
+        if rows != shape[1] or columns != {shape[2:]}:
+            shapes = f"{list(stored[of_expert[0]])}, a part of {name}, which by the config is of shape {list(shape)}"
+            raise UserError(f"{folder}: mismatched tensor {of_expert[0]} of shape {shapes}; the checkpoint does not fit its config")
 
 
 def one_line(error: BaseException) -> str:
@@ -197,12 +211,15 @@ def unique_names(folder: Path, config: Any) -> list[str]:
 
 
 def linear_shapes(folder: Path, config: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights of a checkpoint's linear layers by name, the head included where it is a matrix of its own."""
+    """Return the shapes of the weights of a checkpoint's linear layers by name, the head included where it is a matrix of its own.
+
+    Experts are left out: in memory they are one tensor of all, and no layers that an adapter could name.
+    """
     family, suffix = family_of(config), ".weight"
     roles = (Role.READ, Role.WRITE, Role.HEAD)
     names = [name for name in unique_names(folder, config) if name.endswith(suffix) and family.role(name) in roles]
-    stored = stored_tensors(folder)
-    return {name.removesuffix(suffix): stored[name].shape for name in names}
+    stored, modules = stored_tensors(folder), [name.removesuffix(suffix) for name in names]
+    return {module: stored[module + suffix].shape for module in modules if not family.is_expert(module)}
 
 
 def norm_gains(folder: Path, family: Family) -> dict[str, Tensor]:

@@ -35,6 +35,8 @@ def config_problems(fields: Fields) -> Iterator[str]:
         yield f"quantization_config: the weights are quantised ({name}); give the model in bf16, fp16 or fp32"
     for name in SIZES:
         value = fields.get(name)
+        if name == "sliding_window" and value == 0 and fields.get("use_sliding_window") is False:
+            continue  # none, as Qwen2-MoE writes it
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             yield f"{name}: {value!r}: must be a positive whole number"
         elif value is not None and value > LARGEST:

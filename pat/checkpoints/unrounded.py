@@ -67,9 +67,8 @@ def unrounded_logits(written: Written, ids_BT: Tensor, draw: torch.Generator | N
 
 
 def _fill(supply: _Supply, name: str, module: nn.Module, _inputs: Any) -> None:
-    names = [parameter for parameter, _ in module.named_parameters()]
-    found = supply.take([f"{name}.{parameter}" for parameter in names])
-    module.load_state_dict(dict(zip(names, found, strict=True)), assign=True)
+    made = {parameter: supply.tensor(f"{name}.{parameter}", len(tensor)) for parameter, tensor in module.named_parameters()}
+    module.load_state_dict(made, assign=True)
 
 
 class _Supply:
@@ -77,11 +76,19 @@ class _Supply:
 
     def __init__(self, written: Written, family: Family, draw: torch.Generator | None, *, tied: bool) -> None:
         self._where = written.folder
+        self._family = family
         self._stages = _stages(written, draw)
         self._waiting: dict[str, Tensor] = {}
         self._head, self._embedding = f"{family.head}.weight", f"{family.embedding}.weight"
         self._tied = tied
         self._tied_matrix: Tensor | None = None
+
+    def tensor(self, name: str, experts: int) -> Tensor:
+        """Return a tensor as the model has it; one of `experts` experts is put together of theirs."""
+        parts = self._family.stored_parts(name, experts)
+        if parts is None:
+            return self.take([name])[0]
+        return torch.stack([torch.cat(self.take(of_expert)) for of_expert in parts])
 
     def take(self, names: list[str]) -> list[Tensor]:
         """Return these tensors and let go of them."""

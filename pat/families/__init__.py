@@ -3,7 +3,8 @@
 What a module of one's own needs to add a family is importable from here.
 """
 
-from pat.families.blocks import Block, Family, Reader
+from pat.families.blocks import Block, Experts, Reader
+from pat.families.family import Family
 from pat.families.known import FAMILIES, family_of, register
 
-__all__ = ["FAMILIES", "Block", "Family", "Reader", "family_of", "register"]
+__all__ = ["FAMILIES", "Block", "Experts", "Family", "Reader", "family_of", "register"]

@@ -6,20 +6,22 @@ blocks.py. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 from pat.errors import UserError
-from pat.families.blocks import EMBEDDING_SHORTCUT, Block, Family, Kind, Reader, Role, Site
+from pat.families.blocks import EMBEDDING_SHORTCUT, Block, Experts, Kind, Reader, Role, Site
+from pat.families.family import Family
 
 __all__ = [
     "ARCHITECTURE",
     "EMBEDDING_SHORTCUT",
     "FAMILIES",
     "Block",
+    "Experts",
     "Family",
     "Kind",
     "ModelType",
@@ -59,6 +61,19 @@ FEED_FORWARD_BETWEEN = replace(FEED_FORWARD, norm="pre_feedforward_layernorm", n
 """Blocks between two norms."""
 FUSED_ATTENTION = replace(ATTENTION, readers=(Reader("self_attn.qkv_proj", ("query", "key", "value")),))
 FUSED_FEED_FORWARD = replace(FEED_FORWARD, readers=(Reader("mlp.gate_up_proj", ("gate", "up")),))
+EXPERTS = Experts("mlp.experts", (("gate_up_proj", ("gate_proj", "up_proj")),), (("down_proj", ("down_proj",)),))
+SPARSE = replace(
+    FEED_FORWARD, readers=(Reader("mlp.gate", adapted=False),), write="mlp", writers=(), experts=EXPERTS,
+)  # fmt: skip
+"""Experts behind a router."""
+SHARED = tuple(Reader(f"mlp.shared_expert.{name}_proj") for name in ("gate", "up"))
+SPARSE_AND_SHARED = replace(
+    SPARSE,
+    readers=(*SPARSE.readers, *SHARED, Reader("mlp.shared_expert_gate", adapted=False)),
+    writers=("mlp.shared_expert.down_proj",),
+)
+"""Beside them one that every token goes through."""
+ALL_SPARSE: tuple[tuple[str, object], ...] = (("decoder_sparse_step", 1), ("mlp_only_layers", []))
 HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 LLAMA = Family(
@@ -94,6 +109,8 @@ for _family in (
     replace(GEMMA, model_type="gemma3_text", blocks=(replace(ATTENTION_BETWEEN, inside=HEAD_NORMS), FEED_FORWARD_BETWEEN)),
     replace(PLAIN, model_type="phi3", blocks=(FUSED_ATTENTION, FUSED_FEED_FORWARD)),
     replace(PLAIN, model_type="granite", residual_factor="residual_multiplier"),
+    replace(PLAIN, model_type="qwen2_moe", blocks=(ATTENTION, SPARSE_AND_SHARED), alike=ALL_SPARSE),
+    replace(PLAIN, model_type="qwen3_moe", blocks=(replace(ATTENTION, inside=HEAD_NORMS), SPARSE), alike=ALL_SPARSE),
     replace(PLAIN, model_type="smollm3", per_layer=("layer_types", "no_rope_layers"), tied_by_default=True),
 ):
     register(_family)
@@ -101,12 +118,22 @@ for _family in (
 
 def family_of(config: Any) -> Family:
     """Return the family of a Hugging Face config, a reshaped model's by its stock type. Raises UserError where it has no entry."""
-    return family_named(getattr(config, "stock_type", None) or getattr(config, "model_type", None))
+    return _checked(
+        family_named(getattr(config, "stock_type", None) or getattr(config, "model_type", None)), lambda field: getattr(config, field, None)
+    )
 
 
 def family_of_fields(fields: Mapping[str, Any]) -> Family:
     """As family_of, from the fields of a config.json."""
-    return family_named(fields.get("stock_type") or fields.get("model_type"))
+    return _checked(family_named(fields.get("stock_type") or fields.get("model_type")), fields.get)
+
+
+def _checked(family: Family, value: Callable[[str], object]) -> Family:
+    for field, needed in family.alike:
+        if (found := value(field)) is not None and found != needed:
+            several = f"layers of several kinds in one {family.model_type} model are not known"
+            raise UserError(f"{field}: {found!r}: {several}; it must be {needed!r}")
+    return family
 
 
 def family_named(model_type: Any) -> Family:
@@ -121,14 +148,17 @@ def family_named(model_type: Any) -> Family:
 
 
 def _known(model_type: str) -> str:
-    if model_type not in FAMILIES:
-        raise ValueError(f"must be one of {', '.join(FAMILIES)}, or a family that a plugin registers")
+    dense = [name for name, family in FAMILIES.items() if not family.has_experts]
+    if model_type not in dense:
+        raise ValueError(f"must be one of {', '.join(dense)}, or a family that a plugin registers")
     return model_type
 
 
 ModelType = Annotated[str, AfterValidator(_known)]
-"""In settings: that of a known family."""
-ARCHITECTURE = f"architecture: {', '.join(FAMILIES)}, or one that a plugin registers"
+"""In settings that give a model's sizes: that of a known family without experts, of whose sizes they say nothing."""
+ARCHITECTURE = (
+    f"architecture: {', '.join(name for name, family in FAMILIES.items() if not family.has_experts)}, or one that a plugin registers"
+)
 
 
 def is_passed_over(tensor: str) -> bool:
@@ -158,4 +188,4 @@ def residual_factor(config: Any) -> float:
 def attention_window(config: Any) -> int | None:
     """Return how many tokens back attention reaches, None where nothing but the text's beginning ends it."""
     window: int | None = getattr(config, "sliding_window", None)
-    return window
+    return window or None  # Qwen2-MoE writes none as 0

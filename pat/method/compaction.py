@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from pat.errors import UserError
-from pat.families.known import Family, norm_eps
+from pat.families.known import Family, family_of, norm_eps
 from pat.io.progress import say
 from pat.method.compact_layers import CompactReader, CompactWriter, keep_inputs
 from pat.method.hsm import DenseOperator, HybridSparsificationModule, IdentityOperator
@@ -74,7 +74,9 @@ def reason_not_to(request: TuningRequest) -> str | None:
 
 def _obstacle_to(request: TuningRequest) -> str | None:
     config = request.pat_config
-    return obstacle(config, request.model_config.hidden_size, planned_width(request.model_config, config))
+    return family_of(request.model_config).compaction_obstacle or obstacle(
+        config, request.model_config.hidden_size, planned_width(request.model_config, config)
+    )
 
 
 @torch.no_grad()

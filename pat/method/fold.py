@@ -53,6 +53,8 @@ class Fold:
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         """Return the merged tensor in the given one's dtype and device. Raises UserError on a name the family does not have."""
+        if tensor.dim() == 3:  # that of all experts, in memory
+            return torch.stack([self(name, of_expert) for of_expert in tensor])
         module, _, parameter = name.rpartition(".")
         role = self.family.role(name)
         wide = tensor.to(WIDER[tensor.dtype])
@@ -83,10 +85,11 @@ class Fold:
 
     def _sparsified(self, module: str, weight_DI: Tensor) -> Tensor:
         """Fold (M ⊙ D) into a weight whose rows are channels."""
-        if module not in self.hsms:
+        write = self.family.write_of(module)
+        if write not in self.hsms:
             return weight_DI
-        self._unused.discard(f"HSM of {module}")
-        return self.hsms[module].fold(weight_DI, self.kept_D)
+        self._unused.discard(f"HSM of {write}")
+        return self.hsms[write].fold(weight_DI, self.kept_D)
 
     def _embedding_scale(self) -> float:
         return 1.0 if self.family.embedding_factor else self.stream_scale

@@ -111,12 +111,13 @@ def weight_norms(
             case Role.EMBEDDING:
                 squares_D += wide.square().sum(0)
             case Role.WRITE:
-                squares_D += wide.square().reshape(hidden_size, -1).sum(1)
+                rows = wide.transpose(0, 1) if wide.dim() == 3 else wide  # of all experts, in memory
+                squares_D += rows.square().reshape(hidden_size, -1).sum(1)
             case Role.HEAD if tied:
                 continue
-            case Role.READ | Role.HEAD if parameter == "weight":
+            case Role.READ | Role.HEAD if parameter != "bias":
                 norm = family.norm_before(module)
-                squares_D += (wide if norm is None else wide * gains[norm].cpu()).square().sum(0)
+                squares_D += (wide if norm is None else wide * gains[norm].cpu()).square().flatten(0, -2).sum(0)
     return squares_D.sqrt()
 
 

@@ -174,7 +174,7 @@ class PatModel(OneAdapter):
     @property
     def compaction_obstacle(self) -> str | None:
         """Why this model cannot be compacted, whatever its step; None where it can."""
-        return compaction.obstacle(self.pat_config, self.sparsifier.mask.proxy.numel(), self.width)
+        return self.family.compaction_obstacle or compaction.obstacle(self.pat_config, self.sparsifier.mask.proxy.numel(), self.width)
 
     def compact(self) -> None:
         """Cut the frozen weights to the living channels, in place; training then costs less and takes the same course, to rounding.

@@ -14,12 +14,19 @@ def no_rotation(family: Family) -> str | None:
 
 def no_slicing(family: Family) -> str | None:
     """Return why a family's blocks cannot have bases of their own."""
+    if family.has_experts:
+        return "its feed-forward blocks are experts, which do not write through one layer"
     return "its blocks read the stream side by side, so that they share one basis" if family.parallel else family.rotation_obstacle
 
 
 def no_window(family: Family) -> str | None:
     """Return why a family's layers cannot have different numbers of heads."""
     return family.reshaping_obstacle
+
+
+def no_units(family: Family) -> str | None:
+    """Return why a family's layers cannot lose heads or neurons."""
+    return family.units_obstacle
 
 
 for _pruner in (
@@ -87,6 +94,7 @@ for _pruner in (
         "pat.pruners.llm_pruner:prune_units",
         cuts="units",
         measures="text",
+        obstacle=no_units,
         summary="LLM-Pruner over all layers alike: a stock model",
         reach="up to what heads and neurons hold",
         when="where the hidden size has to stay and the model has to be stock",
@@ -102,6 +110,7 @@ for _pruner in (
         "pat.pruners.wanda_sp:prune_by_activation",
         cuts="units",
         measures="text",
+        obstacle=no_units,
         summary="Wanda-sp: heads and neurons by weight times activation, as many as LLM-Pruner over all layers",
         reach="up to what heads and neurons hold",
         when="as LLM-Pruner, uniform, where a backward pass does not fit the memory",
@@ -132,6 +141,7 @@ for _pruner in (
         "pat.pruners.layers_and_neurons:prune_layers_and_neurons",
         cuts="layers",
         measures="text",
+        obstacle=no_units,
         summary=(
             "whole layers, in the order in which text misses them least, and feed-forward neurons by their Fisher information; how many of "
             "each, by the loss on calibration text; then every write is refitted to the whole model; a stock model"

@@ -76,6 +76,12 @@ def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write what a pruner makes of its job into `folder`, with refitted writes where that is asked for; return the record."""
     if not pruner.refits_writers(job.settings):
         return pruner(job, folder)
+    if not any(block.writes_linearly for block in family_of(checkpoint.load_config(job.source)).blocks):
+        reason = "norms stand behind all its writes, so that what reaches the stream does not follow them linearly"
+        if job.settings.writers == "refitted":
+            raise UserError(f"prune.writers: refitted is not possible for {job.source}: {reason}; leave it out")
+        say(f"prune: the writers of {job.source} stay plain: {reason}")
+        return pruner(job, folder)
     (folder / CUT_FOLDER).mkdir()
     record = pruner(job, folder / CUT_FOLDER)
     return record | {"writers": refit_after_cut(job.source, folder, record, job.text())}

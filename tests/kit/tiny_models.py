@@ -18,7 +18,9 @@ from transformers import (
     Phi3Config,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 
@@ -58,6 +60,7 @@ LLAMA_3: dict[str, Any] = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }  # fmt: skip
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 MORE: dict[str, Callable[[], Any]] = {
     "olmo2": lambda: Olmo2Config(**SHAPE | {"num_key_value_heads": 2, "head_dim": 16}),
     "olmo2-tied-biases": lambda: Olmo2Config(**SHAPE, attention_bias=True, tie_word_embeddings=True),
@@ -81,6 +84,18 @@ MORE: dict[str, Callable[[], Any]] = {
         use_sliding_window=True,
         sliding_window=4,
     ),
+    "qwen2-moe": lambda: Qwen2MoeConfig(**SHAPE | EXPERTS, num_key_value_heads=2, shared_expert_intermediate_size=40),
+    "qwen2-moe-tied": lambda: Qwen2MoeConfig(
+        **SHAPE | EXPERTS | {"head_dim": 16},
+        num_key_value_heads=4,
+        shared_expert_intermediate_size=24,
+        norm_topk_prob=True,
+        tie_word_embeddings=True,
+    ),
+    "qwen3-moe": lambda: Qwen3MoeConfig(**SHAPE | EXPERTS | {"head_dim": 16}, num_key_value_heads=2),
+    "qwen3-moe-tied-biases": lambda: Qwen3MoeConfig(
+        **SHAPE | EXPERTS | {"head_dim": 16}, attention_bias=True, norm_topk_prob=True, tie_word_embeddings=True
+    ),
     "llama3": lambda: LlamaConfig(**SHAPE | {"eos_token_id": [2, 5]}, num_key_value_heads=2, head_dim=16, rope_parameters=dict(LLAMA_3)),
 }
 """Families that differ from those above in more than names, with tests of their own (test_more_families.py)."""
@@ -92,7 +107,7 @@ def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
     model: Any = AutoModelForCausalLM.from_config((CONFIGS | MORE)[name]())
     with torch.no_grad():
         for parameter in model.parameters():
-            spread = 0.15 if parameter.dim() == 2 else 0.4
+            spread = 0.15 if parameter.dim() >= 2 else 0.4
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
     model.eval()
     tiny: PreTrainedModel = model

@@ -36,6 +36,7 @@ FACTOR_IN_FP32 = 1e-6
 FAMILIES = tuple(dict.fromkeys(config().model_type for config in MORE.values()))
 ONE_EACH = tuple(next(name for name, config in MORE.items() if config().model_type == family) for family in FAMILIES)
 ROTATED = tuple(name for name in MORE if family_of(MORE[name]()).rotation_obstacle is None)
+DENSE = tuple(name for name in MORE if not family_of(MORE[name]()).has_experts)
 NATIVE = tuple(name for name in ONE_EACH if name not in ROTATED)
 
 
@@ -54,6 +55,7 @@ class FineNorm(nn.Module):
 def in_fp64(model: Any) -> Any:
     """Return a stock model in fp64 throughout."""
     model = model.double()
+    model.config._experts_implementation = "eager"  # the grouped product has no fp64
     family = family_of(model.config)
     for name, module in list(model.named_modules()):
         if type(module).__name__.endswith("RMSNorm"):
@@ -78,13 +80,15 @@ def test_every_tensor_has_a_role_that_fits_its_shape(name: str) -> None:
     for tensor_name, tensor in model.state_dict().items():
         role = roles[tensor_name]
         if role in axes and not (tensor.dim() == 1 and role is Role.READ):
-            assert tensor.shape[axes[role]] == hidden, tensor_name
+            assert tensor.shape[axes[role] + (tensor.dim() == 3)] == hidden, tensor_name  # of all experts: which one comes first
         if role is Role.INSIDE:
             assert tensor.shape[0] % head_size(model.config) == 0
     found = {name.rpartition(".")[0] for name, role in roles.items() if role is not Role.INSIDE}
-    named = {*family.writes(3), family.final_norm, family.head}
-    named |= {family.in_layer(layer, name) for layer in range(3) for name in (*family.readers, *family.norms)}
+    experts = [block.experts.module for block in family.blocks if block.experts is not None]
+    named = {family.embedding, family.final_norm, family.head}
+    named |= {family.in_layer(layer, name) for layer in range(3) for name in (*family.weighted_in_layer(0), *family.norms, *experts)}
     assert found == named, "the entry names what is there, and nothing else"
+    assert {model.get_submodule(write) for write in family.writes(3)} and {family.write_of(name) for name in found} >= set(family.writes(3))
 
 
 @pytest.mark.parametrize("name", MORE)
@@ -158,7 +162,7 @@ def test_the_merged_model_takes_lora_and_is_saved_and_opened_again(name: str, tm
     assert again.config.to_dict() | placed == stock.config.to_dict() | placed
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", DENSE)
 def test_a_compacted_model_says_and_learns_what_the_masked_one_does(name: str) -> None:
     masked, cut = trained(name, lora_dropout=0.0), trained(name, lora_dropout=0.0)
     cut.compact()
@@ -208,13 +212,19 @@ def test_every_pruner_takes_it_or_says_why_not(name: str, pruner: str, tmp_path:
     assert generated.shape == (1, 10)
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize("name", [name for name in ONE_EACH if name in DENSE])
 def test_writes_are_refitted_but_before_a_norm(name: str, tmp_path: Path) -> None:
     write_base(name, tmp_path / "base")
     own, text = PruneSettings(writers="refitted"), calibration(tmp_path, 6000)
+    if name in NATIVE:  # whose norms stand behind both writes of a layer
+        with pytest.raises(UserError, match=r"writers: refitted is not possible for .*norms stand behind all its writes"):
+            prune(tmp_path / "base", "llm-pruner-uniform", 0.25, "auto", tmp_path / "out", text, own=own)
+        record = prune(tmp_path / "base", "layers-and-neurons", 0.25, "auto", tmp_path / "out", text)
+        assert "writers" not in record
+        return
     record = prune(tmp_path / "base", "llm-pruner-uniform", 0.25, "auto", tmp_path / "out", text, own=own)
     blocks = family_of(MORE[name]()).blocks
-    assert len(record["writers"]["errors"]) == 3 * sum(block.norm_behind is None for block in blocks)
+    assert len(record["writers"]["errors"]) == 3 * sum(block.writes_linearly for block in blocks)
     assert record["writers"]["logit_gap"] <= EXACT
     reload(tmp_path / "out")
 
@@ -243,6 +253,26 @@ def test_a_width_that_the_stock_class_refuses_is_told_before_anything_is_measure
     with pytest.raises(SettingError, match=said):
         attach(reload(tmp_path / "base"), PatConfig(pruning_ratio=0.25, hio_rank=2))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["qwen2-moe", "qwen3-moe"])
+def test_experts_are_not_compacted_nor_mixed_with_other_layers(name: str) -> None:
+    model = trained(name)
+    with pytest.raises(UserError, match="cannot be compacted: its feed-forward blocks are experts"):
+        model.compact()
+    config = MORE[name]()
+    config.mlp_only_layers = [1]
+    with pytest.raises(UserError, match=r"mlp_only_layers: \[1\]: layers of several kinds in one qwen._moe model are not known"):
+        attach(AutoModelForCausalLM.from_config(config), PatConfig(pruning_ratio=0.25, hio_rank=2))
+
+
+def test_what_a_layer_of_experts_drops_is_its_own(tmp_path: Path) -> None:
+    """Layers go whole where heads and neurons cannot, and their writes but attention's stay plain."""
+    write_base("qwen3-moe", tmp_path / "base")
+    own = PruneSettings(writers="refitted")
+    record = prune(tmp_path / "base", "shortgpt", 0.25, "auto", tmp_path / "out", calibration(tmp_path, 6000), own=own)
+    assert set(record["writers"]["errors"]) == {f"model.layers.{layer}.self_attn.o_proj" for layer in range(2)}
+    assert record["writers"]["logit_gap"] <= EXACT
 
 
 def test_a_pat_model_opens_its_own_adapter(tmp_path: Path) -> None:

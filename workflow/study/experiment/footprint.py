@@ -66,6 +66,8 @@ def shape_in(folder: Path) -> ModelShape | None:
 
 def _shape_of(config: Mapping[str, Any]) -> ModelShape:
     known = config.get("model_type") in FAMILIES
+    if known and FAMILIES[config["model_type"]].has_experts:
+        raise KeyError("experts")  # of whose sizes a shape says nothing
     return ModelShape(
         family=config["model_type"] if known else "llama",
         vocab_size=config["vocab_size"],
