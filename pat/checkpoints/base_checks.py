@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pat.checkpoints.config_checks import FLOATING, Fields, config_problems
+from pat.checkpoints.first_base import first_base
 from pat.checkpoints.origin import origin_of
 from pat.checkpoints.stored import StoredTensor, hold_the_same, stored_tensors
 from pat.checkpoints.tokenizer_checks import check_tokenizer
@@ -50,12 +51,13 @@ def check_checkpoint(folder: Path, *, tokenizer: bool = False) -> Fields:
 def check_base(folder: Path, *, tokenizer: bool = False) -> None:
     """Raise UserError as `check_checkpoint` does, and where a merge would refuse or lose a tensor of the folder's weights.
 
-    That is: an architecture that is not known, tensors that it does not have or that are missing, sizes that are not the config's, and a
-    head of its own under a config that says it is the embedding.
+    That is: a record of the step that made it which is broken, an architecture that is not known, tensors that it does not have or that are
+    missing, sizes that are not the config's, and a head of its own under a config that says it is the embedding.
     """
     fields = check_checkpoint(folder, tokenizer=tokenizer)
     family = family_of_fields(fields)
     stored = {name: tensor for name, tensor in stored_tensors(folder).items() if not is_passed_over(name)}
+    first_base(folder)
     for name in stored:
         family.role(name)
     for problem in (*_tie_problems(folder, fields, family, stored), *_size_problems(folder, fields, family, stored)):

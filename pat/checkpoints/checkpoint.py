@@ -73,17 +73,23 @@ def check_opens(folder: Path) -> None:
             model: Any = AutoModelForCausalLM.from_config(config)
     except (RuntimeError, *REFUSALS) as error:
         raise UserError(f"{folder / 'config.json'}: makes no model: {one_line(error)}") from None
-    stored = tensor_shapes(folder)
-    head = f"{family.head}.weight"
-    for name, parameter in model.named_parameters():
+    stored = {name: shape for name, shape in tensor_shapes(folder).items() if not is_passed_over(name)}
+    tied_head = f"{family.head}.weight" if config.tie_word_embeddings else None
+    accounted: set[str] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shape = tuple(parameter.shape)
         if (parts := family.stored_parts(name, len(parameter))) is not None:
-            _check_experts(folder, name, parts, stored, tuple(parameter.shape))
+            _check_experts(folder, name, parts, stored, shape)
+            accounted |= {part for of_expert in parts for part in of_expert}
             continue
-        if name not in stored and not (name == head and config.tie_word_embeddings):
+        if name not in stored and name != tied_head:
             raise UserError(f"{folder}: missing tensor {name}; the checkpoint does not fit its config")
-        if name in stored and tuple(stored[name]) != tuple(parameter.shape):
-            shapes = f"{list(stored[name])}, {list(parameter.shape)} by its config"
+        if name in stored and tuple(stored[name]) != shape:
+            shapes = f"{list(stored[name])}, {list(shape)} by its config"
             raise UserError(f"{folder}: mismatched tensor {name} of shape {shapes}; the checkpoint does not fit its config")
+        accounted.add(name)
+    if stray := [name for name in stored if name not in accounted]:
+        raise UserError(f"{folder}: unexpected tensor {stray[0]}; the checkpoint does not fit its config")
 
 
 def _check_experts(folder: Path, name: str, parts: list[list[str]], stored: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> None:
@@ -119,6 +125,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool 
     except (SafetensorError, OSError, RuntimeError, *REFUSALS) as error:
         if lacks_memory(error):
             raise
+        _check_opens_if_known(folder)  # which may say it better
         raise UserError(f"{folder}: cannot be loaded as a model: {one_line(error)}") from None
     model: PreTrainedModel
     model, report = loaded

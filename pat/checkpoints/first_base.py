@@ -24,9 +24,11 @@ def first_base(folder: Path) -> dict[str, Any] | None:
         if (folder / name).is_file():
             record = read_record(folder / name)
             try:
-                return dict(
-                    record.get("base") or {"hidden_size": record["hidden_size"]["before"], "parameters": record["parameters"]["before"]}
-                )
+                base = record.get("base") or {
+                    "hidden_size": record["hidden_size"]["before"], "parameters": record["parameters"]["before"],
+                }  # fmt: skip
+                counts = [int(base["parameters"][name]) for name in ("unique", "without_embeddings")]
+                return {**base, "hidden_size": int(base["hidden_size"]), "parameters": {**base["parameters"], "unique": counts[0]}}
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{folder / name}: does not say which sizes its base has ({type(error).__name__}: {error})") from None
     return None

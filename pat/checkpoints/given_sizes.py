@@ -8,6 +8,7 @@ from typing import Any
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_model
 from pat.checkpoints.merge import record_of
+from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import say
@@ -22,6 +23,8 @@ def given_sizes(base: Path, model: Path, ratio: float, out: Path, *, force: bool
     with `force`.
     """
     check_replaceable(out, KINDS["sizes"], force=force)
+    if not 0 <= ratio < 1:
+        raise UserError(f"--ratio {ratio}: must be a share from 0 to below 1")
     for folder in (base, model):
         check_model(folder)
         artefacts.check_if_listed(folder)

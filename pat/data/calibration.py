@@ -23,6 +23,8 @@ from pat.io.progress import Progress
 
 SEQUENCE_LENGTH = 2048
 SEQUENCES = 128
+FEWEST_TOKENS = 16
+"""Less is no text: the quarter that is kept back would have nothing to predict."""
 TOKENS_A_CHANNEL = 256
 """Narrow models need less text than SliceGPT's: its estimate is as good with as many tokens for each channel."""
 TOKENS_AT_ONCE = 8192
@@ -71,7 +73,8 @@ class Blocks:
 def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length: int, tokens: int) -> Blocks:
     """Return rows in random order, end tokens between them, cut into blocks of `length` up to `calibration.tokens` or else `tokens`.
 
-    The last block is padded where the file holds less. Raises UserError on a row that is neither text nor instruction.
+    The last block is padded where the file holds less. Raises UserError on a row that is neither text nor instruction, and where
+    that is hardly any text.
     """
     wanted = calibration.tokens or tokens
     texts = [_text(calibration.path, number, row) for number, row in numbered_rows(calibration.path)]
@@ -83,6 +86,9 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
         encoded = tokenizer(text)["input_ids"]
         ids += encoded if encoded[-1:] == [tokenizer.eos_token_id] else [*encoded, tokenizer.eos_token_id]
     ids = ids[:wanted]
+    if len(ids) < FEWEST_TOKENS:
+        asked = f"calibration tokens asked for: {calibration.tokens}; " if calibration.tokens else ""
+        raise UserError(f"{calibration.path}: {asked}{len(ids)} tokens are too few to measure on, at least {FEWEST_TOKENS} are needed")
     missing = -len(ids) % length
     ids_NT = torch.tensor(ids + [tokenizer.pad_token_id] * missing).view(-1, length)
     mask_NT = torch.tensor([1] * len(ids) + [0] * missing).view(-1, length)

@@ -40,7 +40,7 @@ def load(names: Iterable[str]) -> None:
             if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
                 raise UserError(f"plugin {name}: no such module; install it, or name its file, which ends in .py") from None
             raise _broken(name, error) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _broken(name, error) from error
 
 
@@ -63,7 +63,7 @@ def _import_file(path: Path) -> None:
         raise
 
 
-def _broken(name: str, error: Exception) -> UserError:
+def _broken(name: str, error: BaseException) -> UserError:
     """Return the error of a plugin that does not run, with the last line of its own that was reached."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(f"{Path(name).stem}.py")]
     where = f", line {frames[-1].lineno}" if frames else ""

@@ -172,6 +172,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a length as text": (changed_file("tokenizer_config.json", model_max_length="x"), "model_max_length: 'x': must be a positive number"),
     "a length of nothing": (changed_file("tokenizer_config.json", model_max_length=-1), "model_max_length: -1: must be a positive number"),
+    "a merge that is broken": (text("merge.json", "{"), r"merge\.json: is not valid JSON"),
+    "a merge of nothing": (text("merge.json", '{"base": 3}'), r"merge\.json: does not say which sizes its base has"),
+    "a pruning of no size": (text("prune.json", '{"base": {"hidden_size": 3}}'), r"prune\.json: does not say which sizes its base has"),
     "an origin that is broken": (text("origin.json", "{"), r"origin\.json: is not valid JSON"),
     "an origin of nothing": (text("origin.json", '{"file": 3}'), r"origin\.json: lacks file, dtype, quantised"),
     "token beyond the embedding": (added_token, r"token '<more>' has the id 10000, beyond the embedding's \d+ rows"),
@@ -333,6 +336,19 @@ def test_what_only_transformers_can_tell_is_told_before_anything_is_written(
     with pytest.raises(UserError, match=r"makes no model|mismatched tensor model\.layers\.0\.self_attn") as told:
         verbs[verb]()
     assert "\n" not in str(told.value)
+
+
+def test_what_a_load_stumbles_over_is_told_by_its_tensor(world: Path, tmp_path: Path) -> None:
+    for number, (change, message) in enumerate((
+        (weights(lambda tensors: tensors.update({Q: tensors[Q][None].clone()})), r"mismatched tensor .*q_proj\.weight of shape \[1, 32, 32\]"),
+        (weights(lambda tensors: tensors.update({Q: torch.zeros(0, 32)})), r"mismatched tensor .*q_proj\.weight of shape \[0, 32\]"),
+        (weights(lambda tensors: tensors.update({Q.replace("weight", "bias"): torch.ones(32)})), r"unexpected tensor\S* .*q_proj\.bias"),
+    )):  # fmt: skip
+        base = copy(world, tmp_path / str(number))
+        change(base)
+        for verb in (load_model, check_opens):
+            with pytest.raises(UserError, match=message):
+                verb(base)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
