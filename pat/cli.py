@@ -90,7 +90,7 @@ def import_model(
     hub: Annotated[str | None, typer.Option(help="model id on the hub; needs a network")] = None,
     revision: Annotated[str, typer.Option(help="branch, tag or commit on the hub")] = "main",
     gguf: Annotated[Path | None, typer.Option(help="GGUF file of a Llama-like model, with its tokenizer"), READS] = None,
-    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32: what the weights of --gguf become")] = "bf16",
+    dtype: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32: what the weights of --gguf become; bf16 by default")] = None,
     force: Force = False,
 ) -> None:
     """Bring a base model into the results folder, with checksums."""
@@ -98,13 +98,15 @@ def import_model(
 
     if sum(place is not None for place in (path, hub, gguf)) != 1:
         raise UserError("give exactly one of --path, --hub and --gguf")
+    if dtype is not None and gguf is None:
+        raise UserError(f"--dtype {dtype}: has no effect without --gguf: other models keep the dtype of their checkpoint; leave it out")
     if path is not None:
         checkpoint.import_model(path, out, force=force)
     elif gguf is not None:
         need("gguf", "--gguf")
         from pat.checkpoints.gguf_import import import_gguf
 
-        import_gguf(gguf, out, dtype, force=force)
+        import_gguf(gguf, out, dtype or "bf16", force=force)
     else:
         assert hub is not None
         checkpoint.fetch_model(hub, revision, out, force=force)

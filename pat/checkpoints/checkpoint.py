@@ -344,13 +344,13 @@ def import_model(source: Path, out: Path, *, force: bool = False) -> None:
 def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -> None:
     """Download a model's safetensors, config and tokenizer from the hub into `out`; the one step of a run that needs a network."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["config.json", "*.safetensors", INDEX_NAME, *COMPANIONS]
     with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         try:
             snapshot_download(hub_id, revision=revision, local_dir=folder, allow_patterns=patterns)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise UserError(
                 f"model {hub_id!r} at revision {revision!r} cannot be fetched: {error}; fetch it where there is a network, "
                 "or give a local folder as `path`"

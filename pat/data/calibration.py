@@ -23,7 +23,7 @@ from pat.io.progress import Progress
 
 SEQUENCE_LENGTH = 2048
 SEQUENCES = 128
-FEWEST_TOKENS = 16
+FEWEST_TOKENS = 8
 """Less is no text: the quarter that is kept back would have nothing to predict."""
 TOKENS_A_CHANNEL = 256
 """Narrow models need less text than SliceGPT's: its estimate is as good with as many tokens for each channel."""

@@ -180,6 +180,46 @@ def item_cases() -> Iterator[Case]:
         yield Case((*prepared[:-1], block))
 
 
+def adapter_cases() -> Iterator[Case]:
+    """Adapters of LoRA's settings that cannot be, and imports and sizes of what is no model."""
+    merge = ("merge", "--base", "base", "--adapter", "bad", "--out", "out")
+    odd: dict[str, list[Any]] = {
+        "r": [0, -1, "x", NAN, 2.5, None], "lora_alpha": ["x", 0, -1, NAN, None], "lora_dropout": [2, -1, "x"], "target_modules": [[], "", 3, None],
+        "rank_pattern": ["x", {"q_proj": "x"}], "alpha_pattern": ["x", {"q_proj": NAN}], "use_dora": ["x"], "use_rslora": [3],
+        "init_lora_weights": ["pissa", "olora"], "peft_type": ["IA3", None, 3], "layers_to_transform": ["x", -1], "bias": ["all"],
+    }  # fmt: skip
+    for name, values in odd.items():
+        for value in values:
+            record = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], name: value}
+            yield Case(merge, {"bad/adapter_config.json": json.dumps(record).encode(), "bad/adapter_model.safetensors": b"x"})
+    for content in (b"", b"GGUF", b"PK\x03\x04", b"GGUF\x03\x00\x00\x00" + b"\xff" * 16, b"GGUF\x03\x00\x00\x00" + b"\x00" * 64):
+        yield Case(("import-model", "--gguf", "x.gguf", "--out", "out"), {"x.gguf": content})
+    for arguments in (("--path", "base", "--dtype", "fp32"), ("--path", "base", "--hub", "x"), (), ("--hub", ""), ("--hub", "a/b/c"), ("--path", ""),
+                      ("--gguf", "base"), ("--gguf", "text.jsonl"), ("--path", "text.jsonl")):  # fmt: skip
+        yield Case(("import-model", *arguments, "--out", "out"))
+    for ratio in ("1", "-0.1", "nan", "inf", "x"):
+        yield Case(("sizes", "--base", "base", "--model", "base", "--ratio", ratio, "--out", "out.json"))
+
+
+def calibration_cases() -> Iterator[Case]:
+    """Text that nothing can be measured on."""
+    rotate = ("rotate", "--base", "base", "--basis", "pca", "--out", "out")
+    refit = ("refit-readers", "--base", "base", "--mask", "magnitude", "--ratio", "0.5", "--out", "out")
+    prepare = ("prepare", "--base", "base", "--ratio", "0.5", "--out", "out")
+    prune = (*PRUNE[:3], "--pruner", "minitron-width", "--ratio", "0.5", "--out", "out")
+    rows = [*NO_ROWS, *(f'{{"text": {value}}}'.encode() for value in NO_TEXTS), b'{"text": "a"}', b'{"text": " "}', b'{"text": "one two']
+    for content in rows:
+        for command in (rotate, refit, prepare, prune):
+            yield Case((*command, "--calibration", "bad.jsonl"), {"bad.jsonl": content})
+    for command in (rotate, refit, prepare, prune):
+        for tokens in ("0", "-1", "1", "x"):
+            yield Case((*command, "--calibration", "text.jsonl", "--calibration-tokens", tokens))
+    for mask in ("", "x", "trained", "data"):
+        yield Case((*refit, "--mask", mask, "--calibration", "text.jsonl"))
+    for plugin in ("missing.py", "no.such.module", "text.jsonl", "bad.py"):
+        yield Case((*rotate, "--calibration", "text.jsonl", "--plugin", plugin), {"bad.py": b"import sys; sys.exit(0)"})
+
+
 def place_cases() -> Iterator[Case]:
     """Outputs, run folders and logs where nothing can be written, or something else is."""
     recipe = ("--settings", json.dumps(TUNING))
@@ -372,5 +412,5 @@ def experiment(raw: Mapping[str, Any], files: Files | None = None) -> Case:
 
 KINDS = {
     "settings": settings_cases, "settings together": together_cases, "texts of settings": text_cases, "rows": row_cases, "items": item_cases,
-    "options": option_cases, "places": place_cases, "bases": base_cases, "experiments": experiment_cases,
+    "options": option_cases, "places": place_cases, "adapters": adapter_cases, "calibration": calibration_cases, "bases": base_cases, "experiments": experiment_cases,
 }  # fmt: skip
