@@ -295,7 +295,7 @@ class EvaluationSettings(Settings):
         return self.text_limit or self.limit
 
 
-Factor = str | bool | int | float
+Factor = Annotated[str, Field(min_length=1)] | bool | int | Annotated[float, Field(allow_inf_nan=False)]
 """What a row has of a factor of an ablation; yes and no in YAML are true and false."""
 
 

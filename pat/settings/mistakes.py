@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -42,10 +42,15 @@ def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
         raise UserError("\n".join(f"{source}: {problem}" for problem in problems(model, error))) from None
 
 
-def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = ()) -> list[str]:
-    """Return one line per problem, "field.path: value …: what is allowed", unknown keys with the nearest known one."""
+def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = (), without: Container[str] = ()) -> list[str]:
+    """Return one line per problem, "field.path: value …: what is allowed", unknown keys with the nearest known one.
+
+    `without` are pydantic's types of errors that are left out.
+    """
     found: dict[str, list[str]] = {}  # what is wrong -> what would be right, from each branch of a union
     for detail in error.errors():
+        if detail["type"] in without:
+            continue
         wrong, right = _problem(model, detail, prefix)
         found.setdefault(wrong, []).append(right)
     return [wrong + " or ".join(right) for wrong, right in found.items()]

@@ -420,3 +420,35 @@ def test_a_methods_own_mask_settings_hold_under_what_the_row_says() -> None:
         ("native", "random", "gradual", "plain", 5),
     ]
     assert "methods.pat-g" in refusal(changed("methods", "pat-g", value="leading"))[0]
+
+
+@pytest.mark.parametrize(
+    ("block", "wrong", "right", "message"),
+    [
+        ("tuning", {"max_length": "long"}, {"max_length": 64}, 'tuning.max_length: "long" is not allowed'),
+        ("tuning", {"lora": {"rank": -1}}, {"lora": {"rank": 2}}, "tuning.lora.rank: -1 is not allowed"),
+        ("pat", {"hio_rank": []}, {"hio_rank": 2}, "pat.hio_rank: [] is not allowed"),
+        ("prune", {"size": "small"}, {"size": "nominal"}, 'prune.size: "small" is not allowed'),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_though_every_row_overrides_it(
+    block: str, wrong: dict[str, Any], right: dict[str, Any], message: str
+) -> None:
+    raw: Any = changed(block, value={**SMOKE.get(block, {}), **wrong})
+    raw["models"]["tiny"] = {**raw["models"]["tiny"], block: right}
+    assert sum(message in line for line in refusal(raw)) == 1
+
+
+def test_what_only_the_joined_settings_have_is_no_problem_of_a_place() -> None:
+    raw: Any = changed("models", "tiny", "tuning", value={"warmup_steps": 1})
+    load_experiment(raw, "x.yaml")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), ""])
+def test_a_factor_that_says_nothing_is_refused(value: Any) -> None:
+    assert "methods.lora.factors.own" in "\n".join(refusal(changed("methods", "lora", value={"factors": {"own": value}})))
+
+
+@pytest.mark.parametrize(("name", "value"), [("mem_mb", 10**24), ("runtime", 10**24), ("gpu", 10**24)])
+def test_resources_beyond_every_machine_are_refused(name: str, value: int) -> None:
+    assert f"resources.tune.{name}: {value} is not allowed" in "\n".join(refusal(changed("resources", value={"tune": {name: value}})))

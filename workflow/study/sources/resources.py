@@ -6,15 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pat.settings.fields import CountOrZero, Settings
+from pat.settings.fields import MOST, Count, CountOrZero, Settings
 
 
 class PhaseResources(Settings):
     """What the scheduler sets aside for one job of a phase; None: by the model's size. Never changes a number in a table."""
 
     gpu: CountOrZero | None = Field(default=None, description="GPUs")
-    mem_mb: Annotated[int, Field(ge=100)] | None = Field(default=None, description="memory in MB")
-    runtime: Annotated[int, Field(gt=0)] | None = Field(default=None, description="minutes")
+    mem_mb: Annotated[int, Field(ge=100, le=MOST)] | None = Field(default=None, description="memory in MB")
+    runtime: Count | None = Field(default=None, description="minutes")
 
 
 class Resources(Settings):
