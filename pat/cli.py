@@ -324,6 +324,24 @@ def evaluate(
 
 
 @app.command()
+@guarded("export")
+def export(
+    model: Annotated[Path, typer.Option(help="folder of a stock model, such as `pat merge` writes"), READS],
+    to: Annotated[str, typer.Option(help="gguf (llama.cpp, Ollama), or int8, int4 or fp8 (vLLM, transformers)")],
+    out: Out,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="of a GGUF file: auto (as stored), f32, f16, bf16, q8_0, q5_0, q4_0, …")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="llama.cpp's name of the tokenizer's rule, where pat does not know the rule")] = None,
+    force: Force = False,
+) -> None:
+    """Write a model in the format of a runtime, quantised or as it is."""
+    from pat.export.export import export as run
+
+    run(model, to, out, kind, split, force=force)
+
+
+@app.command()
 @guarded("sizes")
 def sizes(
     base: Base,

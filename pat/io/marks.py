@@ -29,12 +29,13 @@ FOLDER_RECORDS = {
     "prune.json": "prune",
     "tuning.json": "tune",
     "merge.json": "merge",
+    "export.json": "export",
 }
 """What each step writes into the folder that it makes, and the verb that makes it."""
 MODEL_FILES = (
-    "*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json", "origin.json", "adapter_config.json",
-    "pat_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
-    "chat_template*", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md", *FOLDER_RECORDS,
+    "*.safetensors", "*.gguf", "model.safetensors.index.json", "config.json", "generation_config.json", "origin.json",
+    "adapter_config.json", "pat_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "*.model", "chat_template*", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md", *FOLDER_RECORDS,
 )  # fmt: skip
 """What the verbs write into folders, for one whose manifest is gone."""
 LARGEST_RECORD_BYTES = 256 * 2**20

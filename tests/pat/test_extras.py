@@ -15,8 +15,17 @@ from study import cli as study_cli
 from tests.kit.project import ROOT
 from tests.kit.tiny_checkpoint import write_tiny_checkpoint
 
-NOT_THE_LIBRARYS = ("lm_eval", "datasets", "gguf", "matplotlib", "pandas", "scipy", "snakemake", "dvc", "study")
-OF_EXTRAS = {"pat.scoring.harness", "pat.scoring.batched_lm", "pat.benchmark.evaluation", "pat.checkpoints.gguf_import"}
+NOT_THE_LIBRARYS = ("lm_eval", "datasets", "gguf", "compressed_tensors", "matplotlib", "pandas", "scipy", "snakemake", "dvc", "study")
+OF_EXTRAS = {
+    "pat.scoring.harness",
+    "pat.scoring.batched_lm",
+    "pat.benchmark.evaluation",
+    "pat.checkpoints.gguf_import",
+    "pat.export.gguf_file",
+    "pat.export.gguf_families",
+    "pat.export.gguf_tokenizer",
+    "pat.export.compressed",
+}
 """Modules of an extra; whoever calls them asks for it first."""
 IMPORTS_ALL = f"""
 import importlib, pkgutil, sys
@@ -47,6 +56,8 @@ def test_extras_are_the_packages_of_the_project_file() -> None:
         (("evaluate", "--model", "m", "--settings", "{}", "--task", "<w>/t.jsonl", "--out", "<w>/x.json"), "lm_eval", "evaluation"),
         (("fetch-tasks", "--task", "arc_easy", "--out", "<w>/x"), "datasets", "evaluation"),
         (("benchmark", "evaluation", "--out", "<w>/x.json"), "lm_eval", "evaluation"),
+        (("export", "--model", "m", "--to", "gguf", "--out", "<w>/x"), "gguf", "gguf"),
+        (("export", "--model", "m", "--to", "int4", "--out", "<w>/x"), "compressed_tensors", "export"),
         (("import-model", "--gguf", "<w>/t.jsonl", "--out", "<w>/x"), "gguf", "gguf"),
     ],
 )

@@ -1,0 +1,86 @@
+"""Narrow models of every family that a runtime opens, with a byte-level tokenizer, as folders that `pat export` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
+
+from pat.pruners.pruning import prune
+from tests.kit.tiny_models import GRANITE, LLAMA_3
+from tests.kit.tiny_world import tiny_tokenizer
+
+SPARE_ROWS = 5
+"""Rows of the embedding beyond the tokenizer's, as published models have; transformers gives Qwen2's tokenizer a token more."""
+PROMPT = "Which number comes after 12? It's  4\n\n"
+SHAPE: dict[str, Any] = {
+    "vocab_size": len(tiny_tokenizer()) + SPARE_ROWS, "hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2,
+}  # fmt: skip
+DEEPER: dict[str, int] = {"num_hidden_layers": 7}
+"""So many layers that those come which are of another kind."""
+WINDOWS: dict[str, Any] = DEEPER | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8}
+
+CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "llama-tied": lambda: LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "llama-odd-heads-biases": lambda: LlamaConfig(**SHAPE, head_dim=64, attention_bias=True, mlp_bias=True),
+    "llama3": lambda: LlamaConfig(**SHAPE | {"eos_token_id": [2, 5]}, rope_parameters=dict(LLAMA_3)),
+    "llama-linear": lambda: LlamaConfig(**SHAPE, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 2e4}),
+    "llama-yarn": lambda: LlamaConfig(
+        **SHAPE, rope_parameters={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+    ),
+    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=None),
+    "qwen2": lambda: Qwen2Config(**SHAPE),
+    "qwen3-tied": lambda: Qwen3Config(**SHAPE, head_dim=128, tie_word_embeddings=True),
+    "gemma": lambda: GemmaConfig(**SHAPE, head_dim=32),
+    "gemma2": lambda: Gemma2Config(**SHAPE | WINDOWS),
+    "gemma3": lambda: Gemma3TextConfig(**SHAPE | WINDOWS, tie_word_embeddings=True),
+    "phi3": lambda: Phi3Config(**SHAPE),
+    "granite": lambda: GraniteConfig(**SHAPE | GRANITE),
+    "smollm3": lambda: SmolLM3Config(**SHAPE | DEEPER),
+}
+
+
+def random_model(config: Any, seed: int = 0) -> PreTrainedModel:
+    """Return a model whose logits are of order one and whose gains and biases are far from their defaults."""
+    generator = torch.Generator().manual_seed(seed)
+    model: Any = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.12 if parameter.dim() >= 2 else 0.4))
+    made: PreTrainedModel = model.eval()
+    return made
+
+
+def write_base(folder: Path, config: Any, tokenizer: PreTrainedTokenizerFast | None = None, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a random model with a tokenizer."""
+    random_model(config).to(dtype).save_pretrained(folder)  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+    (tokenizer or tiny_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+def write_narrow(folder: Path, name: str, ratio: float = 0.25, align: int = 32, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a random model of a family and a narrower one that is cut from it; return the path of that."""
+    write_base(folder / "base", CONFIGS[name](), dtype=dtype)
+    prune(folder / "base", "channel-magnitude", ratio, align, folder / "narrow")
+    return folder / "narrow"
