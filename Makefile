@@ -10,6 +10,9 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 MACHINE ?= $(shell nproc) CPU cores
+# Each test process computes in one thread, so that there is one a core. Many cores do not bring as much memory: at most eight.
+WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc)
+PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 .PHONY: help demo run experiment-file base dev versioning restore reference test test-unit test-slow test-gpu test-model test-slurm lint docs keys lock clean clean-results
 
 help:  ## this list
@@ -37,10 +40,10 @@ reference: run  ## run an experiment and keep it under results/reference: make r
 	  --out "results/reference/$$name" --machine "$(MACHINE)" --experiment "$(CONFIG)" $(if $(filter undefined,$(origin SHOW)),,--show "$(SHOW)")
 
 test: dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
-	@python -m pytest
+	@python -m pytest $(PARALLEL)
 
 test-unit: dev  ## the short tests of the library's and the study's modules, about two minutes; `make test` stays the whole truth
-	@python -m pytest tests/pat tests/study -m "unit and not gpu and not network and not slow and not slurm and not model"
+	@python -m pytest $(PARALLEL) tests/pat tests/study -m "unit and not gpu and not network and not slow and not slurm and not model"
 
 test-slow: dev  ## the tests that take minutes
 	@python -m pytest -m slow

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.made_once import made_once
 from tests.kit.project import ROOT, copy_workflow
 
 os.environ |= {
@@ -49,14 +50,15 @@ def _one_thread() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the workflow in which the smoke experiment has run to its end, without a network where the system can take it away.
 
-    It is made once for all tests: copy it before changing anything.
+    It is made once for all tests: copy it before changing anything. Each of several test processes has a copy of its own to plan in.
     """
     from tests.kit.smoke_run import NAMESPACES, NO_NETWORK, run
 
-    folder = copy_workflow(tmp_path_factory.mktemp("pipeline") / "finished")
-    first = run(folder, inside=NO_NETWORK if NAMESPACES else ())
-    assert first.returncode == 0, first.stdout + first.stderr
-    return folder
+    def make(folder: Path) -> None:
+        first = run(copy_workflow(folder), inside=NO_NETWORK if NAMESPACES else ())
+        assert first.returncode == 0, first.stdout + first.stderr
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture(scope="session")
