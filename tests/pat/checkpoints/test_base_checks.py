@@ -363,6 +363,6 @@ def test_it_needs_neither_torch_nor_time(world: Path) -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", probe, str(world)], check=True)
-    started = time.perf_counter()
+    started = time.process_time()
     check_base(world)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1, "of a processor, whatever else the machine does"

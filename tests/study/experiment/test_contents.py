@@ -157,9 +157,9 @@ def test_a_large_text_is_checked_to_its_end(workspace: Path, monkeypatch: pytest
 def test_a_million_rows_take_seconds(workspace: Path) -> None:
     row = lines({"instruction": "word " * 20, "input": "", "output": "word " * 40})
     (workspace / "rows.jsonl").write_bytes(row * 1_000_000)
-    started = time.monotonic()
+    started = time.process_time()
     try:
         assert problems(workspace, "data.instruct", {"source": "json", "path": "rows.jsonl"}) == []
     finally:
         (workspace / "rows.jsonl").unlink()
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20, "of a processor, whatever else the machine does"
