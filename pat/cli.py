@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -40,12 +40,13 @@ from pat.options import (
     Tie,
     TunedRatio,
     Tuner,
+    aligned,
+    measured_on,
+    ratio_of,
+    tie_of,
 )
 from pat.settings.gpu_need import may_need_gpu
 from pat.study_verbs import HandedOver, hand_over
-
-if TYPE_CHECKING:
-    from pat.data.calibration import Calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -163,7 +164,7 @@ def tune(
     from pat.training.search import with_searched_rate
     from pat.training.tuning import tune as run
 
-    job, asked = with_searched_rate(load(TuneJob, settings), rate_from), _ratio_of(tuner, ratio)
+    job, asked = with_searched_rate(load(TuneJob, settings), rate_from), ratio_of(tuner, ratio)
     run(
         TuningRequest(
             base=base, data=data, tuner=tuner, ratio=asked, seed=seed, job=job, run_dir=run_dir, out=out, teacher=teacher, force=force
@@ -191,7 +192,7 @@ def search_rate(
     from pat.training.request import TuningRequest
     from pat.training.search import search_rate as run
 
-    job, asked = load(TuneJob, settings), _ratio_of(tuner, ratio)
+    job, asked = load(TuneJob, settings), ratio_of(tuner, ratio)
     run(
         TuningRequest(
             base=base, data=data, tuner=tuner, ratio=asked, seed=seed, job=job, run_dir=run_dir, out=out, teacher=teacher, force=force
@@ -231,8 +232,8 @@ def prune(
     from pat.settings.jobs import PruneSettings
     from pat.settings.mistakes import load
 
-    text = _measured(calibration, calibration_tokens, seed, device) if calibration else None
-    run(base, pruner, ratio, _aligned(align), out, text, threads, load(PruneSettings, settings), force=force)
+    text = measured_on(calibration, calibration_tokens, seed, device) if calibration else None
+    run(base, pruner, ratio, aligned(align), out, text, threads, load(PruneSettings, settings), force=force)
 
 
 @app.command()
@@ -252,7 +253,7 @@ def rotate(
     """Put a model into a basis whose leading directions matter most; writes a stock model that computes the same."""
     from pat.bases.rotate import rotate as run
 
-    run(base, basis, _measured(calibration, calibration_tokens, seed, device), out, threads, _tie(tie), force=force)
+    run(base, basis, measured_on(calibration, calibration_tokens, seed, device), out, threads, tie_of(tie), force=force)
 
 
 @app.command("refit-readers")
@@ -275,8 +276,8 @@ def refit_readers(
     """Fold what dead channels would have told the readers into them, by least squares; writes a stock model of the same shape."""
     from pat.bases.refit import refit_readers as run
 
-    text = _measured(calibration, calibration_tokens, seed, device)
-    run(base, mask, ratio, _aligned(align), text, out, data, threads, second_text, force=force)
+    text = measured_on(calibration, calibration_tokens, seed, device)
+    run(base, mask, ratio, aligned(align), text, out, data, threads, second_text, force=force)
 
 
 @app.command()
@@ -297,8 +298,8 @@ def prepare(
     """Make a base ready for `pat tune --tuner pat-g`: rotate into the gradient basis, then refit the readers to the ratio."""
     from pat.bases.prepare import prepare_base as run
 
-    text = _measured(calibration, calibration_tokens, seed, device)
-    run(base, ratio, text, out, _aligned(align), threads, _tie(tie), force=force)
+    text = measured_on(calibration, calibration_tokens, seed, device)
+    run(base, ratio, text, out, aligned(align), threads, tie_of(tie), force=force)
 
 
 @app.command()
@@ -354,39 +355,6 @@ def sizes(
     from pat.checkpoints.given_sizes import given_sizes as run
 
     run(base, model, ratio, out, force=force)
-
-
-def _tie(tie: str) -> Literal["keep", "break"]:
-    """Return what becomes of a head that is the embedding."""
-    if tie not in ("keep", "break"):
-        raise UserError(f"--tie {tie!r}: must be keep or break")
-    return "break" if tie == "break" else "keep"
-
-
-def _ratio_of(tuner: str, ratio: float | None) -> float:
-    """Return the ratio that a tuner prunes at; it has to be said, were it 0, where it prunes."""
-    if ratio is None and tuner.startswith("pat"):
-        raise UserError(f"--tuner {tuner}: prunes while it tunes, so --ratio is needed: the share of channels to prune, such as 0.25")
-    return ratio or 0.0
-
-
-def _aligned(align: str) -> int | Literal["auto"]:
-    """Return what widths are multiples of."""
-    if align == "auto":
-        return "auto"
-    if not (align.isascii() and align.isdigit() and int(align) > 0):
-        raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
-    return int(align)
-
-
-def _measured(text: Path, tokens: int | None, seed: int, device: str) -> Calibration:
-    """Return what a job measures on, and where."""
-    from pat.data.calibration import Calibration
-    from pat.machine.device import resolve_device
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
-    return Calibration(text, tokens, seed, resolve_device(device))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,13 +1,17 @@
-"""Options that several verbs have, each with its one wording and its one role (pat/io/places.py)."""
+"""Options that several verbs have, each with its one wording and its one role (pat/io/places.py), and what the library takes for them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pat.errors import UserError
 from pat.io.places import KEEPS, READS, WRITES
+
+if TYPE_CHECKING:
+    from pat.data.calibration import Calibration
 
 Base = Annotated[Path, typer.Option(help="folder of a stock model, as save_pretrained writes it"), READS]
 Out = Annotated[Path, typer.Option(help="what to write; appears in one piece when it is complete"), WRITES]
@@ -34,3 +38,36 @@ SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file wi
 Shape = Annotated[str | None, SHAPE, READS]
 MeasuredShape = Annotated[str, SHAPE, READS]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
+
+
+def tie_of(tie: str) -> Literal["keep", "break"]:
+    """Return what becomes of a head that is the embedding."""
+    if tie not in ("keep", "break"):
+        raise UserError(f"--tie {tie!r}: must be keep or break")
+    return "break" if tie == "break" else "keep"
+
+
+def ratio_of(tuner: str, ratio: float | None) -> float:
+    """Return the ratio that a tuner prunes at; it has to be said, were it 0, where it prunes."""
+    if ratio is None and tuner.startswith("pat"):
+        raise UserError(f"--tuner {tuner}: prunes while it tunes, so --ratio is needed: the share of channels to prune, such as 0.25")
+    return ratio or 0.0
+
+
+def aligned(align: str) -> int | Literal["auto"]:
+    """Return what widths are multiples of."""
+    if align == "auto":
+        return "auto"
+    if not (align.isascii() and align.isdigit() and int(align) > 0):
+        raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
+    return int(align)
+
+
+def measured_on(text: Path, tokens: int | None, seed: int, device: str) -> Calibration:
+    """Return what a job measures on, and where."""
+    from pat.data.calibration import Calibration
+    from pat.machine.device import resolve_device
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
+    return Calibration(text, tokens, seed, resolve_device(device))

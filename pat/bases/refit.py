@@ -65,55 +65,84 @@ def refit_readers(
     """
     check_replaceable(out, FOLDERS["refit-readers"], force=force)
     config = _checked(mask, ratio, align, calibration.seed, data)
+    _check_base(base)
+    torch.set_num_threads(threads)
+    before = _measured(base, config, calibration, data, second_text)
+    best, tried = _best(_tried(base, calibration.device, before))
+    applied = helps(best.perplexity, text_gap(before.whole[before.judge], before.plain[before.judge])["perplexity_after"])
+    with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
+        record = _write_model(base, folder, best.fits if applied else {}, before.kept_D)
+        record |= {"basis": basis_of(base), "tie": tie_of(base), "mask": mask, "pruning_ratio": ratio}
+        record |= {"kept": before.kept_D.nonzero().flatten().tolist()}
+        record |= {"applied": applied, "ridge": best.ridge if applied else None, "seen": best.seen if applied else None}
+        record |= {"best_perplexity": best.perplexity, "tried": tried, "error": {norm: _errors(fit) for norm, fit in best.fits.items()}}
+        refitted = _said_when_cut(folder, before.kept_D, before.texts, calibration.device) if applied else before.plain
+        record["text"] = {name: _effect(before.whole[name], before.plain[name], refitted[name]) for name in before.texts}
+        record["provenance"] = _origin(base, config, calibration, data, second_text)
+        artefacts.write_json(folder / READERS_RECORD, record)
+    _report(record, len(before.kept_D))
+    return record
+
+
+def _check_base(base: Path) -> None:
+    """Raise UserError where a folder is no base whose readers can be refitted."""
     check_base(base, tokenizer=True)
     artefacts.check_if_listed(base)
     if isinstance(checkpoint.load_config(base), ReshapedConfig):
         raise UserError(f"{base}: is reshaped, its layers do not share one stream; give a stock model")
     if readers_of(base) != "plain":
         raise UserError(f"{base}: its readers are refitted already; give the model that it was made from")
-    torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What the fits start from: the channels to keep, the text to fit on, and what the base says of other texts, whole and cut."""
+
+    kept_D: Tensor
+    text: Blocks
+    texts: dict[str, Blocks]
+    whole: dict[str, Said]
+    plain: dict[str, Said]
+
+    @property
+    def judge(self) -> str:
+        """The text that chooses among the fits."""
+        return next(iter(self.texts))
+
+
+def _measured(base: Path, config: PatConfig, calibration: Calibration, data: Path | None, second_text: Path | None) -> _Before:
+    """Return what the base is before anything is fitted. Raises UserError on a width that cannot be."""
     model, tokenizer = checkpoint.load_to_measure(base, calibration.device), checkpoint.load_tokenizer(base)
     kept_D = kept_by(model, tokenizer, config, data)
     text, check = blocks_and_check(model.config, calibration, tokenizer)
     texts = {"calibration, held out": check}
     if second_text is not None:
         texts["second text"] = blocks_for(model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS), tokenizer)
-    whole, plain = _said(model, texts), _said_when_cut(base, kept_D, texts, calibration.device)
-    del model
-    on_check = next(iter(texts))
-    best, tried = _best(_tried(base, calibration.device, text, check, kept_D, whole[on_check]))
-    applied = helps(best.perplexity, text_gap(whole[on_check], plain[on_check])["perplexity_after"])
-    fits = best.fits if applied else {}
-    with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
-        written = write_refitted(base, folder, fits, kept_D)
-        record = record_of(base, folder, 0.0) | gap_to_changed(written, lambda model: map_norms(model, fits, kept_D))
-        record |= {
-            "basis": basis_of(base),
-            "tie": tie_of(base),
-            "mask": mask,
-            "pruning_ratio": ratio,
-            "kept": kept_D.nonzero().flatten().tolist(),
-        }
-        record |= {"applied": applied, "ridge": best.ridge if applied else None, "seen": best.seen if applied else None}
-        record["best_perplexity"] = best.perplexity
-        record["tried"] = tried
-        record["error"] = {norm: _errors(fit) for norm, fit in best.fits.items()}
-        refitted = _said_when_cut(folder, kept_D, texts, calibration.device) if applied else plain
-        record["text"] = {name: _effect(whole[name], plain[name], refitted[name]) for name in texts}
-        settings: dict[str, object] = {"mask": mask, "ratio": ratio, "align": align, "tokens": calibration.tokens}
-        settings |= {
-            name: artefacts.sha256(path)
-            for name, path in (("calibration", calibration.path), ("data", data), ("second_text", second_text))
-            if path
-        }
-        inputs = {"base": base, "calibration": calibration.path, "data": data, "second_text": second_text}
-        record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)
-        artefacts.write_json(folder / READERS_RECORD, record)
-    done = "refitted to" if applied else "left plain for"
-    say(f"readers {done} {int(kept_D.sum())} of {len(kept_D)} channels; {summary(record)}")
-    for sentence in _told(record["text"]) if applied else [_why_plain(record)]:
+    whole = _said(model, texts)
+    del model  # two of them would need twice the memory
+    return _Before(kept_D, text, texts, whole, _said_when_cut(base, kept_D, texts, calibration.device))
+
+
+def _write_model(base: Path, folder: Path, fits: Mapping[str, Fit], kept_D: Tensor) -> dict[str, Any]:
+    """Write the base with its readers changed by the fits; return the record of its sizes, and of how far it is from what was meant."""
+    written = write_refitted(base, folder, fits, kept_D)
+    return record_of(base, folder, 0.0) | gap_to_changed(written, lambda model: map_norms(model, fits, kept_D))
+
+
+def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Path | None, second_text: Path | None) -> dict[str, Any]:
+    """Return what the model is made from: settings, the contents of the texts, and code."""
+    texts = {"calibration": calibration.path, "data": data, "second_text": second_text}
+    settings: dict[str, object] = {"mask": config.mask, "ratio": config.pruning_ratio, "align": config.align, "tokens": calibration.tokens}
+    settings |= {name: artefacts.sha256(path) for name, path in texts.items() if path}
+    return provenance(settings, calibration.seed, calibration.device, {"base": base, **texts})
+
+
+def _report(record: Mapping[str, Any], channels: int) -> None:
+    """Say what was done, and what it does to text."""
+    done = "refitted to" if record["applied"] else "left plain for"
+    say(f"readers {done} {len(record['kept'])} of {channels} channels; {summary(record)}")
+    for sentence in _told(record["text"]) if record["applied"] else [_why_plain(record)]:
         say(sentence)
-    return record
 
 
 @dataclass(frozen=True)
@@ -126,11 +155,12 @@ class _Tried:
     perplexity: float
 
 
-def _tried(base: Path, device: str, text: Blocks, check: Blocks, kept_D: Tensor, whole: Said) -> Iterator[_Tried]:
+def _tried(base: Path, device: str, before: _Before) -> Iterator[_Tried]:
     """Yield every way to fit the readers."""
+    kept_D, check, whole = before.kept_D, before.texts[before.judge], before.whole[before.judge]
     for seen, ridge in product(SEEN, RIDGES):
         model = checkpoint.load_to_measure(base, device)
-        fits = fit_readers(model, text.batches(), kept_D, check.batches(), ridge, seen)
+        fits = fit_readers(model, before.text.batches(), kept_D, check.batches(), ridge, seen)
         final = family_of(model.config).final_norm  # its reader, the head, is not refitted in place
         kept_channels_only(model, kept_D)
         map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, kept_D)
