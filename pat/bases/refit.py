@@ -137,7 +137,7 @@ def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Path 
     return provenance(settings, calibration.seed, calibration.device, {"base": base, **texts})
 
 
-def _report(record: Mapping[str, Any], channels: int) -> None:
+def _report(record: dict[str, Any], channels: int) -> None:
     """Say what was done, and what it does to text."""
     done = "refitted to" if record["applied"] else "left plain for"
     say(f"readers {done} {len(record['kept'])} of {channels} channels; {summary(record)}")
