@@ -9,6 +9,7 @@ import typer
 
 from pat.errors import UserError
 from pat.io.places import KEEPS, READS, WRITES
+from pat.settings.formats import ALIGN_NAMES
 
 if TYPE_CHECKING:
     from pat.data.calibration import Calibration
@@ -33,7 +34,7 @@ MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
 Tie = Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")]
 Tasks = Annotated[list[Path] | None, typer.Option(help="zero-shot set (JSONL); may be repeated"), READS]
-Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number or 'auto'")]
+Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number, 'auto', or 'gguf' for 256")]
 SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")
 Shape = Annotated[str | None, SHAPE, READS]
 MeasuredShape = Annotated[str, SHAPE, READS]
@@ -58,8 +59,10 @@ def aligned(align: str) -> int | Literal["auto"]:
     """Return what widths are multiples of."""
     if align == "auto":
         return "auto"
+    if align in ALIGN_NAMES:
+        return ALIGN_NAMES[align]
     if not (align.isascii() and align.isdigit() and int(align) > 0):
-        raise UserError(f"--align {align!r}: must be 'auto' or a positive whole number")
+        raise UserError(f"--align {align!r}: must be 'auto', {', '.join(map(repr, ALIGN_NAMES))} or a positive whole number")
     return int(align)
 
 

@@ -10,12 +10,11 @@ from pat.errors import SettingError, UserError
 from pat.families.known import ARCHITECTURE, ModelType
 from pat.models.width import target_width
 from pat.settings.config import PatChoices
-from pat.settings.fields import Count, CountOrZero, Device, Number, Precision, Settings, Threads
+from pat.settings.fields import Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import load, nearest
 
 Ratio = Annotated[Number, Field(gt=0, lt=1)]
-Align = Count | Literal["auto"]
 
 
 class ModelShape(Settings):

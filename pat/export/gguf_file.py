@@ -39,7 +39,7 @@ from pat.export.gguf_families import Exported, add_sizes, exported_as, frequency
 from pat.export.gguf_tokenizer import add_tokenizer
 from pat.families.known import Family, Role, attention_window, family_of, head_size
 from pat.io.progress import Progress
-from pat.models.formats import BLOCK_TYPES, K_BLOCK, PLAIN_TYPES
+from pat.settings.formats import BLOCK_TYPES, K_BLOCK, PLAIN_TYPES
 
 TYPES = (*PLAIN_TYPES, *BLOCK_TYPES)
 AUTO = "auto"

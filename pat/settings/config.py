@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pat.errors import SettingError, UserError
 from pat.io.artefacts import read_record, write_json
-from pat.settings.fields import Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
+from pat.settings.fields import Align, Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
 from pat.settings.mistakes import nearest
 
 PAT_CONFIG_NAME = "pat_config.json"
@@ -157,9 +157,10 @@ class PatChoices(Settings):
         default=None,
         description="how far the proxy goes per step; left out: 1 / milestone step, with adam half of it; recipe: that of everything else",
     )
-    align: Count | Literal["auto"] = Field(
+    align: Align = Field(
         default="auto",
-        description="widths are multiples of this and of the heads; auto: the largest power of two up to 64 that leaves 16 widths",
+        description="widths are multiples of this and of the heads; auto: the largest power of two up to 64 that leaves 16 widths; "
+        "gguf: 256, which every type of a GGUF file takes",
     )
 
     @field_validator(*{contradiction.field for contradiction in CONTRADICTIONS})

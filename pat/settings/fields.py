@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from pat.settings.formats import ALIGN_NAMES, aligned_to
 
 EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
@@ -33,6 +35,8 @@ Number = Annotated[float, BeforeValidator(_number)]
 MOST = 2**31 - 1
 """The largest whole number that torch's kernels count with."""
 Count = Annotated[int, Field(gt=0, le=MOST)]
+NAMED_COUNT = {"anyOf": [{"exclusiveMinimum": 0, "maximum": MOST, "type": "integer"}, {"enum": ["auto", *ALIGN_NAMES], "type": "string"}]}
+Align = Annotated[Count | Literal["auto"], BeforeValidator(aligned_to), WithJsonSchema(NAMED_COUNT)]
 CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
 MOST_THREADS = 1024
 Threads = Annotated[int, Field(gt=0, le=MOST_THREADS, description="threads that torch works with; numbers depend on it")]

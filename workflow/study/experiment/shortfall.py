@@ -29,7 +29,7 @@ def falls_short(asked: float, removed: float) -> bool:
 def shortfalls(experiment: Experiment) -> Iterator[str]:
     """Yield a sentence for each row that narrows a model of known shape by more than a fifth less than its ratio says."""
     for model in experiment.models:
-        shape = _shape(experiment, model)
+        shape = known_shape(experiment, model)
         for row in experiment.methods if shape else ():
             assert shape is not None
             broken = shape.tie_embeddings and _breaks_the_tie(experiment, model, row)
@@ -47,7 +47,8 @@ def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: int
     return 1 - narrower.parameters / PaperModel.of(shape).parameters
 
 
-def _shape(experiment: Experiment, model: str) -> ModelShape | PretrainSettings | None:
+def known_shape(experiment: Experiment, model: str) -> ModelShape | PretrainSettings | None:
+    """Return the sizes of a model that the file gives or that lies on this disk; None of any other."""
     source = experiment.models[model]
     if source.pretrain is not None:
         return source.pretrain

@@ -11,15 +11,18 @@ from pat.errors import UserError
 from study.commands.errors import errors_reported
 from study.experiment.checks.disk import disk_problems
 from study.experiment.file import load_experiment
+from study.experiment.runtimes import formats_ruled_out
 from study.experiment.shortfall import shortfalls
 
 
 def validate(config: Path) -> tuple[list[str], list[str]]:
-    """Return the paths of an experiment's cells, and warnings. Raises UserError that lists every problem, one per line."""
+    """Return the paths of an experiment's cells, and warnings and notes. Raises UserError that lists every problem, one per line."""
     experiment = load_experiment(config, str(config))
     if found := disk_problems(experiment):
         raise UserError("\n".join(f"{config}: {problem}" for problem in found))
-    return [str(cell.path) for cell in experiment.cells()], [f"{config}: warning: {sentence}" for sentence in shortfalls(experiment)]
+    told = [f"{config}: warning: {sentence}" for sentence in shortfalls(experiment)]
+    told += [f"{config}: note: {sentence}" for sentence in formats_ruled_out(experiment)]
+    return [str(cell.path) for cell in experiment.cells()], told
 
 
 def main(config: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
