@@ -24,6 +24,8 @@ PROGRAM_NAMES = ("pat", "cli.py")
 MODULE = "pat/__main__.py"
 PACKAGE = "pruning-aware-tuning"
 SOURCES = Path(__file__).resolve().parents[1]
+CODE = (":(top)*.py", ":(top)*.smk", ":(top)Snakefile")
+"""What of a checkout is code, for git. What an experiment's file says is recorded as settings, changed without a commit or not."""
 Inputs = Mapping[str, Path | Mapping[str, object] | None]
 """What was read, by what it is: a path, or what `described` has said of it earlier; None stands for what was not given."""
 RECORDED_PACKAGES = (
@@ -137,7 +139,7 @@ def code_state(sources: Path) -> tuple[str | None, bool | None]:
     try:
         _git(sources, "ls-files", "--error-unmatch", "--", "__init__.py")
         commit = _git(sources, "rev-parse", "HEAD")
-        changed = _git(sources, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(sources, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
         added = _git(sources, "ls-files", "--others", "--exclude-standard", "--", "*.py")
     except (OSError, subprocess.SubprocessError):
         return None, _differs_from_installed(sources)

@@ -60,11 +60,17 @@ def test_a_clone_has_its_commit(repository: Path) -> None:
     (repository / "scratch.txt").write_text("not code")
     (package / "__pycache__").mkdir()
     assert code_state(package) == (commit, False)
+    (repository / "notes").write_text("an experiment's file: what it says is recorded by itself")
+    assert code_state(package) == (commit, False)
     (package / "new.py").write_text("x = 2\n")
     assert code_state(package) == (commit, True), "a module that is not committed may run"
     (package / "new.py").unlink()
     (package / "core.py").write_text("x = 2\n")
     assert code_state(package) == (commit, True)
+    git(repository, "checkout", "-q", "pat/core.py")
+    (repository / "workflow.smk").write_text("rule")
+    git(repository, "add", "workflow.smk")
+    assert code_state(package) == (commit, True), "rules are code"
 
 
 @pytest.mark.parametrize("ignored", [True, False])

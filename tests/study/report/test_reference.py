@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from PIL import Image, ImageChops
 
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, write_json, write_text
+from pat.io.provenance import source_hash
 from pat.settings.jobs import TableSettings
 from study.experiment.extends import read_resolved
+from study.report import committed
 from study.report.reference import copy_in_few_colours, keep, marks, readme_block, update, with_block
 from study.results.archive import ARCHIVE, packed
 from study.results.unpack import CELLS_LIST, unpack_reference
@@ -72,6 +75,20 @@ def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
 def test_code_that_no_commit_names_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         keep(finished(tmp_path, **changes), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
+
+
+def test_the_hash_of_the_sources_shows_that_they_are_the_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "repository" / "pat"
+    package.mkdir(parents=True)
+    (package / "core.py").write_text("x = 1\n")
+    for arguments in (["init", "-q"], ["add", "pat"], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "ours"]):
+        subprocess.run(["git", "-C", str(package.parent), *arguments], check=True)
+    monkeypatch.setattr(committed, "SOURCES", package)
+    changed_elsewhere = {"git_commit": "HEAD", "git_dirty": True, "source_hash": source_hash(package)}
+    assert committed.is_as_committed(changed_elsewhere)
+    assert not committed.is_as_committed(changed_elsewhere | {"source_hash": "0123456789abcdef"})
+    assert not committed.is_as_committed(changed_elsewhere | {"git_commit": "c0ffee"})
+    committed._hash_at.cache_clear()
 
 
 def test_unfinished_work_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
 from study.experiment.extends import read_resolved
+from study.report.committed import is_as_committed
 from study.results.archive import ARCHIVE, pack
 from study.results.options import behind_tables
 from study.versions.seals import SEAL
@@ -75,7 +76,7 @@ def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
     origins = [phase for cell in cells for phase in read_json(cell)["provenance"].values() if phase]
     if any(origin["git_commit"] is None for origin in origins):
         raise UserError("some cells were made by code outside a git checkout; a reference must name its commit: run from a clone")
-    if any(origin["git_dirty"] for origin in origins):
+    if not all(is_as_committed(origin) for origin in origins):
         raise UserError("some cells were made by code with uncommitted changes; a reference must name its commit: commit, then run again")
     return {
         "git_commits": sorted({str(origin["git_commit"]) for origin in origins}),
