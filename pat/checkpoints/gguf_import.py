@@ -41,6 +41,12 @@ PLAIN_FORMATS = ("F64", "F32", "F16", "BF16")
 DIGIT_SPLITS = ("smollm", "starcoder", "refact", "codeshell")
 """Vocabularies learned on single digits, split as GPT-2's otherwise. transformers reads their files without the first of these rules."""
 GPT2_SPLITS = ("gpt-2", "gpt2", "default")
+SIZE_KEYS = {
+    "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length", "intermediate_size": "feed_forward_length",
+    "max_position_embeddings": "context_length",
+}  # fmt: skip
+"""A config's fields and the keys, behind the architecture's name, that hold them in a file."""
 NOT_OF_A_CHECKPOINT = ("quantization_config", "_model_name_or_path")
 """What transformers' config says of the file that was read, and no longer holds."""
 logger = logging.getLogger(__name__)
@@ -102,6 +108,18 @@ def check_header(file: Path, reader: GGUFReader) -> None:
             f"{file}: scales its positions ({'rope_freqs' if factors else scaling}), which transformers does not read from a GGUF file: "
             "the model would be another one; give the hub's checkpoint as `hub` or `path`"
         )
+
+
+def header_fields(reader: GGUFReader) -> dict[str, Any]:
+    """Return what a checked file's keys say of its sizes, under the names of a config's fields; where there is no key there is no field."""
+    architecture = _text(reader, "general.architecture")
+    found = {name: reader.get_field(f"{architecture}.{key}") for name, key in SIZE_KEYS.items()}
+    return {
+        "model_type": architecture,
+        "vocab_size": len(reader.fields["tokenizer.ggml.tokens"].data),
+        "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in reader.tensors),
+        **{name: int(field.contents()) for name, field in found.items() if field is not None},
+    }
 
 
 def _text(reader: GGUFReader, key: str) -> str:

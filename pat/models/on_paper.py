@@ -6,7 +6,8 @@ A check of an experiment asks here before anything is made; a pruner counts the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -21,7 +22,10 @@ Align = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class PaperModel:
-    """A model of a family without biases; `head_size` None stands for hidden size over heads."""
+    """A model of a family without biases; `head_size` None stands for hidden size over heads.
+
+    `stored` are the names and shapes of a checkpoint's tensors where there is one: biases count then too.
+    """
 
     family: Family
     vocab_size: int
@@ -32,6 +36,7 @@ class PaperModel:
     intermediate_size: int
     head_size: int | None = None
     tied: bool = False
+    stored: Mapping[str, tuple[int, ...]] | None = None
 
     @classmethod
     def of(cls, shape: Any, hidden_size: int | None = None, *, tied: bool | None = None) -> PaperModel:
@@ -48,6 +53,11 @@ class PaperModel:
             shape.tie_embeddings if tied is None else tied,
         )
 
+    def with_tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> PaperModel:
+        """Return the same model, counted by the tensors of its checkpoint; a head that is the embedding once more is not counted."""
+        head = f"{self.family.head}.weight"
+        return replace(self, stored={name: shape for name, shape in shapes.items() if not (self.tied and name == head)})
+
     @property
     def size_of_a_head(self) -> int:
         """How many rows one head has."""
@@ -55,6 +65,8 @@ class PaperModel:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the names and shapes of its tensors."""
+        if self.stored is not None:
+            return dict(self.stored)
         family, whole = self.family, (self.vocab_size, self.hidden_size)
         in_layer = {name: shape for block in family.blocks for name, shape in self._block(block).items()}
         return {

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pat.errors import SettingError, UserError
 from pat.io.artefacts import read_record, write_json
 from pat.settings.fields import Align, Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
-from pat.settings.mistakes import nearest
+from pat.settings.mistakes import nearest, wanted
 
 PAT_CONFIG_NAME = "pat_config.json"
 
@@ -323,4 +323,4 @@ def refusal(error: ValidationError) -> Exception:
 def _wanted(detail: ErrorDetails) -> str:
     if detail["type"] == "literal_error" and " or " in detail["ctx"]["expected"]:
         return f"must be one of {detail['ctx']['expected'].replace(' or ', ', ')}"
-    return detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return wanted(detail["msg"])

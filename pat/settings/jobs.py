@@ -162,7 +162,7 @@ class TuningSettings(Settings):
     @classmethod
     def _bounds_what_is_open(cls, memory: float | None, info: ValidationInfo) -> float | None:
         if memory is not None and info.data.get("micro_batch_size", "auto") != "auto":
-            raise ValueError("has an effect with micro_batch_size: auto alone; set that, or remove this")
+            raise ValueError("must be left out unless micro_batch_size is auto, which alone fits rows to a memory")
         return memory
 
     @property

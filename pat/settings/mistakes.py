@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ PLAIN_WORDS = {
     "invalid_key": "text, since it is a key",
 }
 """Pydantic's error types whose own wording speaks of Python to somebody who wrote YAML."""
+SHOULD = re.compile(r"[A-Z]\w+ should (be )?")
+"""How most of pydantic's sentences begin: Input should be, String should have, Tuple should have."""
+OWN = ("Value error, ", "must ")
+AFTERTHOUGHT = re.compile(r" after validation, not \d+$")
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
@@ -49,11 +54,16 @@ def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[st
     """
     found: dict[str, list[str]] = {}  # what is wrong -> what would be right, from each branch of a union
     for detail in error.errors():
-        if detail["type"] in without:
+        if detail["type"] in without or _follows(detail):
             continue
         wrong, right = _problem(model, detail, prefix)
         found.setdefault(wrong, []).append(right)
     return [wrong + " or ".join(right) for wrong, right in found.items()]
+
+
+def _follows(detail: ErrorDetails) -> bool:
+    """Return whether a list is called too short only because its entries were refused."""
+    return detail["type"] == "too_short" and len(detail["input"]) >= detail.get("ctx", {})["min_length"]
 
 
 def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]) -> tuple[str, str]:
@@ -65,9 +75,16 @@ def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]
         return f"{path}: is required", ""
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _kind_problem(f"{path}.source", detail)
-    message = PLAIN_WORDS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    needs_verb = not message.startswith(("must", "give"))
-    return f"{path}: {shown(detail['input'])} is not allowed: ", f"must be {message}" if needs_verb else message
+    plain = PLAIN_WORDS.get(detail["type"])
+    return f"{path}: {shown(detail['input'])} is not allowed: ", f"must be {plain}" if plain else wanted(detail["msg"])
+
+
+def wanted(message: str) -> str:
+    """Return one of pydantic's sentences as what must be; a check of our own says the whole of it."""
+    if message.startswith(OWN):
+        return message.removeprefix(OWN[0])
+    begins = SHOULD.match(message)
+    return AFTERTHOUGHT.sub("", f"must {begins[1] or ''}{message[begins.end() :]}" if begins else f"must be {message}")
 
 
 def _kind_problem(path: str, detail: ErrorDetails) -> tuple[str, str]:

@@ -381,6 +381,11 @@ def experiment_cases() -> Iterator[Case]:
     gguf = changed(EXPERIMENT, "models.tiny", {"gguf": "x.gguf"})
     yield from (experiment(gguf, {"x.gguf": content}) for content in (b"", b"GGUF", b"PK\x03\x04", b"GGUF\x03\x00\x00\x00" + b"\xff" * 16))
     yield experiment(gguf)
+    for hub_id in ("a b", "../x", "a/b/c", "a--b", ".a", "a/", "/a", "a/b.git", "ü/x", ""):
+        yield experiment(changed(EXPERIMENT, "models.tiny", {"hub": {"id": hub_id}}))
+        yield experiment(changed(EXPERIMENT, "data.text.held", {"source": "hub", "id": hub_id}))
+    for method in ("wanda-sp-pft", "llm-pruner-pft", "slicegpt-pft", "shortgpt-pft"):
+        yield experiment(EXPERIMENT | {"ratios": [0.9], "methods": {method: None}})
 
 
 def _with_data(whole: dict[str, Any]) -> Iterator[Case]:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pat.errors import UserError
 from pat.settings.config import PatChoices
 from pat.settings.fields import Settings
-from pat.settings.jobs import EvaluationSettings, PretrainSettings, TuneJob, TuningSettings
+from pat.settings.jobs import EvaluationSettings, PretrainSettings, PruneSettings, TuneJob, TuningSettings
 from pat.settings.mistakes import load, nearest, shown
 
 TUNING: dict[str, Any] = {"max_steps": 10, "learning_rate": 1e-3, "batch_size": 8}
@@ -31,10 +31,12 @@ PRETRAIN: dict[str, Any] = {**SHAPE, "steps": 1, "batch_size": 1, "learning_rate
         (TuningSettings, TUNING, {"batch_size": True}, "batch_size: true is not allowed: must be a valid integer"),
         (TuningSettings, TUNING, {"batch_size": 0}, "batch_size: 0 is not allowed: must be greater than 0"),
         (TuningSettings, TUNING, {"micro_batch_size": 3}, "micro_batch_size: 3 is not allowed: must divide batch_size, which is 8"),
+        (TuningSettings, TUNING, {"micro_batch_size": 4, "memory_gib": 6.0}, "memory_gib: 6.0 is not allowed: must be left out unless"),
         (TuningSettings, TUNING, {"epochs": 1}, "max_steps: 10 is not allowed: give exactly one of epochs and max_steps"),
         (TuningSettings, TUNING, {"schedule": "cosin"}, "schedule: \"cosin\" is not allowed: must be 'cosine', 'linear' or 'constant'"),
         (TuningSettings, TUNING, {"lora": {"rank": 0}}, "lora.rank: 0 is not allowed: must be greater than 0"),
         (TuningSettings, TUNING, {"lora": 3}, "lora: 3 is not allowed: must be a mapping"),
+        (PruneSettings, {}, {"size": ""}, "size: \"\" is not allowed: must be 'matched' or 'nominal'"),
         (PatChoices, {}, {"hio_rank": "dens"}, "hio_rank: \"dens\" is not allowed: must be a valid integer or must be 'dense'"),
         (PatChoices, {}, {"milestone_fraction": 0}, "milestone_fraction: 0 is not allowed: must be greater than 0"),
         (PatChoices, {}, {"closing": "at-once"}, "closing: \"at-once\" is not allowed: must be 'gradual' where the mask is trained"),
@@ -52,6 +54,18 @@ def test_a_mistake_names_field_value_and_what_is_allowed(
     with pytest.raises(UserError) as error:
         load(model, json.dumps(valid | change))
     assert f"settings: {expected}" in str(error.value)
+
+
+def test_no_sentence_speaks_of_what_pydantic_calls_it() -> None:
+    class Lists(Settings):
+        words: tuple[str, ...] = Field(min_length=1, strict=False)
+        names: dict[str, int] = Field(min_length=1)
+        text: str = Field(min_length=2)
+
+    with pytest.raises(UserError) as error:
+        load(Lists, '{"words": [], "names": {}, "text": "a"}')
+    said = [line.partition("not allowed: ")[2] for line in str(error.value).splitlines()]
+    assert said == ["must have at least 1 item", "must have at least 1 item", "must have at least 2 characters"]
 
 
 def test_all_mistakes_come_at_once_one_a_line() -> None:

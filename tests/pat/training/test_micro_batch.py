@@ -80,8 +80,8 @@ def test_a_tuning_in_fewer_rows_at_once_comes_to_the_same_weights(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"micro_batch_size": 4, "memory_gib": 6.0}, "has an effect with micro_batch_size: auto alone"),
-        ({"micro_batch_size": None, "memory_gib": 6.0}, "has an effect with micro_batch_size: auto alone"),
+        ({"micro_batch_size": 4, "memory_gib": 6.0}, "must be left out unless micro_batch_size is auto"),
+        ({"micro_batch_size": None, "memory_gib": 6.0}, "must be left out unless micro_batch_size is auto"),
         ({"micro_batch_size": "most"}, "auto"),
         ({"shard": True}, "must be false with micro_batch_size: auto"),
     ],

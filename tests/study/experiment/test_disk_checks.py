@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pat.errors import UserError
+from pat.data.calibration import Calibration
+from pat.errors import SettingError, UserError
 from pat.io.yaml_files import parse_yaml
+from pat.pruners.pruning import prune
 from study.experiment.checks.disk import disk_problems
 from study.experiment.file import load_experiment
 from tests.kit.fuzz_workspace import EXPERIMENT, changed, write_workspace
+from tests.kit.gguf_files import random_model, write_gguf
 from tests.kit.project import ROOT
 
 
@@ -51,6 +54,30 @@ def test_an_experiment_whose_files_are_there_has_none(workspace: Path) -> None:
 def test_what_is_missing_wrong_or_too_large_is_told_with_its_field(path: str, value: Any, said: tuple[str, ...], workspace: Path) -> None:
     found = problems(workspace, changed(EXPERIMENT, path, value))[0]
     assert found.startswith(said[0]) and all(words in found for words in said)
+
+
+@pytest.mark.parametrize("pruner", ["wanda-sp", "llm-pruner", "llm-pruner-uniform", "slicegpt", "shortgpt"])
+def test_a_ratio_that_a_pruner_cannot_reach_is_told_in_the_words_in_which_it_would_refuse_it(pruner: str, workspace: Path) -> None:
+    raw = EXPERIMENT | {"ratios": [0.9], "methods": {f"{pruner}-pft": None}}
+    with pytest.raises(SettingError) as refused:
+        prune(workspace / "base", pruner, 0.9, "auto", workspace / "pruned", Calibration(workspace / "text.jsonl"))
+    assert problems(workspace, raw) == [f"methods.{pruner}-pft, models.tiny: {refused.value}"]
+
+
+def test_ratios_that_come_to_one_width_are_told_of_a_model_that_is_there(workspace: Path) -> None:
+    (found,) = problems(workspace, EXPERIMENT | {"ratios": [0.5, 0.51]})
+    assert found == "methods.pat, models.tiny: the ratios 0.5 and 0.51 both give width 16 of 32: must differ; keep one, or lower pat.align"
+
+
+def test_the_sizes_of_a_gguf_file_are_looked_at(workspace: Path) -> None:
+    """64 channels in four heads, 128 tokens of context."""
+    write_gguf(workspace / "small.gguf", random_model("qwen3-tied"))
+    raw = changed(EXPERIMENT, "models.tiny", {"gguf": "small.gguf"})
+    assert problems(workspace, raw) == []
+    off: dict[str, Any] = {"ratios": [0.9], "methods": {"llm-pruner-pft": {"lora": {"rank": 65}}}, "evaluation": {"max_new_tokens": 128}}
+    found = "\n".join(problems(workspace, raw | off))
+    assert "tuning.lora.rank=65: must be at most the model's hidden size, 64" in found and "ratio 0.9: " in found
+    assert "evaluation.max_new_tokens: 128" in found and "the context of models.tiny, 128" in found
 
 
 BASES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -59,13 +59,15 @@ def parameters_of(shape: ModelShape | PretrainSettings) -> int:
 def shape_in(folder: Path) -> ModelShape | None:
     """Return the shape of the model in a folder from its config.json; None where there is none, or none of a dense decoder."""
     try:
-        return _shape_of(read_json(folder / "config.json"))
+        return shape_of(read_json(folder / "config.json"))
     except (UserError, ValidationError, KeyError):
         return None
 
 
-def _shape_of(config: Mapping[str, Any]) -> ModelShape:
+def shape_of(config: Mapping[str, Any]) -> ModelShape:
+    """Return the shape that a model's config states. Raises KeyError or ValidationError where it states none of a dense decoder."""
     known = config.get("model_type") in FAMILIES
+    tied = config.get("tie_word_embeddings")
     if known and FAMILIES[config["model_type"]].has_experts:
         raise KeyError("experts")  # of whose sizes a shape says nothing
     return ModelShape(
@@ -77,7 +79,7 @@ def _shape_of(config: Mapping[str, Any]) -> ModelShape:
         kv_heads=config.get("num_key_value_heads"),
         head_size=config.get("head_dim"),
         intermediate_size=config["intermediate_size"],
-        tie_embeddings=config.get("tie_word_embeddings") or False,
+        tie_embeddings=known and FAMILIES[config["model_type"]].tied_by_default if tied is None else tied,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
@@ -25,7 +26,20 @@ def _printable(value: str) -> str:
     return value
 
 
+HUB_NAME = re.compile(r"[A-Za-z0-9_]([\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
+
+
+def _hub_id(value: str) -> str:
+    """Return the text. Raises ValueError where the hub can have nothing of that name."""
+    parts = value.split("/")
+    odd = any(each in value for each in ("--", "..")) or value.endswith(".git")
+    if odd or len(parts) > 2 or not all(map(HUB_NAME.fullmatch, parts)):
+        raise ValueError("must be owner/name, of letters, digits, '-', '_' and '.', as the hub has it; what is on this disk is a `path`")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
+HubId = Annotated[str, Field(min_length=1), AfterValidator(_hub_id)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 
 
@@ -82,7 +96,7 @@ class Hub(Settings):
     """A data set of the Hugging Face hub: a network is needed once, in the rule that fetches it."""
 
     source: Literal["hub"] = Field(description="a data set of the hub")
-    id: Text = Field(description="the data set")
+    id: HubId = Field(description="the data set")
     revision: Text = Field(default="main", description="branch, tag or commit")
     config: Text | None = Field(default=None, description="the data set's configuration")
     split: Text = Field(default="train", description="the data set's split")
@@ -100,7 +114,7 @@ class HubTask(Settings):
 
     source: Literal["hub"] = Field(description="a task of the paper on the hub")
     layout: TaskLayout = Field(description="which task: how its rows are read and where they lie")
-    id: Text | None = Field(default=None, description="another data set")
+    id: HubId | None = Field(default=None, description="another data set")
     revision: Text | None = Field(default=None, description="another branch, tag or commit")
     config: Text | None = Field(default=None, description="another configuration")
     split: Text | None = Field(default=None, description="another split")
@@ -161,7 +175,7 @@ class Data(Settings):
 class HubModel(Settings):
     """A model of the Hugging Face hub; `revision` is a branch, a tag or, to be sure of the same weights, a commit."""
 
-    id: Text = Field(description="the model")
+    id: HubId = Field(description="the model")
     revision: Text = Field(default="main", description="branch, tag or, to be sure of the same weights, commit")
 
 

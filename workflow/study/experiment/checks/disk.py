@@ -1,4 +1,4 @@
-"""What an experiment names on the disk: models and data that are missing, of another kind than said, or too small for the settings.
+"""What an experiment names on the disk: models and data that are missing, or of another kind than said.
 
 Of models config files and headers alone are looked at, of data what contents.py reads of them, which takes seconds. What the pipeline
 itself makes or fetches is not looked for.
@@ -9,33 +9,21 @@ from __future__ import annotations
 import lzma
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from pat.checkpoints.base_checks import check_base, check_checkpoint
-from pat.errors import SettingError, UserError
+from pat.checkpoints.base_checks import check_checkpoint
+from pat.errors import UserError
 from pat.families.known import family_of_fields
 from pat.io.artefacts import read_record
 from pat.io.storage import check_regular
-from pat.models.width import target_width
-from pat.training.fit import rank_problems
 from study.experiment.checks.contents import check_contents
+from study.experiment.checks.disk_sizes import size_of, size_problems_of
 from study.experiment.checks.families import problems_of
 from study.experiment.schema import Experiment
-from study.sources.kinds import JSON_FORMATS, TABLE_FORMATS, HubTask, JsonFile, ModelSource, Release, TextFile, parts
+from study.sources.kinds import JSON_FORMATS, TABLE_FORMATS, HubTask, JsonFile, Release, TextFile, parts
 
 FIRST_BYTES = 2**16
-SIZES = ("hidden_size", "num_attention_heads", "max_position_embeddings")
 MAGIC = {".xz": b"\xfd7zXZ\x00", ".parquet": b"PAR1"}
-
-
-@dataclass(frozen=True)
-class _Size:
-    """What settings have to fit: channels of the stream, heads, and the most tokens that are read."""
-
-    hidden: int
-    heads: int
-    context: int
 
 
 def disk_problems(experiment: Experiment) -> list[str]:
@@ -43,7 +31,7 @@ def disk_problems(experiment: Experiment) -> list[str]:
     found = [*_data_problems(experiment), *_checkpoint_problems(experiment)]
     for name, source in experiment.models.items():
         try:
-            size = _size_of(experiment, source)
+            size = size_of(experiment, source)
         except UserError as error:
             kind = "path" if source.path is not None else "gguf"
             found.append(f"models.{name}.{kind}: {error}")
@@ -52,27 +40,8 @@ def disk_problems(experiment: Experiment) -> list[str]:
             family = family_of_fields(read_record(Path(experiment.path(source.path)) / "config.json"))
             found += problems_of(experiment, name, family)
         if size is not None:
-            found += [*_tuning_problems(experiment, name, size), *_scoring_problems(experiment, name, size)]
+            found += size_problems_of(experiment, name, size)
     return list(dict.fromkeys(found))
-
-
-def _size_of(experiment: Experiment, source: ModelSource) -> _Size | None:
-    """Return a model's sizes; None where they are not known before it is fetched. Raises UserError where it cannot be worked on."""
-    if source.pretrain is not None:
-        return _Size(source.pretrain.hidden_size, source.pretrain.heads, source.pretrain.context_length)
-    if source.gguf is not None:
-        from pat.checkpoints.gguf_import import check_header, read_header
-
-        file = Path(experiment.path(source.gguf))
-        check_regular(file)
-        check_header(file, read_header(file))
-    if source.path is None:
-        return None
-    folder = Path(experiment.path(source.path))
-    check_base(folder, tokenizer=True)
-    fields = read_record(folder / "config.json")
-    sizes = [size for name in SIZES if isinstance(size := fields.get(name), int)]
-    return _Size(*sizes) if len(sizes) == len(SIZES) else None
 
 
 def _checkpoint_problems(experiment: Experiment) -> Iterator[str]:
@@ -84,38 +53,6 @@ def _checkpoint_problems(experiment: Experiment) -> Iterator[str]:
                 check_checkpoint(Path(experiment.path(given.path)), tokenizer=True)
         except UserError as error:
             yield f"methods.{row}.checkpoint.path: {error}"
-
-
-def _tuning_problems(experiment: Experiment, model: str, size: _Size) -> Iterator[str]:
-    """Yield ranks larger than the model, and widths that it cannot have."""
-    for row in experiment.methods:
-        method, job = experiment.method(row), experiment.tune_job(model, row)
-        where = f"methods.{row}, models.{model}"
-        if method.tuner is None or model not in experiment.models_of(row):
-            continue
-        yield from (f"{where}: {problem}" for problem in rank_problems(size.hidden, method.tuner, job))
-        if not method.narrows:
-            continue
-        for ratio in experiment.ratios_of(row):
-            try:
-                target_width(size.hidden, size.heads, ratio, job.pat.align)
-            except SettingError as error:
-                yield f"{where}: ratio {ratio:g} is not allowed: {error}"
-
-
-def _scoring_problems(experiment: Experiment, model: str, size: _Size) -> Iterator[str]:
-    """Yield windows and answers longer than what the model reads."""
-    settings, data = experiment.evaluation_of(model), experiment.data
-    if data.text and settings.perplexity_context > size.context:
-        yield (
-            f"evaluation.perplexity_context: {settings.perplexity_context} is not allowed: must be at most the context of models.{model}, "
-            f"{size.context}"
-        )
-    if data.tasks and settings.generate and settings.max_new_tokens >= size.context:
-        yield (
-            f"evaluation.max_new_tokens: {settings.max_new_tokens} is not allowed: must be less than the context of models.{model}, "
-            f"{size.context}"
-        )
 
 
 def _data_problems(experiment: Experiment) -> Iterator[str]:
