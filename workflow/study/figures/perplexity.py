@@ -26,6 +26,9 @@ FARTHEST = 4.0
 """A panel ends at so many times its best pruned model's perplexity; what lies beyond is an arrow at its edge with its number."""
 MARGIN = 0.93
 TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+FEW_TICKS = (1, 2, 5)
+WIDE = 5.0
+"""From this factor between the ends of an axis on, labels at all ticks would run into each other."""
 
 
 def points(grid: Grid) -> pd.DataFrame:
@@ -76,8 +79,9 @@ def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str]) -> None:
         at = (0.98, order.index(method))
         axes.annotate(f"{value:.4g} →", at, xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=7)
     axes.set_xscale("log")
-    axes.set_xlim(MARGIN * float(data["perplexity"].min()), float(near["perplexity"].max()) / MARGIN)  # a bar may reach further
-    axes.xaxis.set_major_locator(LogLocator(subs=TICKS))
+    left, right = MARGIN * float(data["perplexity"].min()), float(near["perplexity"].max()) / MARGIN
+    axes.set_xlim(left, right)  # a bar may reach further
+    axes.xaxis.set_major_locator(LogLocator(subs=TICKS if right < WIDE * left else FEW_TICKS))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", bottom=False)
