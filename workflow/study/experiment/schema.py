@@ -219,6 +219,11 @@ class Experiment(Settings):
         return TuneJob.model_validate(job)
 
     @checked_once
+    def choices_of(self, model: str, row: str) -> PatChoices:
+        """Return the mask settings of one tuning, or of what prunes in its place, joined alike."""
+        return PatChoices.model_validate({**self.pat, **self.models[model].pat, **self.row(row).pat})
+
+    @checked_once
     def prune_settings(self, model: str, row: str) -> PruneSettings:
         """Return how a row's pruner comes to its sizes: the experiment's settings, then the model's differences, then the row's."""
         return PruneSettings.model_validate({**self.prune, **self.models[model].prune, **self.row(row).prune})

@@ -14,7 +14,7 @@ from study.experiment.checks.names import name_problems
 from study.experiment.checks.overrides import override_problems
 from study.experiment.checks.report import figure_problems, table_problems
 from study.experiment.checks.rows import row_problems, seed_problems, teacher_problems
-from study.experiment.checks.sizes import size_problems, width_problems
+from study.experiment.checks.sizes import size_problems
 from study.experiment.checks.tuning import search_problems, tuning_problems
 from study.experiment.schema import Experiment
 
@@ -24,11 +24,6 @@ Check = Callable[[Experiment], Iterator[str]]
 def problems_between(experiment: Experiment) -> list[str]:
     """Return what is wrong between the fields of an experiment, one line a problem."""
     return list(dict.fromkeys(problem for check in CHECKS for problem in check(experiment)))
-
-
-def _benchmark(experiment: Experiment) -> Iterator[str]:
-    if experiment.benchmark is not None:
-        yield from benchmark_problems(experiment.benchmark)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -41,10 +36,9 @@ CHECKS: tuple[Check, ...] = (
     data_problems,
     override_problems,
     tuning_problems,
-    width_problems,
     size_problems,
     family_problems,
-    _benchmark,
+    benchmark_problems,
     figure_problems,
 )
 """In the order in which a user reads their problems."""

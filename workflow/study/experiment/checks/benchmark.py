@@ -8,10 +8,14 @@ from pat.benchmark.settings import KNOWN_SHAPES, BenchmarkSettings, ModelShape, 
 from pat.errors import SettingError, UserError
 from pat.models.width import target_width
 from pat.settings.mistakes import nearest, shown
+from study.experiment.schema import Experiment
 
 
-def benchmark_problems(block: BenchmarkSettings) -> Iterator[str]:
-    """Yield what is wrong between the fields of the block, one line a problem."""
+def benchmark_problems(experiment: Experiment) -> Iterator[str]:
+    """Check that the block measures something, and shapes that are known and can be cut."""
+    block = experiment.benchmark
+    if block is None:
+        return
     if block.inference is None and block.tuning is None:
         yield "benchmark: measures nothing: give inference, tuning or both"
     for name, shape in block.shapes.items():

@@ -18,8 +18,7 @@ from pat.families.known import is_passed_over
 from pat.io.artefacts import read_record
 from pat.io.storage import check_regular
 from pat.models.on_paper import PaperModel
-from pat.training.fit import rank_problems
-from study.experiment.checks.sizes import cuts_on, widths_on
+from study.experiment.checks.sizes import cut_problems, width_problems
 from study.experiment.footprint import shape_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import ModelSource
@@ -74,14 +73,10 @@ def _size_in(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]] | 
 
 def size_problems_of(experiment: Experiment, model: str, size: Size) -> Iterator[str]:
     """Yield what a model is too small for."""
-    for row in experiment.methods:
-        tuner, job = experiment.method(row).tuner, experiment.tune_job(model, row)
-        if tuner is not None and model in experiment.models_of(row):
-            yield from (f"methods.{row}, models.{model}: {problem}" for problem in rank_problems(size.hidden, tuner, job))
     if experiment.models[model].pretrain is None:
-        yield from widths_on(experiment, model, size.hidden, size.heads)
+        yield from width_problems(experiment, model, size.hidden, size.heads)
     if size.paper is not None:
-        yield from cuts_on(experiment, model, size.paper)
+        yield from cut_problems(experiment, model, size.paper)
     yield from _scoring_problems(experiment, model, size.context)
 
 

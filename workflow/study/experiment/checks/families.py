@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import ValidationError
-
 from pat.families.known import Family, family_named
 from pat.pruners import PRUNERS
+from study.experiment.checks.taken import taken
 from study.experiment.schema import Experiment
 
 
@@ -26,12 +25,5 @@ def problems_of(experiment: Experiment, model: str, family: Family) -> Iterator[
         where = f"methods.{row}, models.{model}"
         if method.pruner is not None and (reason := PRUNERS[method.pruner].obstacle(family)) is not None:
             yield f"{where}: the pruner {method.pruner!r} is not possible for a model of the family {family.model_type!r}: {reason}"
-        if (reason := family.rotation_obstacle) is not None and _is_rotated(experiment, model, row):
+        if (reason := family.rotation_obstacle) is not None and taken(experiment.basis_of, model, row) not in (None, "native"):
             yield f"{where}: pat.basis is not possible for a model of the family {family.model_type!r}: {reason}"
-
-
-def _is_rotated(experiment: Experiment, model: str, row: str) -> bool:
-    try:
-        return experiment.basis_of(model, row) != "native"
-    except ValidationError:  # which is told elsewhere
-        return False

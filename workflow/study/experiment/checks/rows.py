@@ -31,18 +31,15 @@ def row_problems(experiment: Experiment) -> Iterator[str]:
 def _without_effect(experiment: Experiment) -> Iterator[str]:
     """Check that no row gives settings of a step that its method does not take."""
     for row, method in experiment.known_rows.items():
-        own = experiment.row(row)
-        if method.pruner is None and own.prune:
-            yield f"methods.{row}.prune: has no effect: the method {method.name!r} has no pruner; remove it"
+        own, named = experiment.row(row), f"the method {method.name!r}"
+        untuned = "nothing is tuned" if method.order == "given" else f"the row prunes what {TUNED_ROW!r} has tuned"
+        unused: dict[str, tuple[bool, str]] = {"prune": (bool(own.prune) and method.pruner is None, f"{named} has no pruner")}
         for key in ("basis", "tie", "readers"):
-            if method.tuner not in MASKED_TUNERS and own.pat.get(key):
-                yield f"methods.{row}.pat.{key}: has no effect: the method {method.name!r} trains no mask; remove it"
+            unused[f"pat.{key}"] = bool(own.pat.get(key)) and method.tuner not in MASKED_TUNERS, f"{named} trains no mask"
         for key in ("tuning", "lora"):
-            if not method.tunes and getattr(own, key):
-                why = "nothing is tuned" if method.order == "given" else f"the row prunes what {TUNED_ROW!r} has tuned"
-                yield f"methods.{row}.{key}: has no effect: {why}; remove it"
-        if not method.prunes and own.ratios:
-            yield f"methods.{row}.ratios: has no effect: the method {method.name!r} does not prune; remove it"
+            unused[key] = bool(getattr(own, key)) and not method.tunes, untuned
+        unused["ratios"] = bool(own.ratios) and not method.prunes, f"{named} does not prune"
+        yield from (f"methods.{row}.{key}: has no effect: {why}; remove it" for key, (idle, why) in unused.items() if idle)
 
 
 def _checkpoints(experiment: Experiment) -> Iterator[str]:
@@ -74,13 +71,12 @@ def _labels(experiment: Experiment) -> Iterator[str]:
 def seed_problems(experiment: Experiment) -> Iterator[str]:
     """Check that rows run with seeds and at ratios of the experiment, and with those of the tuned row where they need its models."""
     every = experiment.seeds
+    for row in experiment.methods:
+        own = experiment.row(row)
+        for key, asked, known in (("seeds", own.seeds, every), ("ratios", own.ratios, experiment.ratios)):
+            if unknown := [value for value in asked or () if value not in known]:
+                yield f"methods.{row}.{key}: {shown(unknown)} is not allowed: must be among the experiment's {key}, {shown(known)}"
     of_row = {row: experiment.row(row).seeds or every for row in experiment.methods}
-    for row, own in of_row.items():
-        if unknown := [seed for seed in own if seed not in every]:
-            yield f"methods.{row}.seeds: {shown(unknown)} is not allowed: must be among the experiment's seeds, {shown(every)}"
-        if unknown_ratios := [ratio for ratio in experiment.row(row).ratios or () if ratio not in experiment.ratios]:
-            allowed = f"must be among the experiment's ratios, {shown(experiment.ratios)}"
-            yield f"methods.{row}.ratios: {shown(unknown_ratios)} is not allowed: {allowed}"
     tuned = of_row.get(TUNED_ROW, every)
     for row, method in experiment.known_rows.items():
         needs_tuned = method.order == "tune-prune" or experiment.distils(row)

@@ -1,83 +1,67 @@
-"""Sizes that the ratios lead to, of models whose shape the file gives; those of other models are checked when they are there."""
+"""Sizes that the ratios lead to, of models whose shape is known: from the experiment's file, or from the disk (disk.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-
-from pydantic import ValidationError
+from functools import partial
 
 from pat.models.on_paper import Align, PaperModel
 from pat.models.width import target_width
-from pat.pruners import PRUNERS, Pruner
-from pat.settings.config import PatChoices
+from pat.pruners import PRUNERS
+from pat.pruners.registry import Size
 from pat.settings.jobs import PruneSettings
+from pat.training.fit import rank_problems
+from study.experiment.checks.taken import taken
 from study.experiment.schema import Experiment
 
 
-def width_problems(experiment: Experiment) -> Iterator[str]:
-    """Check the widths of the rows that narrow the stream, and that their operators' ranks fit it."""
-    for model, shape in _shapes(experiment).items():
-        for row in _narrowing(experiment, model):
-            choices = _choices_of(experiment, model, row)
-            rank = choices.hio_rank if choices is not None and "hio_rank" in choices.model_fields_set else 0
-            if isinstance(rank, int) and rank > shape.hidden_size:
-                yield f"methods.{row}, models.{model}: pat.hio_rank {rank} is not allowed: must be at most {shape.hidden_size}"
-        yield from widths_on(experiment, model, shape.hidden_size, shape.heads)
-
-
-def widths_on(experiment: Experiment, model: str, hidden_size: int, heads: int) -> Iterator[str]:
-    """Yield ratios at which a model of these sizes has no width, or the same as at another."""
-    aligns: dict[tuple[Align, tuple[float, ...]], str] = {}
-    for row in _narrowing(experiment, model):
-        if (choices := _choices_of(experiment, model, row)) is not None:
-            aligns.setdefault((choices.align, experiment.ratios_of(row)), row)
-    for (align, ratios), row in aligns.items():
-        same = f"give width {{size}} of {hidden_size}: must differ; keep one, or lower pat.align"
-        yield from _sizes_at(f"methods.{row}, models.{model}", _width_of(hidden_size, heads, align), ratios, same)
-
-
-def _narrowing(experiment: Experiment, model: str) -> list[str]:
-    return [row for row, method in experiment.known_rows.items() if method.narrows and model in experiment.models_of(row)]
-
-
-def _width_of(hidden_size: int, heads: int, align: Align) -> Callable[[float], Hashable]:
-    def width_at(ratio: float) -> int:
-        try:
-            return target_width(hidden_size, heads, ratio, align)
-        except ValueError as error:
-            raise ValueError(f"ratio {ratio:g} is not allowed: {error}") from None
-
-    return width_at
-
-
 def size_problems(experiment: Experiment) -> Iterator[str]:
-    """Check the sizes that pruners come to which say on paper how they meet a ratio."""
-    for model, shape in _shapes(experiment).items():
-        yield from cuts_on(experiment, model, shape)
+    """Check the sizes of the models whose shape the file gives."""
+    for model, source in experiment.models.items():
+        if source.pretrain is not None:
+            yield from width_problems(experiment, model, source.pretrain.hidden_size, source.pretrain.heads)
+            yield from cut_problems(experiment, model, PaperModel.of(source.pretrain))
 
 
-def cuts_on(experiment: Experiment, model: str, shape: PaperModel) -> Iterator[str]:
+def width_problems(experiment: Experiment, model: str, hidden_size: int, heads: int) -> Iterator[str]:
+    """Check the ranks of all rows of a model, and the widths of those that narrow it, once for equal alignment and ratios."""
+    told: set[tuple[Align, tuple[float, ...]]] = set()
+    for row, method in experiment.known_rows.items():
+        if model not in experiment.models_of(row):
+            continue
+        where, choices = f"methods.{row}, models.{model}", taken(experiment.choices_of, model, row)
+        if method.tuner is not None and (job := taken(experiment.tune_job, model, row)) is not None:
+            yield from (f"{where}: {problem}" for problem in rank_problems(hidden_size, method.tuner, job))
+        ratios = experiment.ratios_of(row)
+        if method.narrows and choices is not None and (choices.align, ratios) not in told:
+            told.add((choices.align, ratios))
+            same = f"give width {{size}} of {hidden_size}: must differ; keep one, or lower pat.align"
+            yield from _sizes_at(where, partial(_width, hidden_size, heads, choices.align), ratios, same)
+
+
+def _width(hidden_size: int, heads: int, align: Align, ratio: float) -> int:
+    try:
+        return target_width(hidden_size, heads, ratio, align)
+    except ValueError as error:
+        raise ValueError(f"ratio {ratio:g} is not allowed: {error}") from None
+
+
+def cut_problems(experiment: Experiment, model: str, shape: PaperModel) -> Iterator[str]:
     """Yield ratios that a row's pruner cannot bring a model of this shape to, or brings to the same sizes as another."""
-    pruners = {row: PRUNERS[method.pruner] for row, method in experiment.known_rows.items() if method.pruner is not None}
-    for row, pruner in pruners.items():
-        if pruner.size is None or pruner.obstacle(shape.family) or model not in experiment.models_of(row):
+    for row, method in experiment.known_rows.items():
+        pruner, settings = PRUNERS.get(method.pruner or ""), taken(experiment.prune_settings, model, row)
+        if pruner is None or pruner.size is None or settings is None:
             continue
-        choices = _choices_of(experiment, model, row)
-        try:
-            settings = experiment.prune_settings(model, row)
-        except ValidationError:
+        if pruner.obstacle(shape.family) or model not in experiment.models_of(row):
             continue
-        size_at = _size_of(pruner, shape, settings, choices.align if choices is not None else "auto")
+        choices = taken(experiment.choices_of, model, row)
+        size_at = partial(_size, pruner.size, shape, settings, choices.align if choices is not None else "auto")
         same = pruner.same.format(layers=shape.layers, size="{size}")
         yield from _sizes_at(f"methods.{row}, models.{model}", size_at, experiment.ratios_of(row), same)
 
 
-def _size_of(pruner: Pruner, shape: PaperModel, settings: PruneSettings, align: Align) -> Callable[[float], Hashable]:
-    def size_at(ratio: float) -> Hashable:
-        assert pruner.size is not None
-        return pruner.size(shape, ratio, settings, align)
-
-    return size_at
+def _size(size: Size, shape: PaperModel, settings: PruneSettings, align: Align, ratio: float) -> Hashable:
+    return size(shape, ratio, settings, align)
 
 
 def _sizes_at(where: str, size_at: Callable[[float], Hashable], ratios: Sequence[float], same: str) -> Iterator[str]:
@@ -93,16 +77,3 @@ def _sizes_at(where: str, size_at: Callable[[float], Hashable], ratios: Sequence
             yield f"{where}: the ratios {by_size[size]:g} and {ratio:g} both {same.format(size=size)}"
         if size is not None:
             by_size[size] = ratio
-
-
-def _choices_of(experiment: Experiment, model: str, row: str) -> PatChoices | None:
-    """Return a row's mask settings after all overrides; None where they are refused, which is told elsewhere."""
-    try:
-        return PatChoices.model_validate({**experiment.pat, **experiment.models[model].pat, **experiment.row(row).pat})
-    except ValidationError:
-        return None
-
-
-def _shapes(experiment: Experiment) -> dict[str, PaperModel]:
-    """Return the models whose shape the file gives."""
-    return {model: PaperModel.of(source.pretrain) for model, source in experiment.models.items() if source.pretrain is not None}

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import ValidationError
-
 from pat.settings.jobs import TuneJob, TuningSettings
+from study.experiment.checks.taken import taken
 from study.experiment.methods import DORA_TUNERS, MASKED_TUNERS, Method
 from study.experiment.schema import Experiment
 
 SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 
-def job_of(experiment: Experiment, model: str, row: str) -> TuneJob | None:
-    """Return the settings of a tuning after all overrides; None where they are refused, which is told elsewhere."""
-    try:
-        return experiment.tune_job(model, row)
-    except ValidationError:
-        return None
-
-
 def tuning_problems(experiment: Experiment) -> Iterator[str]:
     """Check the tuning of every row of every model."""
     for model in experiment.models:
-        gpus = _gpus(experiment, model)
+        asked = taken(experiment.resources_of, model)
+        gpus = (asked.tune.gpu or 0) if asked is not None else 0
         for row, method in experiment.known_rows.items():
-            job = job_of(experiment, model, row)
+            job = taken(experiment.tune_job, model, row)
             if job is None:
                 continue
             yield from _shared_batch(model, job.tuning, gpus)
@@ -50,14 +42,6 @@ def _shards(model: str, row: str, method: Method, gpus: int) -> Iterator[str]:
         yield f"tuning.shard: has no effect on models.{model}, which is tuned on one GPU: set its resources.tune.gpu, or remove it"
     if method.tuner in DORA_TUNERS:
         yield f"methods.{row}: is not possible with tuning.shard on models.{model}: DoRA takes norms of whole weights; give another method"
-
-
-def _gpus(experiment: Experiment, model: str) -> int:
-    """Return for how many GPUs a model's tunings ask by name; 0 where the experiment does not say, or says what is refused."""
-    try:
-        return experiment.resources_of(model).tune.gpu or 0
-    except ValidationError:
-        return 0
 
 
 def _milestone(job: TuneJob, row: str) -> Iterator[str]:
@@ -87,7 +71,7 @@ def search_problems(experiment: Experiment) -> Iterator[str]:
 
 def _budget(experiment: Experiment, model: str, row: str, method: Method) -> str | None:
     """Return in words what a row may spend on its search; None where it has none, or settings that are refused already."""
-    job = job_of(experiment, model, row)
+    job = taken(experiment.tune_job, model, row)
     if job is None or job.tuning.search is None or not method.tunes:
         return None
     tuning, search = job.tuning, job.tuning.search
