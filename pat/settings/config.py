@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pat.errors import SettingError, UserError
 from pat.io.artefacts import read_record, write_json
-from pat.settings.fields import Align, Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
+from pat.settings.fields import CONTRADICTION, Align, Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
 from pat.settings.mistakes import nearest, wanted
 
 PAT_CONFIG_NAME = "pat_config.json"
@@ -171,7 +171,7 @@ class PatChoices(Settings):
             if contradiction.field == info.field_name and contradiction.there(run):
                 known = {name: run.get(name, cls.model_fields[name].default) for name in PatChoices.model_fields}
                 known["learning"] = known["mask_learning"] or "saliency"
-                raise PydanticCustomError("contradiction", contradiction.in_file, {IN_PYTHON: contradiction.in_python.format(**known)})
+                raise PydanticCustomError(CONTRADICTION, contradiction.in_file, {IN_PYTHON: contradiction.in_python.format(**known)})
         return value
 
     @property

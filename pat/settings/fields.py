@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from pat.settings.formats import ALIGN_NAMES, aligned_to
 
@@ -51,14 +60,40 @@ Precision = Annotated[Literal["fp32", "bf16"], Field(description="arithmetic of 
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="where it runs; auto: on a GPU where there is one")]
 
 
+CONTRADICTION = "contradiction"
+"""The type of errors that say that a value does not go together with others."""
+OF_THE_WHOLE = ("missing", "value_error", CONTRADICTION)
+"""Pydantic's types of errors that say nothing of a single value."""
+
+
 @dataclass(frozen=True)
 class PartOf:
-    """Marks a block that is laid over others as a part of `model`: checked when all are joined, and told in the schema of the file."""
+    """Marks a block that is laid over others as a part of `model`, which the schema of the file tells.
+
+    Its values have to make sense by themselves, also those that another block overrides. What it lacks, and what does not go together,
+    shows when all are joined.
+    """
 
     model: type[BaseModel]
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._each_value, handler(source))
+
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(self.model.__pydantic_core_schema__)
+
+    def _each_value(self, written: dict[str, object]) -> dict[str, object]:
+        try:
+            self.model.model_validate(written)
+        except ValidationError as error:
+            found = [
+                InitErrorDetails(type=detail["type"], loc=detail["loc"], input=detail["input"], ctx=detail.get("ctx", {}))
+                for detail in error.errors()
+                if detail["type"] not in OF_THE_WHOLE
+            ]
+            if found:
+                raise ValidationError.from_exception_data(error.title, found) from None
+        return written
 
 
 class Settings(BaseModel):

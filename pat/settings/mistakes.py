@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from pat.errors import UserError
 from pat.io.artefacts import parse_json
 from pat.io.yaml_files import read_yaml
-from pat.settings.fields import Settings
+from pat.settings.fields import PartOf, Settings
 
 PLAIN_WORDS = {
     "dict_type": "a mapping",
@@ -47,14 +47,11 @@ def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
         raise UserError("\n".join(f"{source}: {problem}" for problem in problems(model, error))) from None
 
 
-def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = (), without: Container[str] = ()) -> list[str]:
-    """Return one line per problem, "field.path: value …: what is allowed", unknown keys with the nearest known one.
-
-    `without` are pydantic's types of errors that are left out.
-    """
+def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = ()) -> list[str]:
+    """Return one line per problem, "field.path: value …: what is allowed", unknown keys with the nearest known one."""
     found: dict[str, list[str]] = {}  # what is wrong -> what would be right, from each branch of a union
     for detail in error.errors():
-        if detail["type"] in without or _follows(detail):
+        if _follows(detail):
             continue
         wrong, right = _problem(model, detail, prefix)
         found.setdefault(wrong, []).append(right)
@@ -149,7 +146,9 @@ def _step(kind: Any, step: int | str) -> Iterator[Any]:
     """Yield the types that can stand under `step` of a value of type `kind`."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         if step in kind.model_fields:
-            yield from _members(kind.model_fields[str(step)].annotation)
+            field = kind.model_fields[str(step)]
+            part = next((mark.model for mark in field.metadata if isinstance(mark, PartOf)), None)
+            yield from _members(field.annotation if part is None else part)
     elif get_origin(kind) in (dict, Mapping):
         yield from _members(get_args(kind)[1])
     elif get_origin(kind) in (list, tuple) and isinstance(step, int):

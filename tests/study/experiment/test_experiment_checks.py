@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from study.experiment.file import as_far_as_taken
+from study.experiment.file import as_far_as_taken, load_experiment
 from tests.kit.experiments import SMOKE, changed, refusal
 
 
 def test_the_schemas_problems_and_those_between_fields_come_together() -> None:
-    raw = changed("methods", "pat", value={"method": "pat", "sedes": [1], "pat": {"masks": "frozen"}})
+    raw = changed("methods", "pat-dora", value={"method": "pat-dora", "sedes": [1], "pat": {"masks": "frozen"}})
     raw |= {"name": "a b", "figures": ["acuracy", "speedup"], "benchmark": None, "ratios": [0.5, 0.51, 2]}
     found = refusal(raw)
-    assert [line.split(": ")[0] for line in found if line.startswith(("figures.0", "ratios.2", "methods.pat.sedes"))] == [
-        "ratios.2", "methods.pat.sedes", "figures.0",
+    assert [line.split(": ")[0] for line in found if line.startswith(("figures.0", "ratios.2", "methods.pat-dora.sedes"))] == [
+        "ratios.2", "methods.pat-dora.sedes", "figures.0",
     ]  # fmt: skip
     assert any(line.startswith('name: the name "a b"') for line in found)
-    assert any(line.startswith("methods.pat.pat.masks: unknown key") for line in found)
+    assert any(line.startswith("methods.pat-dora.pat.masks: unknown key") for line in found)
     assert any("the ratios 0.5 and 0.51 both give width 16 of 32" in line for line in found)
 
 
@@ -40,6 +40,15 @@ def test_the_schemas_problems_and_those_between_fields_come_together() -> None:
 def test_nothing_is_said_that_only_follows_from_what_was_refused(path: tuple[str, ...], value: Any) -> None:
     found = refusal(changed(*path, value=value))
     assert all(line.startswith(".".join(path)) and " is not allowed: must be " in line for line in found), found
+
+
+def test_what_goes_together_only_when_joined_is_no_mistake_where_it_is_written() -> None:
+    raw = changed("pat", "mask", value="leading")
+    raw["methods"]["pat"] = {"pat": {"readers": "least-squares"}}
+    loaded = load_experiment(raw, "x.yaml")
+    assert loaded.tune_job("tiny", "pat").pat.readers == "least-squares"
+    raw["methods"]["pat"]["pat"]["mask"] = "trained"
+    assert [line.split(": ")[0] for line in refusal(raw)] == ["methods.pat.pat.readers"]
 
 
 @pytest.mark.parametrize("key", ["name", "seeds", "tuning", "evaluation"])

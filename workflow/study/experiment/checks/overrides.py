@@ -13,8 +13,6 @@ from study.experiment.overrides import overridden
 from study.experiment.schema import Experiment, merged_job
 from study.sources.resources import Resources
 
-OF_THE_WHOLE = ("missing", "value_error")
-"""Pydantic's types of errors that say nothing of a single value."""
 Written = dict[tuple[str, ...], dict[str, Any]]
 """Place in the file → what of a joined value is written there, as it lies in the value; later places win."""
 
@@ -27,27 +25,12 @@ def override_problems(experiment: Experiment) -> Iterator[str]:
             of_row, own = ("methods", row), experiment.row(row)
             holders: Written = {whole: dict(experiment), of_model: dict(source), of_row: dict(own)}
             shorthand: Written = {(*of_row, "lora"): {"tuning": {"lora": own.lora}}}
-            yield from _by_themselves(holders)
             yield from _blamed(TuneJob, merged_job(list(holders.values())), holders | shorthand)
             yield from _blamed(PruneSettings, {**experiment.prune, **source.prune, **own.prune}, holders, "prune")
         for key, kind in (("evaluation", EvaluationSettings), ("resources", Resources)):
             written = getattr(experiment, key).model_dump(mode="json")
             layers: Written = {whole: {key: written}, of_model: {key: getattr(source, key)}}
             yield from _blamed(kind, overridden(written, getattr(source, key)), layers, key)
-
-
-def _by_themselves(holders: Written) -> Iterator[str]:
-    """Yield values that cannot be where they are written, also those that another place overrides: what they are has to make sense.
-
-    What a place lacks, or what does not go together with its other values, is for the joined settings to tell.
-    """
-    for place, holder in holders.items():
-        written = merged_job([{"lora": {}, **holder}]) if place[:1] != ("methods",) else merged_job([{**holder, "lora": {}}])
-        for kind, value, under in ((TuneJob, written, ()), (PruneSettings, holder.get("prune") or {}, ("prune",))):
-            try:
-                kind.model_validate(value)
-            except ValidationError as error:
-                yield from problems(kind, error, (*place, *under), without=OF_THE_WHOLE)
 
 
 def _blamed(kind: type[BaseModel], value: Mapping[str, Any], written: Written, *under: str) -> Iterator[str]:
