@@ -19,7 +19,7 @@ from pat.data.prompts import ANSWER_JOINT, alpaca_prompt
 from pat.data.rows import instruction_row, text_field
 from pat.errors import UserError
 from pat.io.artefacts import numbered_rows
-from pat.io.progress import Progress
+from pat.io.progress import Progress, say
 
 SEQUENCE_LENGTH = 2048
 SEQUENCES = 128
@@ -89,6 +89,8 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
     if len(ids) < FEWEST_TOKENS:
         asked = f"calibration tokens asked for: {calibration.tokens}; " if calibration.tokens else ""
         raise UserError(f"{calibration.path}: {asked}{len(ids)} tokens are too few to measure on, at least {FEWEST_TOKENS} are needed")
+    if calibration.tokens and len(ids) < calibration.tokens:
+        say(f"{calibration.path}: holds {len(ids):,} of the {calibration.tokens:,} calibration tokens asked for; all are measured on")
     missing = -len(ids) % length
     ids_NT = torch.tensor(ids + [tokenizer.pad_token_id] * missing).view(-1, length)
     mask_NT = torch.tensor([1] * len(ids) + [0] * missing).view(-1, length)
@@ -109,7 +111,7 @@ def blocks_and_check(model_config: Any, calibration: Calibration, tokenizer: Pre
     text = blocks_for(model_config, calibration, tokenizer)
     length = text.ids_NT.shape[1]
     tokens = calibration.tokens or _default_tokens(model_config)
-    longer = blocks(replace(calibration, tokens=tokens + length + CHECK_TOKENS), tokenizer, length, tokens)
+    longer = blocks(replace(calibration, tokens=None), tokenizer, length, tokens + length + CHECK_TOKENS)
     start = -(-tokens // length)
     check = Blocks(longer.ids_NT[start:], longer.mask_NT[start:])
     return (text, check) if check.mask_NT.sum() >= min(length, CHECK_TOKENS) // 2 else text.split(CHECK_TOKENS)

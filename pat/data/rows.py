@@ -59,5 +59,8 @@ def read_instructions(path: Path) -> list[dict[str, str]]:
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the documents of a file of `text` rows. Raises UserError naming file and line."""
-    return [text_field(f"{path}:{number}", fields, "text") for number, fields in numbered_rows(path)]
+    """Return the documents of a file of `text` rows, blank ones left out. Raises UserError naming file and line, or where none is left."""
+    texts = [text_field(f"{path}:{number}", fields, "text") for number, fields in numbered_rows(path)]
+    if not (kept := [text for text in texts if text.strip()]):
+        raise UserError(f"{path}: holds nothing but blanks")
+    return kept

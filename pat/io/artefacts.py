@@ -179,7 +179,7 @@ def text_lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def _parsed_line(path: Path, number: int, line: str, required: Sequence[str]) -> dict[str, Any]:
-    row = parse_json(line, f"{path}:{number}")
+    row = parse_json(line, f"{path}:{number}", unique_keys=True)
     if not isinstance(row, dict):
         raise UserError(f"{path}:{number}: must be a JSON object, is {type(row).__name__}")
     missing = [field for field in required if field not in row]

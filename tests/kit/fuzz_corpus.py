@@ -122,6 +122,7 @@ NO_ROWS = [
     b"nan\n",
     b'{"text": "a"\n',
     b"{" * 9,
+    b'{"instruction": "a", "output": "b", "output": "c", "text": "a", "text": "b", "id": "1", "id": "2"}',
 ]
 GOOD = '{"instruction": "a", "input": "", "output": "b"}'
 
@@ -148,6 +149,11 @@ def row_cases() -> Iterator[Case]:
         yield Case((*TUNE, "--data", "bad.jsonl", "--settings", recipe), file)
         yield Case((*MAKE, "--corpus", "bad.jsonl", "--settings", json.dumps(PRETRAIN)), file)
         yield Case(("evaluate", "--model", "base", "--settings", "{}", "--task", "bad.jsonl", "--out", "out.json"), file)
+    for command in (
+        (*MAKE, "--corpus", "bad.jsonl", "--settings", json.dumps(PRETRAIN)),
+        (*EVALUATE[:3], "--settings", "{}", "--text", "bad.jsonl", *EVALUATE[-2:]),
+    ):
+        yield Case(command, {"bad.jsonl": b'{"text": " "}\n{"text": "\\n\\t"}\n'})
     long_row = json.dumps({"instruction": "a", "input": "", "output": "word " * 500})
     longer = json.dumps(changed(TUNING, "tuning.max_length", 400))
     yield Case((*TUNE, "--data", "bad.jsonl", "--settings", longer), {"bad.jsonl": f"{long_row}\n".encode()})

@@ -25,6 +25,13 @@ def test_the_number_of_tokens(own: int | None, papers: int, expected: int, tmp_p
     assert int(found.mask_NT.sum()) == expected
 
 
+@pytest.mark.parametrize(("asked", "told"), [(None, False), (60, False), (10**6, True)])
+def test_less_text_than_was_asked_for_is_told(asked: int | None, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    blocks(Calibration(write_text(tmp_path / "a.jsonl"), asked), word_tokenizer(), length=5, tokens=10**6)
+    assert ("of the 1,000,000 calibration tokens asked for; all are measured on" in caplog.text) is told
+
+
 def test_a_seed_chooses_the_rows(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.jsonl")
     first, again, other = (blocks(Calibration(path, 60, seed), word_tokenizer(), 10, 0).ids_NT for seed in (0, 0, 1))

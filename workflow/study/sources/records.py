@@ -41,7 +41,7 @@ def json_records(path: Path) -> Iterator[Record]:
         yield from _line_records(path)
         return
     with opened(path) as stream:
-        values = parse_json(stream.read(), str(path))
+        values = parse_json(stream.read(), str(path), unique_keys=True)
     if not isinstance(values, list):
         raise UserError(f"{path}: must hold a JSON list of objects, holds {shown(values)}")
     yield from (_record(f"{path}: record {number}", value) for number, value in enumerate(values, start=1))
@@ -54,7 +54,7 @@ def _line_records(path: Path) -> Iterator[Record]:
 
 def line_record(path: Path, number: int, line: str) -> Record:
     """Return the object of a line of a .jsonl file. Raises UserError naming file and line."""
-    return _record(f"{path}:{number}", parse_json(line, f"{path}:{number}"))
+    return _record(f"{path}:{number}", parse_json(line, f"{path}:{number}", unique_keys=True))
 
 
 def _record(place: str, value: object) -> Record:
