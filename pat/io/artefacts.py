@@ -47,8 +47,8 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
     """As write_text, for bytes."""
     if problem := special(path):
         raise UserError(f"{path}: {problem}")
-    if not replace and path.is_file() and path.read_bytes() not in (b"", content):
-        raise UserError(f"{path}: is there already, with other content; name another place, or give --force to replace it")
+    if not replace:
+        check_content(path, content)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_for(path) as temporary:
@@ -140,10 +140,21 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+def check_content(path: Path, content: bytes) -> None:
+    """Raise UserError where a file is there that holds something else."""
+    if path.is_file() and path.read_bytes() not in (b"", content):
+        raise UserError(f"{path}: is there already, with other content; name another place, or give --force to replace it")
+
+
+def json_lines(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """Return rows as JSON objects, one a line."""
+    return [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]], *, replace: bool = True) -> int:
     """Write one JSON object a line, otherwise as write_text; returns how many."""
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-    write_text(path, "".join(line + "\n" for line in lines), replace=replace)
+    lines = json_lines(rows)
+    write_text(path, "".join(lines), replace=replace)
     return len(lines)
 
 

@@ -85,6 +85,13 @@ def test_the_mix_replaces_none_of_its_parts_and_other_content_only_by_force(tmp_
     assert CliRunner().invoke(app(), [*arguments, str(other)]).exit_code == 0
 
 
+@pytest.mark.parametrize("part", ["0:{}", "-1:{}", "nan:{}", "inf:{}", "1:", "{}", "x:{}"])
+def test_a_share_that_is_none_is_refused(part: str, tmp_path: Path) -> None:
+    own, _ = write_sets(tmp_path)
+    refused = CliRunner().invoke(app(), ["--part", part.format(own), "--out", str(tmp_path / "out.jsonl")])
+    assert refused.exit_code == 1 and "must be <share>:<JSONL>" in refused.output and not (tmp_path / "out.jsonl").exists()
+
+
 def app() -> typer.Typer:
     program = typer.Typer()
     program.command()(mix_calibration.main)

@@ -18,6 +18,7 @@ from pat.io.artefacts import read_jsonl
 from study.data import instruct as prepare_instruct
 from study.data import text as prepare_text
 from study.sources.records import Record
+from tests.kit.commands import outcome
 from tests.kit.shared_data import shared_data
 
 ROWS: list[dict[str, Any]] = [
@@ -166,3 +167,23 @@ def test_both_scripts_take_the_same_options_and_end_in_one_line(script: str, tmp
     assert done.returncode == 0 and out.is_file() and done.stdout.startswith(f"{out}: ")
     refused = run("{}")
     assert refused.returncode == 1 and refused.stderr.startswith("error: ") and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("script", ["instruct", "text", "task"])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_no_set_is_written_over_what_it_is_made_of(
+    script: str, force: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the block of the source is made of; not even by force, and by no other name of the same file."""
+    file = tmp_path / "a.jsonl"
+    block = {"source": "json", "path": str(file)}
+    file.write_text('{"text": "a", "question": "q", "choices": ["x", "y"], "answer": 0, "instruction": "a", "output": "b"}\n')
+    (tmp_path / "link.jsonl").hardlink_to(file)
+    before = file.read_bytes()
+    sources = [block, {"source": "tasks", "of": {"own": block}}] if script == "instruct" else [block]
+    for source in sources:
+        for out in (file, tmp_path / "link.jsonl"):
+            task = ["--task", "own"] if script == "task" else []
+            code, said = outcome([f"prepare-{script}", *task, "--source", json.dumps(source), "--out", str(out), *force], capsys)
+            assert code == 1 and f"--out {out}: is the same place as --source {file}" in said
+    assert file.read_bytes() == before

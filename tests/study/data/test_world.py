@@ -42,6 +42,14 @@ def test_same_seed_gives_same_bytes_and_another_seed_others(folder: Path, tmp_pa
     assert not filecmp.cmpfiles(folder, tmp_path / "other", names, shallow=False)[0]
 
 
+def test_nothing_is_written_where_one_of_its_files_is_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/sums.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"tasks/sums\.jsonl: is there already, with other content"):
+        world.write_world(SETTINGS, tmp_path, replace=False)
+    assert files(tmp_path) == ["tasks/sums.jsonl"]
+
+
 def test_names_agree_with_those_the_experiment_file_allows(folder: Path) -> None:
     assert sorted(WORLD_TASKS) == sorted(relation.name for relation in RELATIONS)
     assert files(folder / "tasks") == sorted(f"{task}.jsonl" for task in WORLD_TASKS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 
 from pat.errors import UserError
 from pat.io.artefacts import parse_json
-from pat.io.places import WRITES, Force
+from pat.io.places import READS, WRITES, Force, Place, check_apart
 from pat.settings.fields import Settings
 from pat.settings.mistakes import load, shown
 from study.commands.errors import run_reporting_errors
@@ -28,10 +28,30 @@ def command_line(prepare: Callable[..., str]) -> Callable[..., None]:
         seed: Annotated[int, typer.Option(help="Draws the fraction of a hub data set.")] = 0,
         force: Force = False,
     ) -> None:
-        run_reporting_errors(lambda: prepare(source, seed, out, replace=force))
+        def action() -> str:
+            check_source_stays(source, out)
+            return prepare(source, seed, out, replace=force)
+
+        run_reporting_errors(action)
 
     main.__doc__ = prepare.__doc__
     return main
+
+
+def check_source_stays(source: str, out: Path) -> None:
+    """Raise UserError where the set would be written over a file that its source block names."""
+    read = [Place("--source", path, READS) for path in _paths_in(parse_json(source, "--source"))]
+    check_apart([Place("--out", out, WRITES), *read])
+
+
+def _paths_in(block: object) -> Iterator[Path]:
+    """Yield the files and folders that a source block names, those of the sources that it is made of too."""
+    if not isinstance(block, Mapping):
+        return
+    for name, value in block.items():
+        if name == "path" and isinstance(value, str) and value:
+            yield Path(value)
+        yield from _paths_in(value)
 
 
 def parse_source(text: str, kinds: Mapping[str, type[Settings]]) -> Settings:

@@ -6,6 +6,7 @@ long texts are cut into pieces first. WikiText-2 in one file is a single row, wh
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -96,6 +97,9 @@ def main(
 def _parsed(text: str) -> tuple[Path, float]:
     share, _, path = text.partition(":")
     try:
-        return Path(path), float(share)
+        size = float(share)
     except ValueError:
         raise UserError(f"--part {text!r}: must be <share>:<JSONL>") from None
+    if not (0 < size < math.inf and path):
+        raise UserError(f"--part {text!r}: must be <share>:<JSONL>, with a share above 0")
+    return Path(path), size

@@ -15,7 +15,7 @@ from pat.io.places import WRITES, Force
 from pat.settings.fields import Settings
 from study.commands.errors import run_reporting_errors
 from study.commands.places import Unmarked, guarded
-from study.commands.sets import parse_source
+from study.commands.sets import check_source_stays, parse_source
 from study.sources.items import task_items
 from study.sources.kinds import HubTask, JsonFile, Release
 
@@ -29,10 +29,10 @@ def prepare(task: str, source: str, out: Path, *, replace: bool = True) -> str:
     items = list(task_items(task, block))
     if not items:
         raise UserError(f"task {task!r}: its source {block.model_dump_json(exclude_none=True)} holds no items")
-    write_items(out, items, replace=replace)
     (identifier, count), *_ = Counter(item.id for item in items).most_common(1)
     if count > 1:
         raise UserError(f"task {task!r}: gives {count} items the id {identifier!r}; every item needs one of its own")
+    write_items(out, items, replace=replace)
     groups = len({item.group for item in items if item.group})
     return f"{out}: {len(items)} items" + (f" in {groups} groups" if groups else "") + _oddities(items)
 
@@ -54,4 +54,9 @@ def main(
     force: Force = False,
 ) -> None:
     """Write one task's items."""
-    run_reporting_errors(lambda: prepare(task, source, out, replace=force))
+
+    def action() -> str:
+        check_source_stays(source, out)
+        return prepare(task, source, out, replace=force)
+
+    run_reporting_errors(action)

@@ -9,7 +9,7 @@ does not learn to bind shuffled letters to choices within a few million tokens; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from pat.data.prompts import ANSWER_JOINT, alpaca_prompt, lettered_question, letters
-from pat.io.artefacts import write_jsonl
+from pat.io.artefacts import check_content, json_lines, write_text
 from pat.io.places import READS, WRITES, Force
 from pat.settings.mistakes import load
 from study.commands.errors import run_reporting_errors
@@ -180,13 +180,22 @@ def answer_text(choices: Sequence[str], place: int) -> str:
 
 
 def write_world(settings: WorldSettings, out: Path, *, replace: bool = True) -> None:
-    """Write the corpus, the held-out text, the instruction set and one file per task under `out`, each as write_text does."""
+    """Write the corpus, the held-out text, the instruction set and one file per task under `out`, each as write_text does.
+
+    Without `replace` nothing is written where any of them is there with other content.
+    """
     world = World(settings)
-    write_jsonl(out / "text" / "pretrain.jsonl", _rows(world.pretraining_texts()), replace=replace)
-    write_jsonl(out / "text" / "heldout.jsonl", _rows(world.heldout_texts()), replace=replace)
-    write_jsonl(out / "instruct.jsonl", world.instructions(), replace=replace)
-    for relation in RELATIONS:
-        write_jsonl(out / "tasks" / f"{relation.name}.jsonl", world.items(relation.name), replace=replace)
+    sets: dict[str, Iterable[Mapping[str, object]]] = {
+        "text/pretrain.jsonl": _rows(world.pretraining_texts()),
+        "text/heldout.jsonl": _rows(world.heldout_texts()),
+        "instruct.jsonl": world.instructions(),
+        **{f"tasks/{relation.name}.jsonl": world.items(relation.name) for relation in RELATIONS},
+    }
+    contents = {out / name: "".join(json_lines(rows)) for name, rows in sets.items()}
+    for path, text in contents.items() if not replace else ():
+        check_content(path, text.encode())
+    for path, text in contents.items():
+        write_text(path, text)
 
 
 def _rows(texts: Iterable[str]) -> Iterator[dict[str, str]]:
