@@ -66,7 +66,7 @@ def benchmark_evaluation(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Items a second of an evaluation in batches, and whether its answers are those of lm-eval's `hf` one by one; writes a JSON."""
+    """Items per second of an evaluation in batches, and whether its answers are those of lm-eval's `hf` one by one; writes a JSON."""
     from pat.scoring.evaluation import prepare_process
 
     need("evaluation", "benchmark evaluation")

@@ -1,4 +1,4 @@
-"""The command line: one verb a phase. Takes files, writes files; the work is in the modules of the same names."""
+"""The command line: one verb per phase. Takes files, writes files; the work is in the modules of the same names."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def fetch_tasks(
 @app.command()
 @guarded("pretrain")
 def pretrain(
-    corpus: Annotated[Path, typer.Option(help="JSONL with a `text` a line"), READS],
+    corpus: Annotated[Path, typer.Option(help="JSONL with a `text` per line"), READS],
     settings: SettingsText,
     run_dir: RunDir,
     out: Out,
@@ -273,7 +273,7 @@ def refit_readers(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Fold what dead channels would have told the readers into them, by least squares; writes a stock model of the same shape."""
+    """Fit the readers to do without the channels that will go, by least squares; writes a stock model of the same shape."""
     from pat.bases.refit import refit_readers as run
 
     text = measured_on(calibration, calibration_tokens, seed, device)

@@ -23,7 +23,7 @@ PruneSettingsText = Annotated[
     str, typer.Option("--settings", help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file"), READS
 ]
 Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"), READS]
-Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g upon what `pat prepare` writes")]
+Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g on what `pat prepare` writes")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
 RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; needed by pat and pat-dora")]

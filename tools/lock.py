@@ -61,7 +61,7 @@ def python_version(python: str) -> str:
 def main() -> int:
     """Resolve for each interpreter in turn, the earlier ones' versions being fixed for the later; write the union."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("pythons", nargs="+", help="one interpreter a supported version, the oldest first")
+    parser.add_argument("pythons", nargs="+", help="one interpreter per supported version, the oldest first")
     parser.add_argument("--keep", action="store_true", help="keep the versions locked now; add what is missing")
     parser.add_argument("--torch", default="2.13.0", help="version of torch to lock")
     arguments = parser.parse_args()

@@ -55,7 +55,7 @@ def said(model: PreTrainedModel, text: Blocks) -> Said:
 
 @torch.no_grad()
 def text_gap(reference: Said, other: Said) -> dict[str, float]:
-    """Return the mean divergence KL(reference ‖ other) a token, the perplexities before and after, and their ratio with its standard error.
+    """Return the mean divergence KL(reference ‖ other) per token, the perplexities before and after, their ratio and its standard error.
 
     The error is that of the tokens being a sample: on a short text it is large.
     """

@@ -1,4 +1,4 @@
-"""The least-squares change of one writing layer: from its pruned input x the stream is to come as near to the whole model's as can be.
+"""The least-squares change of one writing layer: given its pruned input x, the stream should come as near to the whole model's as possible.
 
 A cut takes units away and leaves the columns of the others as they were. Their best values are others: W + Δ, where Δ minimises the error
 that is left of the stream, Σ a·‖r − Δ·x‖² + λ‖Δ‖² over tokens, with r what the stream lacks behind the layer as it is. A token weighs

@@ -1,4 +1,4 @@
-"""Writers refitted after a cut: each layer that writes to the stream makes up, in order, for the units and layers that are gone.
+"""Writers refitted after a cut: each layer that writes to the stream compensates, in order, for the units and layers that were removed.
 
 In turn, from the first block to the last, the write of the pruned model is changed so that from what it is really given there (errors of
 earlier layers included) the stream comes as near as can be to the whole model's at the same place. Behind a layer after which others were

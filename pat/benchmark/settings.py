@@ -1,4 +1,4 @@
-"""What a benchmark can be told: the shape of a model, and how its inference and its tuning are measured. Knows nothing of torch."""
+"""The settings of a benchmark: the shape of a model, and how its inference and its tuning are measured. Knows nothing of torch."""
 
 from __future__ import annotations
 

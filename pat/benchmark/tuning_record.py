@@ -81,7 +81,7 @@ def summary(record: dict[str, Any]) -> Iterator[str]:
             yield f"{label}: {entry['status']}"
             continue
         yield (
-            f"{label}: {1e3 * entry['step_s']['median']:.1f} ms a step, {entry['tokens_per_s']:.0f} tokens/s, "
+            f"{label}: {1e3 * entry['step_s']['median']:.1f} ms per step, {entry['tokens_per_s']:.0f} tokens/s, "
             f"peak {entry['peak_bytes'] / 2**30:.2f} GiB, {entry['share_of_floor']:.0%} of the arithmetic floor's speed"
         )
     for schedule in record["schedules"]:
@@ -90,4 +90,4 @@ def summary(record: dict[str, Any]) -> Iterator[str]:
             for manner, ratio in schedule["of_lora"].items()
         )
         how = f"{runtime_of(compiled=schedule['compiled'])}, {'compacted' if schedule['compacted'] else 'masked to the end'}"
-        yield f"pat over the schedule ({how}): {1e3 * schedule['step_s']:.1f} ms a step, {ratios or 'LoRA was not measured'}"
+        yield f"pat over the schedule ({how}): {1e3 * schedule['step_s']:.1f} ms per step, {ratios or 'LoRA was not measured'}"

@@ -1,4 +1,4 @@
-"""Whether a model folder can be worked on at all, told before any work: from its JSON files and the headers of its weights. No torch.
+"""Whether a model folder can be worked on at all, checked before any work: by its JSON files and the headers of its weights. No torch.
 
 `check_checkpoint` is for whatever reads a model, `check_base` for what also changes one, and so has to know every tensor of it. Each names
 the file, what is wrong and what would be right, within milliseconds; whether weights are damaged inside is artefacts.py's to say.

@@ -1,4 +1,4 @@
-"""What no model can be made of, told from the fields of its config.json alone. No torch, and nothing of the weights."""
+"""Configs that no model can be made of, found by the fields of config.json alone. No torch, and nothing of the weights."""
 
 from __future__ import annotations
 

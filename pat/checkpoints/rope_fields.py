@@ -1,4 +1,4 @@
-"""The fields of config.json that transformers 5 has named anew: written as it reads them, and as 4.x and runtimes built on it do.
+"""The fields of config.json that transformers 5 has renamed: written as it reads them, and as 4.x and runtimes built on it do.
 
 transformers 5 writes `rope_parameters` alone, which say how positions turn: whoever does not know that name takes the default theta and no
 scaling, without a word. `dtype` was `torch_dtype` up to 4.55; whoever looks for that alone takes bf16 weights for fp32 ones.

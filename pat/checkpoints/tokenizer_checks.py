@@ -1,4 +1,4 @@
-"""Whether a model folder's tokenizer files can be used with its embedding, told from the files alone. No torch, no tokenizer is made."""
+"""Whether a model folder's tokenizer files can be used with its embedding, by the files alone. No torch, no tokenizer is made."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A GGUF file of a checkpoint, written tensor by tensor with the `gguf` package.
 
-Rows that a type's blocks do not divide are stored in f16, as llama.cpp's own converter does; how many is told.
+Rows that a type's blocks do not divide are stored in f16, as llama.cpp's own converter does; how many is reported.
 """
 
 from __future__ import annotations

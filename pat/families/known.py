@@ -162,7 +162,7 @@ ARCHITECTURE = (
 
 
 def is_passed_over(tensor: str) -> bool:
-    """Return whether a tensor is one that transformers computes anew, and so leaves in the file: rotary frequencies of old checkpoints."""
+    """Return whether transformers computes a tensor itself, and so leaves it in the file: rotary frequencies of old checkpoints."""
     return tensor.endswith(".rotary_emb.inv_freq")
 
 

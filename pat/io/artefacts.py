@@ -147,12 +147,12 @@ def check_content(path: Path, content: bytes) -> None:
 
 
 def json_lines(rows: Iterable[Mapping[str, object]]) -> list[str]:
-    """Return rows as JSON objects, one a line."""
+    """Return rows as JSON objects, one per line."""
     return [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]], *, replace: bool = True) -> int:
-    """Write one JSON object a line, otherwise as write_text; returns how many."""
+    """Write one JSON object per line, otherwise as write_text; returns how many."""
     lines = json_lines(rows)
     write_text(path, "".join(lines), replace=replace)
     return len(lines)

@@ -158,7 +158,7 @@ def check_apart(places: list[Place]) -> None:
 def _check_name(place: Place) -> None:
     text = str(place.path)
     if "\0" in text:
-        raise UserError(f"{place.option} {text!r}: holds the sign of number 0, which no path has")
+        raise UserError(f"{place.option} {text!r}: holds a NUL character, which no path may")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -89,7 +89,7 @@ def check_writable(path: Path) -> None:
 
 
 def refusal(error: OSError, path: Path | None = None) -> UserError:
-    """Return what the user is told of the system's refusal; `path` is what was worked on, where the error does not say."""
+    """Return what the user reads of the system's refusal; `path` is what was worked on, where the error does not say."""
     place = error.filename2 or error.filename or path
     meaning = MEANINGS.get(error.errno or 0) or error.strerror or str(error)
     return UserError(f"{place}: {meaning}" if place else meaning)

@@ -1,7 +1,7 @@
 """Starts a command as several processes of one job, as torchrun does on one machine: python -m pat.machine.several COUNT pat tune …
 
 torchrun ends with its own traceback whatever ended the processes, Ctrl-C included. Here what they said stays the last word; one that was
-killed and could say nothing is told of in a line.
+killed and could say nothing is reported in one line.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ tags: [pruning-aware-tuning]
 # An adapter of Pruning-Aware Tuning
 
 LoRA, the operators behind every write to the residual stream, and their mask. It is no LoRA adapter: `PatModel.from_pretrained` of the
-package `pruning-aware-tuning` opens it upon its base model, and `pat merge` makes a stock, smaller checkpoint of the two.
+package `pruning-aware-tuning` opens it on its base model, and `pat merge` makes a stock, smaller checkpoint of the two.
 """
 
 

@@ -24,7 +24,7 @@ class PatCallback(TrainerCallback):
         if args.n_gpu > 1:  # the trainer would make replicas of the model, whose hooks are those of the first
             raise ValueError(
                 f"one process sees {args.n_gpu} GPUs, and would train by DataParallel, which copies no hooks: set CUDA_VISIBLE_DEVICES to "
-                "one of them, or start a process a GPU with torchrun"
+                "one of them, or start one process per GPU with torchrun"
             )
         if args.deepspeed:  # it keeps the gradients to itself
             raise ValueError("PAT cannot be trained with DeepSpeed, which takes optimizer steps without PatCallback; leave `deepspeed` out")

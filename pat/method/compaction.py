@@ -4,7 +4,7 @@ Cuts the frozen tensors of a PatModel in place; what is trained stays whole (com
 model's to rounding. Axes: D all channels, K living ones.
 
 The norms stay exact. With dead channels at zero, x / sqrt(mean_D x² + eps) = sqrt(D/K) · x / sqrt(mean_K x² + eps·D/K): a stock norm
-with that eps and gains times sqrt(D/K). So the stream itself is not scaled, as the merge does, and no frozen weight is rounded anew.
+with that eps and gains times sqrt(D/K). So the stream itself is not scaled, as the merge does, and no frozen weight is rounded again.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def check_bare(model: nn.Module) -> None:
             "PAT is attached to a stock model, and this is a PeftModel: give what its merge_and_unload() or its unload() returns"
         )
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-        raise UserError("this model has an adapter already: unload() that one first, or load the base model anew")
+        raise UserError("this model has an adapter already: unload() that one first, or load the base model again")
 
 
 def check_one_width(config: object) -> None:
@@ -66,7 +66,7 @@ class OneAdapter(PeftModelForCausalLM):
     def check_whole(self, what: str) -> None:
         """Raise UserError where the base has been cut."""
         if self.compacted:
-            raise UserError(f"a compacted model cannot be {what}: save its adapter and open it upon the whole base model")
+            raise UserError(f"a compacted model cannot be {what}: save its adapter and open it on the whole base model")
 
     def check_unmerged(self, what: str) -> None:
         """Raise UserError where LoRA is part of the base's weights."""
@@ -81,7 +81,7 @@ class OneAdapter(PeftModelForCausalLM):
 
     def _refuse_more(self, method: str) -> NoReturn:
         raise UserError(
-            f"{method}: a PatModel has one adapter, whose mask and operators all of the model goes through: open each adapter upon a base "
+            f"{method}: a PatModel has one adapter, whose mask and operators all of the model goes through: open each adapter on a base "
             "model of its own (as a trainer's reference model, load the base once more)"
         )
 

@@ -1,6 +1,6 @@
 """The identity loss: how far the factors of all operators are from orthogonality, in few, large products.
 
-Factor by factor, a model of billions of parameters would spend hundreds of products too small to fill a GPU on it, each step.
+Factor by factor, a model of billions of parameters would spend hundreds of products on it in each step, all too small to fill a GPU.
 Axes: N factors, R operator rank, D hidden channels.
 """
 

@@ -46,7 +46,7 @@ def compiles(request: TuningRequest) -> bool:
 
 
 def reason_not_to(request: TuningRequest) -> str | None:
-    """Return why a tuning does not compile its layers, None where it does: where it is told to, or where that pays."""
+    """Return why a tuning does not compile its layers, None where it does: where the settings say so, or where that pays."""
     if request.tuning.compile != "auto":
         return None if request.tuning.compile else "tuning.compile is false"
     if request.device == "cpu":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def shards(request: TuningRequest) -> bool:
-    """Return whether a tuning shards its base: where it is told to and has several processes."""
+    """Return whether a tuning shards its base: where the settings say so and there are several processes."""
     return reason_not_to(request) is None
 
 
@@ -77,7 +77,7 @@ def _without_shards(_module: nn.Module, state: dict[str, Any], _prefix: str, _me
 class AskForCheckpoints(TrainerCallback):
     """Has a checkpoint written every so many steps and after the last, in a trainer that plans none itself.
 
-    The Trainer plans none upon a sharded model, because it could not save the state of an optimizer of shards. Ours has none.
+    The Trainer plans none for a sharded model, because it could not save the state of an optimizer of shards. Ours has none.
     """
 
     def __init__(self, every_steps: int) -> None:

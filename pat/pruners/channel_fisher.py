@@ -19,7 +19,7 @@ from pat.pruners.job import PruneJob
 def prune_unfelt_channels(job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write the source without the channels that the loss feels least into `folder`, a stock checkpoint; return the record of its sizes."""
     text, config = job.text(), checkpoint.load_config(job.source)
-    width_of(job)  # a ratio that comes to none is told before anything is measured
+    width_of(job)  # a ratio that comes to none is refused before anything is measured
     model = checkpoint.load_to_measure(job.source, text.device)
     found_D = fisher(model, gradient_batches(blocks_for(config, text, checkpoint.load_tokenizer(job.source))))
     del model

@@ -20,7 +20,7 @@ from pat.pruners.job import PruneJob
 def prune_by_magnitude(job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write the source without its weakest channels into `folder`, a stock checkpoint; return the record of its sizes."""
     config = checkpoint.load_config(job.source)
-    width_of(job)  # a ratio that comes to none is told before anything is measured
+    width_of(job)  # a ratio that comes to none is refused before anything is measured
     norms_D = channel_norms(job.source, family_of(config), config.hidden_size, tied=bool(config.tie_word_embeddings))
     return keep_most_important(job, folder, norms_D)
 

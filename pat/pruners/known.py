@@ -143,7 +143,7 @@ for _pruner in (
         measures="text",
         obstacle=no_units,
         summary=(
-            "whole layers, in the order in which text misses them least, and feed-forward neurons by their Fisher information; how many of "
+            "whole layers, in the order in which text needs them least, and feed-forward neurons by their Fisher information; how many of "
             "each, by the loss on calibration text; then every write is refitted to the whole model; a stock model"
         ),
         reach="up to what layers and neurons hold",

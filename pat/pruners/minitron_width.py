@@ -20,7 +20,7 @@ SAMPLES = 1024
 def prune_quiet_channels(job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write the source without its least active channels into `folder`, a stock checkpoint; return the record of its sizes."""
     text = job.text()
-    width_of(job)  # a ratio that comes to none is told before anything is measured
+    width_of(job)  # a ratio that comes to none is refused before anything is measured
     model = checkpoint.load_to_measure(job.source, text.device)
     activation_D = channel_activations(model, samples(job.source, text, SAMPLES))
     del model

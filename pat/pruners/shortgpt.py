@@ -47,7 +47,7 @@ def prune_layers(job: PruneJob, folder: Path) -> dict[str, Any]:
             yield new_name, tensor
 
     written = write_changed(job.source, folder, change, config_of_layers(config, kept), "prune")
-    gap = gap_to_changed(written, lambda model: skip_layers(model, kept))  # they hand on what they get
+    gap = gap_to_changed(written, lambda model: skip_layers(model, kept))  # they pass on what they get
     record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap
     record["layers"] = {
         "before": count,
@@ -83,7 +83,7 @@ def config_of_layers(config: Any, kept: Sequence[int]) -> Any:
 
 
 def skip_layers(model: Any, kept: Sequence[int]) -> None:
-    """Make every layer of `model` that is not `kept` hand on its input: it is computed and then not heard."""
+    """Make every layer of `model` that is not `kept` pass on its input: it is computed and then ignored."""
 
     def hand_on(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
         return inputs[0]

@@ -147,7 +147,7 @@ def read_documents(paths: Sequence[Path]) -> dict[str, list[str]]:
     documents: dict[str, list[str]] = {}
     for path in paths:
         if path.stem in documents:
-            raise UserError(f"{path}: the text {path.stem!r} is given twice; texts are told apart by their files' names")
+            raise UserError(f"{path}: the text {path.stem!r} is given twice; texts are distinguished by their files' names")
         documents[path.stem] = read_texts(path)
     return documents
 

@@ -40,7 +40,7 @@ def load_examinee(folder: Path, settings: EvaluationSettings, seed: int) -> tupl
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer = open_tokenizer(folder)
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{folder}: its tokenizer has no EOS token, so the end of an answer could not be told")
+        raise UserError(f"{folder}: its tokenizer has no EOS token, so the end of an answer could not be recognised")
     if tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:
         raise UserError(f"{folder}: its tokenizer ends every text with EOS, so a prompt could not be continued; switch that off")
     return tokenizer

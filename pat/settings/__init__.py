@@ -1,1 +1,1 @@
-"""What a run can be told: checked, frozen settings, and how a mistake in them is worded. No torch."""
+"""The settings of a run, checked and frozen, and how a mistake in them is worded. No torch."""

@@ -1,4 +1,4 @@
-"""Whether a command could work on a GPU, told from its arguments before torch is there: one that cannot leaves the machine's GPUs alone.
+"""Whether a command could work on a GPU, by its arguments, before torch is imported: one that cannot leaves the machine's GPUs alone.
 
 Where a command names its device twice the last counts, as it does for the command. What is written wrongly is the command's to tell.
 """
@@ -27,7 +27,7 @@ DEVICE_OF_SETTINGS: Mapping[str, tuple[str, ...]] = {
 
 
 def may_need_gpu(arguments: Sequence[str]) -> bool:
-    """Return whether a command could work on a GPU: it does not if it only handles files, or is told to work on the CPU."""
+    """Return whether a command could work on a GPU: it does not if it only handles files, or its settings say the CPU."""
     verb = next(iter(arguments), "")
     if verb not in ON_GPU_VERBS or "--help" in arguments:
         return False

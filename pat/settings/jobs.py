@@ -1,4 +1,4 @@
-"""What a run can be told: one checked, frozen model per component. The mask's is in config.py.
+"""The settings of a run: one checked, frozen model per component. The mask's is in config.py.
 
 Owns field names, ranges and defaults. Knows nothing of experiments, paths or torch.
 """
@@ -182,7 +182,7 @@ class PruneSettings(Settings):
     """
 
     size: Literal["matched", "nominal"] = Field(
-        default="matched", description="matched: the ratio is the share of all parameters that goes; nominal: it is the method's own knob"
+        default="matched", description="matched: the ratio is the share of all parameters that goes; nominal: it is the method's own size"
     )
     tie: Tie = Field(
         default="keep",

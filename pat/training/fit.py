@@ -1,4 +1,4 @@
-"""Whether a tuning's settings fit the model that they are for, told from its config before anything is loaded."""
+"""Whether a tuning's settings fit the model that they are for, by its config, before anything is loaded."""
 
 from __future__ import annotations
 

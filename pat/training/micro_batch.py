@@ -53,7 +53,7 @@ def rows_at_once(request: TuningRequest, model: PeftModel, teacher: torch.nn.Mod
     rows = fitting[0]
     say(
         f"tune: {rows} of {whole} rows at once: about {(at_rest + rows * of_a_row) / GIB:.1f} GiB of {budget / GIB:.1f}, "
-        f"{of_a_row / GIB:.3f} a row"
+        f"{of_a_row / GIB:.3f} per row"
     )
     return rows
 

@@ -93,7 +93,7 @@ class TuningRequest(Arm):
 
     @cached_property
     def device(self) -> str:
-        """Where the job runs, "cpu" or "cuda". Raises UserError where it cannot run where it is told to."""
+        """Where the job runs, "cpu" or "cuda". Raises UserError where it cannot run there."""
         from pat.machine.device import resolve_device
 
         return resolve_device(self.tuning.device)

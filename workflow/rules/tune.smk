@@ -1,4 +1,4 @@
-"""Tuning: one adapter a cell, on the base model, or on the pruned one where the method prunes first."""
+"""Tuning: one adapter per cell, on the base model, or on the pruned one where the method prunes first."""
 
 
 rule tune:

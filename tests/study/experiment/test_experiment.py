@@ -97,7 +97,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("methods", "pat", value={"pat": {"masks": "frozen"}}), "methods.pat.pat.masks: unknown key; did you mean 'mask'?"),
     (changed("methods", "pat", value={"lora": {"rank": 0}}), "methods.pat.lora.rank: 0 is not allowed: must be greater than 0"),
     (changed("methods", "pat", value={"tuning": {"lora": {"rank": 0}}}), "methods.pat.tuning.lora.rank: 0 is not allowed"),
-    (changed("methods", "pat", value={"pat": {"hio_rank": 33}}), "methods.pat, models.tiny: pat.hio_rank=33: must be at most the model's hidden size, 32"),
+    (
+        changed("methods", "pat", value={"pat": {"hio_rank": 33}}),
+        "methods.pat, models.tiny: pat.hio_rank=33: must be at most the model's hidden size, 32",
+    ),
     (changed("methods", "pat", value={"pat": {"align": 64}}), "ratio 0.5 is not allowed"),
     (changed("methods", "shortgpt-pft"), "methods.shortgpt-pft, models.tiny: ratio 0.5: the nearest number of layers to drop is 3 of 2"),
     (

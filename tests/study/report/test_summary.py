@@ -39,7 +39,7 @@ def test_differences_are_stated_with_interval_seeds_and_doubt(tmp_path: Path) ->
     text = shown(tmp_path, contents)
     assert "tiny: LoRA − guessing: +65.0 ± 5.9 points (1 seed)\n" in text
     # √(0.9 × 0.1 / 100 + 0.88 × 0.12 / 100) × 1.95996 = 8.67 points
-    assert "tiny: PAT at 25 % − LoRA at 0 %: −2.0 ± 8.7 points (1 seed); cannot be told from 0\n" in text
+    assert "tiny: PAT at 25 % − LoRA at 0 %: −2.0 ± 8.7 points (1 seed); cannot be distinguished from 0\n" in text
     assert "tiny: PAT at 25 % − Channel magnitude FT→P at 25 %: +58.0 ± 11.0 points (1 seed)\n" in text
 
 
@@ -53,7 +53,7 @@ def test_where_items_are_known_they_are_paired(tmp_path: Path) -> None:
     rows = [("lora", 0.0, "1" * 90 + "0" * 10), ("pat", 0.25, "1" * 88 + "0" * 12)]
     contents = [cell(name, ratio, tasks=answered({"capitals": {"first_capital": right}})) for name, ratio, right in rows]
     # two items of a hundred differ: a standard error of 1.4 points, not the 4.4 of unpaired answers
-    assert "−2.0 ± 2.5 points (1 seed); cannot be told from 0" in shown(tmp_path, contents)
+    assert "−2.0 ± 2.5 points (1 seed); cannot be distinguished from 0" in shown(tmp_path, contents)
 
 
 def test_milestones_and_merges_are_summed_up(tmp_path: Path) -> None:

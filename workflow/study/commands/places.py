@@ -28,7 +28,7 @@ REPEATS = Record(frozenset({"schema", "kind", "provenance"}), {"kind": "repeats"
 
 @dataclass(frozen=True)
 class Unmarked:
-    """Files without a mark: what writes them is told whether it may replace other content."""
+    """Files without a mark: what writes them has to know whether it may replace other content."""
 
 
 @dataclass(frozen=True)

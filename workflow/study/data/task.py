@@ -38,7 +38,7 @@ def prepare(task: str, source: str, out: Path, *, replace: bool = True) -> str:
 
 
 def _oddities(items: Sequence[Item]) -> str:
-    """Return, in words, how many items of a published set cannot be told right from wrong by their text; nothing where there are none."""
+    """Return, in words, how many items of a published set have a choice twice, or ask what another one asks; '' where none do."""
     repeated = [item.id for item in items if item.repeated_choice]
     asked = Counter((item.question, item.choices) for item in items)
     again = sum(count - 1 for count in asked.values())

@@ -1,4 +1,4 @@
-"""A text of an experiment, for pretraining or for perplexity, from any of its sources, as one document a line."""
+"""A text of an experiment, for pretraining or for perplexity, from any of its sources, as one document per line."""
 
 from __future__ import annotations
 

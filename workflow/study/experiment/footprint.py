@@ -37,9 +37,9 @@ ACTIVATION_BYTES: dict[Precision, int] = {"fp32": 120, "bf16": 96}
 LOGIT_BYTES = 12
 """A token's logit in fp32, its log-probability and its gradient."""
 FLOPS_GPU: dict[Precision, float] = {"bf16": 1e14, "fp32": 1e13}
-"""Operations a second: a third of an A100's peak in bf16, half of it in fp32."""
+"""Operations per second: a third of an A100's peak in bf16, half of it in fp32."""
 FLOPS_THREAD = 1e10
-"""Operations a second of a CPU's core, in either precision."""
+"""Operations per second of a CPU's core, in either precision."""
 SHORT_PROMPTS = 0.2
 """Share of a GPU's tuning speed that scoring reaches: it asks one short question after the other."""
 ITEM_TOKENS = 6 * 256

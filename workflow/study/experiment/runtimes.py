@@ -1,4 +1,4 @@
-"""Which formats of other runtimes the widths of an experiment rule out, told before it is run."""
+"""Which formats of other runtimes the widths of an experiment rule out, reported before it is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where less of a model goes than a ratio asks for: told before a run from the sizes on paper, and in the tables from what was counted.
+"""Where less of a model is removed than a ratio asks for: before a run from the sizes on paper, in the tables from what was counted.
 
 Widths are rounded to what stock software accepts, and a head that is taken off a tied embedding costs a matrix of the vocabulary.
 """

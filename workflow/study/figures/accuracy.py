@@ -27,7 +27,7 @@ DODGE = 0.012
 
 
 def points(grid: Grid) -> pd.DataFrame:
-    """Return the figure's data: one row a model, method and ratio, accuracies in 0..1."""
+    """Return the figure's data: one row per model, method and ratio, accuracies in 0..1."""
     records = [
         _point(model, row, value, grid)
         for model in models_of(grid.cells)

@@ -44,7 +44,7 @@ DRAWINGS: dict[str, Drawing] = {
     "health": Drawing("write_health", ("tuning", "title"), "{title}: {said}"),
 }
 NEEDED = {"health": "tuning", "speedup": "benchmark"}
-"""What a figure is nothing without; that cells are needed is told by whoever reads them."""
+"""What a figure cannot do without; that cells are needed is said by what reads them."""
 
 
 def draw(name: str, given: Mapping[str, Any], out: Path) -> str:

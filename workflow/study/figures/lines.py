@@ -1,4 +1,4 @@
-"""A figure's panels with a line per method: their order and names, and PAT's points told apart from those of other methods."""
+"""A figure's panels with a line per method: their order and names, and PAT's points distinguished from those of other methods."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MEASURED = "measured"
 
 
 def points(grid: Grid, benchmarks: Sequence[Inference]) -> pd.DataFrame:
-    """Return the figure's data: one row a model, method and ratio.
+    """Return the figure's data: one row per model, method and ratio.
 
     Weights in GiB are counted in bf16 from a cell's parameters, or measured by a benchmark, which has no accuracy.
     """

@@ -21,7 +21,7 @@ from study.tables.layouts import csv_text
 
 
 def points(grid: Grid, printed: Printed) -> pd.DataFrame:
-    """Return the figure's data: one row a model, panel and method, accuracies in 0..1; the unpruned methods stand in every panel."""
+    """Return the figure's data: one row per model, panel and method, accuracies in 0..1; the unpruned methods stand in every panel."""
     rows = rows_of(grid.cells)
     panels = sorted({row.ratio for row in rows if row.ratio}) or [0.0]
     records = [

@@ -32,7 +32,7 @@ WIDE = 5.0
 
 
 def points(grid: Grid) -> pd.DataFrame:
-    """Return the figure's data: one row a model, text, panel and method; the unpruned methods stand in every panel."""
+    """Return the figure's data: one row per model, text, panel and method; the unpruned methods stand in every panel."""
     rows = rows_of(grid.cells)
     panels = sorted({row.ratio for row in rows if row.ratio}) or [0.0]
     records = [
@@ -62,7 +62,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         line[0].set_ylabel(model)
         name_lines(line[0], names)
     for axes in panels[-1]:
-        axes.set_xlabel("perplexity a token, lower is better")
+        axes.set_xlabel("perplexity per token, lower is better")
     below(drawing, panels.flat)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 

@@ -30,7 +30,7 @@ WIDE = 3.0
 
 
 def points(grid: Grid, printed: PrintedTrainable) -> pd.DataFrame:
-    """Return the figure's data: one row a model, panel and table row; shares are of the unpruned and the added parameters, in 0..1."""
+    """Return the figure's data: one row per model, panel and table row; shares are of the unpruned and the added parameters, in 0..1."""
     rows = rows_of(grid.cells)
     panels = sorted({row.ratio for row in rows if row.ratio}) or [0.0]
     places = [(model, panel) for model in models_of(grid.cells) for panel in panels]

@@ -48,10 +48,10 @@ class Figures:
         }
 
     def options(self, wildcards: Wildcards, input: Any) -> str:
-        """Return how a figure is told them; derived from its inputs, so Snakemake keeps no record of it."""
+        """Return the options that name them to a figure; derived from its inputs, so Snakemake keeps no record of it."""
         return " ".join([repeated("--benchmark", input.benchmarks), *map(shlex.quote, input.cells)]).strip()
 
     def health_options(self, wildcards: Wildcards) -> str:
-        """Return how the figure of a run's health is told the run, and what to call it."""
+        """Return the options that name the run to the figure of its health, and what to call it."""
         title = f"{wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
         return " ".join([repeated("--tuning", [self.cells.tuning_record(wildcards)]), repeated("--title", [title])])

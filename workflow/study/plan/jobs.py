@@ -1,4 +1,4 @@
-"""What each job of an experiment reads, writes, is told and may use: paths, arguments and resources, as functions of its wildcards.
+"""What each job of an experiment reads, writes and may use, and its options: paths, arguments and resources, as functions of its wildcards.
 
 The rules take these methods as they are, so that the logic can be tested without Snakemake. Runs nothing.
 """

@@ -1,4 +1,4 @@
-"""Tunings, their searches and the prunings beside them: what each starts from, is told and keeps."""
+"""Tunings, their searches and the prunings beside them: what each starts from, its arguments, and what it keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a record's code is its commit's: told by git when it ran, or by the hash of its sources afterwards."""
+"""Whether a record's code is its commit's: by git when it ran, or by the hash of its sources afterwards."""
 
 from __future__ import annotations
 

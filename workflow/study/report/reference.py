@@ -113,7 +113,7 @@ def readme_block(reference: Path) -> str:
     made_by = (
         f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
         f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
-        f"Made anew by `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
+        f"To make it again: `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
     )
     return "\n\n".join([made_by, *shown])
 

@@ -1,6 +1,6 @@
 """The sentences that sum an experiment up: LoRA against guessing, PAT against LoRA and against the baselines. Facts, no promises.
 
-Every difference is over the seeds both methods have; where its interval covers zero, the sentence says that it cannot be told from zero.
+Every difference is over the seeds both methods have; where its interval covers zero, the sentence says so.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def _facts_of(grid: Grid, model: str) -> Iterator[str]:
 def _above_chance(grid: Grid, model: str, row: Row) -> str:
     value = grid.mean(model, row)
     assert value is not None
-    position = {"same": "; cannot be told from guessing", "below": "; worse than guessing"}.get(value.position(grid.chance) or "", "")
+    against = {"same": "; cannot be distinguished from guessing", "below": "; worse than guessing"}
+    position = against.get(value.position(grid.chance) or "", "")
     return f"{model}: {row.name} − guessing: {_points(value, grid.chance)}{position}"
 
 
@@ -60,7 +61,7 @@ def _doubt(difference: Estimate) -> str:
         return ""
     if difference.half_width is not None and difference.over_items is not None and abs(difference.mean) > difference.half_width:
         return f"; on other items it may be 0 (± {POINT * difference.over_items:.1f})"
-    return "; cannot be told from 0"
+    return "; cannot be distinguished from 0"
 
 
 def _points(value: Estimate, reference: float) -> str:

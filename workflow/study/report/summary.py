@@ -73,7 +73,7 @@ def places(results: Path) -> list[str]:
         "logs": "the log of every step",
     }
     lines = [f"{results / name}/: {what}" for name, what in named.items() if (results / name).is_dir()]
-    return [*lines, f"{results}/checkpoints/<model>/<method>/<ratio>/seed<k>/merged/: a stock checkpoint a cell"]
+    return [*lines, f"{results}/checkpoints/<model>/<method>/<ratio>/seed<k>/merged/: a stock checkpoint per cell"]
 
 
 def main(results: Annotated[Path, typer.Option(help="An experiment's results, for example results/demo.")]) -> None:

@@ -88,7 +88,7 @@ def _answers(scores: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, A
 def main(
     cell: Annotated[str, typer.Option(help="JSON: experiment, model, method, base_method, label, mode, ratio_requested, seed, factors.")],
     tuning: Annotated[str, typer.Option(help="The tuning.json of the run that trained the adapter; empty: nothing was tuned."), READS],
-    step: Annotated[list[Path], typer.Option(help="A step's record, such as a merge.json; give the option once a step, in order."), READS],
+    step: Annotated[list[Path], typer.Option(help="A step's record, such as a merge.json; one option per step, in order."), READS],
     evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json."), READS],
     samples: Annotated[Path, typer.Option(help="The cell's evaluation_samples.jsonl."), READS],
     out: Annotated[Path, typer.Option(help="The cell.json to write."), WRITES],

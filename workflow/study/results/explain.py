@@ -101,7 +101,7 @@ def _numbers(cell: Mapping[str, Any], task: str | None) -> Iterator[str]:
         scores = ", ".join(f"{metric} {score['value']:.2%}" for metric, score in sorted(tasks[name]["scores"].items()))
         yield f"  {name}: {scores} ({tasks[name]['items']} items)"
     for name, value in sorted(cell.get("perplexity", {}).items()) if task is None else ():
-        yield f"  {name}: perplexity {value['token_perplexity']} a token, {value['byte_perplexity']} a byte"
+        yield f"  {name}: perplexity {value['token_perplexity']} per token, {value['byte_perplexity']} per byte"
 
 
 def _steps(path: Path, cell: Mapping[str, Any]) -> list[Step]:

@@ -1,4 +1,4 @@
-"""How the report's scripts are told their cells: by command-line options, the same for all of them, or by tables that are there."""
+"""How the report's commands get their cells: by command-line options, the same for all of them, or from tables that are there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pat.errors import UserError
 from pat.io.places import READS
 from pat.settings.mistakes import shown
 
-CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.json; give the option once a file."), READS]
+CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.json; give the option once per file."), READS]
 MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files."), READS]
-ListOption = Annotated[Path | None, typer.Option("--cells-from", help="A text file that names one cell.json a line."), READS]
+ListOption = Annotated[Path | None, typer.Option("--cells-from", help="A text file that names one cell.json per line."), READS]
 
 CELL_STEPS = len(Path("evaluation/model/row/ratio/seed/cell.json").parts)
 
@@ -31,7 +31,7 @@ def listed(cells: Sequence[Path] | None, more: Sequence[Path] | None, cells_from
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--cells-from {cells_from}: cannot be read ({error})") from None
     if not named:
-        raise UserError(f"--cells-from {cells_from}: names no file; one cell.json a line is needed")
+        raise UserError(f"--cells-from {cells_from}: names no file; one cell.json per line is needed")
     for line in named:
         if not os.path.isfile(line):  # noqa: PTH113 - a line too long to be a path is no file here; pathlib would raise
             raise UserError(f"--cells-from {cells_from}: names {shown(line)}, which is no file")

@@ -1,4 +1,4 @@
-"""Where data and base models come from: one checked model a kind of source. Reads nothing; the workflow's scripts do."""
+"""Where data and base models come from: one checked model per kind of source. Reads nothing; the workflow's scripts do."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ TaskLayout = Literal[
 
 
 class HubTask(Settings):
-    """One of the paper's tasks as the hub has it. `layout` says how its rows are read and where they lie unless told otherwise."""
+    """One of the paper's tasks as the hub has it. `layout` says how its rows are read and, by default, where they lie."""
 
     source: Literal["hub"] = Field(description="a task of the paper on the hub")
     layout: TaskLayout = Field(description="which task: how its rows are read and where they lie")

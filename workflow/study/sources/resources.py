@@ -18,7 +18,7 @@ class PhaseResources(Settings):
 
 
 class Resources(Settings):
-    """Resources a phase; a model's entry may override them."""
+    """Resources per phase; a model's entry may override them."""
 
     prepare: PhaseResources = Field(default=PhaseResources(), description="of a job that prepares data")
     pretrain: PhaseResources = Field(default=PhaseResources(), description="of a job that trains a base")

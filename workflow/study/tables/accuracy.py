@@ -187,7 +187,7 @@ def chance_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> list
     }
     notes = []
     if "same" in positions.values():
-        notes.append(f"{CHANCE_MARK}: cannot be told from guessing: the 95 % interval, over seeds or over items, covers it.")
+        notes.append(f"{CHANCE_MARK}: cannot be distinguished from guessing: the 95 % interval, over seeds or over items, covers it.")
     if "below" in positions.values():
         notes.append(f"{BELOW_MARK}: worse than guessing; an answer without a readable choice counts as wrong.")
     for model in models:

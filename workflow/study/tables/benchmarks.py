@@ -206,7 +206,7 @@ def _speedup_lines(record: Inference) -> Iterable[list[str]]:
 def evaluation(records: Sequence[Evaluation]) -> Layout:
     """Return a line per way to ask: items per second, how many times as fast as one by one, and how much of the answers is the same."""
     header = [
-        "Model", "Scoring", "How", "Batch", "dtype", "Items a second", "Times as fast", "Same answers", "Same texts",
+        "Model", "Scoring", "How", "Batch", "dtype", "Items per second", "Times as fast", "Same answers", "Same texts",
         "Log-likelihoods within", "Peak, GiB",
     ]  # fmt: skip
     rows = [line for record in records for line in _answer_lines(record)]

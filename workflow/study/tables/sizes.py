@@ -46,9 +46,9 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
     seeds = len(grid.seeds)
     note = f"±: 95 % interval of the mean over up to {seeds} seeds (Student t)." if seeds > 1 else "One seed: no interval."
     layout = Layout(
-        f"{grid.cells[0].experiment}: perplexity of held-out text, lower is better. Those a UTF-8 byte compare between tokenizers, "
-        "those a token do not.",
-        ["Pruned", "Method", "Mode", *(f"{model}, {text}, a {unit}" for model, text, unit in columns)],
+        f"{grid.cells[0].experiment}: perplexity of held-out text, lower is better. Those per UTF-8 byte compare between tokenizers, "
+        "those per token do not.",
+        ["Pruned", "Method", "Mode", *(f"{model}, {text}, per {unit}" for model, text, unit in columns)],
         body, text_columns=3, notes=[note, *_fewer_seeds(grid)],
     )  # fmt: skip
     return layout, pd.DataFrame(frames)

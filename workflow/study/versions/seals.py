@@ -52,7 +52,7 @@ def foreign(results: Path) -> list[Path]:
 
 
 def refusal(folders: list[Path]) -> str:
-    """Return what the user is told of foreign folders."""
+    """Return what the user reads of foreign folders."""
     return (
         f"{', '.join(map(str, folders))}: not the results that Snakemake's record in this folder (.snakemake/) is about; it would take "
         "them for finished, whatever their settings.\n"

@@ -22,7 +22,7 @@ Check = Callable[[Experiment], Iterator[str]]
 
 
 def problems_between(experiment: Experiment) -> list[str]:
-    """Return what is wrong between the fields of an experiment, one line a problem."""
+    """Return what is wrong between the fields of an experiment, one line per problem."""
     return list(dict.fromkeys(problem for check in CHECKS for problem in check(experiment)))
 
 

@@ -1,4 +1,4 @@
-"""What stands in the data files that an experiment names, read as the preparation will read it: a broken row is told before any work.
+"""The contents of an experiment's data files, read as the preparation will read them: a broken row is reported before any work.
 
 A file is read from its beginning up to a bound, which takes seconds; of what lies beyond it, in files of one row a line, some rows are
 looked at, the last among them. Only what was read whole can be said to hold too little.

@@ -27,7 +27,7 @@ MAGIC = {".xz": b"\xfd7zXZ\x00", ".parquet": b"PAR1"}
 
 
 def disk_problems(experiment: Experiment) -> list[str]:
-    """Return what is wrong between a checked experiment and the files that it names, one line a problem."""
+    """Return what is wrong between a checked experiment and the files that it names, one line per problem."""
     found = [*_data_problems(experiment), *_checkpoint_problems(experiment)]
     for name, source in experiment.models.items():
         try:
@@ -114,6 +114,6 @@ def _check_beginning(path: Path, *, is_text: bool) -> None:
         raise UserError(f"{path}: is no text: it holds NUL characters")
     start = text.lstrip()[:1]
     if ".jsonl" in path.name and start != "{" and not is_text:
-        raise UserError(f"{path}: must hold a JSON object a line, begins with {text[:20]!r}")
+        raise UserError(f"{path}: must hold one JSON object per line, begins with {text[:20]!r}")
     if ".json" in path.name and ".jsonl" not in path.name and start not in ("[", "{") and not is_text:
         raise UserError(f"{path}: must hold JSON, begins with {text[:20]!r}")

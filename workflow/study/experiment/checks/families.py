@@ -1,4 +1,4 @@
-"""What a row does to its base, against what the base's family allows: told before a model is made, or read."""
+"""What a row does to its base, against what the base's family allows: checked before a model is made or read."""
 
 from __future__ import annotations
 

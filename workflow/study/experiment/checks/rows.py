@@ -10,7 +10,7 @@ from study.experiment.schema import TUNED_ROW, Experiment
 
 
 def row_problems(experiment: Experiment) -> Iterator[str]:
-    """Check that rows are methods, can be told apart, and have what their methods need and nothing without effect."""
+    """Check that rows are methods, can be distinguished, and have what their methods need and nothing without effect."""
     rows = experiment.known_rows
     for row in experiment.methods:
         if row not in rows:
@@ -59,7 +59,7 @@ def _checkpoints(experiment: Experiment) -> Iterator[str]:
 
 
 def _labels(experiment: Experiment) -> Iterator[str]:
-    """Check that rows can be told apart in a table: by label, or by the mode beside it."""
+    """Check that rows can be distinguished in a table: by label, or by the mode beside it."""
     taken: dict[tuple[str, str], str] = {}
     for row, method in experiment.known_rows.items():
         label = experiment.label(row)

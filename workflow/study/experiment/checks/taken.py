@@ -1,4 +1,4 @@
-"""Settings after all overrides, where the schema takes them: what it refuses is told where it is written (overrides.py)."""
+"""Settings after all overrides, where the schema takes them: what it refuses is reported where it is written (overrides.py)."""
 
 from __future__ import annotations
 

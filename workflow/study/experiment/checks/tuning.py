@@ -45,7 +45,7 @@ def _shards(model: str, row: str, method: Method, gpus: int) -> Iterator[str]:
 
 
 def _milestone(job: TuneJob, row: str) -> Iterator[str]:
-    """Check that a mask that closes by and by has the steps for it, in the tuning and in its search."""
+    """Check that a mask that closes gradually has the steps for it, in the tuning and in its search."""
     if job.pat.closing == "at-once":
         return
     search, fraction = job.tuning.search, job.pat.milestone_fraction
