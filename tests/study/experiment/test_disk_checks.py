@@ -109,7 +109,7 @@ def test_compressed_data_is_opened_at_its_beginning(workspace: Path) -> None:
     (workspace / "rows.jsonl.xz").write_bytes(lzma.compress((workspace / "instruct.jsonl").read_bytes() * 200))
     assert problems(workspace, block) == []
     (workspace / "rows.jsonl.xz").write_bytes(lzma.compress(b"[1]"))
-    assert "must hold a JSON object a line" in problems(workspace, block)[0]
+    assert "must hold one JSON object per line" in problems(workspace, block)[0]
 
 
 def test_models_and_data_that_the_pipeline_makes_are_not_looked_for() -> None:
