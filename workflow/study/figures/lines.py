@@ -15,9 +15,19 @@ LINE_IN = 0.2
 
 
 def names_in_order(data: pd.DataFrame) -> dict[str, str]:
-    """Return each method's name, in the order of the tables: what is not pruned comes first."""
+    """Return each method's name, in the order of the tables: what is not pruned comes first.
+
+    A method that the first ratio lacks stands behind the one that it follows at a later ratio.
+    """
     names = {method: str(name) for method, name in zip(data["method"], data["name"], strict=True)}
-    return {method: names[method] for method in dict.fromkeys(data.sort_values("ratio", kind="stable")["method"])}
+    order: list[str] = []
+    for _, methods in data.groupby("ratio")["method"]:
+        place = len(order)
+        for method in dict.fromkeys(methods):
+            if method not in order:
+                order.insert(place, method)
+            place = order.index(method) + 1
+    return {method: names[method] for method in order}
 
 
 def name_lines(axes: Axes, names: dict[str, str]) -> None:
