@@ -62,7 +62,7 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str) -> None:
         line[0].set_ylabel(model)
         name_lines(line[0], names)
     for axes in panels[-1]:
-        axes.set_xlabel("perplexity per token, lower is better")
+        axes.set_xlabel("perplexity per token")
     below(drawing, panels.flat)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
 
@@ -98,7 +98,7 @@ def write_perplexity(paths: Sequence[Path], out: Path) -> int:
     width = 2.0 + 2.4 * data["panel"].nunique()
     height = 1.0 + lines * (0.6 + LINE_IN * data["method"].nunique())
     with figure(max(width, 4.6), height) as drawing:
-        draw(data, drawing, f"{cells[0].experiment}: perplexity of held-out text\nbars: 95 % interval over seeds, where there are several")
+        draw(data, drawing, f"{cells[0].experiment}: perplexity of held-out text, lower is better\nbars: 95 % interval over seeds, where there are several")
         save(drawing, out, "perplexity")
     write_text(out / "perplexity.csv", csv_text(data, digits=6))
     return len(data)
