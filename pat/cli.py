@@ -25,6 +25,7 @@ from pat.options import (
     Base,
     CalibrationText,
     CalibrationTokens,
+    Columns,
     Data,
     MeasuringDevice,
     Out,
@@ -154,10 +155,12 @@ def tune(
     ratio: RatioOfTuner = None,
     seed: Seed = 0,
     teacher: Teacher = None,
+    column: Columns = None,
     rate_from: Annotated[Path | None, typer.Option(help="rate.json of `pat search-rate`, where tuning.search is set"), READS] = None,
     force: Force = False,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
+    from pat.data.rows import parse_columns
     from pat.settings.jobs import TuneJob
     from pat.settings.mistakes import load
     from pat.training.request import TuningRequest
@@ -167,7 +170,17 @@ def tune(
     job, asked = with_searched_rate(load(TuneJob, settings), rate_from), ratio_of(tuner, ratio)
     run(
         TuningRequest(
-            base=base, data=data, tuner=tuner, ratio=asked, seed=seed, job=job, run_dir=run_dir, out=out, teacher=teacher, force=force
+            base=base,
+            data=data,
+            columns=parse_columns(column or []),
+            tuner=tuner,
+            ratio=asked,
+            seed=seed,
+            job=job,
+            run_dir=run_dir,
+            out=out,
+            teacher=teacher,
+            force=force,
         )
     )
 
@@ -184,9 +197,11 @@ def search_rate(
     ratio: RatioOfTuner = None,
     seed: Seed = 0,
     teacher: Teacher = None,
+    column: Columns = None,
     force: Force = False,
 ) -> None:
     """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
+    from pat.data.rows import parse_columns
     from pat.settings.jobs import TuneJob
     from pat.settings.mistakes import load
     from pat.training.request import TuningRequest
@@ -195,7 +210,17 @@ def search_rate(
     job, asked = load(TuneJob, settings), ratio_of(tuner, ratio)
     run(
         TuningRequest(
-            base=base, data=data, tuner=tuner, ratio=asked, seed=seed, job=job, run_dir=run_dir, out=out, teacher=teacher, force=force
+            base=base,
+            data=data,
+            columns=parse_columns(column or []),
+            tuner=tuner,
+            ratio=asked,
+            seed=seed,
+            job=job,
+            run_dir=run_dir,
+            out=out,
+            teacher=teacher,
+            force=force,
         )
     )
 
@@ -220,7 +245,7 @@ def prune(
     out: Out,
     align: Align = "auto",
     settings: PruneSettingsText = "{}",
-    calibration: Annotated[Path | None, typer.Option(help="JSONL of text or instructions, for pruners that measure on text"), READS] = None,
+    calibration: Annotated[Path | None, typer.Option(help="rows of any form, for pruners that measure on text"), READS] = None,
     calibration_tokens: CalibrationTokens = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,

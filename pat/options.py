@@ -22,13 +22,18 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seeds everything 
 PruneSettingsText = Annotated[
     str, typer.Option("--settings", help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file"), READS
 ]
-Data = Annotated[Path, typer.Option(help="JSONL with instruction, input, output"), READS]
+Data = Annotated[
+    Path,
+    typer.Option(help="rows to learn from: chat, instructions, prompts or texts; JSONL, JSON, CSV, Parquet or a saved set"),
+    READS,
+]
+Columns = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs: what a field of --data is called there; may be repeated")]
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g on what `pat prepare` writes")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
 RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; needed by pat and pat-dora")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
-CalibrationText = Annotated[Path, typer.Option(help="JSONL of text or instructions to measure and fit on"), READS]
+CalibrationText = Annotated[Path, typer.Option(help="rows of any form to measure and fit on, as --data of `pat tune`"), READS]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]

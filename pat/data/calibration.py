@@ -6,7 +6,7 @@ Owns the choice of rows and their packing; what is measured on them is the prune
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from pat.data.prompts import ANSWER_JOINT, alpaca_prompt
-from pat.data.rows import instruction_row, text_field
+from pat.data.chat import chat_text
+from pat.data.rows import Row, as_document, read_rows
 from pat.errors import UserError
-from pat.io.artefacts import numbered_rows
 from pat.io.progress import Progress, say
 
 SEQUENCE_LENGTH = 2048
@@ -36,7 +35,7 @@ CHECK_TOKENS = 4096
 class Calibration:
     """Where calibration text comes from and what it is worked through on.
 
-    `path` is a JSONL of `text`, or of `instruction`, `input` and `output`. `tokens` None means as many as the pruner's paper takes.
+    `path` is a file of rows of any form (rows.py). `tokens` None means as many as the pruner's paper takes.
     """
 
     path: Path
@@ -77,13 +76,13 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
     that is hardly any text.
     """
     wanted = calibration.tokens or tokens
-    texts = [_text(calibration.path, number, row) for number, row in numbered_rows(calibration.path)]
-    random.Random(calibration.seed).shuffle(texts)
+    rows = list(read_rows(calibration.path))
+    random.Random(calibration.seed).shuffle(rows)
     ids: list[int] = []
-    for text in texts:
+    for place, row in rows:
         if len(ids) >= wanted:
             break
-        encoded = tokenizer(text)["input_ids"]
+        encoded = _tokens(place, row, tokenizer)
         ids += encoded if encoded[-1:] == [tokenizer.eos_token_id] else [*encoded, tokenizer.eos_token_id]
     ids = ids[:wanted]
     if len(ids) < FEWEST_TOKENS:
@@ -121,12 +120,8 @@ def _default_tokens(model_config: Any) -> int:
     return min(SEQUENCES * SEQUENCE_LENGTH, TOKENS_A_CHANNEL * int(model_config.hidden_size))
 
 
-def _text(path: Path, number: int, row: Mapping[str, Any]) -> str:
-    """Return a row as the model would see it: plain, or the prompt with its answer as in tuning."""
-    place = f"{path}:{number}"
-    if "text" in row:
-        return text_field(place, row, "text")
-    if "instruction" in row:
-        fields = instruction_row(place, row)
-        return alpaca_prompt(fields["instruction"], fields["input"]) + ANSWER_JOINT + fields["output"]
-    raise UserError(f"{place}: holds neither `text` nor `instruction` and `output`; it has {', '.join(sorted(row)) or 'nothing'}")
+def _tokens(place: str, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return a row as the model would see it: plain, or the prompt with its answer, or the conversation, as in tuning."""
+    if "messages" in row:
+        return list(tokenizer(chat_text(tokenizer, row["messages"], place), add_special_tokens=False)["input_ids"])
+    return list(tokenizer(as_document(row))["input_ids"])

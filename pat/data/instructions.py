@@ -1,61 +1,84 @@
-"""An instruction set as token ids: Alpaca prompt, answer, end token; only the answer is learned. Knows nothing of training."""
+"""Rows to learn from as token ids, with what of them is learned: of prompts the answer, of conversations what the assistant says, of texts
+all. Knows nothing of training.
+"""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from pat.data.prompts import ANSWER_JOINT, alpaca_prompt
-from pat.data.rows import read_instructions
+from pat.data.chat import encode_chat
+from pat.data.rows import Columns, Row, blank_field, prompt_and_answer, read_rows
 from pat.errors import UserError
 from pat.models.token_loss import IGNORED_LABEL
 
 ENCODE_BATCH = 1024
+Encoded = tuple[list[int], bytearray]
+"""Token ids, and for each 1 where it is learned."""
 
 
 class Instructions(Dataset[dict[str, list[int]]]):
-    """Rows of `instruction`, `input`, `output` as `input_ids` and `labels`, at most `max_length` tokens each.
+    """Rows of any form (rows.py) as `input_ids` and `labels`, at most `max_length` tokens each; `columns` says what a field is called.
 
-    Token ids lie in one flat array, so that a million rows stay small. Rows whose prompt alone fills `max_length` teach nothing and
-    are left out; these are counted, and those whose answer is cut. Raises UserError where the file is broken or nothing is left.
+    Token ids lie in one flat array, so that a million rows stay small. Texts longer than `max_length` become several rows. Rows that are
+    blank, or whose prompt alone fills `max_length`, teach nothing and are left out; these are counted, and those whose answer is cut, and
+    those that are there twice, which stay. Raises UserError where the file is broken or nothing is left.
     """
 
-    def __init__(self, path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(self, path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Columns | None = None) -> None:
         path = Path(path)
-        self._ids = array("i")
+        self._ids, self._learned = array("i"), bytearray()
         self._starts = [0]
-        self._prompt_lengths: list[int] = []
         self.path, self.max_length = path, max_length
-        self.cut = 0
-        rows = read_instructions(path)
-        self.read = len(rows)
-        for first in range(0, len(rows), ENCODE_BATCH):
-            self._add(rows[first : first + ENCODE_BATCH], tokenizer, max_length)
+        self.read = self.empty = self.left_out = self.cut = self.double = 0
+        seen: set[bytes] = set()
+        rows = read_rows(path, columns)
+        while batch := list(islice(rows, ENCODE_BATCH)):
+            self.read += len(batch)
+            usable = [(place, row) for place, row in batch if blank_field(row) is None]
+            self.empty += len(batch) - len(usable)
+            for (_, row), encoded in zip(usable, _encoded(usable, tokenizer), strict=True):
+                self._count_double(encoded, seen)
+                self._add(encoded, is_text="text" in row)
         if not len(self):
+            if self.empty == self.read:
+                raise UserError(f"{path}: holds no usable row: every one is blank")
             raise UserError(f"{path}: every prompt is longer than tuning.max_length={max_length} tokens; raise it")
 
-    def _add(self, rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        prompts = [alpaca_prompt(row["instruction"], row["input"]) for row in rows]
-        texts = [prompt + ANSWER_JOINT + row["output"] for prompt, row in zip(prompts, rows, strict=True)]
-        encoded_prompts, encoded_texts = tokenizer(prompts)["input_ids"], tokenizer(texts)["input_ids"]
-        for prompt_ids, text_ids in zip(encoded_prompts, encoded_texts, strict=True):
-            whole = [*_without_end(text_ids, tokenizer), tokenizer.eos_token_id]
-            ids = whole[:max_length]
-            prompt_length = _shared_start(_without_end(prompt_ids, tokenizer), ids)
-            if prompt_length < len(ids):
-                self.cut += len(ids) < len(whole)
-                self._ids.extend(ids)
-                self._starts.append(len(self._ids))
-                self._prompt_lengths.append(prompt_length)
+    def _count_double(self, encoded: Encoded, seen: set[bytes]) -> None:
+        digest = blake2b(array("i", encoded[0]).tobytes() + bytes(encoded[1]), digest_size=16).digest()
+        self.double += digest in seen
+        seen.add(digest)
+
+    def _add(self, encoded: Encoded, *, is_text: bool) -> None:
+        ids, learned = encoded
+        if is_text:
+            pieces = [slice(start, start + self.max_length) for start in range(0, len(ids), self.max_length)]
+            for piece in pieces:
+                if piece.start == 0 or len(ids) - piece.start > 1:  # a token alone has nothing that it is predicted from
+                    self._keep(ids[piece], learned[piece])
+            return
+        kept = slice(0, self.max_length)
+        if not any(learned[kept]):
+            self.left_out += 1
+            return
+        self.cut += len(ids) > self.max_length
+        self._keep(ids[kept], learned[kept])
+
+    def _keep(self, ids: Sequence[int], learned: bytearray) -> None:
+        self._ids.extend(ids)
+        self._learned.extend(learned)
+        self._starts.append(len(self._ids))
 
     def __len__(self) -> int:
-        return len(self._prompt_lengths)
+        return len(self._starts) - 1
 
     def longer_than(self, tokens: int) -> int:
         """Return how many rows have more tokens than that."""
@@ -63,21 +86,48 @@ class Instructions(Dataset[dict[str, list[int]]]):
 
     def counts(self) -> dict[str, int]:
         """Return for a record what became of the file's rows."""
-        return {"read": self.read, "left_out": self.read - len(self), "cut": self.cut, "max_length": self.max_length}
+        counted = {"empty": self.empty, "left_out": self.left_out, "cut": self.cut, "double": self.double}
+        return {"read": self.read, **counted, "kept": len(self), "max_length": self.max_length}
 
-    def losses_by_length(self) -> str | None:
-        """Return in one line how many rows `max_length` has taken something from; None where it has from none."""
-        left_out = self.read - len(self)
-        parts = [f"{self.cut} lose the end of their answer"] if self.cut else []
-        parts += [f"{left_out} are left out, their prompt alone fills it"] if left_out else []
-        if not parts:
-            return None
-        return f"{self.path}: of {self.read} rows, {' and '.join(parts)}: tuning.max_length={self.max_length} tokens are too few for them"
+    def losses(self) -> str | None:
+        """Return in one line how many rows are blank, too long, cut or double; None where none is."""
+        by_length = [f"{self.cut} lose the end of their answer"] if self.cut else []
+        by_length += [f"{self.left_out} are left out, their prompt alone fills it"] if self.left_out else []
+        parts = [f"{' and '.join(by_length)}: tuning.max_length={self.max_length} tokens are too few for them"] if by_length else []
+        parts += [f"{self.empty} are left out, they are blank"] if self.empty else []
+        parts += [f"{self.double} are there a second time and stay"] if self.double else []
+        return f"{self.path}: of {self.read} rows, {'; '.join(parts)}" if parts else None
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        ids = list(self._ids[self._starts[index] : self._starts[index + 1]])
-        prompt_length = self._prompt_lengths[index]
-        return {"input_ids": ids, "labels": [IGNORED_LABEL] * prompt_length + ids[prompt_length:]}
+        row = slice(self._starts[index], self._starts[index + 1])
+        ids = list(self._ids[row])
+        labels = [token if is_learned else IGNORED_LABEL for token, is_learned in zip(ids, self._learned[row], strict=True)]
+        return {"input_ids": ids, "labels": labels}
+
+
+def _encoded(rows: Sequence[tuple[str, Row]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
+    """Yield the rows as tokens, in their order; those of prompt and answer are tokenized together."""
+    pairs = [prompt_and_answer(row) for _, row in rows]
+    answered = _answered([pair for pair in pairs if pair is not None], tokenizer)
+    for (place, row), pair in zip(rows, pairs, strict=True):
+        if pair is not None:
+            yield next(answered)
+        elif "messages" in row:
+            yield encode_chat(tokenizer, row["messages"], place)
+        else:
+            ids = [*_without_end(tokenizer(row["text"])["input_ids"], tokenizer), tokenizer.eos_token_id]
+            yield ids, bytearray([1]) * len(ids)
+
+
+def _answered(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
+    if not pairs:
+        return
+    prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
+    texts = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
+    for prompt_ids, text_ids in zip(prompts, texts, strict=True):
+        ids = [*_without_end(text_ids, tokenizer), tokenizer.eos_token_id]
+        length = _shared_start(_without_end(prompt_ids, tokenizer), ids)
+        yield ids, bytearray(length) + bytearray([1]) * (len(ids) - length)
 
 
 def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:

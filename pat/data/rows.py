@@ -1,4 +1,12 @@
-"""Rows of instruction sets and of running text: the one reader for tuning, measuring, scoring and the preparation of data.
+"""Rows that a model learns from, in the four forms that people have them in, and running text: the one reader for tuning, measuring,
+scoring and the preparation of data.
+
+| form | fields | what is learned |
+| --- | --- | --- |
+| chat | `messages`, each with role and content | what the assistant says |
+| instruction | `instruction`, `input`, `output`, asked in the Alpaca template | the output |
+| prompt | `prompt`, `completion`, joined as they are | the completion |
+| text | `text` | all of it |
 
 A row that is not what it should be is named with its place ("file:line"): a value that is no text would otherwise be learned as its
 name, "None" or "nan".
@@ -6,61 +14,158 @@ name, "None" or "nan".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from pat.data.files import Record, records, text_field
+from pat.data.prompts import ANSWER_JOINT, alpaca_prompt
 from pat.errors import UserError
-from pat.io.artefacts import numbered_rows
-from pat.settings.mistakes import shown
+from pat.settings.mistakes import nearest, shown
 
 OUTPUT_NAMES = ("output", "response")
 """Alpaca's name and LaMini's."""
+MESSAGES_NAMES = ("messages", "conversations")
+"""The usual name and ShareGPT's."""
+SPEAKERS = {"human": "user", "gpt": "assistant"}
+"""ShareGPT's names of the roles."""
+ASSISTANT = "assistant"
+Column = Literal["messages", "prompt", "completion", "instruction", "input", "output", "text"]
+Columns = Mapping[str, str]
+"""Our name of a field → the file's."""
+Row = dict[str, Any]
+"""A row in one of the forms, with that form's fields alone."""
+FORMS = "messages, instruction and output, prompt and completion, or text"
 
 
-def text_field(place: str, fields: Mapping[str, Any], *names: str, default: str | None = None) -> str:
-    """Return the first of these fields that is there and not null. Raises UserError where none is, or where it is no text."""
-    for name in names:
-        value = fields.get(name)
-        if value is not None:
-            if not isinstance(value, str):
-                raise UserError(f"{place}: {name} is {shown(value)}; must be a text")
-            return value
-    if default is not None:
-        return default
-    if empty := [name for name in names if name in fields]:
-        raise UserError(f"{place}: {empty[0]} is null; must be a text")
-    raise UserError(f"{place}: lacks the field {' or '.join(names)}; it has {', '.join(sorted(map(str, fields))) or 'none'}")
+def parse_columns(pairs: Sequence[str], option: str = "--column") -> dict[str, str]:
+    """Return columns from texts "ours=theirs". Raises UserError on one of another form, or with a name that is not ours."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        ours, equal, theirs = pair.partition("=")
+        if not (equal and theirs):
+            raise UserError(f"{option} {pair!r}: must be ours=theirs, such as instruction=question")
+        if ours not in get_args(Column):
+            raise UserError(f"{option} {pair!r}: {ours!r} is none of our fields{nearest(ours, get_args(Column))}")
+        if ours in found:
+            raise UserError(f"{option} {pair!r}: {ours} is given twice")
+        found[ours] = theirs
+    return found
 
 
-def instruction_row(place: str, fields: Mapping[str, Any]) -> dict[str, str]:
-    """Return instruction, input and output of a row. Raises UserError where one is missing or is no text; they may be blank."""
-    return {
-        "instruction": text_field(place, fields, "instruction"),
-        "input": text_field(place, fields, "input", default=""),
-        "output": text_field(place, fields, *OUTPUT_NAMES),
-    }
+def row_of(record: Record, columns: Columns | None = None) -> Row:
+    """Return a record's row, by the fields that it has; with `columns` these alone are looked at. What it says may be blank.
+
+    Raises UserError naming place and field where it has the fields of no form, or where they are not what they should be.
+    """
+    place, fields = record.place, _renamed(record, columns) if columns else record.fields
+    if (name := next((name for name in MESSAGES_NAMES if fields.get(name) is not None), None)) is not None:
+        return {"messages": _messages(f"{place}: {name}", fields[name])}
+    if "instruction" in fields:
+        return {
+            "instruction": text_field(place, fields, "instruction"),
+            "input": text_field(place, fields, "input", default=""),
+            "output": text_field(place, fields, *OUTPUT_NAMES),
+        }
+    if "prompt" in fields:
+        return {"prompt": text_field(place, fields, "prompt"), "completion": text_field(place, fields, "completion")}
+    if "text" in fields:
+        return {"text": text_field(place, fields, "text")}
+    has = ", ".join(sorted(map(str, fields))) or "none"
+    raise UserError(f"{place}: lacks the fields of a row ({FORMS}); it has {has}; name its columns where they are called otherwise")
 
 
-def blank_field(row: Mapping[str, str]) -> str | None:
-    """Return which field of an instruction row leaves nothing to learn by being blank; None where there is something."""
-    return next((name for name in ("instruction", "output") if not row[name].strip()), None)
+def _renamed(record: Record, columns: Columns) -> dict[str, Any]:
+    for ours, theirs in columns.items():
+        if theirs not in record.fields:
+            has = ", ".join(sorted(map(str, record.fields))) or "none"
+            raise UserError(f"{record.place}: lacks the column {theirs!r}, which is to be read as {ours}; it has {has}")
+    return {ours: record.fields[theirs] for ours, theirs in columns.items()}
 
 
-def read_instructions(path: Path) -> list[dict[str, str]]:
-    """Return the rows of an instruction set. Raises UserError naming file and line of a row that nothing can be learned from."""
-    rows = []
-    for number, fields in numbered_rows(path):
-        row = instruction_row(f"{path}:{number}", fields)
-        if blank := blank_field(row):
-            raise UserError(f"{path}:{number}: {blank} is blank: nothing can be learned from this row; fill it in or leave the row out")
-        rows.append(row)
+def _messages(place: str, value: object) -> list[dict[str, Any]]:
+    """Return checked messages, each with role and content, and with what else it says that is not null."""
+    if isinstance(value, str):  # a CSV has no lists
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise UserError(f"{place} is {shown(value)}; must be a list of messages, each with role and content") from None
+    if not isinstance(value, list):
+        raise UserError(f"{place} is {shown(value)}; must be a list of messages, each with role and content")
+    return [_message(f"{place}[{number}]", message) for number, message in enumerate(value)]
+
+
+def _message(place: str, message: object) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        raise UserError(f"{place} is {shown(message)}; must have role and content")
+    role = text_field(place, message, "role", "from")
+    content = text_field(place, message, "content", "value", default="" if message.get("tool_calls") else None)
+    others = {name: value for name, value in message.items() if name not in ("role", "from", "content", "value") and value is not None}
+    return {"role": SPEAKERS.get(role, role), "content": content, **others}
+
+
+def blank_field(row: Row) -> str | None:
+    """Return which field of a row leaves nothing to learn by being blank; None where there is something."""
+    if "messages" in row:
+        said = any(_says_something(message) for message in row["messages"] if message["role"] == ASSISTANT)
+        return None if said else "messages"
+    needed = ("instruction", "output") if "instruction" in row else ("completion",) if "prompt" in row else ("text",)
+    return next((name for name in needed if not row[name].strip()), None)
+
+
+def _says_something(message: Mapping[str, Any]) -> bool:
+    return bool(message["content"].strip() or message.get("tool_calls"))
+
+
+def prompt_and_answer(row: Row) -> tuple[str, str] | None:
+    """Return the prompt of a row of instruction or prompt, and what follows it; None for another form."""
+    if "instruction" in row:
+        return alpaca_prompt(row["instruction"], row["input"]), ANSWER_JOINT + row["output"]
+    return (row["prompt"], row["completion"]) if "prompt" in row else None
+
+
+def question_of(row: Row) -> tuple[str, ...]:
+    """Return what a row asks, so that rows with the same can be kept together: all before the first answer; of a text all of it."""
+    if "instruction" in row:
+        return row["instruction"], row.get("input", "")
+    if "messages" in row:
+        roles = [message["role"] for message in row["messages"]]
+        return tuple(message["content"] for message in row["messages"][: roles.index(ASSISTANT)])
+    return (row["prompt"] if "prompt" in row else row["text"],)
+
+
+def as_document(row: Row) -> str:
+    """Return a row as running text, without any model's marks: a conversation as its contents, a blank line between them."""
+    if "messages" in row:
+        return "\n\n".join(message["content"] for message in row["messages"])
+    pair = prompt_and_answer(row)
+    return "".join(pair) if pair else str(row["text"])
+
+
+def read_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str, Row]]:
+    """Yield place and row of each record, blank ones too. Raises UserError naming file, row and field, and where there are none."""
+    place = None
+    for record in records(path):
+        place = record.place
+        yield place, row_of(record, columns)
+    if place is None:
+        raise UserError(f"{path}: holds no rows")
+
+
+def usable_rows(path: Path, columns: Columns | None = None) -> list[Row]:
+    """Return the rows that something can be learned from. Raises UserError as `read_rows`, and where there are none."""
+    rows = [row for _, row in read_rows(path, columns) if blank_field(row) is None]
+    if not rows:
+        raise UserError(f"{path}: holds no usable row: every one is blank")
     return rows
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the documents of a file of `text` rows, blank ones left out. Raises UserError naming file and line, or where none is left."""
-    texts = [text_field(f"{path}:{number}", fields, "text") for number, fields in numbered_rows(path)]
+    """Return the documents of a file of `text` rows, blank ones left out. Raises UserError naming file and row, or where none is left."""
+    texts = [record.text("text") for record in records(path)]
+    if not texts:
+        raise UserError(f"{path}: holds no rows")
     if not (kept := [text for text in texts if text.strip()]):
         raise UserError(f"{path}: holds nothing but blanks")
     return kept

@@ -28,6 +28,9 @@ CODE = (":(top)*.py", ":(top)*.smk", ":(top)Snakefile")
 """What of a checkout is code, for git. What an experiment's file says is recorded as settings, changed without a commit or not."""
 Inputs = Mapping[str, Path | Mapping[str, object] | None]
 """What was read, by what it is: a path, or what `described` has said of it earlier; None stands for what was not given."""
+SAVED_ROWS = ".arrow"
+"""Of a data set as `datasets` saves it, whose splits are folders below it."""
+KNOWN_BY = (".safetensors", SAVED_ROWS)
 RECORDED_PACKAGES = (
     PACKAGE,
     "torch",
@@ -80,12 +83,12 @@ def described(path: Path) -> dict[str, object]:
 
 
 def checksums(path: Path) -> str | dict[str, str]:
-    """Return a file's SHA-256 sum; of a folder those of its weights by name, as its manifest has them where there is one."""
+    """Return a file's SHA-256 sum; of a folder those of its weights or saved rows by name, as its manifest has them where it has one."""
     if path.is_file():
         return sha256(path)
     listed = listed_files(path) if (path / MANIFEST).exists() else None
-    weights = sorted(listed or (file.name for file in path.iterdir()))
-    return {name: str(listed[name]["sha256"]) if listed else _sum_of(path / name) for name in weights if name.endswith(".safetensors")}
+    files = sorted(listed or (file.relative_to(path).as_posix() for file in [*path.iterdir(), *path.glob(f"*/*{SAVED_ROWS}")]))
+    return {name: str(listed[name]["sha256"]) if listed else _sum_of(path / name) for name in files if name.endswith(KNOWN_BY)}
 
 
 def _sum_of(weights: Path) -> str:

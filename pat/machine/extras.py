@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from pat.errors import UserError
 
-EXTRAS = {"evaluation": ("lm_eval", "datasets"), "gguf": ("gguf",), "export": ("compressed_tensors",)}
+EXTRAS = {"evaluation": ("lm_eval", "datasets", "pyarrow"), "gguf": ("gguf",), "export": ("compressed_tensors",)}
 """What each extra of the library installs, by the names that are imported."""
 
 

@@ -5,7 +5,8 @@ A feature tells in its own module why it is not for a request: `reason_not_to(re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class TuningRequest(Arm):
-    """An arm on a base model and an instruction set. `teacher` is the stock model to distil from, where the settings say so.
+    """An arm on a base model and an instruction set. `teacher` is the stock model to distil from, where the settings say so; `columns`
+    says what our fields of a row are called in the file.
 
     Checkpoints lie in `run_dir` until the job is done, and its result at `out`, which with `force` takes the place of whatever is there.
     What is read of the model and of the rows is read once, when it is first asked for.
@@ -89,6 +91,7 @@ class TuningRequest(Arm):
     run_dir: Path
     out: Path
     teacher: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
 
     @cached_property
@@ -117,7 +120,12 @@ class TuningRequest(Arm):
         """The instruction set as the model reads it. Raises UserError where it is broken, or nothing of it can be learned."""
         from pat.data.instructions import Instructions
 
-        return Instructions(self.data, self.tokenizer, self.tuning.max_length)
+        return Instructions(self.data, self.tokenizer, self.tuning.max_length, self.columns)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What a record says that was asked for; columns where some were named."""
+        return super().settings | ({"columns": dict(self.columns)} if self.columns else {})
 
     @property
     def steps(self) -> int:

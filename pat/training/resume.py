@@ -60,7 +60,8 @@ def job_identity(request: TuningRequest) -> dict[str, object]:
         "ratio": request.ratio,
         "seed": request.seed,
         "base": identity_of(request.base),
-        "data": artefacts.sha256(request.data),
+        "data": checksums(request.data),
+        **({"columns": dict(request.columns)} if request.columns else {}),
         **({"teacher": identity_of(request.teacher)} if request.teacher else {}),
     }
 

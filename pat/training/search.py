@@ -19,7 +19,7 @@ from peft import PeftModel
 
 from pat.checkpoints.base_checks import check_base
 from pat.data.instructions import PadToLongest
-from pat.data.rows import read_instructions
+from pat.data.rows import Row, question_of, usable_rows
 from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
@@ -34,7 +34,6 @@ from pat.training.resume import checkpoint_of, job_identity
 from pat.training.tuning import train
 
 LOSSES, TRAINING_ROWS, DEV_ROWS = "losses.json", "training.jsonl", "dev.jsonl"
-Row = dict[str, str]
 
 
 @threads_given_back
@@ -51,7 +50,7 @@ def search_rate(request: TuningRequest) -> dict[str, Any]:
     check_base(request.base, tokenizer=True)
     torch.set_num_threads(request.tuning.threads)
     run_dir = request.run_dir
-    training, held_out = split(read_instructions(request.data), search.dev_rows, request.seed, request.data)
+    training, held_out = split(usable_rows(request.data, request.columns), search.dev_rows, request.seed, request.data)
     with locked(run_dir):
         inputs = request.inputs()
         checkpoint_of(run_dir, job_identity(request))
@@ -79,10 +78,14 @@ def _losses(request: TuningRequest, search: SearchSettings) -> list[float | None
             continue
         say(f"search: learning rate {rate:g}, candidate {number} of {len(search.learning_rates)}")
         candidate = replace(
-            request, data=run_dir / TRAINING_ROWS, run_dir=run_dir / f"candidate{number}", job=candidate_job(request.job, search, rate)
+            request,
+            data=run_dir / TRAINING_ROWS,
+            columns={},  # the rows were written with our names
+            run_dir=run_dir / f"candidate{number}",
+            job=candidate_job(request.job, search, rate),
         )
         _, model = train(candidate)
-        losses[str(rate)] = dev_loss(model, replace(request, data=run_dir / DEV_ROWS))
+        losses[str(rate)] = dev_loss(model, replace(request, data=run_dir / DEV_ROWS, columns={}))
         artefacts.write_json(run_dir / LOSSES, losses)
         leave(candidate.run_dir)
     return [losses[str(rate)] for rate in search.learning_rates]
@@ -93,13 +96,13 @@ def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[
 
     Prompts are drawn in random order until `dev_rows` rows are there. Raises UserError where nothing is left to learn from.
     """
-    prompts = [(row["instruction"], row.get("input", "")) for row in rows]
+    prompts = [question_of(row) for row in rows]
     order = sorted(set(prompts))
     random.Random(seed).shuffle(order)
     counts = dict.fromkeys(order, 0)
     for prompt in prompts:
         counts[prompt] += 1
-    held_out: set[tuple[str, str]] = set()
+    held_out: set[tuple[str, ...]] = set()
     taken = 0
     for prompt in order:
         if taken >= dev_rows:

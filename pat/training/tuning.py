@@ -154,5 +154,5 @@ def _check_rows(request: TuningRequest) -> None:
     """Raise UserError where the rows are too long for the model or too few for the recipe; say what the settings take from them."""
     check_context(request.rows, context_of(request.model_config))
     check_warmup(request.job, len(request.rows))
-    if lost := request.rows.losses_by_length():
+    if lost := request.rows.losses():
         say(f"tune: {lost}")

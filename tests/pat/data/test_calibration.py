@@ -46,5 +46,5 @@ def test_an_instruction_is_rendered_as_in_tuning(tmp_path: Path) -> None:
 
 def test_a_row_of_neither_form_is_named(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"text": "w5"}, {"question": "w5"}])
-    with pytest.raises(UserError, match=r"a\.jsonl:2: holds neither"):
+    with pytest.raises(UserError, match=r"a\.jsonl:2: lacks the fields of a row"):
         blocks(Calibration(tmp_path / "a.jsonl"), word_tokenizer(), 4, 8)

@@ -11,7 +11,7 @@ import pytest
 
 from pat.data.instructions import Instructions
 from pat.data.items import Item, read_items
-from pat.data.rows import read_instructions
+from pat.data.rows import usable_rows
 from pat.errors import UserError
 from pat.io.artefacts import read_json
 from pat.settings.jobs import TuneJob
@@ -50,8 +50,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("field", "value"), CASES)
-def test_tuning_refuses_a_row_that_is_no_text_or_blank(field: str, value: str, tmp_path: Path) -> None:
+def test_tuning_refuses_a_row_that_is_no_text_and_leaves_a_blank_one_out(field: str, value: str, tmp_path: Path) -> None:
     path = file_of(tmp_path, GOOD, "", row(**{field: value}))
+    if not value.strip('"').strip():
+        rows = Instructions(path, tiny_tokenizer(), 256)
+        assert len(rows) == 1 and rows.counts()["empty"] == 1
+        return
     with pytest.raises(UserError, match=rf"rows\.jsonl:3: {field} is "):
         Instructions(path, tiny_tokenizer(), 256)
 
@@ -70,9 +74,9 @@ def test_the_preparation_reads_rows_as_tuning_does(field: str, value: str, tmp_p
 
 def test_a_null_input_is_none_and_lamini_s_name_of_the_output_is_known(tmp_path: Path) -> None:
     path = file_of(tmp_path, '{"instruction": "Say a.", "input": null, "response": "a"}')
-    assert read_instructions(path) == [json.loads(GOOD)]
+    assert usable_rows(path) == [json.loads(GOOD)]
     with pytest.raises(UserError, match="lacks the field output or response; it has instruction"):
-        read_instructions(file_of(tmp_path, '{"instruction": "Say a."}'))
+        usable_rows(file_of(tmp_path, '{"instruction": "Say a."}'))
 
 
 PLACES = {
@@ -119,8 +123,11 @@ def test_rows_cut_by_max_length_are_counted_told_and_kept_in_the_record(tmp_path
     job = TuneJob.model_validate({"tuning": TUNING | {"max_length": 60 + prompt}})
     with caplog.at_level(logging.INFO):
         tune(asked(base, file_of(tmp_path, GOOD, *lines), "lora", 0.0, 0, job, tmp_path / "run", tmp_path / "out"))
-    assert read_json(tmp_path / "out" / "tuning.json")["rows"] == {"read": 4, "left_out": 1, "cut": 1, "max_length": 60 + prompt}
+    assert read_json(tmp_path / "out" / "tuning.json")["rows"] == {
+        "read": 4, "empty": 0, "left_out": 1, "cut": 1, "double": 1, "kept": 3, "max_length": 60 + prompt,
+    }  # fmt: skip
     assert "of 4 rows, 1 lose the end of their answer and 1 are left out" in caplog.text
+    assert "; 1 are there a second time and stay" in caplog.text
 
 
 def test_rows_beyond_the_model_s_context_are_refused_and_a_max_length_beyond_it_is_told(

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from pat.data.files import Record
 from pat.data.prompts import ANSWER_JOINT, alpaca_prompt, first_capital_prompt
 from pat.errors import UserError
 from pat.io.artefacts import read_jsonl
 from study.data import instruct as prepare_instruct
 from study.data import text as prepare_text
-from study.sources.records import Record
 from tests.kit.commands import outcome
 from tests.kit.shared_data import shared_data
 
@@ -68,7 +68,7 @@ def test_items_of_tasks_become_the_papers_question_and_its_letter(tmp_path: Path
     [
         ({"instruction": 3, "output": "x"}, "instruction is 3"),
         ({"instruction": "x"}, "output or response"),
-        ({"output": "x"}, "lacks the field instruction"),
+        ({"output": "x"}, "lacks the fields of a row"),
     ],
 )
 def test_a_broken_row_is_named_with_its_line(tmp_path: Path, row: dict[str, Any], named: str) -> None:
@@ -92,7 +92,7 @@ def test_a_truncated_archive_and_a_missing_file_are_named(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"a\.jsonl\.xz: cannot be read"):
         prepare_instruct.prepare(block, 0, tmp_path / "out.jsonl")
     (tmp_path / "a.jsonl.xz").unlink()
-    with pytest.raises(UserError, match=r"a\.jsonl\.xz: cannot be read"):
+    with pytest.raises(UserError, match=r"a\.jsonl\.xz: no such file"):
         prepare_instruct.prepare(block, 0, tmp_path / "out.jsonl")
 
 
@@ -140,7 +140,7 @@ def test_a_plain_text_file_is_one_document(tmp_path: Path, packed: bool) -> None
 
 
 def test_records_without_text_and_blank_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.jsonl:1: has neither"):
+    with pytest.raises(UserError, match=r"a\.jsonl:1: lacks the fields of a row"):
         prepare_text.prepare(written(tmp_path / "a.jsonl", [{"words": "x"}]), 0, tmp_path / "out.jsonl")
     (tmp_path / "a.txt").write_text(" \n", encoding="utf-8")
     with pytest.raises(UserError, match="nothing but blanks"):

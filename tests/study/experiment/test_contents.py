@@ -112,7 +112,7 @@ TEXTS: dict[str, tuple[str, bytes, str]] = {
     "blanks alone": ("text", b" \n\t\n", "holds nothing but blanks"),
     "another encoding far below": ("text", b"a " * 2**17 + b"\xff", "cannot be read ('utf-8'"),
     "a null text": ("json", lines({"text": "a"}, {"text": None}), "t.jsonl:2: text is null; must be a text"),
-    "neither text nor instruction": ("json", lines({"words": "a"}), "t.jsonl:1: has neither a text nor an instruction"),
+    "neither text nor instruction": ("json", lines({"words": "a"}), "t.jsonl:1: lacks the fields of a row"),
 }
 
 

@@ -60,7 +60,8 @@ def _pieces(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def characters(row: Mapping[str, Any]) -> int:
     """Return the length of a row's text: all that is text in it, whatever the fields are called."""
-    return sum(len(value) for value in row.values() if isinstance(value, str))
+    said = [message["content"] for message in row.get("messages", ())]
+    return sum(len(value) for value in (*row.values(), *said) if isinstance(value, str))
 
 
 def _first(rows: Sequence[dict[str, Any]], wanted: float) -> list[dict[str, Any]]:

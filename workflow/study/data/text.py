@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pat.data.files import opened
 from pat.errors import UserError
 from pat.io.artefacts import write_jsonl
 from pat.settings.fields import Settings
 from study.commands.sets import command_line, parse_source
 from study.data.instruct import source_records
-from study.sources.kinds import Hub, JsonRows, TextFile
-from study.sources.records import opened
-from study.sources.rows import document
+from study.sources.kinds import Hub, JsonRows, RowFile, TextFile
+from study.sources.rows import columns_of, document
 
-KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "text": TextFile}
+KINDS: dict[str, type[Settings]] = {"hub": Hub, "json": JsonRows, "file": RowFile, "text": TextFile}
 
 
-def documents(source: Hub | JsonRows | TextFile, seed: int) -> Iterator[str]:
+def documents(source: Hub | JsonRows | RowFile | TextFile, seed: int) -> Iterator[str]:
     """Yield the source's documents; a plain text file is one, or its first lines up to a fraction. Blank ones are left out."""
     if isinstance(source, TextFile):
         with opened(Path(source.path)) as stream:
             texts = iter([first_lines(stream.read(), source.fraction)])
     else:
-        texts = (document(record) for record in source_records(source, seed))
+        texts = (document(record, columns_of(source)) for record in source_records(source, seed))
     yield from (text for text in texts if text.strip())
 
 
@@ -37,7 +37,7 @@ def first_lines(text: str, fraction: float) -> str:
 def prepare(source: str, seed: int, out: Path, *, replace: bool = True) -> str:
     """Write the documents to `out` and return what was written, in words."""
     block = parse_source(source, KINDS)
-    assert isinstance(block, Hub | JsonRows | TextFile)
+    assert isinstance(block, Hub | JsonRows | RowFile | TextFile)
     texts = list(documents(block, seed))
     if not texts:
         raise UserError(f"text {block.model_dump_json()}: holds nothing but blanks")

@@ -27,10 +27,10 @@ def repeated(option: str, values: Iterable[str]) -> str:
 
 
 def existing(path: Path) -> list[str]:
-    """Return a source file, or a source folder's own files, as inputs; nothing where they are not on this machine.
+    """Return a source file, or a source folder's own files and saved splits, as inputs; nothing where they are not on this machine.
 
     A plan can then be made anywhere; the job that reads the source says what is missing.
     """
     if path.is_dir():
-        return sorted(str(file) for file in path.iterdir() if file.is_file())
+        return sorted(str(file) for file in [*path.iterdir(), *path.glob("*/*.arrow")] if file.is_file())
     return [str(path)] if path.is_file() else []

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pat.data.files import Record
 from pat.data.items import Item
 from pat.errors import UserError
 from study.sources.hub_layouts import LAYOUTS
 from study.sources.kinds import HubTask, JsonFile, Release
-from study.sources.records import Record, file_records, hub_records, json_records
+from study.sources.records import file_records, hub_records, json_records
 from study.sources.release_prompts import release_items
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from pat.data.rows import Column
 from pat.settings.config import PatChoices
 from pat.settings.fields import Count, Number, PartOf, SeedNumber, Settings
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, PruneSettings, TuningSettings
@@ -14,7 +15,6 @@ from study.sources.resources import Resources
 
 WORLD_TASKS = ("animals", "capitals", "continents", "elements", "languages", "opposites", "sums", "verbs")
 WORLD_TEXTS = ("heldout",)
-JSON_FORMATS = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
 TABLE_FORMATS = {".parquet": "parquet", ".csv": "csv"}
 """A hub's data set as it is stored, by the file's ending; the names are those of the library that reads them."""
 
@@ -48,6 +48,10 @@ def _whole(share: float) -> bool:
     return share == 1.0
 
 
+def _nothing(columns: object) -> bool:
+    return not columns
+
+
 class WorldSettings(Settings):
     """Sizes of what the embedded world writes; the same seed and sizes give the same bytes."""
 
@@ -65,15 +69,27 @@ class World(Settings):
 
 
 class JsonFile(Settings):
-    """A local file: .json (a list of records), .jsonl or .jsonl.xz."""
+    """A local file: .json (a list of records, or one a line) or .jsonl, perhaps compressed."""
 
     source: Literal["json"] = Field(description="a local JSON file")
-    path: Text = Field(description="`.json` (a list of records), `.jsonl`, or either as `.xz`")
+    path: Text = Field(description="`.json` or `.jsonl`, perhaps compressed (`.gz`, `.xz`, `.bz2`, `.zst`)")
 
 
 class JsonRows(JsonFile):
     """A local file of instructions or texts, or a share of it drawn with the seed."""
 
+    fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
+
+
+class RowFile(Settings):
+    """A local file of rows in any format and form, or a share of it drawn with the seed."""
+
+    source: Literal["file"] = Field(description="a local file of any format, or a folder saved by `datasets`")
+    path: Text = Field(
+        description="`.jsonl`, `.json`, `.csv`, `.parquet` or `.txt`, perhaps compressed (`.gz`, `.xz`, `.bz2`, `.zst`), or a folder "
+        "that `save_to_disk` wrote"
+    )
+    columns: dict[Column, Text] = Field(default={}, description="our field → the file's; these alone are then read; left out: our names")
     fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
 
 
@@ -100,6 +116,11 @@ class Hub(Settings):
     revision: Text = Field(default="main", description="branch, tag or commit")
     config: Text | None = Field(default=None, description="the data set's configuration")
     split: Text = Field(default="train", description="the data set's split")
+    columns: dict[Column, Text] = Field(
+        default={},
+        exclude_if=_nothing,
+        description="our field → the set's; these alone are then read; left out: our names",
+    )
     fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
 
 
@@ -133,9 +154,9 @@ class Tasks(Settings):
     )
 
 
-InstructSource = Annotated[World | JsonRows | Hub | Tasks, Field(discriminator="source")]
+InstructSource = Annotated[World | JsonRows | RowFile | Hub | Tasks, Field(discriminator="source")]
 TaskSource = Annotated[World | JsonFile | Release | HubTask, Field(discriminator="source")]
-TextSource = Annotated[World | JsonRows | TextFile | Hub, Field(discriminator="source")]
+TextSource = Annotated[World | JsonRows | RowFile | TextFile | Hub, Field(discriminator="source")]
 
 
 def parts(source: Settings) -> list[Settings]:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
+from pat.data.files import Record, opened
 from pat.data.items import Item
 from pat.errors import UserError
 from pat.io.artefacts import parse_json
-from study.sources.records import Record, opened
 
 CLOSING = "\nAnswer:"
 LABELLED = re.compile(r"([A-Z])\. ")

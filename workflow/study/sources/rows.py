@@ -1,27 +1,30 @@
-"""What a record of a source is to a tuning, as an Alpaca row, and to whoever reads text, as a document. None of the files is known here."""
+"""What a record of a source is to a tuning, as a row, and to whoever reads text, as a document. None of the files is known here."""
 
 from __future__ import annotations
 
-from pat.data.prompts import ANSWER_JOINT, alpaca_prompt
-from pat.data.rows import OUTPUT_NAMES, blank_field, instruction_row
-from pat.errors import UserError
-from study.sources.records import Record
+from pat.data.files import Record
+from pat.data.rows import Columns, Row, as_document, blank_field, row_of
+from pat.settings.fields import Settings
+from study.sources.kinds import Hub, RowFile
 
 
-def usable_row(record: Record) -> dict[str, str] | None:
-    """Return the record as an Alpaca row, or None where a blank instruction or output leaves nothing to learn.
+def usable_row(record: Record, columns: Columns | None = None) -> Row | None:
+    """Return the record as a row to learn from, or None where being blank leaves nothing to learn.
 
     Raises UserError naming the record's place where a field is missing or is no text.
     """
-    row = instruction_row(record.place, record.fields)
+    row = row_of(record, columns)
     return None if blank_field(row) else row
 
 
-def document(record: Record) -> str:
-    """Return the record's `text`, or its instruction and output in the Alpaca template. Raises UserError where it has neither."""
-    if "text" in record.fields:
+def document(record: Record, columns: Columns | None = None) -> str:
+    """Return the record's `text`, or what another form of row says as running text, "" where it is blank. Raises UserError as row_of."""
+    if "text" in record.fields and not columns:
         return record.text("text")
-    if "instruction" not in record.fields:
-        raise UserError(f"{record.place}: has neither a text nor an instruction with {' or '.join(OUTPUT_NAMES)}")
-    row = usable_row(record)
-    return alpaca_prompt(row["instruction"], row["input"]) + ANSWER_JOINT + row["output"] if row else ""
+    row = usable_row(record, columns)
+    return as_document(row) if row else ""
+
+
+def columns_of(source: Settings) -> Columns:
+    """Return what a source calls our fields; nothing where it has our names."""
+    return {str(ours): theirs for ours, theirs in source.columns.items()} if isinstance(source, RowFile | Hub) else {}

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pat.data.files import Record, line_record, opened, packing_of, records
 from pat.data.items import Item
 from pat.errors import UserError
 from pat.io.artefacts import text_lines
 from pat.settings.fields import Settings
 from pat.settings.mistakes import shown
 from study.sources.items import own_item, task_items
-from study.sources.kinds import HubTask, JsonFile, JsonRows, Release, TextFile
-from study.sources.records import Record, json_records, line_record, opened
-from study.sources.rows import document, usable_row
+from study.sources.kinds import HubTask, JsonFile, JsonRows, Release, RowFile, TextFile
+from study.sources.rows import columns_of, document, usable_row
 
 MOST_ROWS = 100_000
 MOST_CHARACTERS = 2**26
@@ -39,8 +40,8 @@ def check_contents(source: Settings, *, as_text: bool, task: str = "task") -> No
     """
     if isinstance(source, TextFile):
         _check_text(Path(source.path))
-    elif isinstance(source, JsonRows):
-        _check_rows(source, document if as_text else usable_row)
+    elif isinstance(source, JsonRows | RowFile):
+        _check_rows(source, partial(document if as_text else usable_row, columns=columns_of(source)))
     elif isinstance(source, HubTask | JsonFile | Release):
         _check_items(source, task)
 
@@ -54,7 +55,7 @@ def _check_text(path: Path) -> None:
         whole = not stream.read(1)
     if whole and blank:
         raise UserError(f"{path}: holds nothing but blanks")
-    if not whole and path.suffix != ".xz":
+    if not whole and not packing_of(path):
         _check_utf8(path)
 
 
@@ -70,11 +71,11 @@ def _check_utf8(path: Path) -> None:
             raise UserError(f"{path}: cannot be read ({error})") from None
 
 
-def _check_rows(source: JsonRows, read: Callable[[Record], object]) -> None:
+def _check_rows(source: JsonRows | RowFile, read: Callable[[Record], object]) -> None:
     path = Path(source.path)
     if _is_too_large(path):
         return
-    bounded = _Bounded(json_records(path))
+    bounded = _Bounded(records(path))
     usable = sum(bool(read(record)) for record in bounded)
     if bounded.whole and not round(bounded.rows * source.fraction):
         raise UserError(f"{path}: holds {bounded.rows} row(s), of which the fraction {source.fraction:g} leaves none")
@@ -102,7 +103,7 @@ def _check_items(source: HubTask | JsonFile | Release, task: str) -> None:
 
 
 def _is_too_large(path: Path) -> bool:
-    return ".jsonl" not in path.name and path.name.endswith(".json") and path.stat().st_size > LARGEST_LIST_BYTES
+    return path.is_file() and path.suffix == ".json" and path.stat().st_size > LARGEST_LIST_BYTES
 
 
 class _Bounded(Generic[EachT]):
@@ -140,4 +141,4 @@ def _sampled_lines(path: Path, first: int) -> Iterator[Record]:
 def _length(each: Record | Item) -> int:
     """Return how many characters of text a record or an item has at the least."""
     values = each.fields.values() if isinstance(each, Record) else (each.question, *each.choices)
-    return sum(len(value) for value in values if isinstance(value, str))
+    return sum(len(value) if isinstance(value, str) else len(str(value)) for value in values if isinstance(value, str | list))

@@ -6,12 +6,12 @@ itself makes or fetches is not looked for.
 
 from __future__ import annotations
 
-import lzma
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from pat.checkpoints.base_checks import check_checkpoint
+from pat.data.files import JSON_FORMATS, bytes_of, kind_of, packing_of
 from pat.errors import UserError
 from pat.families.known import family_of_fields
 from pat.io.artefacts import read_record
@@ -20,10 +20,10 @@ from study.experiment.checks.contents import check_contents
 from study.experiment.checks.disk_sizes import size_of, size_problems_of
 from study.experiment.checks.families import problems_of
 from study.experiment.schema import Experiment
-from study.sources.kinds import JSON_FORMATS, TABLE_FORMATS, HubTask, JsonFile, Release, TextFile, parts
+from study.sources.kinds import TABLE_FORMATS, HubTask, JsonFile, Release, RowFile, TextFile, parts
 
 FIRST_BYTES = 2**16
-MAGIC = {".xz": b"\xfd7zXZ\x00", ".parquet": b"PAR1"}
+MAGIC = {".xz": b"\xfd7zXZ\x00", ".gz": b"\x1f\x8b", ".bz2": b"BZh", ".zst": b"\x28\xb5\x2f\xfd", ".parquet": b"PAR1"}
 
 
 def disk_problems(experiment: Experiment) -> list[str]:
@@ -82,6 +82,8 @@ def _check_data(path: Path, source: object) -> None:
             raise UserError(f"{path}: holds no .json file")
         return
     if path.is_dir():
+        if isinstance(source, RowFile):
+            return  # contents.py reads it
         raise UserError(f"{path}: is a folder, where a file is needed")
     check_regular(path)
     if not os.access(path, os.R_OK):
@@ -92,6 +94,8 @@ def _check_data(path: Path, source: object) -> None:
     allowed = next((known for kind, known in endings.items() if isinstance(source, kind)), None)
     if allowed is not None and not path.name.endswith(allowed):
         raise UserError(f"{path}: must end in one of {', '.join(allowed)}")
+    if isinstance(source, RowFile):
+        kind_of(path)
     _check_beginning(path, is_text=isinstance(source, TextFile))
 
 
@@ -102,17 +106,15 @@ def _check_beginning(path: Path, *, is_text: bool) -> None:
     magic = MAGIC.get(path.suffix)
     if magic is not None and not first.startswith(magic):
         raise UserError(f"{path}: is no {path.suffix} file")
-    if path.suffix == ".parquet":
+    if ".parquet" in path.suffixes:
         return
-    try:
-        if path.suffix == ".xz":
-            first = lzma.LZMADecompressor().decompress(first, FIRST_BYTES)
-    except lzma.LZMAError as error:
-        raise UserError(f"{path}: is no .xz file ({error})") from None
+    if packing_of(path):
+        with bytes_of(path) as stream:
+            first = stream.read(FIRST_BYTES)
     text = first.decode("utf-8", errors="replace")  # where it is none is for contents.py to say
     if "\0" in text:
         raise UserError(f"{path}: is no text: it holds NUL characters")
-    start = text.lstrip()[:1]
+    start = text.removeprefix("\ufeff").lstrip()[:1]
     if ".jsonl" in path.name and start != "{" and not is_text:
         raise UserError(f"{path}: must hold one JSON object per line, begins with {text[:20]!r}")
     if ".json" in path.name and ".jsonl" not in path.name and start not in ("[", "{") and not is_text:

@@ -1,0 +1,152 @@
+"""Files as people have them: every format, packed or not, gives the same rows, and what is broken is named with file and row."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from datasets import Dataset, DatasetDict
+from pyarrow import parquet
+
+from pat.data.files import KINDS, PACKINGS, records
+from pat.data.instructions import Instructions
+from pat.data.rows import parse_columns, read_rows, usable_rows
+from pat.errors import UserError
+from study.data import instruct as prepare_instruct
+from tests.kit.tiny_checkpoint import byte_tokenizer
+
+ROWS = [
+    {"instruction": "Add, please.", "input": "1 2", "output": "3"},
+    {"instruction": 'Say "é"\nand NA.', "input": "", "output": "NA"},
+]
+TEXTS = [{"text": "One, two."}, {"text": "Dreißig"}]
+
+
+def content(kind: str, rows: list[dict[str, Any]]) -> bytes:
+    """Return rows as a file of a kind holds them."""
+    if kind == ".jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if kind == ".json":
+        return json.dumps(rows, indent=1).encode()
+    if kind == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().encode()
+    if kind == ".parquet":
+        sink = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+        return sink.getvalue()
+    return "".join(row["text"] + "\n" for row in rows).encode()
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": lambda raw: bytes(pyarrow.compress(raw, "zstd", asbytes=True)),
+}
+
+
+@pytest.mark.parametrize("packing", ["", *PACKINGS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_the_same_rows_packed_or_not(kind: str, packing: str, tmp_path: Path) -> None:
+    rows = TEXTS if kind == ".txt" else ROWS
+    path = tmp_path / f"rows{kind}{packing}"
+    path.write_bytes(PACKED[packing](content(kind, rows)))
+    assert [dict(record.fields) for record in records(path)] == rows
+
+
+def test_the_workflow_prepares_what_tuning_reads(tmp_path: Path) -> None:
+    """A file of any format becomes lines in which tuning finds the same tokens."""
+    path = tmp_path / "rows.csv.gz"
+    path.write_bytes(gzip.compress(content(".csv", ROWS)))
+    prepare_instruct.prepare(json.dumps({"source": "file", "path": str(path)}), 0, tmp_path / "out.jsonl")
+    read, prepared = (Instructions(file, byte_tokenizer(), 512) for file in (path, tmp_path / "out.jsonl"))
+    assert [read[place] for place in range(2)] == [prepared[place] for place in range(2)]
+
+
+def test_a_json_file_with_an_object_a_line_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(b"\xef\xbb\xbf" + content(".jsonl", ROWS))
+    assert [dict(record.fields) for record in records(path)] == ROWS
+
+
+def test_a_saved_data_set_is_read_and_of_its_splits_the_one_called_train(tmp_path: Path) -> None:
+    whole = Dataset.from_list(ROWS)
+    whole.save_to_disk(tmp_path / "whole")
+    DatasetDict({"train": whole, "test": Dataset.from_list(ROWS[:1])}).save_to_disk(tmp_path / "split")
+    DatasetDict({"a": whole, "b": whole}).save_to_disk(tmp_path / "others")
+    for name, expected in (("whole", ROWS), ("split", ROWS), ("split/test", ROWS[:1])):
+        assert usable_rows(tmp_path / name) == expected
+    with pytest.raises(UserError, match=r"others: holds the splits a, b; name one of them, such as .*others/a"):
+        list(records(tmp_path / "others"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"none: is a folder, but none that `save_to_disk`"):
+        list(records(tmp_path / "none"))
+
+
+NULL_IN_PARQUET = content(".parquet", [ROWS[0], ROWS[1] | {"output": None}])
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "named"),
+    [
+        ("a.csv", b"instruction,output\na,b\na\n", r"a\.csv: row 2: has fewer columns"),
+        ("a.csv", b"instruction,output\na,b,c\n", r"a\.csv: row 1: has more columns"),
+        ("a.csv", b'instruction,output\na,"b\n', r"a\.csv: row 1: is not valid CSV"),
+        ("a.csv", b"instruction,answer\na,b\n", r"a\.csv: row 1: lacks the field output or response"),
+        ("a.csv", b"question,answer\na,b\n", r"a\.csv: row 1: lacks the fields of a row .*it has answer, question; name its columns"),
+        ("a.parquet", b"PAR1 not", r"a\.parquet: cannot be read as Parquet"),
+        ("a.parquet", NULL_IN_PARQUET, r"a\.parquet: row 2: output is null"),
+        ("a.jsonl.gz", b"\x1f\x8b broken", r"a\.jsonl\.gz: cannot be read"),
+        ("a.jsonl.bz2", b"broken", r"a\.jsonl\.bz2: cannot be read"),
+        ("a.jsonl.zst", b"broken", r"a\.jsonl\.zst: cannot be read"),
+        ("a.jsonl.xz", b"broken", r"a\.jsonl\.xz: cannot be read"),
+        ("a.tsv", b"x", r"a\.tsv: must end in \.jsonl, \.json, \.csv"),
+        ("a.txt", b"", r"a\.txt: holds no rows"),
+    ],
+)
+def test_what_is_broken_is_named_with_file_and_row(name: str, raw: bytes, named: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(UserError, match=named):
+        list(read_rows(tmp_path / name))
+
+
+def test_columns_by_other_names_are_read_and_these_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("instruction,question,answer\nno,2+2?,4\n", encoding="utf-8")
+    columns = parse_columns(["prompt=question", "completion=answer"])
+    assert usable_rows(path, columns) == [{"prompt": "2+2?", "completion": "4"}]
+    block = {"source": "file", "path": str(path), "columns": columns}
+    prepare_instruct.prepare(json.dumps(block), 0, tmp_path / "out.jsonl")
+    assert usable_rows(tmp_path / "out.jsonl") == [{"prompt": "2+2?", "completion": "4"}]
+    with pytest.raises(UserError, match="row 1: lacks the column 'q', which is to be read as prompt; it has answer, instruction, question"):
+        usable_rows(path, {"prompt": "q"})
+
+
+@pytest.mark.parametrize(("pair", "named"), [("prompt", "must be ours=theirs"), ("promt=q", "did you mean 'prompt'")])
+def test_a_column_that_is_none_is_refused(pair: str, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        parse_columns([pair])
+
+
+def test_of_a_prompt_the_completion_is_learned_and_of_a_text_all_in_pieces(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content(".jsonl", [{"prompt": "ab:", "completion": "cd"}, {"text": "x" * 20}]))
+    rows = Instructions(path, tokenizer, 8)
+    learned = [[token for token in rows[place]["labels"] if token >= 0] for place in range(len(rows))]
+    assert [tokenizer.decode(ids) for ids in learned] == ["cd</s>", "x" * 8, "x" * 8, "x" * 4 + "</s>"]
+    assert rows.counts()["read"] == 2 and rows.losses() is None
