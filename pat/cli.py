@@ -23,6 +23,8 @@ from pat.machine.out_of_memory import memory_advice
 from pat.options import (
     Align,
     Base,
+    BudgetMemory,
+    BudgetParameters,
     CalibrationText,
     CalibrationTokens,
     Columns,
@@ -43,8 +45,10 @@ from pat.options import (
     Tuner,
     aligned,
     measured_on,
+    needed,
     ratio_of,
     tie_of,
+    width_ratio_of,
 )
 from pat.settings.gpu_need import may_need_gpu
 from pat.study_verbs import HandedOver, hand_over
@@ -153,6 +157,8 @@ def tune(
     run_dir: RunDir,
     out: Out,
     ratio: RatioOfTuner = None,
+    budget_parameters: BudgetParameters = None,
+    budget_memory_gib: BudgetMemory = None,
     seed: Seed = 0,
     teacher: Teacher = None,
     column: Columns = None,
@@ -167,7 +173,8 @@ def tune(
     from pat.training.search import with_searched_rate
     from pat.training.tuning import tune as run
 
-    job, asked = with_searched_rate(load(TuneJob, settings), rate_from), ratio_of(tuner, ratio)
+    job = with_searched_rate(load(TuneJob, settings), rate_from)
+    asked = ratio_of(tuner, width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, job.pat.align))
     run(
         TuningRequest(
             base=base,
@@ -195,6 +202,8 @@ def search_rate(
     run_dir: RunDir,
     out: Out,
     ratio: RatioOfTuner = None,
+    budget_parameters: BudgetParameters = None,
+    budget_memory_gib: BudgetMemory = None,
     seed: Seed = 0,
     teacher: Teacher = None,
     column: Columns = None,
@@ -207,7 +216,8 @@ def search_rate(
     from pat.training.request import TuningRequest
     from pat.training.search import search_rate as run
 
-    job, asked = load(TuneJob, settings), ratio_of(tuner, ratio)
+    job = load(TuneJob, settings)
+    asked = ratio_of(tuner, width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, job.pat.align))
     run(
         TuningRequest(
             base=base,
@@ -241,8 +251,12 @@ def merge(
 def prune(
     base: Base,
     pruner: Pruner,
-    ratio: Annotated[float, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays")],
     out: Out,
+    ratio: Annotated[
+        float | None, typer.Option(help="share to prune: of the hidden size, or of all parameters where that stays; this or a budget")
+    ] = None,
+    budget_parameters: BudgetParameters = None,
+    budget_memory_gib: BudgetMemory = None,
     align: Align = "auto",
     settings: PruneSettingsText = "{}",
     calibration: Annotated[Path | None, typer.Option(help="rows of any form, for pruners that measure on text"), READS] = None,
@@ -253,12 +267,15 @@ def prune(
     force: Force = False,
 ) -> None:
     """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
+    from pat.pruners.budget import given_ratio, prune_ratio
     from pat.pruners.pruning import prune as run
     from pat.settings.jobs import PruneSettings
     from pat.settings.mistakes import load
 
     text = measured_on(calibration, calibration_tokens, seed, device) if calibration else None
-    run(base, pruner, ratio, aligned(align), out, text, threads, load(PruneSettings, settings), force=force)
+    own = load(PruneSettings, settings)
+    asked = prune_ratio(base, pruner, given_ratio(ratio, budget_parameters, budget_memory_gib), own, aligned(align))
+    run(base, pruner, asked, aligned(align), out, text, threads, own, force=force)
 
 
 @app.command()
@@ -286,9 +303,11 @@ def rotate(
 def refit_readers(
     base: Base,
     mask: Annotated[str, typer.Option(help="the fixed mask that the model will be tuned with")],
-    ratio: TunedRatio,
     calibration: CalibrationText,
     out: Out,
+    ratio: TunedRatio = None,
+    budget_parameters: BudgetParameters = None,
+    budget_memory_gib: BudgetMemory = None,
     data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it"), READS] = None,
     second_text: Annotated[Path | None, typer.Option(help="JSONL of other text, which only shows what the fit does to it"), READS] = None,
     align: Align = "auto",
@@ -302,16 +321,19 @@ def refit_readers(
     from pat.bases.refit import refit_readers as run
 
     text = measured_on(calibration, calibration_tokens, seed, device)
-    run(base, mask, ratio, aligned(align), text, out, data, threads, second_text, force=force)
+    asked = needed(width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, aligned(align)))
+    run(base, mask, asked, aligned(align), text, out, data, threads, second_text, force=force)
 
 
 @app.command()
 @guarded("prepare", marks.KINDS["refit-readers"])
 def prepare(
     base: Base,
-    ratio: TunedRatio,
     calibration: CalibrationText,
     out: Out,
+    ratio: TunedRatio = None,
+    budget_parameters: BudgetParameters = None,
+    budget_memory_gib: BudgetMemory = None,
     align: Align = "auto",
     tie: Tie = "keep",
     calibration_tokens: CalibrationTokens = None,
@@ -324,7 +346,9 @@ def prepare(
     from pat.bases.prepare import prepare_base as run
 
     text = measured_on(calibration, calibration_tokens, seed, device)
-    run(base, ratio, text, out, aligned(align), threads, tie_of(tie), force=force)
+    untied = tie_of(tie) == "break"
+    asked = needed(width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, aligned(align), untied=untied))
+    run(base, asked, text, out, aligned(align), threads, tie_of(tie), force=force)
 
 
 @app.command()

@@ -28,10 +28,16 @@ Data = Annotated[
     READS,
 ]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs: what a field of --data is called there; may be repeated")]
+BudgetParameters = Annotated[
+    float | None, typer.Option(help="in place of --ratio: parameters that stay at most; below 1, their share of the base's")
+]
+BudgetMemory = Annotated[
+    float | None, typer.Option("--budget-memory-gib", help="in place of --ratio: GiB that the weights take at most, in the base's dtype")
+]
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g on what `pat prepare` writes")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
-TunedRatio = Annotated[float, typer.Option(help="share of the hidden size to prune")]
-RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; needed by pat and pat-dora")]
+TunedRatio = Annotated[float | None, typer.Option(help="share of the hidden size to prune; this or a budget")]
+RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; pat, pat-dora and pat-g need it, or a budget")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
 CalibrationText = Annotated[Path, typer.Option(help="rows of any form to measure and fit on, as --data of `pat tune`"), READS]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
@@ -56,8 +62,30 @@ def tie_of(tie: str) -> Literal["keep", "break"]:
 def ratio_of(tuner: str, ratio: float | None) -> float:
     """Return the ratio that a tuner prunes at; it has to be said, were it 0, where it prunes."""
     if ratio is None and tuner.startswith("pat"):
-        raise UserError(f"--tuner {tuner}: prunes while it tunes, so --ratio is needed: the share of channels to prune, such as 0.25")
+        raise UserError(f"--tuner {tuner}: prunes while it tunes, so --ratio is needed, such as 0.25 of its channels, or a budget")
     return ratio or 0.0
+
+
+def width_ratio_of(
+    base: Path,
+    ratio: float | None,
+    parameters: float | None,
+    memory_gib: float | None,
+    align: int | Literal["auto"],
+    *,
+    untied: bool = False,
+) -> float | None:
+    """Return the share of the hidden size that is asked for, or that a budget comes to; None where neither is given."""
+    from pat.pruners.budget import given_ratio, width_ratio
+
+    return width_ratio(base, given_ratio(ratio, parameters, memory_gib), align, untied=untied)
+
+
+def needed(ratio: float | None) -> float:
+    """Return a ratio. Raises UserError where there is none."""
+    if ratio is None:
+        raise UserError("--ratio is needed, or a budget: --budget-parameters or --budget-memory-gib")
+    return ratio
 
 
 def aligned(align: str) -> int | Literal["auto"]:

@@ -107,13 +107,20 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def _followed(node: Schema, whole: Schema) -> Schema:
-    """Return the block that a schema stands for: what it refers to, or the one that is not null."""
-    while "$ref" in node or "anyOf" in node:
+    """Return the block that a schema stands for: what it refers to, or the one that is not null; of a value or a block the block."""
+    while "$ref" in node or (kinds := node.get("anyOf") or _of_value_or_block(node)):
         if "$ref" in node:
             node = whole["$defs"][node["$ref"].rpartition("/")[2]]
         else:
-            node = next(each for each in node["anyOf"] if each.get("type") != "null")
+            others = [each for each in kinds if each.get("type") != "null"]
+            node = next((each for each in others if "$ref" in each), others[0])
     return node
+
+
+def _of_value_or_block(node: Schema) -> list[Schema]:
+    """Return the kinds of what may be a value or a block; none of what is one of several blocks, which are told apart by their source."""
+    kinds: list[Schema] = node.get("oneOf", [])
+    return kinds if any("type" in each for each in kinds) else []
 
 
 def block_at(path: str, whole: Schema) -> Schema:
@@ -190,7 +197,7 @@ def _range(value: Schema) -> str:
     """Return the bounds of a number, or how many entries a list or a mapping needs."""
     found = [f"{sign} {_number(value[bound])}" for bound, sign in SIGNS.items() if value.get(bound, LARGEST_COUNT) != LARGEST_COUNT]
     found += [f"at least {value[least]}" for least in ("minItems", "minProperties") if least in value]
-    found += [inner for each in value.get("anyOf", ()) if (inner := _range(each))]
+    found += [inner for each in value.get("anyOf") or value.get("oneOf") or () if (inner := _range(each))]
     if "items" in value and (inner := _range(value["items"])):
         found.append(f"each {inner}")
     return ", ".join(found)

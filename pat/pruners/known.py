@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pat.families.known import Family
+from pat.models.budget import inner_units_fit, layers_and_neurons_fit, layers_fit, slices_fit, units_fit
 from pat.models.on_paper import dropped_layers, kept_inner_units, kept_units, sliced_width
 from pat.pruners.registry import Pruner, register
 
@@ -72,6 +73,7 @@ for _pruner in (
         reach="up to what shortcuts, head and last output leave",
         when="to compare with its paper; shortcuts cost parameters, and the model needs `import pat.reshaped`",
         size=sliced_width,
+        within=slices_fit,
         settings=("size",),
         obstacle=no_slicing,
     ),
@@ -85,6 +87,7 @@ for _pruner in (
         reach="up to what heads and neurons of the layers between hold",
         when="to compare with its paper; layers of two sizes need `import pat.reshaped`",
         size=kept_inner_units,
+        within=inner_units_fit,
         settings=("size", "writers", "protect_first", "protect_last"),
         obstacle=no_window,
     ),
@@ -99,6 +102,7 @@ for _pruner in (
         reach="up to what heads and neurons hold",
         when="where the hidden size has to stay and the model has to be stock",
         size=kept_units,
+        within=units_fit,
         settings=(
             "size",
             "writers",
@@ -116,6 +120,7 @@ for _pruner in (
         when="as LLM-Pruner, uniform, where a backward pass does not fit the memory",
         orders=("prune-tune",),
         size=kept_units,
+        within=units_fit,
         settings=(
             "size",
             "writers",
@@ -133,6 +138,7 @@ for _pruner in (
         orders=("prune-tune",),
         settings=("writers",),
         size=dropped_layers,
+        within=layers_fit,
         same="drop {size} of {layers} layers: must differ; keep one",
     ),
     Pruner(
@@ -150,6 +156,7 @@ for _pruner in (
         when="the best small model at a given size, as far as has been measured; it takes longest",
         orders=("prune-tune",),
         settings=("writers",),
+        within=layers_and_neurons_fit,
         refits=True,
     ),
     Pruner(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pat.families.known import Family
+from pat.models.budget import Fit, Within, share_fit, width_fit
 from pat.models.on_paper import Align, PaperModel
 from pat.settings.jobs import PruneSettings
 
@@ -35,8 +36,9 @@ class Pruner:
     `run` is the function, or where it is, as "module:function", so that it is loaded when it is called. `measures` says whether it needs
     text. `summary`, `reach` and `when` are its sentences in the docs: what it does, which ratios it reaches, when to take it. `size` is
     how it meets a ratio, where that can be told on paper and is not the hidden size's rounding; `same` says in words that two ratios come
-    to one size. `settings` are the keys of PruneSettings that have an effect on it. `refits` says that what it leaves has its writes
-    refitted unless the settings say otherwise. `obstacle` says why a family cannot be pruned so.
+    to one size. `within` is how it meets a budget of parameters, where that is not by a width. `settings`
+    are the keys of PruneSettings that have an effect on it. `refits` says that what it leaves has its writes refitted unless the settings
+    say otherwise. `obstacle` says why a family cannot be pruned so.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Pruner:
     when: str
     orders: tuple[PruningOrder, ...] = BOTH_ORDERS
     size: Size | None = None
+    within: Within | None = None
     same: str = "give the same sizes: must differ; keep one, or lower pat.align"
     settings: tuple[str, ...] = ()
     refits: bool = False
@@ -61,6 +64,10 @@ class Pruner:
         module, _, name = self.run.partition(":")
         run: Run = getattr(import_module(module), name)
         return run(job, folder)
+
+    def fit(self, model: PaperModel, allowed: int, settings: PruneSettings, align: Align) -> Fit:
+        """Return the largest size that keeps a model within so many parameters, and its ratio. Raises SettingError where there is none."""
+        return (self.within or (width_fit if self.narrows else share_fit))(model, allowed, settings, align)
 
     def refits_writers(self, settings: PruneSettings) -> bool:
         """Return whether the writes are refitted after its cut."""

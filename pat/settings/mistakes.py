@@ -123,12 +123,12 @@ def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list
     known: list[str] = []
     for step in location:
         models = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        tagged = [kind for kind in models if len(models) > 1 and step in _tags(kind)]
+        tagged = [kind for kind in models if len(models) > 1 and step in _tags(kind)] or [kind for kind in models if step == kind.__name__]
         if tagged:
             candidates = tagged
             continue
         deeper = [inner for kind in candidates for inner in _step(kind, step)]
-        if not deeper and not models:
+        if not deeper and any(kind not in models and kind is not type(None) for kind in candidates):
             continue  # a union branch of a plain value or a list ("int", "literal[...]", "tuple[...]")
         known = sorted({name for kind in models for name in kind.model_fields})
         path.append(str(step))

@@ -101,8 +101,8 @@ def test_of_several_models_a_checkpoint_names_one_and_is_run_on_that_alone() -> 
 def test_a_row_runs_at_its_own_ratios() -> None:
     raw = smoke(**{"pat": {"ratios": [0.5]}, "channel-magnitude-pft": None}) | {"ratios": [0.25, 0.5]}
     experiment = load_experiment(raw, "test")
-    assert experiment.ratios_of("pat") == (0.5,)
-    assert experiment.ratios_of("channel-magnitude-pft") == (0.25, 0.5)
+    assert experiment.ratios_of("tiny", "pat") == (0.5,)
+    assert experiment.ratios_of("tiny", "channel-magnitude-pft") == (0.25, 0.5)
 
 
 def test_sizes_are_counted_beside_the_base(tmp_path: Path) -> None:

@@ -182,12 +182,13 @@ rule refit_readers:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
         data=plan.tunings.mask_data_option,
+        ratio=plan.bases.refitting_ratio,
         device=plan.bases.refitting_device,
         threads=plan.bases.refitting_threads,
     message:
         "refit the readers of {wildcards.model}, {wildcards.basis} basis, mask {wildcards.mask}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "pat refit-readers --base {params.base:q} --mask {wildcards.mask:q} --ratio {wildcards.ratio:q} --align {wildcards.align:q}"
+        "pat refit-readers --base {params.base:q} --mask {wildcards.mask:q} --ratio {params.ratio:q} --align {wildcards.align:q}"
         " --calibration {input.text:q} {params.data} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
         " --out {params.out:q} --log {log:q}{PLUGINS}"
 

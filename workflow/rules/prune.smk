@@ -25,6 +25,7 @@ rule prune_base:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
         pruner=plan.tunings.pruner,
+        ratio=plan.tunings.asked_ratio,
         align=plan.tunings.align,
         settings=plan.tunings.prune_settings,
         device=plan.tunings.device,
@@ -32,7 +33,7 @@ rule prune_base:
     message:
         "prune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}"
     shell:
-        "pat prune --base {params.base:q} --pruner {params.pruner:q} --ratio {wildcards.ratio:q} --align {params.align:q}"
+        "pat prune --base {params.base:q} --pruner {params.pruner:q} --ratio {params.ratio:q} --align {params.align:q}"
         " --settings {params.settings:q}"
         " --calibration {input.text:q} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
         " --out {params.out:q} --log {log:q}{PLUGINS}"

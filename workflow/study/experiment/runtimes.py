@@ -18,8 +18,8 @@ def formats_ruled_out(experiment: Experiment) -> Iterator[str]:
         for row in experiment.methods if shape else ():
             assert shape is not None
             align = experiment.tune_job(model, row).pat.align
-            for ratio in experiment.ratios_of(row) if experiment.method(row).narrows else ():
-                width = target_width(shape.hidden_size, shape.heads, ratio, align)
+            for ratio in experiment.ratios_of(model, row) if experiment.method(row).narrows else ():
+                width = target_width(shape.hidden_size, shape.heads, experiment.ratio_for(model, row, ratio), align)
                 if width not in told and (what := ruled_out(width)):
                     told.add(width)
                     yield f"models.{model}: width {width} (ratio {ratio:g}): {what}; see pat.align and docs/runtimes.md"

@@ -12,10 +12,11 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
 
 from pat.benchmark.settings import BenchmarkSettings
 from pat.io import plugins
+from pat.settings.budget import Budget
 from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import Number, PartOf, SeedNumber, Settings
 from pat.settings.jobs import (
@@ -44,16 +45,27 @@ ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "
 """Tuning keys that exclude each other: the one that is given later replaces the other."""
 
 
-def _once(values: tuple[float, ...]) -> tuple[float, ...]:
+ValueT = TypeVar("ValueT", float, float | Budget)
+
+
+def _once(values: tuple[ValueT, ...]) -> tuple[ValueT, ...]:
     """Return the values if each is there once. Raises ValueError that names those that are not."""
-    written = [f"{value:g}" for value in values]
+    written = [str(value) if isinstance(value, Budget) else f"{value:g}" for value in values]
     if twice := sorted({text for text in written if written.count(text) > 1}):
         raise ValueError(f"must name each value once; {', '.join(twice)} stands there more often")
     return values
 
 
 Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
-Ratios = Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(_once)]
+
+
+def _is_budget(value: object) -> str:
+    """Return by which of its kinds a ratio is checked, so that a mistake is told of that alone."""
+    return Budget.__name__ if isinstance(value, Mapping | Budget) else "number"
+
+
+Asked = Annotated[Annotated[Number, Field(gt=0, lt=1), Tag("number")] | Annotated[Budget, Tag(Budget.__name__)], Discriminator(_is_budget)]
+Ratios = Annotated[tuple[Asked, ...], Field(strict=False), AfterValidator(_once)]
 
 
 P = ParamSpec("P")
@@ -96,7 +108,7 @@ class Row(Settings):
     checkpoint: GivenCheckpoint | None = Field(default=None, description="a checkpoint made elsewhere, scored as it is")
     seeds: Seeds | None = Field(default=None, description="those of the experiment's seeds that the row runs with; left out: all")
     ratios: Annotated[Ratios, Field(min_length=1)] | None = Field(
-        default=None, description="those of the experiment's ratios that the row runs at; left out: all"
+        default=None, description="those of the experiment's ratios and budgets that the row runs at; left out: all"
     )
     factors: dict[str, Factor] = Field(default={}, description="factor → value: the row's place in ablation tables")
 
@@ -110,6 +122,7 @@ class Cell:
     method: Method
     ratio: float
     seed: int
+    """The ratio is a row's name of its level in tables and paths; what commands are asked for is `Experiment.ratio_for`."""
 
     @property
     def path(self) -> Path:
@@ -126,7 +139,7 @@ class Experiment(Settings):
         default=(), strict=False, description="modules, or files ending in .py, that register families or pruners of your own"
     )
     seeds: Seeds = Field(description="every row is run with each, or with its own of them")
-    ratios: Ratios = Field(default=(), description="shares to prune, for the methods that prune")
+    ratios: Ratios = Field(default=(), description="shares to prune, for the methods that prune; or budgets")
     models: Annotated[dict[str, ModelSource], Field(min_length=1)] = Field(description="name → base model")
     methods: Annotated[dict[str, Row | None], Field(min_length=1)] = Field(
         description="row → what is different for it; nothing behind a method's name: nothing"
@@ -184,12 +197,40 @@ class Experiment(Settings):
         """Return how the readers of a row's base are put before tuning; plain where its tuner has no mask."""
         return self.tune_job(model, row).pat.readers if self.method(row).tuner in MASKED_TUNERS else "plain"
 
-    def ratios_of(self, row: str) -> tuple[float, ...]:
-        """Return the ratios that a row runs at: the experiment's or its own of these, 0 alone where it does not prune."""
+    def asked_of(self, row: str) -> tuple[float | Budget, ...]:
+        """Return the ratios and budgets that a row runs at: the experiment's or its own of these, 0 alone where it does not prune."""
         own = self.row(row)
         if own.checkpoint is not None:
             return (own.checkpoint.ratio,)
         return own.ratios or self.ratios if self.method(row).prunes else (0.0,)
+
+    def plain_ratios_of(self, row: str) -> tuple[float, ...]:
+        """Return the ratios among what a row runs at; what budgets come to is budgets.py's to check."""
+        return tuple(asked for asked in self.asked_of(row) if not isinstance(asked, Budget))
+
+    def ratios_of(self, model: str, row: str) -> tuple[float, ...]:
+        """Return the levels that a row runs at on a model: ratios, and of budgets the share of the model's parameters that goes."""
+        return tuple(self.level(model, asked) for asked in self.asked_of(row))
+
+    @checked_once
+    def level(self, model: str, asked: float | Budget) -> float:
+        """Return the ratio that a ratio or a budget stands at in the tables of a model. Raises SettingError where it is not known."""
+        from study.experiment.budgets import level_of
+
+        return level_of(self, model, asked) if isinstance(asked, Budget) else asked
+
+    @checked_once
+    def ratio_for(self, model: str, row: str, level: float) -> float:
+        """Return the ratio that a row's commands are asked for at a level: that itself, or what a budget comes to in the row's sizes."""
+        from study.experiment.budgets import fit_of
+
+        budget = self.budget_at(model, row, level)
+        return level if budget is None else fit_of(self, model, row, budget).ratio
+
+    def budget_at(self, model: str, row: str, level: float) -> Budget | None:
+        """Return the budget that stands at a level; None where it is a ratio."""
+        budgets = (asked for asked in self.asked_of(row) if isinstance(asked, Budget))
+        return next((budget for budget in budgets if f"{self.level(model, budget):g}" == f"{level:g}"), None)
 
     def seeds_of(self, row: str) -> tuple[int, ...]:
         """Return the seeds that a row runs with: the experiment's, or its own of these; one alone where nothing is drawn."""
@@ -206,7 +247,7 @@ class Experiment(Settings):
             Cell(model, row, self.method(row), ratio, seed)
             for model, row in product(self.models, self.methods)
             if model in self.models_of(row)
-            for ratio, seed in product(self.ratios_of(row), self.seeds_of(row))
+            for ratio, seed in product(self.ratios_of(model, row), self.seeds_of(row))
         ]
 
     @checked_once

@@ -32,12 +32,13 @@ def shortfalls(experiment: Experiment) -> Iterator[str]:
         shape = known_shape(experiment, model)
         for row in experiment.methods if shape else ():
             assert shape is not None
-            broken = shape.tie_embeddings and _breaks_the_tie(experiment, model, row)
-            for ratio in experiment.ratios_of(row) if experiment.method(row).narrows else ():
+            broken = shape.tie_embeddings and breaks_the_tie(experiment, model, row)
+            for level in experiment.ratios_of(model, row) if experiment.method(row).narrows else ():
+                ratio = experiment.ratio_for(model, row, level)
                 removed = share_removed(shape, ratio, experiment.tune_job(model, row).pat.align, broken=broken)
-                if falls_short(ratio, removed):
+                if falls_short(level, removed):
                     why = "its head is taken off the embedding (tie: break)" if broken else "widths are rounded (pat.align)"
-                    yield f"methods.{row}, models.{model}: ratio {ratio:g} removes {removed:.1%} of all parameters, because {why}"
+                    yield f"methods.{row}, models.{model}: ratio {level:g} removes {removed:.1%} of all parameters, because {why}"
 
 
 def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: int | str, *, broken: bool) -> float:
@@ -55,7 +56,8 @@ def known_shape(experiment: Experiment, model: str) -> ModelShape | PretrainSett
     return shape_in(Path(experiment.path(source.path))) if source.path else None
 
 
-def _breaks_the_tie(experiment: Experiment, model: str, row: str) -> bool:
+def breaks_the_tie(experiment: Experiment, model: str, row: str) -> bool:
+    """Return whether a row takes the head off the embedding, where the two are one matrix."""
     method = experiment.method(row)
     if method.tuner in MASKED_TUNERS:
         pat = experiment.tune_job(model, row).pat

@@ -9,6 +9,7 @@ import typer
 
 from pat.errors import UserError
 from study.commands.errors import errors_reported
+from study.experiment.budgets import solved_budgets
 from study.experiment.checks.disk import disk_problems
 from study.experiment.file import load_experiment
 from study.experiment.runtimes import formats_ruled_out
@@ -20,7 +21,8 @@ def validate(config: Path) -> tuple[list[str], list[str]]:
     experiment = load_experiment(config, str(config))
     if found := disk_problems(experiment):
         raise UserError("\n".join(f"{config}: {problem}" for problem in found))
-    told = [f"{config}: warning: {sentence}" for sentence in shortfalls(experiment)]
+    told = [f"{config}: {sentence}" for sentence in solved_budgets(experiment)]
+    told += [f"{config}: warning: {sentence}" for sentence in shortfalls(experiment)]
     told += [f"{config}: note: {sentence}" for sentence in formats_ruled_out(experiment)]
     return [str(cell.path) for cell in experiment.cells()], told
 

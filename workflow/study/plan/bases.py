@@ -27,6 +27,7 @@ class Refitted(Turned, Protocol):
 
     mask: str
     align: str
+    ratio: str
 
 
 class PreparedBases:
@@ -102,14 +103,23 @@ class PreparedBases:
         """Return where readers are refitted."""
         return self._refitting(wildcards).device
 
+    def refitting_ratio(self, wildcards: Refitted) -> str:
+        """Return the ratio that readers are refitted to: the same for all rows that share the base, whose widths are the same."""
+        rows = self._refitted_by(wildcards)
+        level = float(wildcards.ratio)
+        row = next(row for row in rows if f"{level:g}" in {f"{each:g}" for each in self.experiment.ratios_of(wildcards.model, row)})
+        return f"{self.experiment.ratio_for(wildcards.model, row, level):g}"
+
     def _rotating(self, wildcards: Turned) -> TuningSettings:
         rows = (row for row in self.experiment.methods if self._named(wildcards.model, row) == wildcards.basis)
         return self._first(wildcards.model, rows)
 
     def _refitting(self, wildcards: Refitted) -> TuningSettings:
+        return self._first(wildcards.model, self._refitted_by(wildcards))
+
+    def _refitted_by(self, wildcards: Refitted) -> Iterator[str]:
         asked = self._refitted_to(wildcards.basis, wildcards.mask, wildcards.align)
-        rows = (row for row in self.experiment.methods if self._refitted_for(wildcards.model, row) == asked)
-        return self._first(wildcards.model, rows)
+        return (row for row in self.experiment.methods if self._refitted_for(wildcards.model, row) == asked)
 
     def _first(self, model: str, rows: Iterator[str]) -> TuningSettings:
         return self.experiment.tune_job(model, next(rows)).tuning

@@ -66,6 +66,15 @@ class Cells:
         paths = steps[self.experiment.method(wildcards.row).order]
         return repeated("--step", (of_cell(path, wildcards) for path in paths))
 
+    def _budget(self, wildcards: Wildcards) -> dict[str, object]:
+        """Return the budget that a cell's ratio stands for, and the ratio that its commands were asked for; nothing of a plain ratio."""
+        level = float(wildcards.ratio)
+        budget = self.experiment.budget_at(wildcards.model, wildcards.row, level)
+        if budget is None:
+            return {}
+        asked = self.experiment.ratio_for(wildcards.model, wildcards.row, level)
+        return {"budget": budget.model_dump(mode="json") | {"ratio_asked": asked}}
+
     def sizes(self, wildcards: Wildcards) -> list[str]:
         """Return the record of the sizes of a model to which nothing is done; of others their steps' own records tell them."""
         given = self.experiment.method(wildcards.row).order == "given"
@@ -84,6 +93,7 @@ class Cells:
                 "mode": method.mode,
                 "ratio_requested": float(wildcards.ratio),
                 "seed": int(wildcards.seed),
+                **self._budget(wildcards),
                 "factors": self.experiment.row(wildcards.row).factors,
             }
         )

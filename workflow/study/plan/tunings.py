@@ -83,7 +83,11 @@ class Tunings:
 
     def ratio(self, wildcards: Wildcards) -> str:
         """Return the ratio that is pruned while tuning: none where a pruner has done it before."""
-        return wildcards.ratio if self.experiment.method(wildcards.row).order == "tune" else "0"
+        return self.asked_ratio(wildcards) if self.experiment.method(wildcards.row).order == "tune" else "0"
+
+    def asked_ratio(self, wildcards: Wildcards) -> str:
+        """Return the ratio that a row's tuner or pruner is asked for: that of the cell, or what the cell's budget comes to."""
+        return f"{self.experiment.ratio_for(wildcards.model, wildcards.row, float(wildcards.ratio)):g}"
 
     def settings(self, wildcards: Wildcards) -> str:
         """Return a tuning's settings."""

@@ -44,7 +44,7 @@ def explain(results: Path, wanted: Mapping[str, object], task: str | None) -> li
     below `results` fits, and where it has no such task.
     """
     path, cell = _one_cell(results, wanted)
-    lines = [_name(cell), *_numbers(cell, task), _place(path)]
+    lines = [_name(cell), *_budget(cell), *_numbers(cell, task), _place(path)]
     for number, step in enumerate(_steps(path, cell), start=1):
         lines += ["", f"{number}. {step.verb}: {_holder(step.record)}", *_origin(step.provenance)]
     return lines
@@ -90,6 +90,14 @@ def _name(cell: Mapping[str, Any]) -> str:
     return (
         f"{cell.get('experiment')}: {cell.get('model')}, {cell.get('label')}, ratio {cell.get('ratio_requested')}, seed {cell.get('seed')}"
     )
+
+
+def _budget(cell: Mapping[str, Any]) -> list[str]:
+    """Return in a line the budget that the cell's ratio stands for; nothing where it is a plain ratio."""
+    budget = dict(cell.get("budget") or {})
+    asked = budget.pop("ratio_asked", None)
+    said = ", ".join(f"{name} {value:g}" for name, value in budget.items())
+    return [f"  budget {said}: stands at {cell.get('ratio_requested')}, its steps were asked for {asked}"] if budget else []
 
 
 def _numbers(cell: Mapping[str, Any], task: str | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from study.experiment.budgets import budget_problems
 from study.experiment.checks.benchmark import benchmark_problems
 from study.experiment.checks.data import data_problems
 from study.experiment.checks.families import family_problems
@@ -37,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
     override_problems,
     tuning_problems,
     size_problems,
+    budget_problems,
     family_problems,
     benchmark_problems,
     figure_problems,

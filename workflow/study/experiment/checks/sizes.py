@@ -32,7 +32,7 @@ def width_problems(experiment: Experiment, model: str, hidden_size: int, heads: 
         where, choices = f"methods.{row}, models.{model}", taken(experiment.choices_of, model, row)
         if method.tuner is not None and (job := taken(experiment.tune_job, model, row)) is not None:
             yield from (f"{where}: {problem}" for problem in rank_problems(hidden_size, method.tuner, job))
-        ratios = experiment.ratios_of(row)
+        ratios = experiment.plain_ratios_of(row)
         if method.narrows and choices is not None and (choices.align, ratios) not in told:
             told.add((choices.align, ratios))
             same = f"give width {{size}} of {hidden_size}: must differ; keep one, or lower pat.align"
@@ -57,7 +57,7 @@ def cut_problems(experiment: Experiment, model: str, shape: PaperModel) -> Itera
         choices = taken(experiment.choices_of, model, row)
         size_at = partial(_size, pruner.size, shape, settings, choices.align if choices is not None else "auto")
         same = pruner.same.format(layers=shape.layers, size="{size}")
-        yield from _sizes_at(f"methods.{row}, models.{model}", size_at, experiment.ratios_of(row), same)
+        yield from _sizes_at(f"methods.{row}, models.{model}", size_at, experiment.plain_ratios_of(row), same)
 
 
 def _size(size: Size, shape: PaperModel, settings: PruneSettings, align: Align, ratio: float) -> Hashable:

@@ -1,0 +1,153 @@
+"""From a budget of parameters to the size of a model that keeps within it: a width, units, slices or layers, by what a pruner cuts.
+
+The inverse of sizes.py, width.py and depth.py: those go from a ratio to a size. Counts shapes; no weights, no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pat.errors import SettingError
+from pat.families.known import Kind, Role
+from pat.models.on_paper import Align, PaperModel, kept_inner_units, kept_units, sliced_width
+from pat.models.sizes import Kept, Shapes, Units, slicing_of, step_of, units_in, window
+from pat.models.width import width_step
+from pat.settings.jobs import PruneSettings
+
+DIGITS = 6
+"""Of a ratio that is solved for; `target_width` finds its width again from as many."""
+NOMINAL_STEPS = 1000
+ALONG = {Role.EMBEDDING: 1, Role.HEAD: 1, Role.WRITE: 0, Role.NORM: 0, Role.NORM_BEHIND: 0, Role.FINAL_NORM: 0}
+"""The axis of the channels; of what reads the stream it is the columns, where there are any."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a budget comes to: the ratio that a command is to be asked for, the size in words, and the parameters left by it."""
+
+    ratio: float
+    size: str
+    parameters: int
+
+
+SizeT = TypeVar("SizeT")
+Within = Callable[[PaperModel, int, PruneSettings, Align], Fit]
+"""From a model, the parameters that may stay, settings and align to the largest size within; raises SettingError where there is none."""
+
+
+def share_to_remove(model: PaperModel, allowed: int) -> float:
+    """Return the smallest ratio of so many digits that leaves no more than is allowed."""
+    smallest: float = math.ceil((1 - allowed / model.parameters) * 10**DIGITS - 1e-6) / 10**DIGITS
+    return smallest
+
+
+def parameters_at(model: PaperModel, width: int, *, untied: bool = False) -> int:
+    """Return a model's parameters at another hidden size; `untied`: its head becomes a matrix of its own."""
+    total = model.vocab_size * width if untied and model.tied else 0
+    for name, shape in model.shapes().items():
+        role = model.family.role(name)
+        axis = ALONG.get(role, 1 if role is Role.READ and len(shape) > 1 else None)
+        total += math.prod(shape) if axis is None else math.prod(shape) // shape[axis] * width
+    return total
+
+
+def width_within(model: PaperModel, allowed: int, align: Align, *, untied: bool = False) -> Fit:
+    """Return the largest width that stock software takes at which a model keeps within what is allowed."""
+    step = width_step(model.hidden_size, model.heads, align)
+    for width in range((model.hidden_size - 1) // step * step, 0, -step):
+        if (left := parameters_at(model, width, untied=untied)) <= allowed:
+            return Fit(round(1 - width / model.hidden_size, DIGITS), f"width {width} of {model.hidden_size}", left)
+    least = parameters_at(model, step, untied=untied)
+    raise SettingError(f"{_asked(allowed)}: at the smallest width, {step} of {model.hidden_size}, {least:,} stay; allow as many")
+
+
+def width_fit(model: PaperModel, allowed: int, settings: PruneSettings, align: Align) -> Fit:
+    """Return the fit of a pruner that narrows the stream."""
+    return width_within(model, allowed, align, untied=settings.tie == "break")
+
+
+def share_fit(model: PaperModel, allowed: int, _settings: PruneSettings, _align: Align) -> Fit:
+    """Return the fit of a pruner of which no more is known than that its ratio is a share of all parameters."""
+    return Fit(share_to_remove(model, allowed), "of a size that its pruner finds", allowed)
+
+
+def units_fit(model: PaperModel, allowed: int, settings: PruneSettings, align: Align) -> Fit:
+    """Return the fit of a pruner that takes heads and neurons out of every layer."""
+    return _units_fit(model, range(model.layers), lambda ratio: kept_units(model, ratio, settings, align), allowed, settings)
+
+
+def inner_units_fit(model: PaperModel, allowed: int, settings: PruneSettings, align: Align) -> Fit:
+    """Return the fit of a pruner that takes heads and neurons out of the layers that are not protected."""
+    layers = window(model.layers, settings.protect_first, settings.protect_last)
+    return _units_fit(model, layers, lambda ratio: kept_inner_units(model, ratio, settings, align), allowed, settings)
+
+
+def _units_fit(model: PaperModel, layers: range, at: Callable[[float], Kept], allowed: int, settings: PruneSettings) -> Fit:
+    units = units_in(model.shapes(), model.family, model.kv_heads, model.intermediate_size, layers)
+    ratio, kept, left = _solved(model, at, lambda kept: _left(model, units, kept), allowed, settings)
+    of = f"{kept.groups} of {model.kv_heads} groups of heads, {kept.neurons} of {model.intermediate_size} neurons"
+    return Fit(ratio, f"{of} in {len(layers)} of {model.layers} layers", left)
+
+
+def _left(model: PaperModel, units: Mapping[Kind, Units], kept: Kept) -> int:
+    groups, neurons = units["groups"], units["neurons"]
+    gone = (groups.count - kept.groups) * groups.parameters + (neurons.count - kept.neurons) * neurons.parameters
+    return model.parameters - gone
+
+
+def slices_fit(model: PaperModel, allowed: int, settings: PruneSettings, align: Align) -> Fit:
+    """Return the fit of a pruner that cuts the stream block by block, with shortcuts."""
+    slicing = slicing_of(model.shapes(), model.family, model.layers, model.hidden_size, tied=model.tied)
+    ratio, width, left = _solved(model, lambda ratio: sliced_width(model, ratio, settings, align), slicing.parameters, allowed, settings)
+    return Fit(ratio, f"{width} of {model.hidden_size} directions a block", left)
+
+
+def _solved(
+    model: PaperModel, at: Callable[[float], SizeT], left: Callable[[SizeT], int], allowed: int, settings: PruneSettings
+) -> tuple[float, SizeT, int]:
+    """Return the smallest ratio whose size keeps within what is allowed, that size and what it leaves.
+
+    Matched, the ratio is the share that goes. Nominal, it is the method's own knob, which is turned until enough has gone.
+    """
+    if settings.size == "matched":
+        ratio = share_to_remove(model, allowed)
+        return ratio, (size := at(ratio)), left(size)
+    refused: SettingError | None = None
+    for count in range(1, NOMINAL_STEPS):
+        try:
+            size = at(count / NOMINAL_STEPS)
+        except SettingError as error:
+            refused = error
+            continue
+        if left(size) <= allowed:
+            return count / NOMINAL_STEPS, size, left(size)
+    raise SettingError(f"{_asked(allowed)}: no ratio leaves so few" + (f" ({refused})" if refused else ""))
+
+
+def layers_fit(model: PaperModel, allowed: int, _settings: PruneSettings, _align: Align) -> Fit:
+    """Return the fit of a pruner that takes whole layers."""
+    share = model.share_of_a_layer
+    dropped = math.ceil((model.parameters - allowed) / (share * model.parameters) - 1e-9)
+    if dropped >= model.layers:
+        least = round(model.parameters * (1 - share * (model.layers - 1)))
+        raise SettingError(f"{_asked(allowed)}: with a single layer of {model.layers}, {least:,} stay; allow as many")
+    left = round(model.parameters * (1 - dropped * share))
+    return Fit(round(dropped * share, DIGITS), f"{model.layers - dropped} of {model.layers} layers", left)
+
+
+def layers_and_neurons_fit(model: PaperModel, allowed: int, _settings: PruneSettings, align: Align) -> Fit:
+    """Return the fit of a pruner that takes layers, and neurons for the rest, whose number is rounded to the nearest step."""
+    units: Shapes = model.shapes()
+    neuron = units_in(units, model.family, model.kv_heads, model.intermediate_size, range(model.layers))["neurons"].parameters
+    half = neuron * step_of(model.intermediate_size, align) / 2
+    ratio = share_to_remove(model, math.floor(allowed - half))
+    if ratio >= 1:
+        raise SettingError(f"{_asked(allowed)}: fewer than a step of its neurons has; allow more")
+    return Fit(ratio, "as many layers and neurons as text tells", allowed)
+
+
+def _asked(allowed: int) -> str:
+    return f"budget of {allowed:,} parameters"
