@@ -11,6 +11,7 @@ import pytest
 
 from tests.kit.made_once import made_once
 from tests.kit.project import ROOT, copy_workflow
+from tests.kit.short_tests import starts_processes
 
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -25,16 +26,16 @@ os.environ |= {
 
 UNITS = ("pat", "study")
 """Folders of tests that ask one module at a time."""
-WHOLE = {"finished", "workflow_copy"}
-"""Fixtures of tests that run the workflow."""
+WHOLE = "finished"
+"""The fixture of tests that need a whole run of the workflow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make test-unit` runs: tests of the packages, but for those that run the workflow or are marked as lengthy."""
+    """Mark what `make test-unit` runs: tests of the packages, but for those that start processes or are marked as lengthy."""
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        asks = WHOLE & set(getattr(item, "fixturenames", ()))
-        if folder in UNITS and not asks and item.get_closest_marker("lengthy") is None:
+        if item.path.relative_to(ROOT / "tests").parts[0] not in UNITS or item.get_closest_marker("lengthy") is not None:
+            continue
+        if WHOLE not in getattr(item, "fixturenames", ()) and not starts_processes(item):
             item.add_marker("unit")
 
 

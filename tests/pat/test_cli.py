@@ -14,7 +14,6 @@ TUNE = ("tune", "--base", "b", "--data", "d", "--run-dir", "r", "--out", "x")
 SEARCH = '{"tuning": {"max_steps": 1, "batch_size": 1, "search": {"learning_rates": [1, 2]}}}'
 
 
-@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -38,7 +38,6 @@ for module in pkgutil.walk_packages(pat.__path__, "pat."):
 """
 
 
-@pytest.mark.lengthy
 def test_the_library_needs_nothing_of_the_extras() -> None:
     finished = subprocess.run([sys.executable, "-c", IMPORTS_ALL], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

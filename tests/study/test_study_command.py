@@ -45,7 +45,6 @@ def test_a_wrong_verb_is_one_message(capsys: pytest.CaptureFixture[str]) -> None
     assert "study validat: no such verb" in str(ended.value) and "validate" in str(ended.value)
 
 
-@pytest.mark.lengthy
 @pytest.mark.parametrize("verb", ["validate", "explain"])
 def test_pat_hands_over_what_it_is_told_and_ends_alike(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = [verb, "missing.yaml", "--nothing"]

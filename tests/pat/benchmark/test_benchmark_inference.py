@@ -77,7 +77,6 @@ def test_the_record_says_what_was_measured(record: dict[str, Any]) -> None:
     assert [line.partition(":")[0] for line in batches] == ["width 32, batch 1", "width 32, batch 2"]
 
 
-@pytest.mark.lengthy
 def test_what_does_not_fit_is_recorded_and_the_rest_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = inference.Generation.run
 
@@ -211,7 +210,6 @@ def test_shape_is_a_name_or_a_file_or_text(tmp_path: Path) -> None:
         shape_of("lama-2-7b")
 
 
-@pytest.mark.lengthy
 def test_the_verb_wants_exactly_one_kind_of_model(tmp_path: Path) -> None:
     finished = run("benchmark", "inference", "--out", str(tmp_path / "x.json"))
     assert finished.returncode == 1 and finished.stderr == "error: give exactly one of --shape and --model\n"

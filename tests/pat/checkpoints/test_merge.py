@@ -191,7 +191,6 @@ print(kib("VmHWM") - before)
 """
 
 
-@pytest.mark.lengthy
 def test_streaming_needs_little_memory(tmp_path: Path) -> None:
     """A model of some 300 MB is merged and checked within 1.3 times its size, mapped pages of the files included."""
     from transformers import LlamaConfig

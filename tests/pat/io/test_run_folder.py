@@ -31,7 +31,6 @@ def command(folder: Path, out: str, **tuning: object) -> list[str]:
     return [sys.executable, "-m", "pat", "tune", "--tuner", "lora", "--settings", json.dumps(settings), *map(str, places)]
 
 
-@pytest.mark.lengthy
 def test_of_two_equal_jobs_at_once_one_is_told(tmp_path: Path) -> None:
     write_world(tmp_path)
     endless = command(tmp_path, "out", max_steps=100_000)

@@ -40,7 +40,6 @@ def tune(folder: Path, name: str, launcher: tuple[str, ...] = (), environment: d
     return finished.stdout + finished.stderr
 
 
-@pytest.mark.lengthy
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_tune_as_one_does(compiled: bool, tmp_path: Path) -> None:
     """Same rows in every batch, so the same losses, mask and weights but for the order of sums; before and after the milestone.

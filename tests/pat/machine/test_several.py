@@ -24,7 +24,6 @@ def started(*command: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*TWO, *command], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("script", "status", "said"),
     [
@@ -41,7 +40,6 @@ def test_the_status_and_the_words_are_those_of_the_command(script: str, status: 
     assert len(told.splitlines()) <= 2
 
 
-@pytest.mark.lengthy
 def test_ctrl_c_leaves_no_word_of_the_launcher(tmp_path: Path) -> None:
     process = started("sh", "-c", f"touch {tmp_path}/$RANK; exec sleep 100")
     while not ((tmp_path / "0").exists() and (tmp_path / "1").exists()):
@@ -51,7 +49,6 @@ def test_ctrl_c_leaves_no_word_of_the_launcher(tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, "")
 
 
-@pytest.mark.lengthy
 @pytest.mark.parametrize("arguments", [[], ["2"], ["0", "true"], ["x", "true"], ["-1", "true"]])
 def test_a_wrong_call_is_told_the_right_one(arguments: list[str]) -> None:
     finished = subprocess.run([sys.executable, "-m", "pat.machine.several", *arguments], capture_output=True, text=True, check=False)

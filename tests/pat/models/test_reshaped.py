@@ -126,7 +126,6 @@ def test_gradients_are_the_same_with_activations_computed_again(tmp_path: Path) 
     assert torch.allclose(*found)
 
 
-@pytest.mark.lengthy
 def test_importing_the_package_is_all_a_user_needs(tmp_path: Path) -> None:
     prune_tiny("llama", tmp_path)
     code = (

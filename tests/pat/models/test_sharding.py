@@ -31,13 +31,11 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_with_shards_tune_as_one_does(tuned: Path, name: str) -> None:
     check_same_course(tuned, name, within=1e-5)
 
 
-@pytest.mark.lengthy
 @pytest.mark.parametrize("name", CASES)
 def test_each_process_holds_half_of_what_is_frozen_and_all_that_is_trained(tuned: Path, name: str) -> None:
     course = read_json(tuned / f"two-{name}" / "course.json")
