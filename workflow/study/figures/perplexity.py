@@ -98,7 +98,8 @@ def write_perplexity(paths: Sequence[Path], out: Path) -> int:
     width = 2.0 + 2.4 * data["panel"].nunique()
     height = 1.0 + lines * (0.6 + LINE_IN * data["method"].nunique())
     with figure(max(width, 4.6), height) as drawing:
-        draw(data, drawing, f"{cells[0].experiment}: perplexity of held-out text, lower is better\nbars: 95 % interval over seeds, where there are several")
+        title = f"{cells[0].experiment}: perplexity of held-out text, lower is better"
+        draw(data, drawing, f"{title}\nbars: 95 % interval over seeds, where there are several")
         save(drawing, out, "perplexity")
     write_text(out / "perplexity.csv", csv_text(data, digits=6))
     return len(data)
