@@ -29,6 +29,7 @@ def log_to(log: Path | None, title: str = "pat") -> None:
     logging.raiseExceptions = False  # where even the log cannot be written, the job's own message says why
     root = logging.getLogger()
     root.setLevel(logging.INFO if is_main() else logging.ERROR)
+    logging.getLogger("torch").setLevel(logging.WARNING)  # as torch itself does, but not where Ctrl-C cuts its import short
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if log is not None and is_main():
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from pat import __version__
 from pat.io import places
-from pat.io.progress import INTERRUPTED
+from pat.io.progress import INTERRUPTED, log_to
 from study.commands import places as script_places
 from tests.kit.children import child, wait_for
 from tests.kit.command_places import COMMANDS, VERBS, Command
@@ -92,6 +93,14 @@ def test_ctrl_c_while_the_command_itself_is_imported_is_one_line(command: str) -
     )
     finished = subprocess.run([sys.executable, "-c", code, "validate", "x"], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stdout + finished.stderr) == (INTERRUPTED, f"{command}: interrupted\n")
+
+
+def test_what_torch_counts_at_its_end_is_not_said_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said at INFO, which torch keeps from the terminal only once it is imported to the end."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logging.getLogger("torch").setLevel(logging.NOTSET)
+    log_to(None)
+    assert not logging.getLogger("torch._subclasses.fake_tensor").isEnabledFor(logging.INFO)
 
 
 def test_ctrl_c_in_a_training_is_one_line_and_leaves_no_half_output(tmp_path: Path) -> None:
