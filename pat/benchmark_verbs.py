@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from pat.io.places import READS, Force, guarded
+from pat.io.verb import Verb
 from pat.machine.extras import need
 from pat.options import Compile, MeasuredShape, Out, Pruner, Seed, SettingsText, Shape, Tasks
 
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 
 
-@benchmark.command("inference")
+@benchmark.command("inference", cls=Verb)
 @guarded("benchmark inference")
 def benchmark_inference(
     out: Out,
@@ -35,7 +36,7 @@ def benchmark_inference(
     run(shape_of(shape) if shape else None, model or [], checked, seed, out, force=force)
 
 
-@benchmark.command("tune")
+@benchmark.command("tune", cls=Verb)
 @guarded("benchmark tune")
 def benchmark_tune(
     shape: MeasuredShape,
@@ -55,7 +56,7 @@ def benchmark_tune(
     run(shape_of(shape), checked, seed, out, force=force)
 
 
-@benchmark.command("evaluation")
+@benchmark.command("evaluation", cls=Verb)
 @guarded("benchmark evaluation")
 def benchmark_evaluation(
     out: Out,
@@ -78,7 +79,7 @@ def benchmark_evaluation(
     run(shape_of(shape) if shape else None, model, task or [], load(EvaluationBenchmark, settings), seed, out, force=force)
 
 
-@benchmark.command("prune")
+@benchmark.command("prune", cls=Verb)
 @guarded("benchmark prune")
 def benchmark_prune(
     shape: MeasuredShape,
@@ -97,7 +98,7 @@ def benchmark_prune(
     run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out, force=force)
 
 
-@benchmark.command("merge")
+@benchmark.command("merge", cls=Verb)
 @guarded("benchmark merge")
 def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}", seed: Seed = 0, force: Force = False) -> None:
     """Time and peak memory of a merge on a model and an adapter of random weights; writes a JSON."""

@@ -17,6 +17,7 @@ from pat.io import marks
 from pat.io.places import READS, Force, guarded
 from pat.io.progress import INTERRUPTED, fail, interrupted
 from pat.io.storage import is_refusal, refusal
+from pat.io.verb import Verb
 from pat.machine import processes
 from pat.machine.extras import need
 from pat.machine.out_of_memory import memory_advice
@@ -88,7 +89,7 @@ def explain(context: typer.Context) -> None:
     hand_over("explain", context.args)
 
 
-@app.command("import-model")
+@app.command("import-model", cls=Verb)
 @guarded("import-model")
 def import_model(
     out: Out,
@@ -118,7 +119,7 @@ def import_model(
         checkpoint.fetch_model(hub, revision, out, force=force)
 
 
-@app.command("fetch-tasks")
+@app.command("fetch-tasks", cls=Verb)
 @guarded("fetch-tasks")
 def fetch_tasks(
     task: Annotated[list[str], typer.Option(help="one of lm-eval's own tasks; may be repeated")], out: Out, force: Force = False
@@ -130,7 +131,7 @@ def fetch_tasks(
     fetch_variants(task, out, force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("pretrain")
 def pretrain(
     corpus: Annotated[Path, typer.Option(help="JSONL with a `text` per line"), READS],
@@ -147,7 +148,7 @@ def pretrain(
     run(corpus, load(PretrainSettings, settings), run_dir, out, force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("tune")
 def tune(
     base: Base,
@@ -192,7 +193,7 @@ def tune(
     )
 
 
-@app.command("search-rate")
+@app.command("search-rate", cls=Verb)
 @guarded("search-rate")
 def search_rate(
     base: Base,
@@ -235,7 +236,7 @@ def search_rate(
     )
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("merge")
 def merge(
     base: Base, adapter: Annotated[Path, typer.Option(help="adapter folder that `pat tune` wrote"), READS], out: Out, force: Force = False
@@ -246,7 +247,7 @@ def merge(
     run(base, adapter, out, force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("prune")
 def prune(
     base: Base,
@@ -278,7 +279,7 @@ def prune(
     run(base, pruner, asked, aligned(align), out, text, threads, own, force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("rotate")
 def rotate(
     base: Base,
@@ -298,7 +299,7 @@ def rotate(
     run(base, basis, measured_on(calibration, calibration_tokens, seed, device), out, threads, tie_of(tie), force=force)
 
 
-@app.command("refit-readers")
+@app.command("refit-readers", cls=Verb)
 @guarded("refit-readers")
 def refit_readers(
     base: Base,
@@ -325,7 +326,7 @@ def refit_readers(
     run(base, mask, asked, aligned(align), text, out, data, threads, second_text, force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("prepare", marks.KINDS["refit-readers"])
 def prepare(
     base: Base,
@@ -351,7 +352,7 @@ def prepare(
     run(base, asked, text, out, aligned(align), threads, tie_of(tie), force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("evaluate")
 def evaluate(
     model: Annotated[Path, typer.Option(help="folder of a stock model"), READS],
@@ -373,7 +374,7 @@ def evaluate(
     run(model, task or [], text or [], checked, seed, out, force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("export")
 def export(
     model: Annotated[Path, typer.Option(help="folder of a stock model, such as `pat merge` writes"), READS],
@@ -391,7 +392,7 @@ def export(
     run(model, to, out, kind, split, force=force)
 
 
-@app.command()
+@app.command(cls=Verb)
 @guarded("sizes")
 def sizes(
     base: Base,

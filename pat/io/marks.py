@@ -6,6 +6,7 @@ that every verb leaves beside it is then the mark. A file is known by the fields
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -39,6 +40,8 @@ MODEL_FILES = (
 )  # fmt: skip
 """What the verbs write into folders, for one whose manifest is gone."""
 LARGEST_RECORD_BYTES = 256 * 2**20
+LARGEST_READ_BYTES = 2**20
+"""Files up to this size are read again to see whether they are still what was written, larger ones where they are younger than the list."""
 SHOWN = 3
 SPECIAL: dict[Callable[[int], bool], str] = {
     stat.S_ISFIFO: "a pipe",
@@ -156,7 +159,9 @@ def _in_the_way_of_folder(out: Path, kind: Folder) -> str | None:
     if not foreign:
         return None
     shown = ", ".join(foreign[:SHOWN]) + (", …" if len(foreign) > SHOWN else "")
-    return f"also holds what `{kind.maker}` has not written ({shown}); move it away, name another place, or give --force to replace it all"
+    return (
+        f"also holds what `{kind.maker}` has not written so ({shown}); move it away, name another place, or give --force to replace it all"
+    )
 
 
 def _names(folder: Path) -> Iterator[str]:
@@ -178,10 +183,25 @@ def _listed(out: Path, kind: Folder) -> Callable[[str], bool] | None:
         if not isinstance(files, dict):
             return None
         made_by = manifest.get("made_by", kind.maker if _made_before_marks(files, kind) else None)
-        return files.__contains__ if made_by == kind.maker else None
+        return (lambda name: name in files and _is_as_written(out, name, files[name])) if made_by == kind.maker else None
     if kind.record is None or not _says(out / kind.record, kind.sign):
         return None
     return lambda name: any(fnmatchcase(name, pattern) for pattern in kind.files)
+
+
+def _is_as_written(folder: Path, name: str, noted: object) -> bool:
+    """Return whether a file is what its maker's manifest says of it; a card that was written anew, for one, is somebody's own."""
+    try:
+        path, listed = folder / name, (folder / MANIFEST).stat()
+        found = path.lstat()
+        if not isinstance(noted, dict) or not stat.S_ISREG(found.st_mode) or found.st_size != noted.get("bytes"):
+            return False
+        if found.st_size > LARGEST_READ_BYTES and found.st_mtime_ns <= listed.st_mtime_ns:
+            return True
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == noted.get("sha256")
+    except OSError:
+        return False
 
 
 def _made_before_marks(files: Mapping[str, object], kind: Folder) -> bool:

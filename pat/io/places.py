@@ -42,6 +42,11 @@ Plugins = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="replace what is in the way, though this command has not made it")]
 
 
+LONGEST_NAME = 255 - len(f".{'0' * 16}.lock.tmp") - 1
+"""In bytes: what file systems allow, less what a name under which an output grows has more (temporaries.py)."""
+LONGEST_SHOWN = 60
+
+
 @dataclass(frozen=True)
 class Place:
     """One path of a command: the option that names it, its role, and whether all below it is replaced or removed."""
@@ -163,6 +168,12 @@ def _check_name(place: Place) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise UserError(f"{place.option} {text!r}: is not UTF-8 text; rename it") from None
+    if text.startswith("~") and not os.path.lexists(place.path):
+        raise UserError(
+            f"{place}: begins with ~, which only a shell, and only at the start of a word, makes a home folder of; write it out"
+        )
+    if place.role is not READS and len(os.fsencode(place.path.name)) > LONGEST_NAME:
+        raise UserError(f"{place.option} {shortened(text)}: its last part is longer than {LONGEST_NAME} bytes; give it a shorter name")
     if not place.whole:
         return
     here, real = Path.cwd(), place.real
@@ -194,6 +205,11 @@ def _check_not_of_an_input(place: Place, places: Sequence[Place], kind: Kind) ->
                 check_replaceable(place.path, kind)
             except UserError:
                 raise UserError(f"{place}: is there already, in {other}, which is read; --force does not replace that") from None
+
+
+def shortened(text: str) -> str:
+    """Return a text as a message shows it."""
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
 
 
 def names_file(text: str) -> bool:

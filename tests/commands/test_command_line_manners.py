@@ -56,6 +56,20 @@ def test_the_answers_come_within_a_second() -> None:
         assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
 
 
+TWICE = [
+    ("tune", "--base", "a", "--data", "b", "--tuner", "lora", "--settings", "{}", "--run-dir", "r", "--out", "o", "--out", "p"),
+    ("prune", "--base", "a", "--pruner", "shortgpt", "--ratio", "0.5", "--ratio=0.25", "--out", "o"),
+    ("benchmark", "inference", "--shape", "a", "--shape", "b", "--out", "o"),
+    ("prepare-text", "--source", "{}", "--source", "{}", "--out", "o"),
+]
+
+
+@pytest.mark.parametrize("arguments", TWICE, ids=" ".join)
+def test_an_option_that_is_given_twice_is_no_choice(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = outcome(arguments, capsys)
+    assert code == 2 and "given more than once" in " ".join(said.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_ctrl_c_is_one_line(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:

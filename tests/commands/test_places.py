@@ -244,6 +244,15 @@ def test_names_that_are_no_text_are_refused(command: Command, here: Path, capsys
         assert "UTF-8" in refused(command, here, capsys, **{name: f"{here}/caf\udce9"})
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_names_that_a_shell_would_have_read_otherwise_or_that_are_too_long_are_refused(
+    command: Command, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in written(command):
+        assert "write it out" in refused(command, here, capsys, **{name: "~/out"})
+        assert "give it a shorter name" in refused(command, here, capsys, **{name: here / ("o" * 240)})
+
+
 @pytest.mark.parametrize("command", list(scripts()), ids=str)
 def test_a_scripts_own_kind_of_file_is_known(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures, tables, cells, references, repeats: what lies there under their names and is none of them stays."""

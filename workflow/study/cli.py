@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from pat.io.progress import fail
+from pat.io.verb import Verb
 from pat.settings.mistakes import nearest
 
 VERBS = {
@@ -76,5 +77,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in VERBS:
         fail(f"study {verb}: no such verb; {nearest(verb, VERBS)}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(_loaded(verb).main)
+    app.command(cls=Verb)(_loaded(verb).main)
     app(rest, prog_name=f"study {verb}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,6 +242,24 @@ def test_a_folder_is_replaced_by_its_maker_alone_and_only_while_nothing_was_adde
     with new_folder(out, FOLDERS["prune"], force=True) as folder:
         (folder / "prune.json").write_text("{}")
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "prune.json"]
+
+
+@pytest.mark.parametrize("size", [1, 2**20 + 1], ids=["a card", "weights"])
+def test_a_file_that_was_changed_since_is_somebody_s_own(size: int, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    filled(out, MERGED, merge_json="{}", file="a" * size)
+    copied = shutil.copytree(out, tmp_path / "copied")
+    for folder in (out, copied):
+        filled(folder, MERGED, merge_json="{}", file="a" * size)
+    for changed in ("b" * size, "b" * (size + 1)):
+        (out / "file").write_text(changed)
+        with pytest.raises(UserError, match=r"has not written so \(file\)"):
+            filled(out, MERGED, merge_json="{}")
+        assert (out / "file").read_text() == changed
+    (out / "file").unlink()
+    (out / "file").symlink_to(copied / "file")
+    with pytest.raises(UserError, match=r"has not written so \(file\)"):
+        filled(out, MERGED, merge_json="{}")
 
 
 def test_a_folder_whose_manifest_the_workflow_removed_is_known_by_its_record(tmp_path: Path) -> None:
