@@ -28,7 +28,8 @@ LOCK_NAME = ".lock"
 PROGRESS = re.compile(r"checkpoint-\d+|candidate\d+|training\.jsonl|dev\.jsonl|losses\.json")
 """What a job leaves while it runs."""
 KEPT_APART = re.compile(r"other-[0-9a-f]{8}")
-BESIDE = re.compile(r"job\.json|\.lock|\..+\.tmp")
+BESIDE = re.compile(r"job\.json|\.lock|\..+\.tmp|runs")
+"""What may lie there too; `runs` is where the Trainer keeps TensorBoard's files, which stay when the job is done."""
 logger = logging.getLogger(__name__)
 
 

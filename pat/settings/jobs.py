@@ -28,6 +28,9 @@ from pat.settings.fields import (
     is_none,
 )
 
+Reporter = Literal["tensorboard", "wandb", "mlflow"]
+"""The trackers by the Trainer's names for them."""
+
 
 class LoraSettings(Settings):
     """Low-rank adapters on every linear layer; rank 64 is the paper's baseline, alpha and dropout are PEFT's."""
@@ -107,6 +110,12 @@ class TuningSettings(Settings):
     )
     checkpoint_steps: Count = Field(default=100, description="steps between two checkpoints; a killed job loses at most these")
     log_steps: Count = Field(default=10, description="steps between two entries of the log")
+    report_to: Annotated[tuple[Reporter, ...], Field(strict=False)] = Field(
+        default=(),
+        exclude_if=equals(()),
+        description="trackers that get the log too while a tuning runs, each by its own package; W&B sends it over the network, unless "
+        "WANDB_MODE is offline",
+    )
     threads: Threads = 1
     device: Device = "auto"
     lora: LoraSettings = Field(default=LoraSettings(), description="the adapters")

@@ -15,6 +15,7 @@ from pat.errors import UserError
 from pat.io.provenance import described
 from pat.settings.config import PatConfig
 from pat.settings.jobs import TuneJob, TuningSettings
+from pat.training.reporters import check_reporters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,13 +69,14 @@ class Arm:
         return self.job.model_dump(mode="json") | {"tuner": self.tuner, "ratio": self.ratio}
 
     def check(self) -> None:
-        """Raise UserError on an unknown tuner, and on a ratio that cannot be or that the tuner does not prune at."""
+        """Raise UserError on an unknown tuner, on a ratio that cannot be or that the tuner does not prune at, and on a missing tracker."""
         if self.tuner not in TUNERS:
             raise UserError(f"--tuner {self.tuner!r}: must be one of {', '.join(TUNERS)}")
         if not 0.0 <= self.ratio < 1.0:
             raise UserError(f"--ratio {self.ratio}: must lie in [0, 1)")
         if self.ratio and not self.masked:
             raise UserError(f"--ratio {self.ratio} with --tuner {self.tuner}: only pat, pat-dora and pat-g prune while they tune; use 0")
+        check_reporters(self.tuning.report_to)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,9 +119,11 @@ def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[
 
 
 def candidate_job(job: TuneJob, search: SearchSettings, rate: float) -> TuneJob:
-    """Return the settings of one candidate's training: the job's, with this rate and the search's number of steps."""
+    """Return the settings of one candidate's training: the job's, with this rate and the search's number of steps, told to no tracker."""
     length = {"max_steps": search.steps, "epochs": None} if search.steps else {}
-    return job.model_copy(update={"tuning": job.tuning.model_copy(update={"learning_rate": rate, "search": None, **length})})
+    return job.model_copy(
+        update={"tuning": job.tuning.model_copy(update={"learning_rate": rate, "search": None, "report_to": (), **length})}
+    )
 
 
 @torch.no_grad()

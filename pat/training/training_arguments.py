@@ -58,7 +58,8 @@ def training_arguments(
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=True,  # the proxy gets no gradient from the milestone on
         optim="adamw_torch_fused" if device == "cuda" else "adamw_torch",
-        report_to="none",
+        report_to=list(settings.report_to) or "none",
+        run_name=str(run_dir) if settings.report_to else None,
         disable_tqdm=True,
         label_names=["labels"],
         remove_unused_columns=False,

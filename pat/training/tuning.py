@@ -42,6 +42,7 @@ from pat.training.divergence import StopWhenDiverged, check_finite
 from pat.training.fit import check_fit, check_warmup
 from pat.training.health import HealthRecord
 from pat.training.micro_batch import rows_at_once
+from pat.training.reporters import put_reporters_last
 from pat.training.request import TuningRequest
 from pat.training.resume import SealCheckpoints, checkpoint_of, job_identity
 from pat.training.trainer import PatTrainer
@@ -141,6 +142,7 @@ def _train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    put_reporters_last(trainer)
     with PartialState().main_process_first():  # it puts aside what other jobs have left
         checkpoint_folder = checkpoint_of(request.run_dir, identity)
     if checkpoint_folder is not None:

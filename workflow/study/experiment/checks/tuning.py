@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pat.settings.jobs import TuneJob, TuningSettings
+from pat.training.reporters import missing_reporters
 from study.experiment.checks.taken import taken
 from study.experiment.methods import DORA_TUNERS, MASKED_TUNERS, Method
 from study.experiment.schema import Experiment
@@ -22,6 +23,7 @@ def tuning_problems(experiment: Experiment) -> Iterator[str]:
             if job is None:
                 continue
             yield from _shared_batch(model, job.tuning, gpus)
+            yield from (f"tuning.report_to: needs the package {it}: pip install {it}" for it in missing_reporters(job.tuning.report_to))
             if job.tuning.shard and method.tunes:
                 yield from _shards(model, row, method, gpus)
             if method.tuner in MASKED_TUNERS:
