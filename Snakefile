@@ -9,6 +9,10 @@ from snakemake.utils import min_version
 
 min_version("9.10")
 
+
+report: "workflow/report/experiment.rst"
+
+
 if not config:
 
     configfile: f"{workflow.basedir}/config/demo.yaml"

@@ -1,6 +1,9 @@
-"""The report: tables and figures, functions of the cells' JSONs alone."""
+"""The report: tables and figures, functions of the cells' JSONs alone. `snakemake --report FILE.html` shows them, once they are there."""
+
+from study.report.shown import shown_tables
 
 FIGURES = f"{RESULTS}/figures"
+HEALTH = f"{FIGURES}/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}/health"
 
 
 rule write_tables:
@@ -51,7 +54,19 @@ rule draw:
     input:
         unpack(plan.figures.inputs),
     output:
-        multiext(f"{FIGURES}/{{figure}}", ".png", ".pdf", ".csv"),
+        report(
+            f"{FIGURES}/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "as": "picture"},
+        ),
+        f"{FIGURES}/{{figure}}.pdf",
+        report(
+            f"{FIGURES}/{{figure}}.csv",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "as": "points, in CSV"},
+        ),
     log:
         f"{RESULTS}/logs/report/{{figure}}.log",
     benchmark:
@@ -76,7 +91,14 @@ use rule draw as draw_health with:
     input:
         f"{CELL}/adapter/{MANIFEST}",
     output:
-        multiext(f"{FIGURES}/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}/health", ".png", ".pdf", ".csv"),
+        report(
+            f"{HEALTH}.png",
+            caption="../report/health.rst",
+            category="Health",
+            labels={"what": "course of a tuning", "model": "{model}", "row": "{row}", "ratio": "{ratio}", "seed": "{seed}"},
+        ),
+        f"{HEALTH}.pdf",
+        f"{HEALTH}.csv",
     log:
         f"{RESULTS}/logs/report/health/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
@@ -91,10 +113,16 @@ use rule draw as draw_health with:
         "draw the health of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
 
 
+# Which tables there are, only their own job knows, whose output is their manifest. So what the report shows of them is looked up when it
+# is written, and at no other time: a table that a changed experiment has no more would be missed as an input.
+SHOWN = shown_tables(Path(RESULTS)) if any(word.startswith("--report") for word in sys.argv) else []
+
+
 rule tables:
     input:
         f"{RESULTS}/tables/{MANIFEST}",
         rules.write_metrics.output,
+        [report(it.path, caption=it.caption, category=it.category, labels=it.labels) for it in SHOWN],
 
 
 rule figures:

@@ -171,7 +171,7 @@ def test_every_number_leads_back_to_its_file_config_and_commit(tmp_path: Path) -
 
 def test_text_only_and_accuracy_only_experiments(tmp_path: Path) -> None:
     out = tables_of(tmp_path / "text", [cell() | {"tasks": {}}])
-    assert {path.stem for path in out.iterdir()} == {"cells", "sizes", "perplexity", "manifest"}
+    assert {path.stem for path in out.iterdir()} == {"cells", "sizes", "perplexity", "provenance", "health", "manifest"}
     out = tables_of(tmp_path / "accuracy", [cell() | {"perplexity": {}}])
     assert "perplexity" not in {path.stem for path in out.iterdir()}
 

@@ -20,7 +20,7 @@ from pat.io.places import WRITES, Force, Place, check_apart, given_values, names
 from study.commands.errors import errors_reported
 from study.commands.figure_mark import bears_mark
 
-TABLES = Folder("tables.py", "cells.csv", ("*.csv", "*.md", "*.tex"), sign="config_hash_")
+TABLES = Folder("tables.py", "cells.csv", ("*.csv", "*.md", "*.tex", "*.html"), sign="config_hash_")
 REFERENCE = Folder("reference.py", "origin.json", ())
 CELL = Record(frozenset({"schema", "tasks", "tuning", "provenance"}))
 REPEATS = Record(frozenset({"schema", "kind", "provenance"}), {"kind": "repeats"})

@@ -27,7 +27,7 @@ from study.results.options import behind_tables
 from study.versions.seals import SEAL
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
-REMADE_TABLES = ("cells.csv", "*.tex")
+REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
 """Tables that say nothing beyond the records and the tables beside them: `unpack_records.py` and `tables.py` make them again."""
 COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")

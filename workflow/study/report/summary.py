@@ -68,7 +68,7 @@ def _say(text: str, console: Console) -> None:
 def places(results: Path) -> list[str]:
     """Return where the rest of the results lies: only what is there."""
     named = {
-        "tables": "every table as .csv, .md and .tex; cells.csv leads from each number to its JSON",
+        "tables": "every table as .html to look at, .csv, .md and .tex; cells.csv leads from each number to its JSON",
         "figures": "accuracy against ratio, the gate, each run's health",
         "logs": "the log of every step",
     }

@@ -1,4 +1,6 @@
-"""Writes every table of an experiment as CSV, Markdown and LaTeX. A function of the cells' JSONs (and the paper's printed numbers) alone.
+"""Writes every table of an experiment as CSV, Markdown, LaTeX and HTML.
+
+A function of the cells' JSONs (and the paper's printed numbers) alone.
 
 Same JSONs, same bytes, in whatever order they are named; nothing here measures, and no table holds a date.
 """
@@ -29,6 +31,8 @@ from study.tables.accuracy import accuracy_table, per_task
 from study.tables.comparison import comparisons
 from study.tables.layouts import Layout, csv_text, latex, markdown
 from study.tables.masks import trained_masks
+from study.tables.origins import COMMAND, FOUND, health, provenance
+from study.tables.page import table_page
 from study.tables.perplexity import perplexity_comparisons
 from study.tables.shares import shortfall_notes
 from study.tables.sizes import perplexities, sizes, tidy
@@ -70,6 +74,10 @@ def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEF
             write_text(folder / f"{name}.csv", csv_text(frame, digits=6))
             write_text(folder / f"{name}.md", markdown(layout))
             write_text(folder / f"{name}.tex", latex(layout))
+            write_text(folder / f"{name}.html", table_page(layout, name))
+        write_text(folder / "provenance.html", table_page(provenance(cells), "provenance", [COMMAND]))
+        if (tunings := health(cells)) is not None:
+            write_text(folder / "health.html", table_page(tunings, "health", [FOUND]))
     return sorted([*tables, "cells"])
 
 
@@ -92,7 +100,7 @@ def main(
     more: MoreArgument = None,
     force: Force = False,
 ) -> None:
-    """Write all tables as .csv, .md and .tex, and cells.csv with the origin of every number."""
+    """Write all tables as .csv, .md, .tex and .html, and cells.csv with the origin of every number."""
 
     def action() -> str:
         names = write_tables(listed(cells, more, cells_from), out, load(TableSettings, settings), force=force)
