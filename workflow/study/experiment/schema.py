@@ -16,6 +16,9 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
 
 from pat.benchmark.settings import BenchmarkSettings
 from pat.io import plugins
+from pat.models.budget import Fit
+from pat.models.on_paper import PaperModel
+from pat.pruners import PRUNERS
 from pat.settings.budget import Budget
 from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import Number, PartOf, SeedNumber, Settings
@@ -29,6 +32,7 @@ from pat.settings.jobs import (
     TuneJob,
     TuningSettings,
 )
+from study.experiment.levels import fit_at, level_of, sizes_of
 from study.experiment.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
 from study.experiment.overrides import overridden
 from study.sources.kinds import Data, ModelSource
@@ -213,19 +217,36 @@ class Experiment(Settings):
         return tuple(self.level(model, asked) for asked in self.asked_of(row))
 
     @checked_once
-    def level(self, model: str, asked: float | Budget) -> float:
-        """Return the ratio that a ratio or a budget stands at in the tables of a model. Raises SettingError where it is not known."""
-        from study.experiment.budgets import level_of
-
-        return level_of(self, model, asked) if isinstance(asked, Budget) else asked
+    def sizes_of(self, model: str) -> tuple[PaperModel, float]:
+        """Return a model's sizes and the bytes of a parameter. Raises SettingError where they are not known."""
+        return sizes_of(self.models[model], f"models.{model}", Path(self.root))
 
     @checked_once
+    def level(self, model: str, asked: float | Budget) -> float:
+        """Return the ratio that a ratio or a budget stands at in the tables of a model. Raises SettingError where it is not known."""
+        return level_of(*self.sizes_of(model), asked) if isinstance(asked, Budget) else asked
+
+    @checked_once
+    def fit(self, model: str, row: str, budget: Budget) -> Fit:
+        """Return what a budget comes to in a row's sizes on a model. Raises SettingError where that cannot be."""
+        (sizes, _), pruner = self.sizes_of(model), self.method(row).pruner
+        broken = sizes.tied and self.breaks_the_tie(model, row)
+        settings = PruneSettings(tie="break" if broken else "keep") if pruner is None else self.prune_settings(model, row)
+        return fit_at(sizes, self.level(model, budget), pruner, settings, self.tune_job(model, row).pat.align)
+
     def ratio_for(self, model: str, row: str, level: float) -> float:
         """Return the ratio that a row's commands are asked for at a level: that itself, or what a budget comes to in the row's sizes."""
-        from study.experiment.budgets import fit_of
-
         budget = self.budget_at(model, row, level)
-        return level if budget is None else fit_of(self, model, row, budget).ratio
+        return level if budget is None else self.fit(model, row, budget).ratio
+
+    def breaks_the_tie(self, model: str, row: str) -> bool:
+        """Return whether a row takes the head off the embedding, where the two are one matrix."""
+        method = self.method(row)
+        if method.tuner in MASKED_TUNERS:
+            pat = self.tune_job(model, row).pat
+            return pat.basis != "native" and pat.tie == "break"
+        takes_tie = method.pruner is not None and "tie" in PRUNERS[method.pruner].settings
+        return takes_tie and self.prune_settings(model, row).tie == "break"
 
     def budget_at(self, model: str, row: str, level: float) -> Budget | None:
         """Return the budget that stands at a level; None where it is a ratio."""

@@ -11,10 +11,8 @@ from pathlib import Path
 from pat.benchmark.settings import ModelShape
 from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
-from pat.pruners import PRUNERS
 from pat.settings.jobs import PretrainSettings
 from study.experiment.footprint import shape_in
-from study.experiment.methods import MASKED_TUNERS
 from study.experiment.schema import Experiment
 
 SHORTFALL = 0.2
@@ -32,7 +30,7 @@ def shortfalls(experiment: Experiment) -> Iterator[str]:
         shape = known_shape(experiment, model)
         for row in experiment.methods if shape else ():
             assert shape is not None
-            broken = shape.tie_embeddings and breaks_the_tie(experiment, model, row)
+            broken = shape.tie_embeddings and experiment.breaks_the_tie(model, row)
             for level in experiment.ratios_of(model, row) if experiment.method(row).narrows else ():
                 ratio = experiment.ratio_for(model, row, level)
                 removed = share_removed(shape, ratio, experiment.tune_job(model, row).pat.align, broken=broken)
@@ -54,12 +52,3 @@ def known_shape(experiment: Experiment, model: str) -> ModelShape | PretrainSett
     if source.pretrain is not None:
         return source.pretrain
     return shape_in(Path(experiment.path(source.path))) if source.path else None
-
-
-def breaks_the_tie(experiment: Experiment, model: str, row: str) -> bool:
-    """Return whether a row takes the head off the embedding, where the two are one matrix."""
-    method = experiment.method(row)
-    if method.tuner in MASKED_TUNERS:
-        pat = experiment.tune_job(model, row).pat
-        return pat.basis != "native" and pat.tie == "break"
-    return method.pruner is not None and "tie" in PRUNERS[method.pruner].settings and experiment.prune_settings(model, row).tie == "break"

@@ -1,0 +1,81 @@
+"""What a budget comes to on one model: the level it stands at in tables, and the size that a method cuts it to. Knows no experiment.
+
+A budget's level is the share of the model's parameters that goes, so that all rows of a model stand on one line. What a row's commands are
+asked for, a share of its hidden size, say, is solved for each row by what its method cuts.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from pat.errors import SettingError, UserError
+from pat.models.budget import Fit, width_fit
+from pat.models.on_paper import Align, PaperModel
+from pat.pruners import PRUNERS
+from pat.settings.budget import Budget
+from pat.settings.jobs import PruneSettings
+from study.experiment.footprint import shape_of
+from study.sources.kinds import ModelSource
+
+LEVEL_DIGITS = 4
+"""A level names folders and lines of tables."""
+BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+PRETRAINED_BYTES = 4
+"""What `pat pretrain` writes is fp32."""
+
+
+def level_of(sizes: PaperModel, bytes_each: float, budget: Budget) -> float:
+    """Return the share of a model's parameters that goes with a budget, rounded up. Raises SettingError where nothing would be left."""
+    allowed, unit = budget.allowed(sizes.parameters, bytes_each), 10**LEVEL_DIGITS
+    level: float = math.floor((1 - (allowed + 1) / sizes.parameters) * unit) / unit
+    while _left_at(sizes, level) > allowed:
+        level = round(level + 1 / unit, LEVEL_DIGITS)
+    if level >= 1:
+        raise SettingError(f"budget {budget}: leaves nothing of {sizes.parameters:,} parameters; allow more")
+    return level
+
+
+def fit_at(sizes: PaperModel, level: float, pruner: str | None, settings: PruneSettings, align: Align) -> Fit:
+    """Return what a level comes to by a pruner; None: the hidden size is cut while tuning. Raises SettingError where that cannot be."""
+    allowed = _left_at(sizes, level)
+    if pruner is None:
+        return width_fit(sizes, allowed, settings, align)
+    fit = PRUNERS[pruner].fit(sizes, allowed, settings, align)
+    is_share = abs(fit.ratio - level) < 2e-6
+    return Fit(level, fit.size, fit.parameters) if is_share else fit
+
+
+def _left_at(sizes: PaperModel, level: float) -> int:
+    """Return how many parameters stay at a level at most."""
+    return math.floor(sizes.parameters * (1 - level) + 1e-6)
+
+
+def sizes_of(source: ModelSource, place: str, root: Path) -> tuple[PaperModel, float]:
+    """Return a model's sizes and the bytes of a parameter. Raises SettingError where they are not known before it is fetched.
+
+    `place` is where the source stands in the file, `root` what its path starts from.
+    """
+    if source.pretrain is not None:
+        return PaperModel.of(source.pretrain), PRETRAINED_BYTES
+    if source.gguf is not None:
+        return _sizes_in_gguf(root / source.gguf), BYTES[source.dtype or "bf16"]
+    if source.path is None:
+        raise SettingError(f"{place}.hub: its sizes are not known before it is fetched, so no budget can be solved; give ratios")
+    from pat.pruners.budget import counted
+
+    try:
+        return counted(root / source.path)
+    except UserError as error:
+        raise SettingError(f"{place}.path: {error}") from None
+
+
+def _sizes_in_gguf(file: Path) -> PaperModel:
+    from pat.checkpoints.gguf_import import check_header, header_fields, read_header
+
+    try:
+        header = read_header(file)
+        check_header(file, header)
+    except UserError as error:
+        raise SettingError(str(error)) from None
+    return PaperModel.of(shape_of(header_fields(header)))
