@@ -9,11 +9,12 @@ export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
+RUNTIMES ?= llama.cpp vllm
 MACHINE ?= $(shell nproc) CPU cores
 # Each test process computes in one thread, so that there is one a core. Many cores do not bring as much memory: at most eight.
 WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc)
 PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
-.PHONY: help demo run experiment-file base dev versioning restore reference test test-unit test-slow test-gpu test-model test-slurm lint docs keys lock clean clean-results
+.PHONY: help demo run experiment-file base dev versioning restore reference test test-unit test-slow test-gpu test-model test-runtimes test-slurm lint docs keys lock clean clean-results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +55,10 @@ test-gpu: dev  ## the tests on a CUDA device; those of several processes need tw
 test-model: dev  ## the tests on a pretrained model: make test-model PAT_REAL_MODEL=/path/to/model.gguf
 	@PAT_REAL_MODEL="$(PAT_REAL_MODEL)" python -m pytest -m model -rs
 
+test-runtimes: dev  ## merged models in llama.cpp and vLLM, which it installs into .runtimes/ (0.7 GB to fetch): make test-runtimes RUNTIMES=llama.cpp
+	@python tools/runtimes/install.py $(RUNTIMES)
+	@python -m pytest -m runtimes -rs --junit-xml=.runtimes/run.xml; status=$$?; python -m tools.runtimes_table .runtimes/run.xml && exit $$status
+
 test-slurm: dev  ## the tests on a SLURM cluster that they start on this machine; needs root, slurm-wlm and munge
 	@python tools/environment.py slurm
 	@python -m pytest -m slurm -rs
@@ -75,8 +80,8 @@ keys: base  ## config/schema.json and the tables of keys in config/README.md, fr
 lock:  ## resolve constraints.txt anew; PYTHON311 and PYTHON312 name the interpreters
 	$(or $(PYTHON311),python3.11) tools/lock.py $(or $(PYTHON311),python3.11) $(or $(PYTHON312),python3.12)
 
-clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+clean:  ## remove the environments and caches; results stay
+	rm -rf $(VENV) .runtimes .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 clean-results:  ## remove what runs have made (not results/reference)
 	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} + 2>/dev/null || true

@@ -107,3 +107,21 @@ def benchmark_merge(shape: MeasuredShape, out: Out, settings: SettingsText = "{}
     from pat.settings.mistakes import load
 
     run(shape_of(shape), load(MergeBenchmark, settings), seed, out, force=force)
+
+
+@benchmark.command("export")
+@guarded("benchmark export")
+def benchmark_export(
+    model: Annotated[list[Path], typer.Option(help="folder of a stock model; repeat it, the unpruned one first"), READS],
+    text: Annotated[list[Path], typer.Option(help="held-out text (JSONL); may be repeated"), READS],
+    out: Out,
+    settings: SettingsText = "{}",
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Bytes and perplexity of models in the formats of runtimes: whether pruned and quantised beats only quantised; writes a JSON."""
+    from pat.benchmark.exported import benchmark_export as run
+    from pat.benchmark.settings import ExportBenchmark
+    from pat.settings.mistakes import load
+
+    run(model, text, load(ExportBenchmark, settings), seed, out, force=force)

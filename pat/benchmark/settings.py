@@ -14,6 +14,7 @@ from pat.settings.fields import Align, Count, CountOrZero, Device, Number, Preci
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import load, nearest
 
+ExportFormat = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "int8", "int4", "fp8"]
 Ratio = Annotated[Number, Field(gt=0, lt=1)]
 
 
@@ -152,6 +153,19 @@ class MergeBenchmark(Settings):
     align: Align = Field(default="auto", description="as in `pat`")
     device: Device = "auto"
     threads: Threads | None = Field(default=None, description="threads that torch works with; left out: as many as cores")
+
+
+class ExportBenchmark(Settings):
+    """What formats are measured, and how: perplexity over windows of `context` tokens."""
+
+    formats: Annotated[tuple[ExportFormat, ...], Field(strict=False, min_length=1)] = Field(
+        default=("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "int8", "int4"), description="types of GGUF files, and int8, int4, fp8"
+    )
+    context: Count = Field(default=1024, description="tokens of a window; at most what the model reads")
+    batch_size: Count = Field(default=4, description="windows at once")
+    limit: Count | None = Field(default=None, description="documents of each text; left out: all")
+    device: Device = "auto"
+    threads: Threads = 1
 
 
 class BenchmarkSettings(Settings):

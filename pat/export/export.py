@@ -16,7 +16,8 @@ from pat.io.progress import say
 from pat.io.provenance import described, provenance
 from pat.machine.extras import need
 
-FORMATS = ("gguf", "int8", "int4", "fp8")
+COMPRESSED = ("int8", "int4", "fp8")
+FORMATS = ("gguf", *COMPRESSED)
 EXPORT_RECORD = "export.json"
 MEBIBYTE = 2**20
 

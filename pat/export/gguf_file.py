@@ -67,6 +67,7 @@ PARTS = {
 GAINS = (Role.NORM, Role.NORM_BEHIND, Role.FINAL_NORM, Role.INSIDE)
 
 logger = logging.getLogger(__name__)
+logging.getLogger("gguf").setLevel(logging.WARNING)  # else it names a temporary file for every file that is written
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ KINDS: dict[str, Kind] = {
     "benchmark evaluation": _measurement("evaluation", kept_so_far=True),
     "benchmark prune": _measurement("prune"),
     "benchmark merge": _measurement("merge"),
+    "benchmark export": _measurement("export", kept_so_far=True),
 }
 """What each verb of the command line writes."""
 

@@ -24,9 +24,11 @@ from transformers import (
     SmolLM3Config,
 )
 
+from pat.checkpoints.merge import merge
 from pat.pruners.pruning import prune
 from tests.kit.tiny_models import GRANITE, LLAMA_3
 from tests.kit.tiny_world import tiny_tokenizer
+from tests.kit.training import train
 
 SPARE_ROWS = 5
 """Rows of the embedding beyond the tokenizer's, as published models have; transformers gives Qwen2's tokenizer a token more."""
@@ -77,6 +79,16 @@ def write_base(folder: Path, config: Any, tokenizer: PreTrainedTokenizerFast | N
     random_model(config).to(dtype).save_pretrained(folder)  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
     (tokenizer or tiny_tokenizer()).save_pretrained(folder)
     return folder
+
+
+def write_merged(folder: Path, name: str) -> Path:
+    """Write a random model of a family, tune and prune it with PAT for a few steps, and merge; return the path of the merged one."""
+    base = write_base(folder / "base", CONFIGS[name]())
+    torch.manual_seed(0)
+    model: Any = train(random_model(CONFIGS[name]()), align=32)
+    model.save_pretrained(str(folder / "adapter"))
+    merge(base, folder / "adapter", folder / "merged")
+    return folder / "merged"
 
 
 def write_narrow(folder: Path, name: str, ratio: float = 0.25, align: int = 32, dtype: torch.dtype = torch.float32) -> Path:

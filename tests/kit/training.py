@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from transformers import PreTrainedModel
 
 from pat import PatConfig, PatModel, attach
 from pat.data.calibration import Blocks
@@ -19,8 +20,13 @@ def random_text() -> Blocks:
 
 def trained(name: str, steps: int = 12, **choices: object) -> PatModel:
     """Return a tiny model of a family after a whole short schedule; every trained tensor is far from its start."""
+    return train(tiny_model(name), steps, **choices)
+
+
+def train(base: PreTrainedModel, steps: int = 12, **choices: object) -> PatModel:
+    """As trained, for a model of any tokens beyond those of the tiny ones."""
     settings: dict[str, object] = {"pruning_ratio": 0.25, "hio_rank": 5, "lora_rank": 3, "total_steps": 12, "lora_alpha": 6.0} | choices
-    model = attach(tiny_model(name), PatConfig(**settings), random_text())  # type: ignore[arg-type]
+    model = attach(base, PatConfig(**settings), random_text())  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(1)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():

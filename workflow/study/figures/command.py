@@ -40,10 +40,11 @@ DRAWINGS: dict[str, Drawing] = {
     "trainable": Drawing("write_trainable", ("cells",), "{out}: trainable ({said})"),
     "memory": Drawing("write_memory", ("cells", "benchmark"), "{out}: memory ({said})"),
     "speedup": Drawing("write_speedup", ("benchmark",), "{out}: speedup of {said} shape(s)"),
+    "exports": Drawing("write_exports", ("benchmark",), "{out}: exports ({said} points)"),
     "gate": Drawing("write_gate", (), "{out}: gate"),
     "health": Drawing("write_health", ("tuning", "title"), "{title}: {said}"),
 }
-NEEDED = {"health": "tuning", "speedup": "benchmark"}
+NEEDED = {"health": "tuning", "speedup": "benchmark", "exports": "benchmark"}
 """What a figure cannot do without; that cells are needed is said by what reads them."""
 
 
@@ -70,7 +71,9 @@ def _pictures(values: Mapping[str, Any]) -> Pictures:
 def main(
     name: Annotated[str, typer.Argument(help=f"The figure: {', '.join(DRAWINGS)}.")],
     out: Annotated[Path, typer.Option(help="Folder for the figure as .png and .pdf and its data as .csv; other files in it stay."), WRITES],
-    benchmark: Annotated[list[Path] | None, typer.Option(help="A JSON of `pat benchmark inference`; may be repeated."), READS] = None,
+    benchmark: Annotated[
+        list[Path] | None, typer.Option(help="A JSON of `pat benchmark inference` or `export`; may be repeated."), READS
+    ] = None,
     tuning: Annotated[Path | None, typer.Option(help="The run's adapter/tuning.json, for its health."), READS] = None,
     title: Annotated[str, typer.Option(help="What the figure of a run's health calls the run.")] = "",
     cells: CellsOption = None,

@@ -1,0 +1,163 @@
+"""`pat benchmark export`: bytes and perplexity of models in runtimes' formats, and whether a pruned one is better at equal bytes.
+
+Each model is exported in each format into a folder that goes again, read again as the format holds it, and measured on the same text: a
+GGUF file's weights by transformers in fp32, compressed ones by transformers as vLLM has them. So the question of every user gets its
+figure: pruned and quantised, or only quantised?
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from pat.benchmark import machine, so_far
+from pat.benchmark.settings import ExportBenchmark
+from pat.checkpoints import checkpoint
+from pat.checkpoints.base_checks import check_base
+from pat.errors import UserError
+from pat.export.export import COMPRESSED, export
+from pat.io.marks import KINDS, check_replaceable
+from pat.io.progress import say
+from pat.io.provenance import described, provenance
+from pat.machine.device import resolve_device
+from pat.machine.extras import need
+from pat.machine.threads import threads_given_back
+from pat.scoring.evaluation import read_documents
+from pat.scoring.perplexity import perplexity
+
+SCHEMA = 1
+STORED = "stored"
+"""The model as its folder holds it."""
+Point = dict[str, Any]
+
+
+@threads_given_back
+def benchmark_export(
+    models: Sequence[Path], texts: Sequence[Path], settings: ExportBenchmark, seed: int, out: Path, *, force: bool = False
+) -> dict[str, Any]:
+    """Measure every model in every format, write the record to `out` and return it. The first model is the one compared with.
+
+    Raises UserError where there are no models or texts, where a model is none that can be exported, and where a package is missing.
+    """
+    check_replaceable(out, KINDS["benchmark export"], force=force)
+    if not models or not texts:
+        raise UserError("--model and --text: give each once at least; the unpruned model first")
+    if len({folder.name for folder in models}) < len(models):
+        raise UserError("--model: two folders have one name, by which models are told apart; rename one")
+    for extra, formats in (("export", COMPRESSED), ("gguf", tuple(kind for kind in settings.formats if kind not in COMPRESSED))):
+        if set(formats) & set(settings.formats):
+            need(extra, f"benchmark export, for {' and '.join(kind for kind in settings.formats if kind in formats)},")
+    for folder in models:
+        check_base(folder, tokenizer=True)
+    documents = {name: ones[: settings.limit] for name, ones in read_documents(texts).items()}
+    torch.set_num_threads(settings.threads)
+    device = resolve_device(settings.device)
+    clocks_before = machine.clocks(device)
+    points: list[Point] = []
+    inputs = {f"model {folder.name}": described(folder) for folder in models} | {f"text {path.stem}": described(path) for path in texts}
+    for folder in models:
+        for form in (STORED, *settings.formats):
+            points.append(_measured(folder, form, documents, settings, device))
+            say(_line(points[-1]))
+            record = _record(points) | machine.measured_on(device, clocks_before)
+            record["provenance"] = provenance(settings.model_dump(mode="json"), seed, device, inputs)
+            so_far.keep(record, out)
+    so_far.finish(out)
+    for it in record["at_equal_bytes"]:
+        say(_verdict(it))
+    return record
+
+
+def _measured(folder: Path, form: str, documents: Mapping[str, list[str]], settings: ExportBenchmark, device: str) -> Point:
+    """Return a model's bytes and perplexities in a format, or why it has none."""
+    point: Point = {"model": folder.name, "format": form, "hidden_size": checkpoint.load_config(folder).hidden_size}
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            bytes_, left, model = _read_again(folder, form, Path(scratch))
+        except UserError as error:
+            return point | {"refused": str(error)}
+        model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly
+        model.train(False)
+        tokenizer = checkpoint.load_tokenizer(folder)
+        context = min(settings.context, model.config.max_position_embeddings)
+        found = {
+            name: perplexity(model, tokenizer, ones, context, settings.batch_size, f"{name}, {folder.name} in {form}")["token_perplexity"]
+            for name, ones in documents.items()
+        }
+    return point | {"bytes": bytes_, "left_in_f16": left, "perplexity": found}
+
+
+def _read_again(folder: Path, form: str, scratch: Path) -> tuple[int, int, PreTrainedModel]:
+    """Return the bytes of a format's weights, how many matrices it could not quantise, and the model that it holds."""
+    if form == STORED:
+        return checkpoint.weights_size(folder), 0, checkpoint.load_model(folder, torch.float32)
+    if form in COMPRESSED:
+        record = export(folder, form, scratch / "out")
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(scratch / "out", dtype=torch.float32)
+        return record["bytes"], 0, model
+    from pat.checkpoints.gguf_import import import_gguf
+
+    record = export(folder, "gguf", scratch / "out", form)
+    import_gguf(scratch / "out" / record["file"], scratch / "again", "fp32")
+    return record["bytes"], len(record["left_in_f16"]), checkpoint.load_model(scratch / "again", torch.float32)
+
+
+def at_equal_bytes(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return each point of a later model beside what the first one, only quantised, has at as many bytes.
+
+    That lies on the line between two neighbours among its formats, in the logarithms of bytes and perplexity; None beyond its own range.
+    Formats that a smaller one beats do not count.
+    """
+    whole = [point for point in points if point["model"] == points[0]["model"] and "bytes" in point]
+    return [
+        {
+            "model": point["model"], "format": point["format"], "bytes": point["bytes"], "text": text, "perplexity": value,
+            "only_quantised": _between(best((it["bytes"], it["perplexity"][text]) for it in whole), point["bytes"]),
+        }
+        for point in points
+        if point["model"] != points[0]["model"] and "bytes" in point
+        for text, value in point["perplexity"].items()
+    ]  # fmt: skip
+
+
+def best(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return the points, bytes and perplexity, which no smaller one beats, the smallest first."""
+    kept: list[tuple[int, float]] = []
+    for size, value in sorted(points):
+        if not kept or value < kept[-1][1]:
+            kept.append((size, value))
+    return kept
+
+
+def _between(line: Sequence[tuple[int, float]], bytes_: int) -> float | None:
+    for (smaller, before), (larger, behind) in pairwise(line):
+        if smaller <= bytes_ <= larger:
+            share = 0.0 if smaller == larger else math.log(bytes_ / smaller) / math.log(larger / smaller)
+            return math.exp((1 - share) * math.log(before) + share * math.log(behind))
+    return None
+
+
+def _record(points: Sequence[Point]) -> dict[str, Any]:
+    return {"schema": SCHEMA, "kind": "export", "measurements": list(points), "at_equal_bytes": at_equal_bytes(points)}
+
+
+def _line(point: Point) -> str:
+    named = f"{point['model']}, {point['format']}"
+    if "refused" in point:
+        return f"{named}: {point['refused']}"
+    left = f", {point['left_in_f16']} matrices left in f16" if point["left_in_f16"] else ""
+    told = ", ".join(f"{name} {value:.3f}" for name, value in point["perplexity"].items())
+    return f"{named}: {point['bytes'] / 2**20:.1f} MiB{left}, perplexity {told}"
+
+
+def _verdict(it: Mapping[str, Any]) -> str:
+    other = it["only_quantised"]
+    beside = "the first model has no format of as many bytes" if other is None else f"only quantised {other:.3f}"
+    return f"{it['model']}, {it['format']}, {it['bytes'] / 2**20:.1f} MiB: {it['text']} {it['perplexity']:.3f}, {beside}"

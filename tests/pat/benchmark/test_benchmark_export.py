@@ -1,0 +1,92 @@
+"""Bytes and perplexity of models in runtimes' formats: each is what the file holds, and equal bytes are compared as said."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pat.benchmark.exported import at_equal_bytes, benchmark_export
+from pat.benchmark.settings import ExportBenchmark
+from pat.checkpoints import checkpoint
+from pat.errors import UserError
+from pat.export.export import export
+from pat.io.artefacts import read_json
+from pat.scoring.perplexity import perplexity
+from study.figures.exports import write_exports
+from tests.kit.exported_models import write_narrow
+
+TEXTS = ["Which number comes after 12? It is 13.", "Think. ### Response: 4"]
+SETTINGS: dict[str, Any] = {"formats": ["f16", "q8_0", "q4_0"], "context": 32, "device": "cpu"}
+Measured = tuple[Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    folder = tmp_path_factory.mktemp("exports")
+    write_narrow(folder, "llama-tied", dtype=torch.bfloat16)
+    (folder / "held.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    settings = ExportBenchmark.model_validate(SETTINGS)
+    return folder, benchmark_export([folder / "base", folder / "narrow"], [folder / "held.jsonl"], settings, 0, folder / "export.json")
+
+
+def test_every_model_is_measured_in_every_format(measured: Measured) -> None:
+    folder, record = measured
+    assert read_json(folder / "export.json") == record
+    assert [(it["model"], it["format"]) for it in record["measurements"]] == [
+        (model, form) for model in ("base", "narrow") for form in ("stored", "f16", "q8_0", "q4_0")
+    ]
+    stored = record["measurements"][0]
+    model, tokenizer = checkpoint.load_model(folder / "base", torch.float32), checkpoint.load_tokenizer(folder / "base")
+    assert stored["perplexity"]["held"] == pytest.approx(perplexity(model, tokenizer, TEXTS, 32, 2, "x")["token_perplexity"], rel=1e-5)
+    assert stored["bytes"] == (folder / "base" / "model.safetensors").stat().st_size
+
+
+def test_a_formats_bytes_are_its_files_and_its_weights_are_rounded(measured: Measured, tmp_path: Path) -> None:
+    folder, record = measured
+    by_format = {it["format"]: it for it in record["measurements"] if it["model"] == "base"}
+    made = export(folder / "base", "gguf", tmp_path / "again", "q4_0")
+    assert by_format["q4_0"]["bytes"] == made["bytes"] < by_format["q8_0"]["bytes"] < by_format["f16"]["bytes"]
+    stored = by_format["stored"]["perplexity"]["held"]
+    drift = {form: abs(math.log(it["perplexity"]["held"] / stored)) for form, it in by_format.items()}
+    assert drift["f16"] < 1e-3 < drift["q4_0"]
+
+
+def test_at_equal_bytes_by_hand() -> None:
+    def point(model: str, form: str, size: int, value: float) -> dict[str, Any]:
+        return {"model": model, "format": form, "bytes": size, "perplexity": {"text": value}}
+
+    points = [point("whole", "f16", 400, 10.0), point("whole", "q4_0", 100, 40.0), point("whole", "int4", 150, 70.0)]
+    points += [point("cut", "q8_0", 200, 30.0), point("cut", "q4_0", 50, 99.0), {"model": "cut", "format": "int4", "refused": "its rows"}]
+    found = at_equal_bytes(points)
+    assert [(it["format"], it["perplexity"]) for it in found] == [("q8_0", 30.0), ("q4_0", 99.0)]
+    assert found[0]["only_quantised"] == pytest.approx(20.0)  # half way in the logarithm of bytes, the root of 10 · 40; int4 is beaten
+    assert found[1]["only_quantised"] is None
+
+
+def test_what_a_format_refuses_is_a_line_and_no_end(tmp_path: Path, measured: Measured) -> None:
+    pytest.importorskip("compressed_tensors")
+    odd = write_narrow(tmp_path, "llama-tied", ratio=0.3, align=4)
+    settings = ExportBenchmark.model_validate(SETTINGS | {"formats": ["int4", "int8"], "limit": 1})
+    record = benchmark_export([odd], [measured[0] / "held.jsonl"], settings, 0, tmp_path / "export.json")
+    _, int4, int8 = record["measurements"]
+    assert "no multiple of 32" in int4["refused"] and "bytes" not in int4
+    assert int8["bytes"] < record["measurements"][0]["bytes"]
+
+
+def test_the_figure_has_a_point_per_format(measured: Measured, tmp_path: Path) -> None:
+    assert write_exports([measured[0] / "export.json"], tmp_path) == 8
+    assert (tmp_path / "exports.png").is_file()
+    assert len((tmp_path / "exports.csv").read_text().splitlines()) == 9
+    (tmp_path / "other.json").write_text('{"kind": "merge"}')
+    with pytest.raises(UserError, match="is not a record of `pat benchmark export`"):
+        write_exports([tmp_path / "other.json"], tmp_path)
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="two folders have one name"):
+        benchmark_export([tmp_path / "a" / "x", tmp_path / "b" / "x"], [tmp_path / "t"], ExportBenchmark(), 0, tmp_path / "o.json")
