@@ -301,6 +301,21 @@ def evaluate(
 
 
 @app.command(cls=Verb)
+@guarded("tasks")
+def tasks(
+    task: Annotated[list[Path], typer.Option(help="zero-shot set (JSONL), as `pat evaluate` takes it; may be repeated"), READS],
+    out: Out,
+    limit: Annotated[int | None, typer.Option(min=1, help="first items of every task, or of each of its groups")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens of a generated answer at most")] = 8,
+    force: Force = False,
+) -> None:
+    """Write tasks as files that lm-eval runs by itself, with the numbers of `pat evaluate`."""
+    from pat.scoring.task_files import write_task_files
+
+    write_task_files(task, out, limit=limit, max_new_tokens=max_new_tokens, force=force)
+
+
+@app.command(cls=Verb)
 @guarded("export")
 def export(
     model: Annotated[Path, typer.Option(help="folder of a stock model, such as `pat merge` writes"), READS],
@@ -316,6 +331,31 @@ def export(
     from pat.export.export import export as run
 
     run(model, to, out, kind, split, force=force)
+
+
+@app.command(cls=Verb)
+def push(
+    folder: Annotated[Path, typer.Argument(help="folder of a model, such as `pat merge` writes")],
+    repository: Annotated[str, typer.Argument(help="its name on the hub, as someone/some-model")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="tell what would be sent, and send nothing")] = False,
+    evaluation: Annotated[Path | None, typer.Option(help="JSON of `pat evaluate` on this model, whose results the card shows")] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="task=DATASET:TASK: which benchmark of the hub a task is; may be repeated")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="data set of the hub that it was tuned on; may be repeated")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="language's code, such as en; may be repeated")] = None,
+    license: Annotated[str | None, typer.Option(help="licence's identifier, such as apache-2.0; left out: the base's")] = None,
+    base_model: Annotated[str | None, typer.Option(help="the base's name on the hub; left out: as it was imported")] = None,
+    private: Annotated[bool, typer.Option("--private", help="make the repository a private one, where it is new")] = False,
+) -> None:
+    """Send a model to the hub with its card and results, or list what would be sent."""
+    from pat.checkpoints.push import Published, pairs
+    from pat.checkpoints.push import push as run
+
+    benchmarks = pairs(benchmark or [], "--benchmark")
+    published = Published(evaluation, dataset or (), language or (), license, base_model, benchmarks)
+    for line in run(folder, repository, published, dry_run=dry_run, private=private):
+        typer.echo(line)
 
 
 @app.command(cls=Verb)

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 import pat.models.reshaped  # noqa: F401 - registers the class of reshaped models
 from pat.checkpoints.base_checks import check_model
+from pat.checkpoints.lineage import CARD_NAME, LINEAGE_NAME, lineage_of, write_lineage
 from pat.checkpoints.origin import ORIGIN_NAME
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
@@ -39,7 +40,7 @@ from pat.models.sharding import sharding_of
 
 IMPORT_RECORD = "import.json"
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
-              "generation_config.json", ORIGIN_NAME, "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
+              "generation_config.json", ORIGIN_NAME, LINEAGE_NAME, "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
 REFUSALS = (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, ArithmeticError)
 """What transformers raises of a config whose values it cannot use."""
 MIN_SHARD_BYTES = 64 * 2**20
@@ -338,6 +339,7 @@ def import_model(source: Path, out: Path, *, force: bool = False) -> None:
             shutil.copyfile(source / INDEX_NAME, folder / INDEX_NAME)
         write_both_ways(folder)
         copy_companions(source, folder)
+        write_lineage(folder, lineage_of(source))
         note_import(folder, {"path": str(source)}, {"model": source})
 
 
@@ -346,7 +348,7 @@ def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["config.json", "*.safetensors", INDEX_NAME, *COMPANIONS]
+    patterns = ["config.json", "*.safetensors", INDEX_NAME, CARD_NAME, *COMPANIONS]
     with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         try:
             snapshot_download(hub_id, revision=revision, local_dir=folder, allow_patterns=patterns)
@@ -356,6 +358,8 @@ def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -
                 "or give a local folder as `path`"
             ) from None
         shutil.rmtree(folder / ".cache", ignore_errors=True)
+        write_lineage(folder, lineage_of(folder) | {"base_model": hub_id})
+        (folder / CARD_NAME).unlink(missing_ok=True)  # it is the base's own, and would be taken for that of what is made of it
         check_model(folder)
         _check_opens_if_known(folder)
         write_both_ways(folder)

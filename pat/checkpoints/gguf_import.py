@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pat.checkpoints.checkpoint import note_import, write_shards
+from pat.checkpoints.lineage import write_lineage
 from pat.checkpoints.origin import ORIGIN_NAME, quantised_as
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.tokenizer_fields import write_old_names
@@ -70,6 +71,8 @@ def import_gguf(file: Path, out: Path, dtype: str = "bf16", *, force: bool = Fal
         _write_checkpoint(model, _as_it_is(tokenizer, model.config), target)
         record = _record(file, reader, dtype) | {"tokenizer_split": split}
         write_json(target / ORIGIN_NAME, record)
+        licence = _text(reader, "general.license")
+        write_lineage(target, {"license": licence} if licence else {})
         note_import(target, {"gguf": str(file), "dtype": dtype}, {"gguf": file})
     formats = quantised_as(record)
     say(f"{file.name}: {record['architecture']}, " + (f"quantised ({formats})" if formats else "not quantised") + f", read into {dtype}")

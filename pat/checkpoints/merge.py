@@ -17,9 +17,11 @@ from torch import Tensor
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.basis_record import check_basis
+from pat.checkpoints.card import model_card
 from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.first_base import first_base
-from pat.checkpoints.origin import origin_of, origin_sentence
+from pat.checkpoints.lineage import lineage_of
+from pat.checkpoints.origin import origin_of
 from pat.checkpoints.readers_record import check_readers, kept_channels
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.unrounded import Change, Written
@@ -39,13 +41,6 @@ from pat.settings.config import PAT_CONFIG_NAME, PatConfig
 
 MERGE_RECORD = "merge.json"
 TUNING_RECORD = "tuning.json"
-STOCK_CARD = "A stock checkpoint: `AutoModelForCausalLM.from_pretrained` opens it, and so does everything built on it."
-RESHAPED_CARD = """Its layers have sizes that no stock class holds. It needs the package `pruning-aware-tuning`: after
-
-    import pat.reshaped
-
-`AutoModelForCausalLM.from_pretrained` opens it, without remote code."""
-PROBED = {"text": "a few passages of text", "vocabulary": "random words of its vocabulary"}
 logger = logging.getLogger(__name__)
 
 
@@ -80,7 +75,7 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
         record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs=inputs)
         artefacts.write_json(folder / MERGE_RECORD, record)
         how = "tuned" if pat_config is None else "tuned and pruned with PAT"
-        artefacts.write_text(folder / "README.md", model_card(record, how, config))
+        artefacts.write_text(folder / "README.md", model_card(record, how, config, lineage_of(base)))
     say(summary(record))
     return record
 
@@ -208,30 +203,3 @@ def summary(record: dict[str, Any]) -> str:
         f"width {base['hidden_size']} -> {width}; "
         f"KL on text {record['kl_on_text']:.1e} nats per token ({record['kl_dtype']})"
     )
-
-
-def model_card(record: dict[str, Any], how: str, config: Any) -> str:
-    """Return the README.md of a checkpoint: what it is, how to open it, its sizes."""
-    opening = RESHAPED_CARD if isinstance(config, ReshapedConfig) else STOCK_CARD
-    base, width, count = record["base"], record["hidden_size"]["after"], record["parameters"]["after"]
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [pruning-aware-tuning, structured-pruning]
----
-
-# A {how} model
-
-{opening}
-
-| | base model | this model |
-| --- | --- | --- |
-| hidden size | {base["hidden_size"]} | {width} |
-| parameters, each counted once | {base["parameters"]["unique"]:,} | {count["unique"]:,} |
-| parameters without embedding and head | {base["parameters"]["without_embeddings"]:,} | {count["without_embeddings"]:,} |
-
-Requested ratio {record["ratio_requested"]:.2%}; {record["removed"]:.2%} of the base model's parameters are removed.
-Written in {record["kl_dtype"]}, its predictions differ from those of the model that it stands for by {record["kl_on_text"]:.1e} nats per
-token (KL divergence on {PROBED[record["kl_probe"]]}); before rounding, its logits differ by {record["fold_gap"]:.1e} of their size.
-The JSON file beside this card says which settings, code version and inputs made it.
-""" + (f"\n{origin}\n" if (origin := origin_sentence(record.get("origin"))) else "")

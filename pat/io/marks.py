@@ -35,8 +35,8 @@ FOLDER_RECORDS = {
 """What each step writes into the folder that it makes, and the verb that makes it."""
 MODEL_FILES = (
     "*.safetensors", "*.gguf", "model.safetensors.index.json", "config.json", "generation_config.json", "origin.json",
-    "adapter_config.json", "pat_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "*.model", "chat_template*", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md", *FOLDER_RECORDS,
+    "lineage.json", "adapter_config.json", "pat_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
+    "merges.txt", "*.model", "chat_template*", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md", *FOLDER_RECORDS,
 )  # fmt: skip
 """What the verbs write into folders, for one whose manifest is gone."""
 LARGEST_RECORD_BYTES = 256 * 2**20
@@ -99,6 +99,7 @@ ANSWERS = Rows(frozenset({"task", "id", "gold", "correct"}))
 FOLDERS = {verb: Folder(f"pat {verb}", record) for record, verb in FOLDER_RECORDS.items()}
 KINDS: dict[str, Kind] = {
     **FOLDERS,
+    "tasks": Folder("pat tasks", "tasks.json", ("*.yaml", "*.jsonl", "pat_tasks.py", "tasks.json")),
     "search-rate": Record(frozenset({"learning_rate", "candidates", "dev_rows", "provenance"})),
     "evaluate": Record(frozenset({"tasks", "mean", "perplexity", "provenance"}), beside=((samples_path, ANSWERS),)),
     "sizes": Record(frozenset({"ratio_requested", "hidden_size", "parameters", "provenance"})),

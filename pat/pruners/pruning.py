@@ -10,7 +10,9 @@ import torch
 from pat.bases.writers import CUT_FOLDER, refit_after_cut
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
-from pat.checkpoints.merge import model_card, summary
+from pat.checkpoints.card import model_card
+from pat.checkpoints.lineage import lineage_of
+from pat.checkpoints.merge import summary
 from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.families.known import family_of
@@ -67,7 +69,8 @@ def prune(
         seed, device = (calibration.seed, calibration.device) if calibration else (0, None)
         record["provenance"] = provenance(settings, seed, device, inputs)
         artefacts.write_json(folder / PRUNE_RECORD, record)
-        artefacts.write_text(folder / "README.md", model_card(record, f"pruned ({pruner})", checkpoint.load_config(folder)))
+        card = model_card(record, f"pruned ({pruner})", checkpoint.load_config(folder), lineage_of(base))
+        artefacts.write_text(folder / "README.md", card)
     say(summary(record))
     return record
 

@@ -19,11 +19,11 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from pat.data.items import Item
-from pat.data.prompts import ANSWER_JOINT, first_capital_prompt, log_likelihood_prompt
 from pat.errors import UserError
 from pat.io.artefacts import write_json
 from pat.io.marks import KINDS, check_replaceable
 from pat.machine.out_of_memory import lacks_memory
+from pat.scoring import definitions
 from pat.scoring.answers import GENERATED_READINGS, Outcome, most_likely
 
 GENERATED = "generated"
@@ -34,14 +34,14 @@ def answers(
     lm: LM, tasks: Mapping[str, Sequence[Item]], *, generate: bool, log_likelihood: bool, max_new_tokens: int
 ) -> dict[str, list[Outcome]]:
     """Return the model's outcome on every item, by task, under the scorings asked for."""
-    definitions: list[dict[str, Any]] = []
+    asked: list[dict[str, Any]] = []
     for name, items in tasks.items():
-        definitions += [_generated_task(name, items, max_new_tokens)] if generate else []
-        definitions += [_log_likelihood_task(name, items)] if log_likelihood else []
+        asked += [_generated_task(name, items, max_new_tokens)] if generate else []
+        asked += [_log_likelihood_task(name, items)] if log_likelihood else []
     outcomes = {name: [Outcome(item) for item in items] for name, items in tasks.items()}
-    if not definitions:
+    if not asked:
         return outcomes
-    loaded = TaskManager(include_defaults=False).load(definitions)
+    loaded = TaskManager(include_defaults=False).load(asked)
     results = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
     for label, samples in results["samples"].items():
         name, _, scoring = label.rpartition("/")
@@ -64,35 +64,17 @@ def _take(outcome: Outcome, scoring: str, responses: Sequence[Any]) -> None:
 
 
 def _generated_task(name: str, items: Sequence[Item], max_new_tokens: int) -> dict[str, Any]:
-    rows = [{"prompt": first_capital_prompt(item.question, item.choices), "answer": item.answer} for item in items]
-    return _task(f"{name}/{GENERATED}", rows) | {
-        "output_type": "generate_until",
-        "doc_to_target": "answer",
-        "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": max_new_tokens},
-        "metric_list": [{"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}],
-    }
+    read_later = {"metric_list": [{"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}]}
+    return _task(f"{name}/{GENERATED}", definitions.generated_rows(items)) | definitions.generated(max_new_tokens) | read_later
 
 
 def _log_likelihood_task(name: str, items: Sequence[Item]) -> dict[str, Any]:
-    rows = [{"prompt": log_likelihood_prompt(item.question), "choices": list(item.choices), "answer": item.answer} for item in items]
-    return _task(f"{name}/{LIKELIHOOD}", rows) | {
-        "output_type": "multiple_choice",
-        "doc_to_target": "answer",
-        "doc_to_choice": "choices",
-        "target_delimiter": ANSWER_JOINT,
-        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
-    }
+    return _task(f"{name}/{LIKELIHOOD}", definitions.log_likelihood_rows(items)) | definitions.log_likelihood()
 
 
 def _task(label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what both scorings share: the items as a data set in memory, so that nothing is cached on disk."""
-    return {
-        "task": label,
-        "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
-        "test_split": "test",
-        "doc_to_text": "prompt",
-        "num_fewshot": 0,
-    }
+    """Return a task's name and its items as a data set in memory, so that nothing is cached on disk."""
+    return {"task": label, "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}}
 
 
 def harness_variants(lm: LM, names: Sequence[str], limit: int | None, seed: int) -> dict[str, Any]:

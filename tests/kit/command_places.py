@@ -20,7 +20,7 @@ from study.figures import command as figures
 
 MAKES_AS = {"prepare": "refit-readers"}
 """Verbs whose output is of another verb's kind."""
-WITHOUT_OUTPUT = {"validate", "explain"}
+WITHOUT_OUTPUT = {"validate", "explain", "push"}
 READ_ONLY = {"validate", "explain", "name", "summary", "seal", "restore", "failures"}
 """Verbs of the study that print, or act on the workflow's own folders, which no option names."""
 IN_PLACE = {"benchmark-tables"}

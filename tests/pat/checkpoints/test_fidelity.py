@@ -25,8 +25,9 @@ import pat.pruners.slicegpt
 from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint
+from pat.checkpoints.card import model_card
 from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, gap_between, mean_kl
-from pat.checkpoints.merge import merge, model_card, summary, write_changed
+from pat.checkpoints.merge import merge, summary, write_changed
 from pat.checkpoints.probe_text import PASSAGES, probe_for
 from pat.checkpoints.random_rounding import rounded_at_random, steps_at
 from pat.checkpoints.unrounded import Written

@@ -1,0 +1,207 @@
+"""`pat push`: a model's folder on the hub, with a card and results as the hub reads them. What would be sent can be listed first.
+
+Owns what is sent: the folder's files but for its bookkeeping, its card with what an evaluation found, and a file of results for each
+benchmark of the hub. Sending is huggingface_hub's. The folder itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import CommitOperationAdd, EvalResult, EvalResultEntry, HfApi, eval_result_entries_to_yaml
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, though not exported by name
+
+from pat.checkpoints.base_checks import check_checkpoint
+from pat.checkpoints.card import FIELDS, STOCK_CARD, front
+from pat.checkpoints.lineage import CARD_NAME, INHERITED, front_matter, lineage_of
+from pat.errors import UserError
+from pat.io import artefacts
+from pat.io.progress import say
+from pat.io.provenance import checksums
+
+RESULTS_FOLDER = ".eval_results"
+SAFE = re.compile(r"[^A-Za-z0-9._-]")
+READINGS = {
+    "acc_norm": "log-likelihood per character",
+    "acc": "log-likelihood",
+    "first_capital": "first capital letter of a generated answer",
+    "first_capital_word": "first capital letter that stands alone in a generated answer",
+}
+"""The metrics of an evaluation, the one first that stands for a task where there is one figure alone."""
+Sent = dict[str, Path | bytes]
+"""Name in the repository → the file, or what is written for it."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a card says beyond what the folder knows: data sets, languages, licence, base, results, and the benchmarks that they are of.
+
+    `benchmarks` maps a task to its data set on the hub, and to its task there after a colon: "allenai/ai2_arc:arc_easy".
+    """
+
+    evaluation: Path | None = None
+    datasets: Sequence[str] = ()
+    languages: Sequence[str] = ()
+    license: str | None = None
+    base_model: str | None = None
+    benchmarks: Mapping[str, str] = field(default_factory=dict)
+
+
+def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Return names and values of texts "name=value". Raises UserError on one of another form."""
+    for text in texts:
+        if not all(text.partition("=")):
+            raise UserError(f"{option} {text!r}: must be task=DATASET:TASK, such as arc_easy=allenai/ai2_arc:ARC-Easy")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def push(folder: Path, repository: str, published: Published, *, dry_run: bool, private: bool = False) -> list[str]:
+    """Send a folder to the hub in one commit, or with `dry_run` only tell what would be sent; returns that, a line a file.
+
+    Raises UserError where the folder is no model or was changed, the name cannot be, an evaluation is another model's, or the hub refuses.
+    """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UserError(f"{repository!r} is no name of a repository, such as someone/some-model: {' '.join(str(error).split())}") from None
+    files = files_to_send(folder, repository, published)
+    if not dry_run:
+        _send(repository, files, private=private)
+    return [*_listed(files), *_notes(files, published)]
+
+
+def files_to_send(folder: Path, repository: str, published: Published) -> Sent:
+    """Return what is sent, by its name in the repository."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    check_checkpoint(folder)
+    artefacts.check_if_listed(folder)
+    scores = _scores(folder, published)
+    kept = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_bookkeeping(path.relative_to(folder)))
+    files: Sent = {path.relative_to(folder).as_posix(): path for path in kept}
+    files[CARD_NAME] = card(folder, repository, published, scores).encode()
+    for task, benchmark in published.benchmarks.items():
+        if task not in scores.get("tasks", {}):
+            known = ", ".join(sorted(scores.get("tasks", {}))) or "none"
+            raise UserError(f"--benchmark {task}={benchmark}: the evaluation has no task of this name; it has {known}")
+        entries = eval_result_entries_to_yaml([entry(benchmark, scores["tasks"][task])])
+        files[f"{RESULTS_FOLDER}/{SAFE.sub('-', task)}.yaml"] = yaml.safe_dump(entries, sort_keys=False).encode()
+    return files
+
+
+def card(folder: Path, repository: str, published: Published, scores: Mapping[str, Any]) -> str:
+    """Return the folder's card with everything that is known of the model, and with the results of an evaluation."""
+    path = folder / CARD_NAME
+    written, body = front_matter(path.read_text(encoding="utf-8")) if path.is_file() else ({}, f"\n# {repository}\n\n{STOCK_CARD}\n")
+    given = {
+        "license": published.license,
+        "base_model": published.base_model,
+        "language": list(published.languages),
+        "datasets": list(published.datasets),
+    }
+    fields = FIELDS | lineage_of(folder) | written | {name: value for name, value in given.items() if value}
+    if published.license:
+        fields = {name: value for name, value in fields.items() if name not in INHERITED or name in ("license", "language")}
+    results = list(_results(scores, published.benchmarks))
+    named = {"model_name": repository.rsplit("/", maxsplit=1)[-1], "eval_results": results} if results else {}
+    if results:
+        fields.pop("model-index", None)  # an earlier card's, which would win
+    return front(fields | named) + body + _table(scores)
+
+
+def entry(benchmark: str, figures: Mapping[str, Any]) -> EvalResultEntry:
+    """Return a task's result as the hub's benchmarks take it, in percent, by the metric that stands for the task."""
+    identifier, _, its_task = benchmark.partition(":")
+    metric = next(name for name in (*READINGS, *figures["scores"]) if name in figures["scores"])
+    said = f"zero-shot, accuracy in percent by {READINGS.get(metric, metric)}, {figures['items']} items"
+    return EvalResultEntry(identifier, its_task or "default", round(100 * figures["scores"][metric]["value"], 2), notes=said)
+
+
+def _results(scores: Mapping[str, Any], benchmarks: Mapping[str, str]) -> Iterator[EvalResult]:
+    for task, figures in scores.get("tasks", {}).items():
+        kind = benchmarks.get(task, task).partition(":")[0]
+        for metric, score in figures["scores"].items():
+            yield EvalResult(
+                task_type="text-generation", dataset_type=kind, dataset_name=task, metric_type="accuracy",
+                metric_name=f"{metric} ({READINGS.get(metric, metric)})", metric_value=round(score["value"], 6),
+            )  # fmt: skip
+    for text, figures in scores.get("perplexity", {}).items():
+        for measure in ("token_perplexity", "byte_perplexity"):
+            if figures.get(measure) is not None:
+                yield EvalResult(
+                    task_type="text-generation", dataset_type=text, dataset_name=text, metric_type="perplexity",
+                    metric_name=measure, metric_value=round(figures[measure], 6),
+                )  # fmt: skip
+
+
+def _table(scores: Mapping[str, Any]) -> str:
+    tasks = scores.get("tasks", {})
+    lines: list[str] = []
+    if tasks:
+        metrics = list(next(iter(tasks.values()))["scores"])
+        lines += [f"| task, zero-shot | items | guessing | {' | '.join(metrics)} |", f"| --- | --- | --- |{' --- |' * len(metrics)}"]
+        for name, figures in sorted(tasks.items()):
+            values = " | ".join(f"{figures['scores'][metric]['value']:.1%}" for metric in metrics)
+            lines.append(f"| {name} | {figures['items']} | {figures['chance']:.1%} | {values} |")
+        lines.append("")
+    if perplexities := scores.get("perplexity", {}):
+        lines += ["| held-out text | perplexity per token | per byte |", "| --- | --- | --- |"]
+        lines += [f"| {name} | {it['token_perplexity']:.4g} | {it['byte_perplexity']:.4g} |" for name, it in sorted(perplexities.items())]
+    return "\n## Results\n\n" + "\n".join(lines).rstrip() + "\n" if lines else ""
+
+
+def _scores(folder: Path, published: Published) -> Mapping[str, Any]:
+    """Return an evaluation's figures; empty where none is given. Raises UserError where it is no evaluation, or of other weights."""
+    if published.evaluation is None:
+        return {}
+    record = artefacts.read_record(published.evaluation)
+    if missing := [name for name in ("tasks", "perplexity", "provenance") if name not in record]:
+        raise UserError(f"{published.evaluation}: is no evaluation of `pat evaluate`: it lacks {', '.join(missing)}")
+    scored = (record["provenance"].get("inputs") or {}).get("model") or {}
+    if scored.get("sha256") != checksums(folder):
+        raise UserError(f"{published.evaluation}: is of other weights than those in {folder} ({scored.get('path')}); evaluate this model")
+    return record
+
+
+def _is_bookkeeping(path: Path) -> bool:
+    """Return whether a file is of use on this disk alone: the manifest, whose checksum of the card would be wrong, and what is hidden."""
+    return path.name == artefacts.MANIFEST or any(part.startswith(".") for part in path.parts)
+
+
+def _listed(files: Sent) -> list[str]:
+    sizes = {name: len(it) if isinstance(it, bytes) else it.stat().st_size for name, it in sorted(files.items())}
+    return [*(f"{size:>15,}  {name}" for name, size in sizes.items()), f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files"]
+
+
+def _notes(files: Sent, published: Published) -> Iterator[str]:
+    """Yield what a reader of the card will miss."""
+    written = files[CARD_NAME]
+    assert isinstance(written, bytes)
+    fields, _ = front_matter(written.decode())
+    options = {"license": "--license", "base_model": "--base-model", "language": "--language", "datasets": "--dataset"}
+    if lacking := [option for name, option in options.items() if not fields.get(name)]:
+        yield f"note: the card says nothing of what these would: {', '.join(lacking)}"
+    if published.evaluation is None:
+        yield "note: the card has no results: --evaluation names the JSON that `pat evaluate` wrote"
+    elif not published.benchmarks:
+        yield f"note: no {RESULTS_FOLDER}: --benchmark task=DATASET:TASK says which benchmark of the hub a task is"
+
+
+def _send(repository: str, files: Sent, *, private: bool) -> None:
+    hub = HfApi()
+    added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(it) if isinstance(it, Path) else it) for name, it in files.items()]
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        hub.create_commit(repository, added, commit_message="Model, card and results")
+    except (HfHubHTTPError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{repository}: cannot be sent to the hub ({reason}); it needs a network, and a token that may write there: `hf auth login`"
+        ) from None
+    say(f"{repository}: {len(files)} files sent")

@@ -1,0 +1,166 @@
+"""What is sent to the hub: the model's files, a card that its libraries read, results as they are there; and what is told where none can be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, parse_eval_result_entries
+from transformers import AutoModelForCausalLM
+
+from pat.checkpoints.checkpoint import import_model
+from pat.checkpoints.lineage import lineage_of
+from pat.checkpoints.push import Published, files_to_send, push
+from pat.data.items import write_items
+from pat.errors import UserError
+from pat.io.artefacts import read_json, write_json, write_jsonl
+from pat.pruners.pruning import prune
+from pat.scoring.evaluation import evaluate
+from pat.settings.jobs import EvaluationSettings
+from tests.kit.commands import run
+from tests.kit.tiny_checkpoint import some_items, write_tiny_checkpoint
+
+CARD = "---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE.md\nlanguage: [en, de]\nbase_model: their/first\ntags: [x]\n---\n# Theirs\n"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base as it lies in the hub's cache, what is pruned of it, and an evaluation of that."""
+    folder = tmp_path_factory.mktemp("push")
+    base = write_tiny_checkpoint(folder / "models--someone--tiny" / "snapshots" / "abc")
+    (base / "README.md").write_text(CARD, encoding="utf-8")
+    (base / "LICENSE.md").write_text("terms", encoding="utf-8")
+    (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
+    import_model(base, folder / "imported")
+    prune(folder / "imported", "channel-magnitude", 0.25, 8, folder / "pruned")
+    write_items(folder / "toy.jsonl", some_items(6))
+    write_jsonl(folder / "held.jsonl", [{"text": "a text that is held out"}])
+    settings = EvaluationSettings(batch_size=4, perplexity_context=16, device="cpu")
+    evaluate(folder / "pruned", [folder / "toy.jsonl"], [folder / "held.jsonl"], settings, 0, folder / "evaluation.json")
+    return folder
+
+
+def published(work: Path) -> Published:
+    return Published(work / "evaluation.json", ["my/rows"], benchmarks={"toy": "some/benchmark:toy_task"})
+
+
+def test_licence_language_and_base_travel_from_the_first_card_through_every_step(work: Path) -> None:
+    inherited = {
+        "base_model": "someone/tiny",
+        "license": "other",
+        "license_name": "tiny",
+        "license_link": "LICENSE.md",
+        "language": ["en", "de"],
+    }
+    assert lineage_of(work / "imported") == lineage_of(work / "pruned") == inherited
+    card: Any = ModelCard.load(work / "pruned" / "README.md")
+    assert {name: card.data.get(name) for name in inherited} == inherited
+    assert "Made of [someone/tiny]" in card.text and "AutoModelForCausalLM" in card.text and "are removed" in card.text
+    assert (work / "pruned" / "LICENSE.md").read_text() == "terms"
+
+
+def test_the_hubs_own_readers_read_the_card_and_the_results(work: Path) -> None:
+    sent = files_to_send(work / "pruned", "me/narrow", published(work))
+    written = sent["README.md"]
+    assert isinstance(written, bytes)
+    card: Any = ModelCard(written.decode())
+    assert card.data.base_model == "someone/tiny" and card.data.datasets == ["my/rows"] and card.data.model_name == "narrow"
+    figures = read_json(work / "evaluation.json")["tasks"]["toy"]
+    found = {str(result.metric_name).split(" ")[0]: result.metric_value for result in card.data.eval_results or []}
+    assert found["acc_norm"] == pytest.approx(figures["scores"]["acc_norm"]["value"], abs=1e-6) and "token_perplexity" in found
+    assert f"| toy | {figures['items']} | {figures['chance']:.1%} |" in card.text
+    results = sent[".eval_results/toy.yaml"]
+    assert isinstance(results, bytes)
+    [entry] = parse_eval_result_entries(yaml.safe_load(results))
+    assert (entry.dataset_id, entry.task_id) == ("some/benchmark", "toy_task")
+    assert entry.value == pytest.approx(100 * figures["scores"]["acc_norm"]["value"], abs=0.01)
+
+
+def test_a_dry_run_lists_every_file_and_sends_nothing(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HfApi, "create_commit", lambda *_, **__: pytest.fail("sent"))
+    before = sorted(path.name for path in (work / "pruned").iterdir())
+    options = ["--dry-run", "--evaluation", str(work / "evaluation.json"), "--benchmark", "toy=some/benchmark"]
+    with pytest.raises(SystemExit) as ended:
+        run(["push", str(work / "pruned"), "me/narrow", *options])
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "chat_template.jinja",
+        "LICENSE.md",
+        "prune.json",
+        "README.md",
+        ".eval_results/toy.yaml",
+    ):
+        assert f"  {name}\n" in said, name
+    assert "manifest.json" not in said and "--dataset" in said and "--license" not in said
+    assert sorted(path.name for path in (work / "pruned").iterdir()) == before
+
+
+def test_what_is_sent_opens_with_stock_transformers(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit that the hub would be given, written to a folder."""
+
+    def commit(_: HfApi, repository: str, operations: list[CommitOperationAdd], **__: Any) -> None:
+        for each in operations:
+            place = tmp_path / repository / each.path_in_repo
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with each.as_file() as stream:
+                place.write_bytes(stream.read())
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    push(work / "pruned", "me/narrow", published(work), dry_run=False)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "me" / "narrow").config.hidden_size == 24
+    assert (tmp_path / "me" / "narrow" / ".eval_results" / "toy.yaml").is_file()
+
+
+def test_an_earlier_cards_results_give_way_and_its_other_fields_stay(work: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(work / "pruned", folder)
+    (folder / "manifest.json").unlink()
+    index = [
+        {"name": "old", "results": [{"task": {"type": "x"}, "dataset": {"name": "d", "type": "d"}, "metrics": [{"type": "m", "value": 1}]}]}
+    ]
+    fields = {"license": "mit", "thumbnail": "a.png", "model-index": index}
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(fields)}---\n# Own words\n", encoding="utf-8")
+    written = files_to_send(folder, "me/narrow", published(work))["README.md"]
+    assert isinstance(written, bytes)
+    card: Any = ModelCard(written.decode())
+    assert card.data.model_name == "narrow" and {result.dataset_name for result in card.data.eval_results} == {"toy", "held"}
+    assert card.data.license == "mit" and card.data.get("thumbnail") == "a.png" and card.data.base_model == "someone/tiny"
+    assert "# Own words" in card.text and "## Results" in card.text
+
+
+def test_without_a_network_it_is_one_sentence(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"me/narrow: cannot be sent to the hub \(.*\); it needs a network, and a token") as caught:
+        push(work / "pruned", "me/narrow", Published(), dry_run=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_sent_is_named(work: Path, tmp_path: Path) -> None:
+    evaluation = read_json(work / "evaluation.json")
+    evaluation["provenance"]["inputs"]["model"]["sha256"] = {"model.safetensors": "0"}
+    write_json(tmp_path / "other.json", evaluation)
+    (tmp_path / "none.json").write_text(json.dumps({"x": 1}))
+    for folder, name, given, said in (
+        (work / "pruned", "me//narrow", Published(), "is no name of a repository"),
+        (tmp_path / "gone", "me/narrow", Published(), "gone: no such folder"),
+        (work / "pruned", "me/narrow", Published(tmp_path / "other.json"), "is of other weights than those in"),
+        (work / "pruned", "me/narrow", Published(tmp_path / "none.json"), "is no evaluation of `pat evaluate`: it lacks tasks"),
+        (
+            work / "pruned",
+            "me/narrow",
+            Published(work / "evaluation.json", benchmarks={"arc": "a/b"}),
+            "has no task of this name; it has toy",
+        ),
+    ):
+        with pytest.raises(UserError, match=said):
+            push(folder, name, given, dry_run=True)
