@@ -30,7 +30,7 @@ BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "
 SIGNS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 TYPES = {"integer": "whole number", "number": "number", "boolean": "yes or no", "string": "text"}
 LARGEST_COUNT = 2**31 - 1
-"""Where torch's whole numbers end: a bound that nobody has to be told."""
+"""Where torch's whole numbers end: a bound that goes without saying."""
 Schema = dict[str, Any]
 
 
@@ -118,7 +118,7 @@ def _followed(node: Schema, whole: Schema) -> Schema:
 
 
 def _of_value_or_block(node: Schema) -> list[Schema]:
-    """Return the kinds of what may be a value or a block; none of what is one of several blocks, which are told apart by their source."""
+    """Return the kinds of what may be a value or a block; none of what is one of several blocks, which are distinguished by their source."""
     kinds: list[Schema] = node.get("oneOf", [])
     return kinds if any("type" in each for each in kinds) else []
 
