@@ -118,7 +118,7 @@ def _followed(node: Schema, whole: Schema) -> Schema:
 
 
 def _of_value_or_block(node: Schema) -> list[Schema]:
-    """Return the kinds of what may be a value or a block; none of what is one of several blocks, which are distinguished by their source."""
+    """Return the kinds of what may be a value or a block; none of one of several blocks, which their source distinguishes."""
     kinds: list[Schema] = node.get("oneOf", [])
     return kinds if any("type" in each for each in kinds) else []
 
