@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -28,15 +29,21 @@ def _is_switch(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_pattern(value: Any) -> bool:
+    """Return whether a value is a module's name or a regular expression of such, as which PEFT reads both."""
+    try:
+        return isinstance(value, str) and bool(value) and re.compile(value) is not None
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
 def _names_modules(value: Any) -> bool:
-    return (isinstance(value, str) and bool(value)) or (
-        isinstance(value, list | tuple | set) and bool(value) and all(isinstance(name, str) and name for name in value)
-    )
+    return _is_pattern(value) or (isinstance(value, list | tuple | set) and bool(value) and all(map(_is_pattern, value)))
 
 
 def _of_modules(test: Test) -> Test:
     """Return the test of a pattern: nothing, or a mapping from modules to values that pass."""
-    return lambda value: value is None or (isinstance(value, Mapping) and all(map(test, value.values())))
+    return lambda value: value is None or (isinstance(value, Mapping) and all(map(_is_pattern, value)) and all(map(test, value.values())))
 
 
 def _is_layer(value: Any) -> bool:

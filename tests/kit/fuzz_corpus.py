@@ -190,8 +190,9 @@ def adapter_cases() -> Iterator[Case]:
     """Adapters of LoRA's settings that cannot be, and imports and sizes of what is no model."""
     merge = ("merge", "--base", "base", "--adapter", "bad", "--out", "out")
     odd: dict[str, list[Any]] = {
-        "r": [0, -1, "x", NAN, 2.5, None], "lora_alpha": ["x", 0, -1, NAN, None], "lora_dropout": [2, -1, "x"], "target_modules": [[], "", 3, None],
-        "rank_pattern": ["x", {"q_proj": "x"}], "alpha_pattern": ["x", {"q_proj": NAN}], "use_dora": ["x"], "use_rslora": [3],
+        "r": [0, -1, "x", NAN, 2.5, None], "lora_alpha": ["x", 0, -1, NAN, None], "lora_dropout": [2, -1, "x"], "target_modules": [[], "", 3, None, "(", ["q_proj", "["]],
+        "rank_pattern": ["x", {"q_proj": "x"}, {"(": 2}, {"": 2}], "alpha_pattern": ["x", {"q_proj": NAN}, {"[": 2}, {"*": 2}], "exclude_modules": ["(", ["["], 3],
+        "layers_pattern": ["(", [3]], "use_dora": ["x"], "use_rslora": [3],
         "init_lora_weights": ["pissa", "olora"], "peft_type": ["IA3", None, 3], "layers_to_transform": ["x", -1], "bias": ["all"],
     }  # fmt: skip
     for name, values in odd.items():
