@@ -10,10 +10,27 @@ from pat import cli
 from study import cli as study_cli
 
 
+REPEATED = ("--task", "--text", "--model", "--plugin", "--part", "--step", "--column", "--cell", "--cells", "--benchmark")
+"""Options that may be given more than once."""
+
+
 def run(arguments: Sequence[str]) -> None:
-    """Run a verb of the study, or of pat, as its command line does; ends in SystemExit."""
+    """Run a verb of the study, or of pat, as its command line does; ends in SystemExit.
+
+    A test varies a whole command by options behind it: they take the place of those before, which a command line refuses.
+    """
     command = study_cli if arguments[0] in study_cli.VERBS else cli
-    command.main(arguments)
+    command.main(varied(arguments))
+
+
+def varied(arguments: Sequence[str]) -> list[str]:
+    """Return a command of which the last of two equal options is left, but of those that may be given more than once."""
+    left = list(arguments)
+    for option in {word for word in left if word.startswith("--") and left.count(word) > 1} - {*REPEATED, "--force"}:
+        while left.count(option) > 1:
+            at = left.index(option)
+            del left[at : at + 2]
+    return left
 
 
 def outcome(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:

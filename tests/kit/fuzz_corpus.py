@@ -130,7 +130,6 @@ GOOD = '{"instruction": "a", "input": "", "output": "b"}'
 def row_cases() -> Iterator[Case]:
     """Rows of instructions and of texts that hold no text."""
     wrong = [(name, value) for name in ("instruction", "output", "input") for value in NO_TEXTS if (name, value) != ("input", "null")]
-    wrong += [("instruction", '" "'), ("output", '""'), ("output", '"\\n"')]
     recipe = json.dumps(TUNING)
     search = json.dumps(
         changed(changed(TUNING, "tuning.search", {"learning_rates": [1e-3, 1e-2], "dev_rows": 1}), "tuning.learning_rate", None)
@@ -154,6 +153,8 @@ def row_cases() -> Iterator[Case]:
         (*EVALUATE[:3], "--settings", "{}", "--text", "bad.jsonl", *EVALUATE[-2:]),
     ):
         yield Case(command, {"bad.jsonl": b'{"text": " "}\n{"text": "\\n\\t"}\n'})
+    for row in ({"instruction": " ", "output": "b"}, {"instruction": "a", "output": ""}, {"instruction": "a", "output": "\n"}):
+        yield Case((*TUNE, "--data", "bad.jsonl", "--settings", recipe), {"bad.jsonl": json.dumps(row).encode() + b"\n"})
     long_row = json.dumps({"instruction": "a", "input": "", "output": "word " * 500})
     longer = json.dumps(changed(TUNING, "tuning.max_length", 400))
     yield Case((*TUNE, "--data", "bad.jsonl", "--settings", longer), {"bad.jsonl": f"{long_row}\n".encode()})
