@@ -20,6 +20,7 @@ from pat.method.mask import UnifiedMask
 from pat.method.orthogonality import identity_loss
 from pat.method.release_mask import ReleaseMask
 from pat.settings.config import PatConfig
+from pat.settings.fields import MOST
 
 HSM_WEIGHTS_NAME = "hsm.safetensors"
 
@@ -105,10 +106,24 @@ class Sparsifier(nn.Module):
             raise UserError(f"{source}: does not fit this model: missing {missing[:5]}, unexpected {unexpected[:5]}")
         if wrong := [name for name in own if own[name].shape != state[name].shape]:
             raise UserError(f"{source}: wrong shape of {wrong[:5]}")
+        if wrong := [name for name in own if own[name].is_floating_point() != state[name].is_floating_point()]:
+            raise UserError(f"{source}: wrong kind of number in {wrong[:5]}")
         check_numbers({name: state[name] for name in own if own[name].is_floating_point()}, source)
+        if not 0 <= (steps := int(state["mask.step_count"])) <= MOST:
+            raise UserError(f"{source}: mask.step_count is {steps}, which is no number of steps")
         self.mask.load_state_dict(_below("mask", state))
+        self._check_count(source)
         for write, hsm in self.by_write().items():
             hsm.load_state_dict(_below(write, state))
+
+    def _check_count(self, source: str) -> None:
+        """Raise UserError where a finished mask keeps another number of channels than its run was to; the release's own may."""
+        mask = self.mask
+        kept, every = int(mask.kept.sum()), mask.kept.numel()
+        if mask.finished and (kept != mask.width if self.config.exact_count else kept == 0):
+            raise UserError(
+                f"{source}: its mask keeps {kept} of {every} channels, by pat_config.json and the base it is to keep {mask.width}"
+            )
 
     def save(self, folder: Path) -> None:
         """Write `hsm.safetensors` and `pat_config.json` into `folder`."""

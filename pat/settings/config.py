@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pat.errors import SettingError, UserError
 from pat.io.artefacts import read_record, write_json
-from pat.settings.fields import CONTRADICTION, Align, Count, CountOrZero, Number, Rate, Settings, Weight, equals, is_none
+from pat.settings.fields import CONTRADICTION, Align, Count, CountOrZero, Number, Rate, SeedNumber, Settings, Weight, equals, is_none
 from pat.settings.mistakes import nearest, wanted
 
 PAT_CONFIG_NAME = "pat_config.json"
@@ -226,13 +226,13 @@ class PatConfig(PatChoices):
     """
 
     pruning_ratio: Annotated[Number, AfterValidator(_is_a_ratio)]
-    width: int | None = None
-    total_steps: int | None = None
+    width: Count | None = None
+    total_steps: Count | None = None
     lora_rank: Count = 20
-    lora_alpha: float = 4.0
-    lora_dropout: float = 0.05
+    lora_alpha: Rate = 4.0
+    lora_dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     use_dora: bool = False
-    seed: int = 0
+    seed: SeedNumber = 0
 
     if not TYPE_CHECKING:  # type checkers read the fields
 

@@ -153,8 +153,8 @@ def row_cases() -> Iterator[Case]:
         (*EVALUATE[:3], "--settings", "{}", "--text", "bad.jsonl", *EVALUATE[-2:]),
     ):
         yield Case(command, {"bad.jsonl": b'{"text": " "}\n{"text": "\\n\\t"}\n'})
-    for row in ({"instruction": " ", "output": "b"}, {"instruction": "a", "output": ""}, {"instruction": "a", "output": "\n"}):
-        yield Case((*TUNE, "--data", "bad.jsonl", "--settings", recipe), {"bad.jsonl": json.dumps(row).encode() + b"\n"})
+    for blank in ({"instruction": " ", "output": "b"}, {"instruction": "a", "output": ""}, {"instruction": "a", "output": "\n"}):
+        yield Case((*TUNE, "--data", "bad.jsonl", "--settings", recipe), {"bad.jsonl": json.dumps(blank).encode() + b"\n"})
     long_row = json.dumps({"instruction": "a", "input": "", "output": "word " * 500})
     longer = json.dumps(changed(TUNING, "tuning.max_length", 400))
     yield Case((*TUNE, "--data", "bad.jsonl", "--settings", longer), {"bad.jsonl": f"{long_row}\n".encode()})

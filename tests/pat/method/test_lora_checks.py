@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pat import PatModel
+from pat import PatConfig, PatModel
 from pat.checkpoints.merge import merge
 from pat.errors import UserError
 from pat.families.known import family_of
@@ -154,6 +155,44 @@ def test_a_mask_that_is_no_number_is_told(folder: Path, tmp_path: Path) -> None:
     save_file(state, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"hsm\.safetensors: the tensor mask\.proxy holds NaN or infinity"):
         merge(folder / "base", adapter, tmp_path / "out")
+
+
+STATES: dict[str, tuple[dict[str, Tensor], str]] = {
+    "no step": ({"mask.step_count": torch.tensor(-4)}, "mask.step_count is -4"),
+    "a step beyond all": ({"mask.step_count": torch.tensor(2**40)}, "mask.step_count is 1099511627776"),
+    "a step that is no number": ({"mask.step_count": torch.tensor(NAN)}, r"wrong kind of number in \['mask.step_count'\]"),
+    "nothing stays": ({"mask.kept": torch.zeros(48, dtype=torch.bool)}, "its mask keeps 0 of 48 channels, .* it is to keep 36"),
+    "all stays": ({"mask.kept": torch.ones(48, dtype=torch.bool)}, "its mask keeps 48 of 48 channels, .* it is to keep 36"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_the_state_of_a_mask_that_cannot_be_is_told(name: str, folder: Path, tmp_path: Path) -> None:
+    adapter = changed(folder, "pat", tmp_path / "adapter")
+    path, (state, message) = adapter / "hsm.safetensors", STATES[name]
+    save_file(load_file(path) | state, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=message):
+        merge(folder / "base", adapter, tmp_path / "out")
+
+
+@pytest.mark.parametrize("field", [{"pruning_ratio": 0.5}, {"width": 12}])
+def test_another_width_than_the_run_s_is_told(field: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    adapter = changed(folder, "pat", tmp_path / "adapter")
+    path = adapter / "pat_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | field))
+    with pytest.raises(UserError, match=r"its mask keeps 36 of 48 channels, by pat_config\.json and the base it is to keep"):
+        merge(folder / "base", adapter, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"seed": -1}, {"seed": 2**32}, {"seed": 0.5}, {"lora_alpha": NAN}, {"lora_alpha": 0.0}, {"lora_dropout": 1.0}, {"lora_dropout": -0.1},
+     {"total_steps": 0}, {"total_steps": -3}, {"width": 0}, {"lora_rank": 0}],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_no_run_has_are_refused_in_python_too(field: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"PatConfig.{next(iter(field))}"):
+        PatConfig(pruning_ratio=0.25, **field)
 
 
 def test_what_is_not_there_has_peft_s_defaults() -> None:
