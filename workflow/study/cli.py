@@ -28,6 +28,7 @@ VERBS = {
     "metrics": "study.tables.metrics",
     "figure": "study.figures.command",
     "summary": "study.report.summary",
+    "report": "study.report.page.command",
     "explain": "study.results.explain",
     "name": "study.experiment.name",
     "benchmark-tables": "study.report.benchmark_table",

@@ -38,7 +38,17 @@ class Pictures:
     name: str
 
 
-Written = Kind | Unmarked | Pictures
+@dataclass(frozen=True)
+class Page:
+    """A page of HTML that names its maker at its beginning."""
+
+    sign: str
+
+
+PAGE = Page('<meta name="generator" content="study report">')
+BEGINNING = 1000
+"""Bytes of a page in which its sign stands."""
+Written = Kind | Unmarked | Pictures | Page
 
 
 def guarded(kind: Written | Callable[[Mapping[str, Any]], Written]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -91,6 +101,9 @@ def _each(given: Any) -> list[Any]:
 def _check(out: Path, kind: Written, *, force: bool) -> None:
     if isinstance(kind, Unmarked):
         return
+    if isinstance(kind, Page):
+        _check_page(out, kind, force=force)
+        return
     if not isinstance(kind, Pictures):
         check_replaceable(out, kind, force=force)
         return
@@ -100,3 +113,14 @@ def _check(out: Path, kind: Written, *, force: bool) -> None:
             raise UserError(f"{path}: {problem}")
         if not force and path.is_file() and path.stat().st_size and not bears_mark(path):
             raise UserError(f"{path}: is there already and is no figure of ours; name another folder, or give --force to replace it")
+
+
+def _check_page(out: Path, kind: Page, *, force: bool) -> None:
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder, where a file of HTML is to be written; name a file in it")
+    if force or not out.exists():
+        return
+    with out.open("rb") as stream:
+        beginning = stream.read(BEGINNING)
+    if beginning and kind.sign.encode() not in beginning:
+        raise UserError(f"{out}: is there already and is no page of ours; name another file, or give --force to replace it")

@@ -45,8 +45,8 @@ def explain(results: Path, wanted: Mapping[str, object], task: str | None) -> li
     """
     path, cell = _one_cell(results, wanted)
     lines = [_name(cell), *_budget(cell), *_numbers(cell, task), _place(path)]
-    for number, step in enumerate(_steps(path, cell), start=1):
-        lines += ["", f"{number}. {step.verb}: {_holder(step.record)}", *_origin(step.provenance)]
+    for number, step in enumerate(steps(path, cell), start=1):
+        lines += ["", f"{number}. {step.verb}: {_holder(step.record)}", *origin_lines(step.provenance)]
     return lines
 
 
@@ -112,7 +112,7 @@ def _numbers(cell: Mapping[str, Any], task: str | None) -> Iterator[str]:
         yield f"  {name}: perplexity {value['token_perplexity']} per token, {value['byte_perplexity']} per byte"
 
 
-def _steps(path: Path, cell: Mapping[str, Any]) -> list[Step]:
+def steps(path: Path, cell: Mapping[str, Any]) -> list[Step]:
     """Return the steps from the first to the evaluation; as the cell alone knows them where their folders are not here."""
     known = cell.get("provenance") or {}
     followed = list(_chain(Step("evaluate", path.with_name(EVALUATION), known.get("evaluate") or {}), set()))
@@ -140,7 +140,7 @@ def _maker(folder: Path) -> Step | None:
     return Step(RECORDS[there[-1]], record, read_record(record).get("provenance") or {})
 
 
-def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
+def origin_lines(provenance: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a step's provenance says, a line per fact."""
     yield f"   config hash {provenance.get('config_hash')}, seed {provenance.get('seed')}, device {provenance.get('device')}"
     yield f"   {_code(provenance)}"

@@ -17,18 +17,15 @@ from study.tables.layouts import Layout
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def source(name: str) -> Markup:
-    """Return a style sheet or script of this folder as it stands: it is ours, and inside its element nothing is escaped."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-
-
 @cache
 def environment(*more: Path) -> Environment:
-    """Return the templates of this folder and of `more`, which come first; a name that a template misspells is an error."""
-    found = Environment(
-        loader=FileSystemLoader([*more, TEMPLATES]), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    found.globals["source"] = source
+    """Return the templates of this folder and of `more`, which come first; a name that a template misspells is an error.
+
+    `source(name)` in them is a style sheet or script as it stands: it is ours, and inside its element nothing is escaped.
+    """
+    files = FileSystemLoader([*more, TEMPLATES])
+    found = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.globals["source"] = lambda name: Markup(files.get_source(found, name)[0])
     return found
 
 

@@ -48,6 +48,22 @@ def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEF
     `out` holds something else than tables, unless with `force`.
     """
     cells = read_cells(paths)
+    tables = tables_of(cells, settings)
+    with new_folder(out, TABLES, force=force) as folder:
+        write_text(folder / "cells.csv", csv_text(tidy(cells)))
+        for name, (layout, frame) in tables.items():
+            write_text(folder / f"{name}.csv", csv_text(frame, digits=6))
+            write_text(folder / f"{name}.md", markdown(layout))
+            write_text(folder / f"{name}.tex", latex(layout))
+            write_text(folder / f"{name}.html", table_page(layout, name))
+        write_text(folder / "provenance.html", table_page(provenance(cells), "provenance", [COMMAND]))
+        if (tunings := health(cells)) is not None:
+            write_text(folder / "health.html", table_page(tunings, "health", [FOUND]))
+    return sorted([*tables, "cells"])
+
+
+def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict[str, tuple[Layout, pd.DataFrame]]:
+    """Return every table of the cells by its name, as it is printed and as data."""
     metrics = metrics_of(cells)
     grids = {metric: Grid(cells, metric) for metric in metrics}
     first = grids[metrics[0]] if metrics else Grid(cells, "")
@@ -67,18 +83,7 @@ def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEF
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
     notes = [*shortfall_notes(cells), *origin_notes(cells)]
-    with new_folder(out, TABLES, force=force) as folder:
-        write_text(folder / "cells.csv", csv_text(tidy(cells)))
-        for name, (plain, frame) in tables.items():
-            layout = replace(plain, notes=[*plain.notes, *notes])
-            write_text(folder / f"{name}.csv", csv_text(frame, digits=6))
-            write_text(folder / f"{name}.md", markdown(layout))
-            write_text(folder / f"{name}.tex", latex(layout))
-            write_text(folder / f"{name}.html", table_page(layout, name))
-        write_text(folder / "provenance.html", table_page(provenance(cells), "provenance", [COMMAND]))
-        if (tunings := health(cells)) is not None:
-            write_text(folder / "health.html", table_page(tunings, "health", [FOUND]))
-    return sorted([*tables, "cells"])
+    return {name: (replace(layout, notes=[*layout.notes, *notes]), frame) for name, (layout, frame) in tables.items()}
 
 
 def origin_notes(cells: Sequence[Cell]) -> list[str]:

@@ -1,0 +1,198 @@
+"""`study report`: one page that stands by itself, a section for every cell, a verdict that follows the numbers, and what differs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pat.errors import UserError
+from study.cli import main
+from study.report.page.command import page
+from study.report.page.run import opened, place
+from study.report.page.verdict import verdict
+from study.tables.writing import write_tables
+from tests.kit.cell_maker import answered, cell, write_cell
+from tests.kit.pages import Page, read_page
+from tests.kit.project import ROOT
+
+REFERENCE = ROOT / "results" / "reference" / "demo-mends"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NASTY = "</script><script>document.title='taken'</script><img src=http://a.test/x onerror=1>"
+
+
+@pytest.fixture(scope="module")
+def reference() -> str:
+    with opened(REFERENCE) as run:
+        return page(run, called=REFERENCE.as_posix())
+
+
+def run_of(folder: Path, contents: list[dict[str, Any]]) -> Path:
+    """Write an experiment's results as its workflow leaves them."""
+    write_tables([write_cell(folder, content) for content in contents], folder / "tables")
+    return folder
+
+
+def document(texts: dict[str, list[float]]) -> dict[str, Any]:
+    """Return perplexities of documents of ten tokens each, by the loss a token of every document."""
+    return {
+        name: {
+            "token_perplexity": 2.718281828 ** (sum(losses) / len(losses)),
+            "byte_perplexity": 2.0,
+            "documents": {"losses": [10 * loss for loss in losses], "tokens": [10] * len(losses)},
+        }
+        for name, losses in texts.items()
+    }
+
+
+def told(folder: Path, contents: list[dict[str, Any]]) -> str:
+    with opened(run_of(folder, contents)) as run:
+        return " ".join(sentence for finding in verdict(run) for sentence in finding.sentences)
+
+
+def test_the_page_of_a_reference_is_well_formed_and_loads_nothing(reference: str) -> None:
+    read = read_page(reference)
+    assert read.faults == [] and read.loaded == []
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", reference) and "fetch(" not in reference and "import(" not in reference
+    inside = [each["href"] for each in read.of("a")]
+    assert all(link.startswith("#") for link in inside)
+    assert {link[1:] for link in inside} <= {each.get("id") for _, each in read.elements}
+
+
+def test_every_cell_has_its_section_with_all_that_made_it(reference: str) -> None:
+    read = read_page(reference)
+    sections = {each["id"] for each in read.of("details") if each.get("class") == "cell"}
+    with opened(REFERENCE) as run:
+        assert sections == {f"cell-{place(each).replace('/', '-')}" for each in run.cells} and len(sections) == 33
+        commands = {made["command"] for each in run.cells for made in each.provenance.values() if made and made.get("command")}
+        tuned = [each for each in run.cells if run.history(each)]
+    shown = {text for tag, text in read.texts if tag == "pre"}
+    assert commands == shown - {"not recorded"}
+    courses = reference.count('<polyline class="course"')
+    assert courses >= 2 * len(tuned) > 0
+    assert sum(text.startswith("step ") for tag, text in read.texts if tag == "title") > courses, "points say their numbers"
+
+
+def test_every_number_of_the_tables_is_on_the_page(reference: str) -> None:
+    read = read_page(reference)
+    entries = {text for tag, text in read.texts if tag == "td"}
+    for name in ("table1", "perplexity", "comparisons", "sizes", "ablation_choices"):
+        for line in (REFERENCE / "tables" / f"{name}.md").read_text().splitlines():
+            if line.startswith("| ") and "---" not in line and "Method" not in line:
+                assert {each.strip().replace("\\", "") for each in line.strip("|").split("|")} - {""} <= entries, name
+
+
+def test_the_verdict_names_the_best_row_by_how_much_and_what_is_not_shown(tmp_path: Path) -> None:
+    losses = {
+        "lora": [1.0] * 4,
+        "pat": [2.0, 2.1, 2.0, 2.1],
+        "channel-magnitude-pft": [3.0, 3.1, 3.0, 3.2],
+        "channel-fisher-pft": [2.1, 2.0, 2.1, 2.0],
+    }
+    rows = [(name, 0.0 if name == "lora" else 0.5) for name in losses]
+    said = told(tmp_path, [cell(name, ratio) | {"tasks": {}, "perplexity": document({"wiki": losses[name]})} for name, ratio in rows])
+    assert "PAT has the lowest perplexity: 7.77 on wiki." in said or "Channel Fisher P→FT has the lowest perplexity: 7.77 on wiki." in said
+    assert "better on every text than Channel magnitude P→FT." in said
+    assert re.search(r"Not shown to be better than (PAT|Channel Fisher P→FT)\.", said)
+    assert "Against LoRA, which removes nothing, it is 2.86 times as high." in said
+
+
+def test_a_scoring_in_which_nothing_beats_guessing_names_no_winner(tmp_path: Path) -> None:
+    rows = [("lora", 0.0, 0.5), ("pat", 0.5, 0.27), ("channel-magnitude-pft", 0.5, 0.2)]
+    said = told(tmp_path, [cell(name, ratio, scores={"sums": {"acc": value}}) | {"perplexity": {}} for name, ratio, value in rows])
+    assert said.startswith("No row is shown to be better than guessing") and "Shown to be better" not in said
+
+
+def test_paired_answers_decide_what_is_shown(tmp_path: Path) -> None:
+    rows = [("pat", "1" * 90 + "0" * 10), ("channel-magnitude-pft", "1" * 60 + "0" * 40), ("channel-fisher-pft", "1" * 88 + "0" * 12)]
+    contents = [cell(name, 0.5, tasks=answered({"capitals": {"acc": right}})) | {"perplexity": {}} for name, right in rows]
+    said = told(tmp_path, contents)
+    assert "PAT has the highest mean accuracy: 90.0" in said and "2.0 points lower" in said
+    assert "Shown to be better than Channel magnitude P→FT." in said and "Not shown to be better than Channel Fisher P→FT." in said
+
+
+def test_what_differs_between_two_runs_is_told(tmp_path: Path) -> None:
+    def made(rate: float, torch: str) -> dict[str, Any]:
+        step = {
+            "settings": {"tuning": {"learning_rate": rate}, "base": {"model": "0" * 64}},
+            "versions": {"torch": torch},
+            "command": "pat tune",
+        }
+        return {"provenance": {"tune": step}}
+
+    one = run_of(tmp_path / "one", [cell("pat", 0.5) | made(0.001, "2.6"), cell("lora", 0.0)])
+    two = run_of(tmp_path / "two", [cell("pat", 0.5, scores={"capitals": {"first_capital": 0.5, "acc": 0.7}}) | made(0.002, "2.7")])
+    with opened(one) as run, opened(two) as other:
+        read = read_page(page(run, other, called="one", against="two"))
+    entries = [text for tag, text in read.texts if tag == "td"]
+    start = entries.index("tuning.learning_rate")
+    assert entries[start - 1 : start + 4] == ["tune", "tuning.learning_rate", "0.001", "0.002", "1"]
+    assert entries[entries.index("torch") + 1 :][:2] == ["2.6", "2.7"]
+    assert "+10.0" in entries
+    start = entries.index("this run")
+    assert entries[start - 4 : start] == ["tiny", "LoRA", "0 %", "0"]
+    assert read.faults == []
+
+
+def test_what_a_run_holds_is_text_and_never_markup(tmp_path: Path) -> None:
+    step = {"command": NASTY, "versions": {NASTY: NASTY}, "settings": {}}
+    contents = cell("pat", 0.5) | {"label": NASTY, "experiment": NASTY, "provenance": {"evaluate": step}}
+    with opened(run_of(tmp_path, [contents])) as run:
+        text = page(run, called=NASTY)
+    read = read_page(text)
+    assert read.faults == [] and read.loaded == [] and len(read.of("script")) == 1 and read.of("img") == []
+    assert NASTY in {words for tag, words in read.texts if tag == "pre"}
+    for name in ("sizes", "provenance"):
+        table: Page = read_page((tmp_path / "tables" / f"{name}.html").read_text())
+        assert len(table.of("script")) == 1 and table.of("img") == []
+
+
+def test_the_command_writes_a_page_and_replaces_only_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = run_of(tmp_path / "run", [cell("pat", 0.5)])
+    out = tmp_path / "report.html"
+    arguments = ["report", "--results", str(results), "--out", str(out)]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    assert "1 cells" in capsys.readouterr().out
+    out.write_text("my own")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1 and out.read_text() == "my own"
+    assert "is no page of ours" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no tables"), opened(tmp_path):
+        pass
+
+
+@pytest.mark.lengthy
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_browser_opens_it_sorts_a_table_and_shows_a_cell(reference: str, tmp_path: Path) -> None:
+    """The page's own scripts run; what they did is read from the document afterwards."""
+    probe = """<script>
+      const heading = document.querySelector('#tables table th:nth-child(4) button'), column = () => Array.from(
+        document.querySelectorAll('#tables table')[0].tBodies[0].rows, (row) => parseFloat(row.cells[3].textContent));
+      const found = [];
+      for (const turn of [1, 2]) { heading.click(); found.push(column().filter((value) => !isNaN(value))); }
+      const cell = document.querySelector('details.cell');
+      location.hash = cell.id;
+      setTimeout(() => { document.body.innerHTML = '<pre id=probe>' + JSON.stringify({found, open: cell.open, sort: heading.parentElement
+        .getAttribute('aria-sort'), wide: document.documentElement.scrollWidth <= innerWidth}) + '</pre>'; }, 200);
+    </script></body>"""
+    place_of = tmp_path / "report.html"
+    place_of.write_text(reference.replace("</body>", probe))
+    browser = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [*browser, "--virtual-time-budget=4000", "--window-size=1200,900", "--dump-dom", place_of.as_uri()]
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    result = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', dumped)[1])  # type: ignore[index]
+    up, down = result["found"]
+    assert up == sorted(up) and down == sorted(down, reverse=True) and len(up) > 5 and up != down
+    assert result["open"] and result["sort"] == "descending" and result["wide"]

@@ -1,0 +1,1 @@
+"""`study report`: a run as one page of HTML that a browser opens by itself."""

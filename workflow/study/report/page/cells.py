@@ -1,0 +1,119 @@
+"""A section for each cell of the page: its numbers and sizes, the course and health of its tuning, and the steps that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from study.report.page.charts import Course, course
+from study.report.page.run import Run, place
+from study.results.cells import METRIC_LABELS, Cell, Score, metrics_of
+from study.results.explain import Step, origin_lines
+from study.results.milestones import choice, verdict
+from study.tables.accuracy import percent
+from study.tables.layouts import HOLE, Layout
+from study.tables.origins import number
+from study.tables.shares import removed
+
+COURSES = {"instruct_loss": "cross-entropy of the answers, in nats per token", "kept": "channels kept", "learning_rate": "learning rate"}
+"""The figures of a tuning's log that are drawn, with their names."""
+
+POINTS = 100.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A step that made a cell: its verb, its command, and what is known of its code, machine and inputs."""
+
+    verb: str
+    command: str
+    facts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page says of a cell."""
+
+    id: str
+    title: str
+    said: str
+    facts: Sequence[tuple[str, str]]
+    perplexities: Sequence[tuple[str, str]]
+    accuracies: Layout | None
+    health: str
+    courses: Sequence[Course]
+    steps: Sequence[Made]
+
+
+def sections(run: Run) -> list[Section]:
+    """Return a section for every cell, in the order of the tables."""
+    return [_section(run, cell) for cell in run.cells]
+
+
+def _section(run: Run, cell: Cell) -> Section:
+    history = run.history(cell)
+    health = (cell.tuning or {}).get("health") or {}
+    drawn = [course(name, history, key, health.get("milestone_step")) for key, name in COURSES.items()]
+    perplexities = _perplexities(cell)
+    return Section(
+        f"cell-{place(cell).replace('/', '-')}",
+        f"{cell.model}: {cell.row.name}, {percent(cell.ratio_requested)}, seed {cell.seed}",
+        ", ".join(f"{name} {value}" for name, value in perplexities[:2]),
+        list(_facts(cell)),
+        perplexities,
+        _accuracies(cell),
+        "; ".join(filter(None, [verdict(health, cell.hidden_size.after), choice(health)])) if cell.tuning else "",
+        [it for it in drawn if it is not None],
+        [_made(step) for step in run.steps(cell)],
+    )
+
+
+def _perplexities(cell: Cell) -> list[tuple[str, str]]:
+    return [
+        (f"perplexity of {text}", f"{value.token_perplexity:.2f} per token, {value.byte_perplexity:.3f} per byte")
+        for text, value in sorted(cell.perplexity.items())
+    ]
+
+
+def _accuracies(cell: Cell) -> Layout | None:
+    """Return the cell's tasks as a table, a column for each scoring; None where it has none."""
+    metrics = metrics_of([cell])
+    rows = [
+        [task, f"{result.items:,}", f"{POINTS * result.chance:.1f}", *(_percent(result.scores.get(metric)) for metric in metrics)]
+        for task, result in sorted(cell.tasks.items())
+    ]
+    header = ["Task", "items", "guessing", *(METRIC_LABELS.get(metric, metric) for metric in metrics)]
+    return Layout("Accuracy in percent.", header, rows, text_columns=1) if rows else None
+
+
+def _percent(score: Score | None) -> str:
+    return HOLE if score is None else f"{POINTS * score.value:.1f}"
+
+
+def _facts(cell: Cell) -> Iterator[tuple[str, str]]:
+    before, after = cell.parameters.before, cell.parameters.after
+    yield "parameters", f"{before.unique:,} → {after.unique:,} ({100 * removed(cell):.1f} % removed)"
+    yield "without embeddings", f"{before.without_embeddings:,} → {after.without_embeddings:,}"
+    yield "hidden size", f"{cell.hidden_size.before} → {cell.hidden_size.after}"
+    yield "trainable parameters", number(cell.trainable_parameters, "{:,}")
+    exact = cell.kl_on_text if cell.kl_on_text is not None else cell.logit_gap
+    if exact is not None:
+        what = "KL on text, nats per token" if cell.kl_on_text is not None else "largest difference of a logit"
+        yield "written model against what it stands for", f"{exact:.1e} ({what})"
+    tuning = cell.tuning or {}
+    if tuning:
+        seconds = tuning.get("wall_s")
+        yield (
+            "tuning",
+            f"{number(tuning.get('steps'), '{:,}')} steps in {number(None if seconds is None else seconds / 60, '{:.1f}')} minutes",
+        )
+        yield "peak memory of the tuning", number(tuning.get("peak_memory_gib"), "{:.2f} GiB")
+    for name, value in sorted(cell.factors.items()):
+        yield name, str(value) if value is not None else HOLE
+
+
+def _made(step: Step) -> Made:
+    lines = [line.strip() for line in origin_lines(step.provenance)]
+    return Made(
+        step.verb, str(step.provenance.get("command") or "not recorded"), [line for line in lines if not line.startswith("command: ")]
+    )
