@@ -124,6 +124,9 @@ def _csv_records(path: Path) -> Iterator[Record]:
     with opened(path, newline="") as stream:
         reader, number = csv.DictReader(stream, strict=True), 0
         try:
+            names = reader.fieldnames or []
+            if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+                raise UserError(f"{path}: the first line names the column {twice!r} twice; one of them would be lost")
             for number, fields in enumerate(reader, start=1):
                 if None in fields or None in fields.values():
                     raise UserError(f"{path}: row {number}: has {'more' if None in fields else 'fewer'} columns than the first line names")
@@ -134,14 +137,14 @@ def _csv_records(path: Path) -> Iterator[Record]:
 
 def _parquet_records(path: Path) -> Iterator[Record]:
     need("evaluation", f"{path}: reading Parquet")
-    from pyarrow import ArrowInvalid, parquet
+    from pyarrow import ArrowException, parquet
 
     with bytes_of(path) as stream:
         content = io.BytesIO(stream.read()) if packing_of(path) else stream
         try:
             rows = (row for batch in parquet.ParquetFile(content).iter_batches() for row in batch.to_pylist())
             yield from (Record(f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
-        except (ArrowInvalid, OSError) as error:
+        except (ArrowException, OSError) as error:
             raise UserError(f"{path}: cannot be read as Parquet ({error})") from None
 
 
@@ -159,8 +162,8 @@ def _saved_records(folder: Path) -> Iterator[Record]:
 
     try:
         found = load_from_disk(str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be read as a saved data set ({error})") from None
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:  # its records may hold anything
+        raise UserError(f"{folder}: cannot be read as a saved data set ({type(error).__name__}: {error})") from None
     if isinstance(found, DatasetDict):
         name = next(iter(found)) if len(found) == 1 else "train"
         if name not in found:

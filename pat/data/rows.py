@@ -50,6 +50,8 @@ def parse_columns(pairs: Sequence[str], option: str = "--column") -> dict[str, s
             raise UserError(f"{option} {pair!r}: {ours!r} is none of our fields{nearest(ours, get_args(Column))}")
         if ours in found:
             raise UserError(f"{option} {pair!r}: {ours} is given twice")
+        if theirs in found.values():
+            raise UserError(f"{option} {pair!r}: {theirs} is read as another of our fields already")
         found[ours] = theirs
     return found
 

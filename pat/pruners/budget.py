@@ -17,6 +17,7 @@ from pat.models.reshaped import ReshapedConfig
 from pat.pruners.registry import PRUNERS
 from pat.settings.budget import Budget
 from pat.settings.jobs import PruneSettings
+from pat.settings.mistakes import wanted
 
 OPTIONS = "--ratio, --budget-parameters and --budget-memory-gib"
 
@@ -31,7 +32,7 @@ def given_ratio(ratio: float | None, parameters: float | None, memory_gib: float
         return Budget(parameters=parameters, memory_gib=memory_gib)
     except ValidationError as error:
         option = "--budget-parameters" if parameters is not None else "--budget-memory-gib"
-        raise UserError(f"{option} {parameters if memory_gib is None else memory_gib}: {error.errors()[0]['msg']}") from None
+        raise UserError(f"{option} {parameters if memory_gib is None else memory_gib}: {wanted(error.errors()[0]['msg'])}") from None
 
 
 def width_ratio(base: Path, asked: float | Budget | None, align: Align, *, untied: bool = False) -> float | None:

@@ -16,9 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kit.fuzz_corpus import KINDS, Case
+from tests.kit.fuzz_corpus import KINDS as OF_SETTINGS_AND_MODELS
+from tests.kit.fuzz_corpus import Case
+from tests.kit.fuzz_files import file_cases
 from tests.kit.fuzz_workspace import EVALUATE, MAKE, TUNE, TUNING, Ended, ended, quiet_process, write_workspace
 
+KINDS = OF_SETTINGS_AND_MODELS | {"files of data": file_cases}
 LEAST_INPUTS = 600
 RANDOM = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

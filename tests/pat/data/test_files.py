@@ -95,6 +95,13 @@ def test_a_saved_data_set_is_read_and_of_its_splits_the_one_called_train(tmp_pat
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match=r"none: is a folder, but none that `save_to_disk`"):
         list(records(tmp_path / "none"))
+    for name in ("dataset_info.json", "dataset_dict.json"):
+        for text in ("{}", "[]", "", '{"splits": 3}'):
+            (tmp_path / "none" / name).write_text(text)
+            (tmp_path / "none" / "state.json").write_text(text)
+            with pytest.raises(UserError, match="none: cannot be read as a saved data set"):
+                list(records(tmp_path / "none"))
+        (tmp_path / "none" / name).unlink()
 
 
 NULL_IN_PARQUET = content(".parquet", [ROWS[0], ROWS[1] | {"output": None}])
@@ -106,6 +113,7 @@ NULL_IN_PARQUET = content(".parquet", [ROWS[0], ROWS[1] | {"output": None}])
         ("a.csv", b"instruction,output\na,b\na\n", r"a\.csv: row 2: has fewer columns"),
         ("a.csv", b"instruction,output\na,b,c\n", r"a\.csv: row 1: has more columns"),
         ("a.csv", b'instruction,output\na,"b\n', r"a\.csv: row 1: is not valid CSV"),
+        ("a.csv", b"instruction,output,output\na,b,c\n", r"a\.csv: the first line names the column 'output' twice"),
         ("a.csv", b"instruction,answer\na,b\n", r"a\.csv: row 1: lacks the field output or response"),
         ("a.csv", b"question,answer\na,b\n", r"a\.csv: row 1: lacks the fields of a row .*it has answer, question; name its columns"),
         ("a.parquet", b"PAR1 not", r"a\.parquet: cannot be read as Parquet"),
@@ -140,6 +148,12 @@ def test_columns_by_other_names_are_read_and_these_alone(tmp_path: Path) -> None
 def test_a_column_that_is_none_is_refused(pair: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
         parse_columns([pair])
+
+
+def test_a_column_is_one_field_alone() -> None:
+    for pairs in (["prompt=q", "prompt=r"], ["prompt=q", "completion=q"]):
+        with pytest.raises(UserError, match=r"is given twice|is read as another of our fields already"):
+            parse_columns(pairs)
 
 
 def test_of_a_prompt_the_completion_is_learned_and_of_a_text_all_in_pieces(tmp_path: Path) -> None:
