@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 
 from pat.models.on_paper import PaperModel
@@ -85,9 +86,21 @@ def test_a_model_on_the_disk_is_counted_by_its_tensors(tmp_path: Path) -> None:
     assert 0 < found.ratios_of("mine", "pat")[0] < 1
 
 
+def test_a_model_in_the_hubs_cache_is_counted_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--some--model"
+    base = write_tiny_checkpoint(folder / "snapshots" / "abc")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    cached = experiment(models={"far": {"hub": {"id": "some/model"}}}, ratios=[{"parameters": 0.6}])
+    here = experiment(models={"far": {"path": str(base)}}, ratios=[{"parameters": 0.6}])
+    assert cached.ratios_of("far", "pat") == here.ratios_of("far", "pat") == (0.4,)
+    assert cached.ratio_for("far", "pat", 0.4) == here.ratio_for("far", "pat", 0.4)
+
+
 def test_budgets_that_cannot_be_are_told_with_row_and_model() -> None:
     hub = changed("models", value={"far": {"hub": {"id": "some/model"}}}) | {"ratios": BUDGETS}
-    assert any("models.far.hub: its sizes are not known before it is fetched" in line for line in refusal(hub))
+    assert any("models.far.hub: its sizes are not known before it is in the hub's cache" in line for line in refusal(hub))
     assert any("is within it already" in line for line in refusal(changed("ratios", value=[{"parameters": 1e9}])))
     assert any("at the smallest width" in line for line in refusal(changed("ratios", value=[{"parameters": 50}])))
     assert any("0.3 and parameters 0.7 both come to 0.3" in line for line in refusal(changed("ratios", value=[0.3, {"parameters": 0.7}])))

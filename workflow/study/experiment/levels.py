@@ -16,7 +16,7 @@ from pat.pruners import PRUNERS
 from pat.settings.budget import Budget
 from pat.settings.jobs import PruneSettings
 from study.experiment.footprint import shape_of
-from study.sources.kinds import ModelSource
+from study.sources.kinds import HubModel, ModelSource
 
 LEVEL_DIGITS = 4
 """A level names folders and lines of tables."""
@@ -60,14 +60,26 @@ def sizes_of(source: ModelSource, place: str, root: Path) -> tuple[PaperModel, f
         return PaperModel.of(source.pretrain), PRETRAINED_BYTES
     if source.gguf is not None:
         return _sizes_in_gguf(root / source.gguf), BYTES[source.dtype or "bf16"]
-    if source.path is None:
-        raise SettingError(f"{place}.hub: its sizes are not known before it is fetched, so no budget can be solved; give ratios")
+    folder = root / source.path if source.path is not None else _in_cache(source.hub)
+    if folder is None:
+        raise SettingError(
+            f"{place}.hub: its sizes are not known before it is in the hub's cache, so no budget can be solved; give ratios, or fetch it "
+            "first: hf download"
+        )
     from pat.pruners.budget import counted
 
     try:
-        return counted(root / source.path)
+        return counted(folder)
     except UserError as error:
-        raise SettingError(f"{place}.path: {error}") from None
+        raise SettingError(f"{place}.{'path' if source.path is not None else 'hub'}: {error}") from None
+
+
+def _in_cache(model: HubModel | None) -> Path | None:
+    """Return where a model of the hub lies in its libraries' cache; None where it does not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model.id, "config.json", revision=model.revision) if model is not None else None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _sizes_in_gguf(file: Path) -> PaperModel:

@@ -16,6 +16,7 @@ from pat.errors import UserError
 from pat.families.known import family_of_fields
 from pat.io.artefacts import read_record
 from pat.io.storage import check_regular
+from study.experiment.checks.chat import chat_problems
 from study.experiment.checks.contents import check_contents
 from study.experiment.checks.disk_sizes import size_of, size_problems_of
 from study.experiment.checks.families import problems_of
@@ -41,7 +42,7 @@ def disk_problems(experiment: Experiment) -> list[str]:
             found += problems_of(experiment, name, family)
         if size is not None:
             found += size_problems_of(experiment, name, size)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found or chat_problems(experiment)))
 
 
 def _checkpoint_problems(experiment: Experiment) -> Iterator[str]:
