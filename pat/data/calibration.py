@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pat.data.chat import chat_text
-from pat.data.rows import Row, as_document, read_rows
+from pat.data.rows import Columns, Row, as_document, read_rows
 from pat.errors import UserError
 from pat.io.progress import Progress, say
 
@@ -35,13 +35,15 @@ CHECK_TOKENS = 4096
 class Calibration:
     """Where calibration text comes from and what it is worked through on.
 
-    `path` is a file of rows of any form (rows.py). `tokens` None means as many as the pruner's paper takes.
+    `path` is a file of rows of any form (rows.py). `tokens` None means as many as the pruner's paper takes; `columns` is
+    what the file calls our fields.
     """
 
     path: Path
     tokens: int | None = None
     seed: int = 0
     device: str = "cpu"
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
     that is hardly any text.
     """
     wanted = calibration.tokens or tokens
-    rows = list(read_rows(calibration.path))
+    rows = list(read_rows(calibration.path, calibration.columns))
     random.Random(calibration.seed).shuffle(rows)
     ids: list[int] = []
     for place, row in rows:

@@ -35,7 +35,7 @@ def build_model(request: TuningRequest) -> PeftModel:
     kept = kept_channels(request.base) if request.masked else None
     measured = request.masked and request.job.pat.measured and kept is None
     judged = request.masked and not request.job.pat.fixed_mask and request.ratio > 0
-    calibration = Calibration(request.data, seed=request.seed, device=request.device)
+    calibration = Calibration(request.data, seed=request.seed, device=request.device, columns=request.columns)
     text = blocks_for(stock.config, calibration, request.tokenizer) if measured or judged else None
     fisher_D = fisher_order(stock, text) if judged and text is not None else None
     model = adapted(stock, request, text, kept)

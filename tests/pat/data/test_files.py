@@ -21,8 +21,11 @@ from pat.data.files import KINDS, PACKINGS, records
 from pat.data.instructions import Instructions
 from pat.data.rows import parse_columns, read_rows, usable_rows
 from pat.errors import UserError
+from pat.io.artefacts import read_json
 from study.data import instruct as prepare_instruct
+from tests.kit.commands import run
 from tests.kit.tiny_checkpoint import byte_tokenizer
+from tests.kit.tiny_world import write_world
 
 ROWS = [
     {"instruction": "Add, please.", "input": "1 2", "output": "3"},
@@ -142,6 +145,28 @@ def test_columns_by_other_names_are_read_and_these_alone(tmp_path: Path) -> None
     assert usable_rows(tmp_path / "out.jsonl") == [{"prompt": "2+2?", "completion": "4"}]
     with pytest.raises(UserError, match="row 1: lacks the column 'q', which is to be read as prompt; it has answer, instruction, question"):
         usable_rows(path, {"prompt": "q"})
+
+
+@pytest.mark.lengthy
+def test_a_tuning_reads_a_table_with_columns_of_other_names_for_its_mask_and_its_search_too(tmp_path: Path) -> None:
+    base, _ = write_world(tmp_path)
+    lines = "".join(f"What is {number}?,number {number % 3}\n" for number in range(8))
+    (tmp_path / "faq.csv").write_text("question,answer\n" + lines, encoding="utf-8")
+    recipe = {"max_steps": 6, "batch_size": 2, "lora": {"rank": 2}, "search": {"learning_rates": [1e-3, 1e-2], "dev_rows": 2}}
+    job = json.dumps({"tuning": recipe, "pat": {"mask": "variance", "hio_rank": 2}})
+    columns = ["--column", "prompt=question", "--column", "completion=answer"]
+    common = ["--base", str(base), "--data", str(tmp_path / "faq.csv"), *columns, "--tuner", "pat", "--ratio", "0.5", "--settings", job]
+    rate, adapter = str(tmp_path / "rate.json"), str(tmp_path / "adapter")
+    for arguments in (
+        ["search-rate", *common, "--run-dir", str(tmp_path / "search"), "--out", rate],
+        ["tune", *common, "--rate-from", rate, "--run-dir", str(tmp_path / "run"), "--out", adapter],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run(arguments)
+        assert not ended.value.code
+    record = read_json(tmp_path / "adapter" / "tuning.json")
+    assert record["rows"]["kept"] == 8
+    assert record["provenance"]["settings"]["columns"] == {"prompt": "question", "completion": "answer"}
 
 
 @pytest.mark.parametrize(("pair", "named"), [("prompt", "must be ours=theirs"), ("promt=q", "did you mean 'prompt'")])

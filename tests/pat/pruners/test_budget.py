@@ -73,6 +73,7 @@ def test_every_pruner_keeps_within_the_budget(
     assert left <= told <= allowed
 
 
+@pytest.mark.lengthy
 def test_a_tuning_keeps_within_memory(tmp_path: Path) -> None:
     world, data = write_world(tmp_path)
     model, bytes_each = counted(world)
