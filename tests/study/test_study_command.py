@@ -42,7 +42,34 @@ def test_the_overview_imports_no_verb(arguments: tuple[str, ...]) -> None:
 def test_a_wrong_verb_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["validat"])
-    assert "study validat: no such verb" in str(ended.value) and "validate" in str(ended.value)
+    assert "study validat: no such verb; did you mean 'validate'?" in str(ended.value)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"study {pat.__version__}\n"
+
+
+@pytest.mark.parametrize("argument", ["missing", "."])
+def test_what_a_verb_has_not_thought_of_is_one_message_too(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that the system refuses is the user's, whichever verb was given it; a mistake of ours keeps its traceback."""
+    monkeypatch.chdir(tmp_path)
+    code, said = outcome(["failures", argument], capsys)
+    assert code == 1 and said.startswith(f"error: {argument}: ")
+    monkeypatch.setattr("study.plan.failures.reasons", lambda _log: Path("/nowhere/of/ours").read_text())
+    with pytest.raises(FileNotFoundError):
+        cli.main(["failures", argument])
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "x"])
+@pytest.mark.parametrize("verb", ["prepare-text", "prepare-instruct", "mix"])
+def test_seeds_are_what_they_can_be(verb: str, seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--part", "1:x"] if verb == "mix" else ["--source", "{}"]
+    code, said = outcome([verb, *given, "--out", "out", "--seed", seed], capsys)
+    assert code == 2 and "--seed" in said
 
 
 @pytest.mark.parametrize("verb", ["validate", "explain"])

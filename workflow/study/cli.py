@@ -12,7 +12,10 @@ from typing import Any
 
 import typer
 
+from pat import __version__
+from pat.errors import UserError
 from pat.io.progress import fail
+from pat.io.storage import is_refusal, refusal
 from pat.io.verb import Verb
 from pat.settings.mistakes import nearest
 
@@ -75,8 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(overview())
         sys.exit(0 if given else 2)
     verb, *rest = given
+    if verb == "--version":
+        typer.echo(f"study {__version__}")
+        sys.exit(0)
     if verb not in VERBS:
-        fail(f"study {verb}: no such verb; {nearest(verb, VERBS)}")
+        fail(f"study {verb}: no such verb{nearest(verb, VERBS)}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(cls=Verb)(_loaded(verb).main)
-    app(rest, prog_name=f"study {verb}")
+    try:
+        app(rest, prog_name=f"study {verb}")
+    except UserError as error:
+        fail(str(error))
+    except OSError as error:
+        if not is_refusal(error, rest):
+            raise
+        fail(str(refusal(error)))

@@ -12,7 +12,7 @@ import typer
 from pat.errors import UserError
 from pat.io.artefacts import parse_json
 from pat.io.places import READS, WRITES, Force, Place, check_apart
-from pat.settings.fields import Settings
+from pat.settings.fields import LARGEST_SEED, Settings
 from pat.settings.mistakes import load, shown
 from study.commands.errors import run_reporting_errors
 from study.commands.places import Unmarked, guarded
@@ -25,7 +25,7 @@ def command_line(prepare: Callable[..., str]) -> Callable[..., None]:
     def main(
         source: Annotated[str, typer.Option(help="The set's source block of the experiment file, as JSON.")],
         out: Annotated[Path, typer.Option(help="The JSONL to write."), WRITES],
-        seed: Annotated[int, typer.Option(help="Draws the fraction of a hub data set.")] = 0,
+        seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Draws the fraction of a hub data set.")] = 0,
         force: Force = False,
     ) -> None:
         def action() -> str:

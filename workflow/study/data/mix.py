@@ -17,6 +17,7 @@ import typer
 from pat.errors import UserError
 from pat.io.artefacts import numbered_rows, write_jsonl
 from pat.io.places import READS, WRITES, Force, Place, check_apart
+from pat.settings.fields import LARGEST_SEED
 from study.commands.errors import run_reporting_errors
 from study.commands.places import Unmarked, guarded
 
@@ -80,7 +81,7 @@ def _first(rows: Sequence[dict[str, Any]], wanted: float) -> list[dict[str, Any]
 def main(
     part: Annotated[list[str], typer.Option(help="<share>:<JSONL>; repeat it")],
     out: Annotated[Path, typer.Option(help="JSONL to write"), WRITES],
-    seed: Annotated[int, typer.Option(help="orders the rows")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="orders the rows")] = 0,
     force: Force = False,
 ) -> None:
     """Write the mix of some prepared sets."""
