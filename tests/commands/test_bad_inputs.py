@@ -150,7 +150,7 @@ ARGUMENTS = [
     *[("tune", *BASE, *DATA, *LORA, *RUN, *wrong) for wrong in [
         ("--ratio", "1.5"), ("--ratio", "-1"), ("--ratio", "nan"), ("--ratio", "0.5"), ("--ratio", "half"), ("--seed", "-1"),
         ("--seed", "9" * 30), ("--seed", "1.5"), ("--tuner", "nothing"), ("--tuner", ""), ("--base", "<w>/adapter"),
-        ("--base", "<w>/text.jsonl"), ("--base", "/dev/null"), ("--data", "<w>"), ("--data", "<w>/text.jsonl"), ("--teacher", "<w>/base"),
+        ("--base", "<w>/text.jsonl"), ("--base", "/dev/null"), ("--data", "<w>"), ("--data", "<w>/task.jsonl"), ("--teacher", "<w>/base"),
         ("--settings", "[]"), ("--settings", "{"), ("--settings", ""), ("--settings", "no-such-file"), ("--out", "<w>/text.jsonl/out"),
         ("--run-dir", "<w>/text.jsonl/run"), ("--out", "/proc/out"), ("--log", "<w>/text.jsonl/log"), ("--no-such-option",),
     ]],

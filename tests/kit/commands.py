@@ -9,7 +9,7 @@ import pytest
 from pat import cli
 from study import cli as study_cli
 
-REPEATED = ("--task", "--text", "--model", "--plugin", "--part", "--step", "--column", "--cell", "--cells", "--benchmark")
+REPEATED = ("--task", "--text", "--model", "--plugin", "--part", "--step", "--column", "--cells", "--benchmark")
 """Options that may be given more than once."""
 
 
