@@ -143,11 +143,17 @@ def load_model(folder: Path, dtype: torch.dtype | None = None, *, sharded: bool 
 def _check_weights(folder: Path, model: PreTrainedModel) -> None:
     """Raise UserError where a weight is NaN or infinite: every number that is computed with it would be, after all the work."""
     for name, weight in model.named_parameters():
-        ends = torch.stack(weight.detach().aminmax()) if weight.numel() else torch.zeros(2)  # NaN is both; no copy of the weight is made
-        if not torch.isfinite(ends).all():
-            raise UserError(f"{folder}: the tensor {name} holds NaN or infinity; fetch or make the model again")
+        ends = _check_finite(folder, name, weight)
         if not ends.any() and weight is model.get_input_embeddings().weight:
             raise UserError(f"{folder}: the embedding {name} is all zero, so the model reads nothing; fetch or make the model again")
+
+
+def _check_finite(folder: Path, name: str, weight: Tensor) -> Tensor:
+    """Return a weight's least and largest number. Raises UserError where one is NaN or infinite."""
+    ends = torch.stack(weight.detach().aminmax()) if weight.numel() else torch.zeros(2)  # NaN is both; no copy of the weight is made
+    if not torch.isfinite(ends).all():
+        raise UserError(f"{folder}: the tensor {name} holds NaN or infinity; fetch or make the model again")
+    return ends
 
 
 def load_to_measure(folder: Path, device: str) -> PreTrainedModel:
@@ -206,10 +212,19 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                     yield name, shard.get_tensor(name)
 
 
+def check_finite(folder: Path) -> None:
+    """Raise UserError where a weight of a checkpoint is NaN or infinite: whatever is made of it would be."""
+    for name, tensor in tensors(folder):
+        _check_finite(folder, name, tensor)
+
+
 def unique_tensors(folder: Path, config: Any) -> Iterator[tuple[str, Tensor]]:
-    """As `tensors`, without a head that is the embedding's matrix once more."""
+    """As `tensors`, without a head that is the embedding's matrix once more. Raises UserError on one that holds NaN or infinity."""
     unique = set(unique_names(folder, config))
-    return ((name, tensor) for name, tensor in tensors(folder) if name in unique)
+    for name, tensor in tensors(folder):
+        if name in unique:
+            _check_finite(folder, name, tensor)
+            yield name, tensor
 
 
 def unique_names(folder: Path, config: Any) -> list[str]:
@@ -330,6 +345,7 @@ def import_model(source: Path, out: Path, *, force: bool = False) -> None:
     check_model(source)
     check_if_listed(source)
     _check_opens_if_known(source)
+    check_finite(source)
     if any((source / name).is_file() for name in TOKENIZER_FILES):
         open_tokenizer(source)
     with new_folder(out, FOLDERS["import-model"], force=force) as folder:
@@ -362,6 +378,7 @@ def fetch_model(hub_id: str, revision: str, out: Path, *, force: bool = False) -
         (folder / CARD_NAME).unlink(missing_ok=True)  # it is the base's own, and would be taken for that of what is made of it
         check_model(folder)
         _check_opens_if_known(folder)
+        check_finite(folder)
         write_both_ways(folder)
         write_old_names(folder)
         note_import(folder, {"hub": hub_id, "revision": revision}, {})

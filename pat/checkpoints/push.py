@@ -19,12 +19,15 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from pat.checkpoints.base_checks import check_checkpoint
 from pat.checkpoints.card import FIELDS, STOCK_CARD, front
+from pat.checkpoints.checkpoint import check_finite
 from pat.checkpoints.lineage import CARD_NAME, INHERITED, front_matter, lineage_of
 from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.progress import say
 from pat.io.provenance import checksums
 
+OF_THE_NETWORK: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+"""What the hub's client raises where nothing answers, and where the hub refuses: its library's own, of whichever version."""
 RESULTS_FOLDER = ".eval_results"
 SAFE = re.compile(r"[^A-Za-z0-9._-]")
 READINGS = {
@@ -82,6 +85,7 @@ def files_to_send(folder: Path, repository: str, published: Published) -> Sent:
         raise UserError(f"{folder}: no such folder")
     check_checkpoint(folder)
     artefacts.check_if_listed(folder)
+    check_finite(folder)
     scores = _scores(folder, published)
     kept = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_bookkeeping(path.relative_to(folder)))
     files: Sent = {path.relative_to(folder).as_posix(): path for path in kept}
@@ -199,7 +203,7 @@ def _send(repository: str, files: Sent, *, private: bool) -> None:
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         hub.create_commit(repository, added, commit_message="Model, card and results")
-    except (HfHubHTTPError, OSError) as error:
+    except (OF_THE_NETWORK, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{repository}: cannot be sent to the hub ({reason}); it needs a network, and a token that may write there: `hf auth login`"

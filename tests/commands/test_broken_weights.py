@@ -10,6 +10,7 @@ import torch
 
 from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint
+from pat.checkpoints.push import Published, push
 from pat.errors import UserError
 from pat.pruners.pruning import prune
 from pat.scoring.evaluation import evaluate
@@ -40,6 +41,8 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, value: float) -> N
 VERBS: dict[str, Callable[[Path, Path, Path], object]] = {
     "tune": lambda base, data, folder: tune(asked(base, data, "lora", 0.0, 0, JOB, folder / "run", folder / "out")),
     "prune": lambda base, _, folder: prune(base, "channel-fisher", 0.25, 4, folder / "out", calibration(folder)),
+    "import-model": lambda base, _, folder: checkpoint.import_model(base, folder / "out"),
+    "push": lambda base, *_: push(base, "me/x", Published(), dry_run=True),
     "rotate": lambda base, _, folder: rotate(base, "pca", calibration(folder), folder / "out"),
     "evaluate": lambda base, _, folder: evaluate(
         base, [], [calibration(folder).path], EvaluationSettings.model_validate({"device": "cpu"}), 0, folder / "evaluation.json"

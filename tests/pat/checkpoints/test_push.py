@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, parse_eval_result_entries
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, get_session, parse_eval_result_entries
 from transformers import AutoModelForCausalLM
 
 from pat.checkpoints.checkpoint import import_model
@@ -143,6 +143,12 @@ def test_without_a_network_it_is_one_sentence(work: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError, match=r"me/narrow: cannot be sent to the hub \(.*\); it needs a network, and a token") as caught:
         push(work / "pruned", "me/narrow", Published(), dry_run=False)
     assert "\n" not in str(caught.value)
+
+
+def test_where_nothing_answers_it_is_one_sentence(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.create_repo", lambda *_, **__: get_session().get("http://127.0.0.1:9"))
+    with pytest.raises(UserError, match=r"me/narrow: cannot be sent to the hub \(.*\); it needs a network, and a token"):
+        push(work / "pruned", "me/narrow", Published(), dry_run=False)
 
 
 def test_what_cannot_be_sent_is_named(work: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from pat.cli import app
@@ -57,3 +59,13 @@ def test_an_adapter_is_to_be_merged_first(tmp_path: Path) -> None:
     trained("llama", steps=1).save_pretrained(str(tmp_path / "adapter"))
     with pytest.raises(UserError, match="what `pat merge` makes of both"):
         export(tmp_path / "adapter", "gguf", tmp_path / "out")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", LlamaConfig(**SHAPE))
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"][0] = torch.nan
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"the tensor model\.norm\.weight holds NaN or infinity"):
+        export(base, "gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
