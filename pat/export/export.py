@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pat.checkpoints.base_checks import check_base
+from pat.checkpoints.base_checks import CONFIG_NAME, RESHAPED, check_base
 from pat.errors import UserError
-from pat.io.artefacts import check_if_listed, new_folder, write_json
+from pat.io.artefacts import check_if_listed, new_folder, read_record, write_json
 from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import say
 from pat.io.provenance import described, provenance
@@ -37,6 +37,8 @@ def export(model: Path, to: str, out: Path, kind: str | None = None, split: str 
     check_replaceable(out, FOLDERS["export"], force=force)
     check_base(model, tokenizer=True)
     check_if_listed(model)
+    if read_record(model / CONFIG_NAME).get("model_type") == RESHAPED:
+        raise UserError(f"{model}: its layers have sizes of their own, which no runtime but transformers with `import pat.reshaped` opens")
     with new_folder(out, FOLDERS["export"], force=force) as folder:
         made = _write_gguf(model, folder, kind or "auto", split) if to == "gguf" else _write_compressed(model, folder, to)
         weights = [path for pattern in ("*.gguf", "*.safetensors") for path in folder.glob(pattern)]

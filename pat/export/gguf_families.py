@@ -112,6 +112,29 @@ def _smollm3_obstacles(config: Any) -> Iterator[str]:
         yield "has other layers without positions than llama.cpp, where every 4th has none (no_rope_layers)"
 
 
+def _expert_keys(writer: GGUFWriter, config: Any) -> None:
+    writer.add_expert_count(config.num_experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+
+
+def _shared_expert_keys(writer: GGUFWriter, config: Any) -> None:
+    _expert_keys(writer, config)
+    writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+
+
+def _weights_sum_to_one(config: Any) -> Iterator[str]:
+    if not config.norm_topk_prob:
+        yield "leaves the weights of its experts as they are (norm_topk_prob: false), where llama.cpp scales them to a sum of 1"
+
+
+def _weights_stay(config: Any) -> Iterator[str]:
+    if config.norm_topk_prob:
+        yield "scales the weights of its experts to a sum of 1 (norm_topk_prob: true), where llama.cpp leaves them as they are"
+    if config.num_attention_heads * head_size(config) != config.hidden_size:
+        yield "has heads of another size than hidden size / heads, as every narrower one has, which llama.cpp's qwen2moe does not"
+
+
 TANH = "gelu_pytorch_tanh"
 LLAMA = Exported("llama", pairs=True, biases=True)
 EXPORTED: dict[str, Exported] = {
@@ -125,6 +148,8 @@ EXPORTED: dict[str, Exported] = {
     "olmo2": Exported("olmo2", obstacles=_olmo2_obstacles),
     "phi3": replace(LLAMA, split=True, obstacles=_phi3_obstacles),
     "granite": Exported("granite", pairs=True, biases=True, keys=_granite_keys),
+    "qwen2_moe": Exported("qwen2moe", biases=True, keys=_shared_expert_keys, obstacles=_weights_stay),
+    "qwen3_moe": Exported("qwen3moe", keys=_expert_keys, obstacles=_weights_sum_to_one),
     "smollm3": Exported("smollm3", pairs=True, obstacles=_smollm3_obstacles),
 }
 """llama.cpp's own Phi-3 and Qwen2 take heads of no other size than hidden size / heads. Both are Llamas, Phi-3's fused layers being split,

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 
@@ -40,6 +41,7 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 DEEPER: dict[str, int] = {"num_hidden_layers": 7}
 """So many layers that those come which are of another kind."""
+EXPERTS: dict[str, Any] = {"num_experts": 12, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 WINDOWS: dict[str, Any] = DEEPER | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8}
 
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
@@ -59,6 +61,7 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "gemma3": lambda: Gemma3TextConfig(**SHAPE | WINDOWS, tie_word_embeddings=True),
     "phi3": lambda: Phi3Config(**SHAPE),
     "granite": lambda: GraniteConfig(**SHAPE | GRANITE),
+    "qwen3-moe": lambda: Qwen3MoeConfig(**SHAPE | EXPERTS | {"head_dim": 64}, norm_topk_prob=True),
     "smollm3": lambda: SmolLM3Config(**SHAPE | DEEPER),
 }
 

@@ -44,11 +44,12 @@ def llama_cpp(jobs: list[tuple[Path, str, int]]) -> list[Answer]:
     return answers
 
 
-def vllm(folder: Path, text: str, dtype: str = "float32") -> list[int]:
-    """Return the tokens that follow a text in vLLM."""
+def vllm(folder: Path, text: str, dtype: str = "float32", implementation: str = "auto") -> list[int]:
+    """Return the tokens that follow a text in vLLM, by its own or by transformers' implementation of the model."""
     config = checkpoint.load_config(folder)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     job = {"folder": str(folder), "prompt": tokens_of(folder, text), "count": TOKENS, "dtype": dtype, "ends": ends}
+    job["model_impl"] = implementation
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     finished = subprocess.run(
         [FOLDER / "vllm" / "bin" / "python", TOOLS / "vllm_greedy.py"], input=json.dumps(job), capture_output=True, text=True,

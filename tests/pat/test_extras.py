@@ -23,6 +23,7 @@ OF_EXTRAS = {
     "pat.checkpoints.gguf_import",
     "pat.export.gguf_file",
     "pat.export.gguf_families",
+    "pat.export.gguf_plan",
     "pat.export.gguf_tokenizer",
     "pat.export.compressed",
 }

@@ -32,6 +32,13 @@ def test_a_merged_model_goes_on_with_the_same_text(name: str, tmp_path: Path, re
     assert vllm(merged, PROMPT) == greedy(merged, PROMPT)
 
 
+def test_transformers_own_implementation_knows_the_heads_of_qwen2(tmp_path: Path, record_property: Note) -> None:
+    for key, value in {"runtime": "vLLM", "model": "qwen2, --model-impl transformers", "format": "as merged"}.items():
+        record_property(key, value)
+    merged = write_merged(tmp_path, "qwen2")
+    assert vllm(merged, PROMPT, implementation="transformers") == greedy(merged, PROMPT)
+
+
 @pytest.mark.parametrize("to", ["int8", "int4", "fp8"])
 def test_a_compressed_model_goes_on_as_in_transformers(to: str, tmp_path: Path, record_property: Note) -> None:
     """Both compute in bf16, in another order, and vLLM rounds activations: each token is next to the best one of the rounded weights."""

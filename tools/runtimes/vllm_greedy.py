@@ -1,4 +1,4 @@
-"""Greedy tokens of a model folder in vLLM: a job on standard input, {folder, prompt, count, dtype, ends}; {tokens} on the last line.
+"""Greedy tokens of a model folder in vLLM: a job on standard input, {folder, prompt, count, dtype, ends, …}; {tokens} on the last line.
 
 Runs with the interpreter of an environment that has vLLM, so it imports nothing of this project. A process opens one model: vLLM does not
 give back all that it holds.
@@ -21,7 +21,10 @@ def main() -> None:
     from vllm import LLM, SamplingParams, TokensPrompt  # type: ignore[import-not-found]  # of another environment
 
     job = json.load(sys.stdin)
-    model = LLM(job["folder"], max_model_len=128, enforce_eager=True, max_num_seqs=1, skip_tokenizer_init=True, dtype=job["dtype"], seed=0)
+    model = LLM(
+        job["folder"], dtype=job["dtype"], model_impl=job["model_impl"], max_model_len=128, max_num_seqs=1, enforce_eager=True,
+        skip_tokenizer_init=True, seed=0,
+    )  # fmt: skip
     choices = SamplingParams(temperature=0.0, max_tokens=job["count"], detokenize=False, ignore_eos=False, stop_token_ids=job["ends"])
     found = model.generate(TokensPrompt(prompt_token_ids=job["prompt"]), choices, use_tqdm=False)
     sys.stdout.write("\n" + json.dumps({"tokens": list(found[0].outputs[0].token_ids)}) + "\n")

@@ -14,7 +14,9 @@ from pat.cli import app
 from pat.errors import UserError
 from pat.export.export import export
 from pat.io.artefacts import check_folder, read_json
+from pat.pruners.pruning import prune
 from tests.kit.exported_models import SHAPE, write_base, write_narrow
+from tests.kit.pruning_inputs import calibration
 from tests.kit.training import trained
 
 
@@ -52,6 +54,14 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, s
     with pytest.raises(UserError, match=message):
         export(base, out=tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_with_sizes_of_its_own_is_for_no_runtime(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", LlamaConfig(**SHAPE))
+    prune(base, "slicegpt", 0.25, "auto", tmp_path / "sliced", calibration(tmp_path))
+    for to in ("gguf", "int8"):
+        with pytest.raises(UserError, match="its layers have sizes of their own"):
+            export(tmp_path / "sliced", to, tmp_path / "out")
 
 
 def test_an_adapter_is_to_be_merged_first(tmp_path: Path) -> None:

@@ -11,13 +11,23 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader, dequantize
-from transformers import Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen3Config, SmolLM3Config
+from transformers import (
+    FalconConfig,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from pat.checkpoints import checkpoint
 from pat.checkpoints.gguf_import import import_gguf
 from pat.errors import UserError
-from pat.export.gguf_families import EXPORTED, frequency_divisors, in_pairs
+from pat.export.gguf_families import EXPORTED, exported_as, frequency_divisors, in_pairs
 from pat.export.gguf_file import TYPES, write_gguf
 from pat.families.known import FAMILIES
 from tests.kit.exported_models import CONFIGS, PROMPT, SHAPE, write_base, write_narrow
@@ -142,7 +152,8 @@ def test_a_window_that_llama_cpp_lacks_ends_the_context(tmp_path: Path, caplog: 
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "experts": (MORE["qwen2-moe"], "'qwen2_moe' models are not written; those that are: llama, mistral"),
+    "weights of experts": (MORE["qwen3-moe"], "leaves the weights of its experts as they are"),
+    "weights scaled": (MORE["qwen2-moe-tied"], "scales the weights of its experts to a sum of 1"),
     "head of its own": (lambda: GemmaConfig(**SHAPE, head_dim=32, tie_word_embeddings=False), "has a head of its own"),
     "biases": (lambda: Qwen3Config(**SHAPE, attention_bias=True), "llama.cpp's 'qwen3' has no biases, and the model has"),
     "scale": (lambda: Gemma3TextConfig(**SHAPE, head_dim=32, query_pre_attn_scalar=7), "query_pre_attn_scalar=7"),
@@ -187,6 +198,24 @@ def test_numbers_beyond_f16_are_refused(tmp_path: Path) -> None:
         write_gguf(tmp_path / "base", tmp_path / "model.gguf", "f16")
 
 
-def test_every_family_is_written_or_its_experts_are_the_reason() -> None:
-    assert {name for name, family in FAMILIES.items() if not family.has_experts} == set(EXPORTED)
-    assert {make().model_type for make in CONFIGS.values()} == set(EXPORTED) - {"olmo2"}  # whose norms take no narrower stream
+def test_every_family_is_written() -> None:
+    assert set(EXPORTED) == FAMILIES.keys()
+    never_narrower = {"olmo2", "qwen2_moe"}  # whose own in llama.cpp take no narrower stream
+    assert {make().model_type for make in CONFIGS.values()} == set(EXPORTED) - never_narrower
+
+
+def test_another_family_is_refused() -> None:
+    with pytest.raises(UserError, match="'falcon' models are not written; those that are: llama, mistral"):
+        exported_as(FalconConfig())
+
+
+def test_experts_are_one_tensor_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    narrow = write_narrow(tmp_path, "qwen3-moe")
+    write_gguf(narrow, tmp_path / "model.gguf", "q8_0")
+    stored = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
+    weights = dict(checkpoint.tensors(narrow))
+    gates = stored["blk.1.ffn_gate_exps.weight"]
+    for number, gate in enumerate(dequantize(gates.data, gates.tensor_type)):
+        true = weights[f"model.layers.1.mlp.experts.{number}.gate_proj.weight"].numpy()
+        assert np.abs(gate - true).max() <= np.abs(true).max() / 127
+    assert stored["blk.1.ffn_gate_inp.weight"].tensor_type.name == "F32"  # what weighs them
