@@ -76,7 +76,7 @@ def _group(model: Path, names: set[str]) -> int:
     odd = ", ".join(str(row) for row in sorted(rows) if row % GROUPS[-1])
     raise UserError(
         f"--to int4: rows of {odd} are no multiple of {GROUPS[-1]}, the smallest group that runtimes have kernels for; int8 and fp8 take "
-        "any rows, and a model that is pruned with --align gguf has rows that fit"
+        "any rows, and a model that is pruned with --align 32 has rows that fit"
     )
 
 
