@@ -17,6 +17,7 @@ from huggingface_hub import CommitOperationAdd, EvalResult, EvalResultEntry, HfA
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, though not exported by name
 
+from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_checkpoint
 from pat.checkpoints.card import FIELDS, STOCK_CARD, front
 from pat.checkpoints.checkpoint import check_finite
@@ -25,6 +26,7 @@ from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.progress import say
 from pat.io.provenance import checksums
+from pat.models.reshaped import ReshapedConfig
 
 OF_THE_NETWORK: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 """What the hub's client raises where nothing answers, and where the hub refuses: its library's own, of whichever version."""
@@ -37,6 +39,21 @@ READINGS = {
     "first_capital_word": "first capital letter that stands alone in a generated answer",
 }
 """The metrics of an evaluation, the one first that stands for a task where there is one figure alone."""
+LOADING = """
+## How to load
+
+```python
+{imports}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+inputs = {says}
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))
+```
+"""
+CHAT = """tokenizer.apply_chat_template(
+    [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True, return_tensors="pt"
+)"""
 Sent = dict[str, Path | bytes]
 """Name in the repository → the file, or what is written for it."""
 
@@ -83,7 +100,7 @@ def files_to_send(folder: Path, repository: str, published: Published) -> Sent:
     """Return what is sent, by its name in the repository."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    check_checkpoint(folder)
+    check_checkpoint(folder, tokenizer=True)
     artefacts.check_if_listed(folder)
     check_finite(folder)
     scores = _scores(folder, published)
@@ -116,7 +133,17 @@ def card(folder: Path, repository: str, published: Published, scores: Mapping[st
     named = {"model_name": repository.rsplit("/", maxsplit=1)[-1], "eval_results": results} if results else {}
     if results:
         fields.pop("model-index", None)  # an earlier card's, which would win
-    return front(fields | named) + body + _table(scores)
+    return front(fields | named) + body + _how_to_load(folder, repository) + _table(scores)
+
+
+def _how_to_load(folder: Path, repository: str) -> str:
+    """Return the lines that open the model and let it answer, in chat form where its tokenizer has one."""
+    reshaped = isinstance(checkpoint.load_config(folder), ReshapedConfig)
+    chats = checkpoint.load_tokenizer(folder).chat_template is not None
+    says = CHAT if chats else 'tokenizer("The capital of France is", return_tensors="pt")'
+    return LOADING.format(
+        imports="import pat.reshaped  # pip install pruning-aware-tuning\n" if reshaped else "", name=repository, says=says
+    )
 
 
 def entry(benchmark: str, figures: Mapping[str, Any]) -> EvalResultEntry:

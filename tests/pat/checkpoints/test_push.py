@@ -121,6 +121,21 @@ def test_what_is_sent_opens_with_stock_transformers(work: Path, tmp_path: Path, 
     assert (tmp_path / "me" / "narrow" / ".eval_results" / "toy.yaml").is_file()
 
 
+@pytest.mark.parametrize("chats", [True, False])
+def test_the_lines_that_load_it_do(chats: bool, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(work / "pruned", folder)
+    (folder / "manifest.json").unlink()
+    if not chats:
+        (folder / "chat_template.jinja").unlink()
+    written = files_to_send(folder, "me/narrow", Published())["README.md"]
+    assert isinstance(written, bytes)
+    code = written.decode().split("```python\n")[1].split("```")[0]
+    assert ("apply_chat_template" in code) == chats
+    exec(code.replace("me/narrow", str(folder)), {})
+    assert capsys.readouterr().out.startswith("What is the capital" if chats else "The capital of France is")
+
+
 def test_an_earlier_cards_results_give_way_and_its_other_fields_stay(work: Path, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     shutil.copytree(work / "pruned", folder)
