@@ -227,6 +227,14 @@ def unique_tensors(folder: Path, config: Any) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
+def tensor_in(shard_file: Path, name: str) -> Tensor:
+    """Return a tensor by its name from the file that holds it. Raises UserError where it holds NaN or infinity."""
+    with opened(shard_file) as shard:
+        tensor: Tensor = shard.get_tensor(name)
+    _check_finite(shard_file.parent, name, tensor)
+    return tensor
+
+
 def unique_names(folder: Path, config: Any) -> list[str]:
     """Return the names of `unique_tensors`."""
     tied_head = f"{family_of(config).head}.weight" if config.tie_word_embeddings else None

@@ -25,7 +25,6 @@ from pat.export.gguf_plan import FALLBACK, Planned, plan
 from pat.export.gguf_tokenizer import add_tokenizer
 from pat.families.known import Role, attention_window, family_of
 from pat.io.progress import Progress
-from pat.io.tensors import opened
 from pat.settings.formats import BLOCK_TYPES, K_BLOCK, PLAIN_TYPES
 
 TYPES = (*PLAIN_TYPES, *BLOCK_TYPES)
@@ -114,10 +113,8 @@ def _write(writer: GGUFWriter, model: Path, config: Any, exported: Exported, pla
 
 def _rows(each: Planned, stored: dict[str, StoredTensor], config: Any, exported: Exported) -> NDArray[np.float32]:
     """Return a tensor in fp32 with gains that multiply as they are, queries and keys in llama.cpp's order, and all experts in one."""
-    family, read = family_of(config), []
-    for name in each.sources:
-        with opened(stored[name].path) as shard:
-            read.append(shard.get_tensor(name).float().numpy())
+    family = family_of(config)
+    read = [checkpoint.tensor_in(stored[name].path, name).float().numpy() for name in each.sources]
     if len(read) > 1:
         return np.stack(read)
     rows: NDArray[np.float32] = read[0][each.start : each.start + each.shape[0]]
