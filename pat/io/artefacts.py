@@ -26,7 +26,7 @@ from pat.io.storage import check_regular, refusal, writing
 from pat.io.temporaries import file_for, names_for
 
 MANIFEST = marks.MANIFEST
-MAKE_AGAIN = "; delete it and run the step that makes it again"
+MAKE_AGAIN = "; make or fetch it again; what a run has made is made again once it is deleted"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """How a surrogate is spelt in JSON, or stands in an argument that is not UTF-8."""
 HASHED_AT_ONCE = 8
@@ -103,7 +103,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """As read_json, for a file that must hold an object."""
     record = read_json(path)
     if not isinstance(record, dict):
-        raise UserError(f"{path}: must be a JSON object, is {type(record).__name__}; delete it and run the step that makes it again")
+        raise UserError(f"{path}: must be a JSON object, is {type(record).__name__}{MAKE_AGAIN}")
     return record
 
 
