@@ -36,8 +36,16 @@ class StoredTensor:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint in name order. Raises UserError where there are none or one is missing."""
+    """Return the safetensors files of a checkpoint in name order.
+
+    Raises UserError where there are none, one is missing, or which they are cannot be told.
+    """
     names = _listed_shards(folder / INDEX_NAME) if (folder / INDEX_NAME).exists() else [WEIGHTS_NAME]
+    if names != [WEIGHTS_NAME] and (folder / WEIGHTS_NAME).exists():
+        raise UserError(
+            f"{folder}: holds {WEIGHTS_NAME} and beside it {INDEX_NAME} of other files; transformers reads the one, other software the "
+            "other: remove what is older"
+        )
     for name in names:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file{_hint(folder)}")

@@ -241,6 +241,19 @@ def test_an_embedding_of_nothing_is_told_when_it_is_loaded(world: Path, tmp_path
         load_model(base)
 
 
+def test_weights_in_one_file_beside_an_index_of_others_are_not_guessed_at(world: Path, tmp_path: Path) -> None:
+    """As saving over an older, larger model leaves them: what was tuned on the one would be merged into the other."""
+    base = copy(world, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    shard = "model-00001-of-00001.safetensors"
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, base / shard, metadata={"format": "pt"})
+    text("model.safetensors.index.json", json.dumps({"weight_map": dict.fromkeys(tensors, shard)}))(base)
+    with pytest.raises(UserError, match=r"holds model\.safetensors and beside it model\.safetensors\.index\.json of other files"):
+        check_base(base)
+    text("model.safetensors.index.json", json.dumps({"weight_map": dict.fromkeys(tensors, "model.safetensors")}))(base)
+    check_base(base)
+
+
 def test_folders_that_hold_something_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         check_checkpoint(tmp_path / "nothing")
