@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH = 640
-LEFT, RIGHT, TOP, BOTTOM = 190, 16, 10, 34
+WIDTH = 680
+LEFT, RIGHT, TOP, BOTTOM = 236, 16, 10, 34
 LINE = 22
 COURSE_HEIGHT, COURSE_LEFT = 190, 52
 MARGIN = 0.03
 """The share of an axis that stays free at either end."""
-LABEL_LENGTH = 30
+LABEL_LENGTH = 40
 LEAST_SHARE = 0.02
 TICKS = 5
 
@@ -67,7 +67,7 @@ def dots(title: str, unit: str, entries: Sequence[Entry], across: Mapping[str, f
     logarithmic = math.isfinite(edge)
     values = [entry.value for entry in entries]
     ends = [end for entry in entries if entry.value <= edge for end in (entry.value - (entry.half or 0), entry.value + (entry.half or 0))]
-    least = LEAST_SHARE * min(values) if logarithmic else -math.inf
+    least = LEAST_SHARE * min(values) if logarithmic else 0.0  # an interval may reach below what can be
     low, high = max(least, min([*ends, *across.values()])), min(edge, max([*ends, *across.values()]))
     free = MARGIN * (WIDTH - RIGHT - LEFT)
     axis = _Axis(low, high, LEFT + free, WIDTH - RIGHT - free, logarithmic=logarithmic)
