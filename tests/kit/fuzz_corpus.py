@@ -392,6 +392,10 @@ def experiment_cases() -> Iterator[Case]:
     for hub_id in ("a b", "../x", "a/b/c", "a--b", ".a", "a/", "/a", "a/b.git", "ü/x", ""):
         yield experiment(changed(EXPERIMENT, "models.tiny", {"hub": {"id": hub_id}}))
         yield experiment(changed(EXPERIMENT, "data.text.held", {"source": "hub", "id": hub_id}))
+    no_columns: list[Any] = [{"nope": "q"}, {"instruction": "output", "output": "output"}, {"instruction": "q"}, {"output": ""}, [], "x", 3]
+    for columns in no_columns:
+        block = {"source": "file", "path": "x.csv", "columns": columns}
+        yield experiment(changed(EXPERIMENT, "data.instruct", block), {"x.csv": b"instruction,output\na,b\n"})
     for method in ("wanda-sp-pft", "llm-pruner-pft", "slicegpt-pft", "shortgpt-pft"):
         yield experiment(EXPERIMENT | {"ratios": [0.9], "methods": {method: None}})
 

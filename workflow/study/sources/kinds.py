@@ -48,6 +48,14 @@ def _whole(share: float) -> bool:
     return share == 1.0
 
 
+def _each_once(columns: dict[str, str]) -> dict[str, str]:
+    """Return the columns. Raises ValueError where two of our fields would be read from one of the file's."""
+    theirs = list(columns.values())
+    if twice := next((name for place, name in enumerate(theirs) if name in theirs[:place]), None):
+        raise ValueError(f"must name a column of the file for one field alone, names {twice!r} for two")
+    return columns
+
+
 def _nothing(columns: object) -> bool:
     return not columns
 
@@ -89,7 +97,9 @@ class RowFile(Settings):
         description="`.jsonl`, `.json`, `.csv`, `.parquet` or `.txt`, perhaps compressed (`.gz`, `.xz`, `.bz2`, `.zst`), or a folder "
         "that `save_to_disk` wrote"
     )
-    columns: dict[Column, Text] = Field(default={}, description="our field → the file's; these alone are then read; left out: our names")
+    columns: Annotated[dict[Column, Text], AfterValidator(_each_once)] = Field(
+        default={}, description="our field → the file's; these alone are then read; left out: our names"
+    )
     fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
 
 
@@ -116,7 +126,7 @@ class Hub(Settings):
     revision: Text = Field(default="main", description="branch, tag or commit")
     config: Text | None = Field(default=None, description="the data set's configuration")
     split: Text = Field(default="train", description="the data set's split")
-    columns: dict[Column, Text] = Field(
+    columns: Annotated[dict[Column, Text], AfterValidator(_each_once)] = Field(
         default={},
         exclude_if=_nothing,
         description="our field → the set's; these alone are then read; left out: our names",
