@@ -25,7 +25,6 @@ from pat.io.progress import say
 from pat.method.compact_layers import CompactReader, CompactWriter, keep_inputs
 from pat.method.hsm import DenseOperator, HybridSparsificationModule, IdentityOperator
 from pat.method.sparsifier import Sparsifier
-from pat.models.sharding import shards
 from pat.models.width import planned_width
 from pat.settings.config import PatConfig
 
@@ -67,7 +66,7 @@ def reason_not_to(request: TuningRequest) -> str | None:
         return "nothing is pruned"
     if impossible := _obstacle_to(request):
         return impossible
-    if shards(request):
+    if request.sharded:
         return "the base is in shards"
     return "on a CPU it gains little" if request.tuning.compact == "auto" and request.device == "cpu" else None
 

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from pat.families.known import family_of
 from pat.io.progress import say
 from pat.models.reshaped import ReshapedConfig
-from pat.models.sharding import shards
 
 if TYPE_CHECKING:
     from pat.training.request import TuningRequest
@@ -51,7 +50,7 @@ def reason_not_to(request: TuningRequest) -> str | None:
         return None if request.tuning.compile else "tuning.compile is false"
     if request.device == "cpu":
         return "that is for a GPU"
-    if shards(request):
+    if request.sharded:
         return "the base is in shards"
     if isinstance(request.model_config, ReshapedConfig) and not request.model_config.layers_alike:
         return "they differ in size, and each would be built by itself"

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from pat.training.request import TuningRequest
 
 
-def shards(request: TuningRequest) -> bool:
-    """Return whether a tuning shards its base: where the settings say so and there are several processes."""
-    return reason_not_to(request) is None
-
-
 def reason_not_to(request: TuningRequest) -> str | None:
     """Return why a tuning does not shard its base, None where it does."""
     if not request.tuning.shard:

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
 from pat.io import artefacts
-from pat.models.sharding import shards
 from pat.models.token_loss import Head, Tokens, read
 from pat.settings.jobs import DistillationSettings
 
@@ -66,7 +65,7 @@ def load_distillation(request: TuningRequest, student: PreTrainedModel) -> Disti
     settings, folder = request.tuning.distillation, request.teacher
     if settings is None or folder is None:
         return None
-    sharded = shards(request)
+    sharded = request.sharded
     artefacts.check_if_listed(folder)
     teacher = checkpoint.load_model(folder, student.dtype, sharded=sharded)
     sizes = teacher.config.vocab_size, student.config.vocab_size

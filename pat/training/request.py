@@ -103,6 +103,13 @@ class TuningRequest(Arm):
 
         return resolve_device(self.tuning.device)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the base lies in shards: where the settings say so and there are several processes."""
+        from pat.models import sharding
+
+        return sharding.reason_not_to(self) is None
+
     @cached_property
     def model_config(self) -> Any:
         """The base's config."""

@@ -14,7 +14,6 @@ from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.provenance import checksums
 from pat.io.resume_folder import JOB_NAME, enter, job_in
-from pat.models.sharding import shards
 
 if TYPE_CHECKING:
     from pat.training.request import TuningRequest
@@ -39,7 +38,7 @@ class SealCheckpoints(TrainerCallback):
 
 def reason_not_to(request: TuningRequest) -> str | None:
     """Return why the Trainer cannot plan a tuning's checkpoints itself, so that `AskForCheckpoints` does; None where it can."""
-    return "it could not save the state of an optimizer of shards" if shards(request) else None
+    return "it could not save the state of an optimizer of shards" if request.sharded else None
 
 
 def checkpoint_of(run_dir: Path, job: Mapping[str, object]) -> Path | None:

@@ -14,7 +14,7 @@ from pat.data.calibration import Blocks, Calibration, blocks_for
 from pat.families.known import family_of
 from pat.method.model import PatModel, attach, lora_config
 from pat.method.one_adapter import check_one_width
-from pat.models.sharding import leave_out_shards, shards
+from pat.models.sharding import leave_out_shards
 from pat.training.mask_choice import fisher_order
 from pat.training.request import Arm, TuningRequest
 
@@ -27,7 +27,7 @@ def build_model(request: TuningRequest) -> PeftModel:
     if request.masked:
         check_one_width(request.model_config)
     dtype = torch.bfloat16 if request.tuning.precision == "bf16" else torch.float32
-    sharded = shards(request)
+    sharded = request.sharded
     stock = checkpoint.load_model(request.base, dtype, sharded=sharded)
     if not sharded:
         stock.to(torch.device(request.device))  # type: ignore[arg-type]  # transformers' annotation wraps nn.Module.to wrongly

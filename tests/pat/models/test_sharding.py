@@ -98,7 +98,7 @@ def test_shards_lie_on_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch
 
 def test_one_process_tunes_as_without_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     request = sharded("pat")
-    assert processes.count() == 1 and not sharding.shards(request)
+    assert processes.count() == 1 and not request.sharded
     with caplog.at_level("INFO"):
         sharding.check_sharding(request)
     assert "tuning.shard has no effect: the job is one process" in caplog.text
