@@ -100,7 +100,7 @@ def _read_again(folder: Path, form: str, scratch: Path) -> tuple[int, int, PreTr
         return checkpoint.weights_size(folder), 0, checkpoint.load_model(folder, torch.float32)
     if form in COMPRESSED:
         record = export(folder, form, scratch / "out")
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(scratch / "out", dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(scratch / "out", dtype=torch.float32, trust_remote_code=False)
         return record["bytes"], 0, model
     from pat.checkpoints.gguf_import import import_gguf
 

@@ -130,8 +130,8 @@ def test_the_shell_commands_of_a_hostile_experiment_hold_its_paths_as_text(workf
     hostile = 'a b\'; touch "$(pwd)/owned" #`touch owned`.jsonl'
     raw = deepcopy(SMOKE)
     raw["data"]["tasks"]["own"] = {"source": "json", "path": hostile}
-    raw["models"] = {"own": {"path": f"{hostile}/model"}, "far": {"hub": {"id": "x; touch owned", "revision": "--help"}}}
-    raw["data"]["instruct"] = {"source": "hub", "id": "$(touch owned)"}
+    far = {name: {"hub": {"id": "a/b", "revision": said}} for name, said in (("far", "x; touch owned"), ("farther", "--help"))}
+    raw["models"] = {"own": {"path": f"{hostile}/model"}, **far}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
     plan = snakemake(workflow_copy, "--dry-run", "--printshellcmds", "--configfile", str(tmp_path / "own.yaml"))
     assert plan.returncode == 0, plan.stderr
