@@ -49,8 +49,12 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """Return the tables' contents by name, without the sources' commit in cells.csv: who works on them commits while tests run."""
-    paths = [path for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name not in (MANIFEST, ".seal")]
+    """Return the tables' contents by name, without the sources' commit in cells.csv: who works on them commits while tests run.
+
+    For the same reason the page of provenance stays out.
+    """
+    left_out = (MANIFEST, ".seal", "provenance.html")
+    paths = [path for path in sorted((folder / RESULTS / "tables").iterdir()) if path.name not in left_out]
     return {path.name: _without_commit(path) if path.name == "cells.csv" else path.read_bytes() for path in paths}
 
 

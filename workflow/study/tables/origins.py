@@ -14,7 +14,7 @@ from study.tables.accuracy import percent
 from study.tables.layouts import HOLE, Layout
 
 SHOWN_DIGITS = 10
-COMMAND, FOUND = 9, 11
+COMMAND, FOUND = 9, 9
 """The places of the columns that hold a command, and what was found of a tuning's health."""
 
 
@@ -38,7 +38,7 @@ def health(cells: Sequence[Cell]) -> Layout | None:
     return Layout(
         f"{cells[0].experiment}: how each tuning went. loss: mean of training in nats per token, with what the tuner adds to it; "
         "before and after: the loss around the step from which the mask is fixed.",
-        ["Model", "Pruned", "Method", "Seed", "steps", "loss", "before", "after", "channels kept", "minutes", "peak memory", "found"],
+        ["Model", "Pruned", "Method", "Seed", "steps", "loss", "before", "after", "channels kept", "found"],
         body,
         text_columns=4,
     )
@@ -49,16 +49,13 @@ def _name(cell: Cell) -> list[str]:
 
 
 def _course(tuning: Mapping[str, Any], width: int) -> Iterator[str]:
-    """Yield a tuning's entries; a record of an earlier version may lack any."""
+    """Yield a tuning's entries, which a second run of it has too: no times. A record of an earlier version may lack any."""
     found = tuning.get("health") or {}
     yield number(tuning.get("steps"), "{:,}")
     yield number(tuning.get("train_loss"), "{:.3f}")
     yield number(found.get("loss_before_milestone"), "{:.3f}")
     yield number(found.get("loss_after_milestone"), "{:.3f}")
     yield number(found.get("kept_at_milestone"), "{}")
-    seconds = tuning.get("wall_s")
-    yield number(None if seconds is None else seconds / 60, "{:.1f}")
-    yield number(tuning.get("peak_memory_gib"), "{:.2f} GiB")
     yield "; ".join(filter(None, [verdict(found, width), choice(found)]))
 
 
