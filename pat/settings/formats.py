@@ -18,7 +18,9 @@ ALIGN_NAMES = {"gguf": K_BLOCK}
 
 
 def aligned_to(align: object) -> object:
-    """Return the number that a name of `align` stands for, anything else as it is."""
+    """Return the number that a name of `align` stands for, anything else as it is. Raises ValueError on a name that is none."""
+    if isinstance(align, str) and align not in ("auto", *ALIGN_NAMES):
+        raise ValueError(f"must be a positive whole number, 'auto' or {' or '.join(map(repr, ALIGN_NAMES))}")
     return ALIGN_NAMES.get(align, align) if isinstance(align, str) else align
 
 

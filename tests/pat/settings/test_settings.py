@@ -42,6 +42,7 @@ PRETRAIN: dict[str, Any] = {**SHAPE, "steps": 1, "batch_size": 1, "learning_rate
         (PatChoices, {}, {"closing": "at-once"}, "closing: \"at-once\" is not allowed: must be 'gradual' where the mask is trained"),
         (PatChoices, {}, {"mask": "fischer"}, "mask: \"fischer\" is not allowed: must be 'trained', 'frozen', 'leading', 'variance'"),
         (PatChoices, {}, {"align": 0}, "align: 0 is not allowed"),
+        (PatChoices, {}, {"align": "ggfu"}, "align: \"ggfu\" is not allowed: must be a positive whole number, 'auto' or 'gguf'"),
         (PretrainSettings, PRETRAIN, {"heads": 3}, "heads: 3 is not allowed: must divide hidden_size (32)"),
         (PretrainSettings, PRETRAIN, {"kv_heads": 3}, "kv_heads: 3 is not allowed: must divide heads, which is 4"),
         (EvaluationSettings, {}, {"limit": 0}, "limit: 0 is not allowed: must be greater than 0"),

@@ -35,4 +35,5 @@ def main(config: Annotated[Path, typer.Argument(help="experiment file")]) -> Non
         typer.echo(cell)
     for warning in warnings:
         typer.echo(warning, err=True)
-    typer.echo(f"{config}: valid, {len(cells)} cells", err=True)
+    counted = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+    typer.echo(f"{config}: valid, {counted}", err=True)
