@@ -31,7 +31,7 @@ REFERENCES = "results/reference"
 PACKAGES = {"pat": "pat", "study": "workflow/study"}
 """The packages, and where they lie."""
 LINK = re.compile(r"(?P<head>!?\[[^\]]*\]\()(?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?P<tail>\))")
-CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+CODE = re.compile(r"(```.*?```|`(?:[^`\n]|\n(?!\n))*`)", re.DOTALL)
 FRONT_OF_API = """\
 # API
 

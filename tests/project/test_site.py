@@ -111,6 +111,10 @@ def test_links_lead_to_pages_and_to_copies_of_other_files() -> None:
     text = "[m](docs/method.md#idea), ![l](LICENSE), [p](https://example.org), `[m](docs/method.md)`\n"
     expected = "[m](method.md#idea), ![l](files/LICENSE), [p](https://example.org), `[m](docs/method.md)`\n"
     assert site_pages.with_links(text, "README.md", uris) == expected
+    assert (
+        site_pages.with_links("`code\nover lines` [m](docs/method.md) `[m](x.md)`", "README.md", uris)
+        == "`code\nover lines` [m](method.md) `[m](x.md)`"
+    )
     assert site_pages.with_links("[start](../../README.md)", "docs/api/pat.md", uris) == "[start](../index.md)"
 
 
