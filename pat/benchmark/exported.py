@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -119,12 +119,18 @@ def at_equal_bytes(points: Sequence[Point]) -> list[dict[str, Any]]:
     return [
         {
             "model": point["model"], "format": point["format"], "bytes": point["bytes"], "text": text, "perplexity": value,
-            "only_quantised": _between(best((it["bytes"], it["perplexity"][text]) for it in whole), point["bytes"]),
+            "only_quantised": _between(best(_sizes(whole, text)), point["bytes"]),
         }
         for point in points
         if point["model"] != points[0]["model"] and "bytes" in point
         for text, value in point["perplexity"].items()
+        if value is not None
     ]  # fmt: skip
+
+
+def _sizes(points: Iterable[Point], text: str) -> Iterator[tuple[int, float]]:
+    """Yield bytes and perplexity of the points whose perplexity is not too large for a number."""
+    yield from ((it["bytes"], it["perplexity"][text]) for it in points if it["perplexity"][text] is not None)
 
 
 def best(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -153,7 +159,7 @@ def _line(point: Point) -> str:
     if "refused" in point:
         return f"{named}: {point['refused']}"
     left = f", {point['left_in_f16']} matrices left in f16" if point["left_in_f16"] else ""
-    told = ", ".join(f"{name} {value:.3f}" for name, value in point["perplexity"].items())
+    told = ", ".join(f"{name} {'too large' if value is None else format(value, '.3f')}" for name, value in point["perplexity"].items())
     return f"{named}: {point['bytes'] / 2**20:.1f} MiB{left}, perplexity {told}"
 
 

@@ -183,8 +183,14 @@ def _table(scores: Mapping[str, Any]) -> str:
         lines.append("")
     if perplexities := scores.get("perplexity", {}):
         lines += ["| held-out text | perplexity per token | per byte |", "| --- | --- | --- |"]
-        lines += [f"| {name} | {it['token_perplexity']:.4g} | {it['byte_perplexity']:.4g} |" for name, it in sorted(perplexities.items())]
+        lines += [
+            f"| {name} | {_told(it['token_perplexity'])} | {_told(it['byte_perplexity'])} |" for name, it in sorted(perplexities.items())
+        ]
     return "\n## Results\n\n" + "\n".join(lines).rstrip() + "\n" if lines else ""
+
+
+def _told(perplexity: float | None) -> str:
+    return "too large" if perplexity is None else f"{perplexity:.4g}"
 
 
 def _scores(folder: Path, published: Published) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from pat.data.items import Item
+from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.marks import KINDS, Folder
 from pat.io.progress import say
@@ -23,6 +24,8 @@ from pat.scoring.evaluation import read_tasks
 
 TAG = "pat"
 """The name that runs all tasks of a folder, and the beginning of each one's, lest it is one of lm-eval's own."""
+GENERATED = "_generated"
+"""What a task's name ends in where the model is asked for an answer."""
 RECORD, FUNCTIONS = "tasks.json", "pat_tasks.py"
 CODE = '''"""What the tasks beside this file need of lm-eval that its definitions have no word for. Written by `pat tasks`."""
 
@@ -36,8 +39,8 @@ from datasets import Dataset
 
 def rows(file, **_):
     """The rows of a task, which lie beside its definition."""
-    lines = (Path(__file__).parent / file).read_text(encoding="utf-8").splitlines()
-    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
+    with (Path(__file__).parent / file).open(encoding="utf-8") as lines:
+        return {"test": Dataset.from_list([json.loads(line) for line in lines])}
 
 
 def read_letter(doc, results):
@@ -67,6 +70,8 @@ def write_task_files(
 ) -> dict[str, list[str]]:
     """Write the folder and return the names of its tasks by ours. Raises UserError on a broken task file, or where `out` is in use."""
     items = read_tasks(tasks, limit)
+    if both := next((name for name in items if f"{name}{GENERATED}" in items), None):
+        raise UserError(f"--task: {both} asked for an answer is called {both}{GENERATED} too, as another task is; rename one of the two")
     kind = KINDS["tasks"]
     assert isinstance(kind, Folder)
     named: dict[str, list[str]] = {}
@@ -88,7 +93,7 @@ def _both(name: str, items: Sequence[Item], max_new_tokens: int) -> Iterator[tup
     """Yield name, definition and rows of a task under either scoring."""
     label = f"{TAG}_{name}"
     yield label, _definition(label, definitions.log_likelihood()), definitions.log_likelihood_rows(items)
-    label = f"{label}_generated"
+    label = f"{label}{GENERATED}"
     reads = {
         "process_results": _Function("read_letter"),
         "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in GENERATED_READINGS],

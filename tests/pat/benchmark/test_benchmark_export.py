@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from pat.benchmark.exported import at_equal_bytes, benchmark_export
 from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
 from pat.export.export import export
-from pat.io.artefacts import read_json
+from pat.io.artefacts import MANIFEST, read_json
 from pat.scoring.perplexity import perplexity
 from study.figures.exports import write_exports
 from tests.kit.exported_models import write_narrow
@@ -66,6 +67,26 @@ def test_at_equal_bytes_by_hand() -> None:
     assert [(it["format"], it["perplexity"]) for it in found] == [("q8_0", 30.0), ("q4_0", 99.0)]
     assert found[0]["only_quantised"] == pytest.approx(20.0)  # half way in the logarithm of bytes, the root of 10 · 40; int4 is beaten
     assert found[1]["only_quantised"] is None
+
+
+def test_a_perplexity_too_large_for_a_number_is_said_and_compares_with_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_narrow(tmp_path, "llama")
+    hot = AutoModelForCausalLM.from_pretrained(tmp_path / "narrow")
+    with torch.no_grad():
+        hot.lm_head.weight.mul_(3e4)
+    hot.save_pretrained(tmp_path / "narrow")
+    (tmp_path / "narrow" / MANIFEST).unlink()
+    (tmp_path / "held.jsonl").write_text(json.dumps({"text": TEXTS[0]}) + "\n")
+    settings, texts, out = (
+        ExportBenchmark.model_validate(SETTINGS | {"formats": ["f32"]}),
+        [tmp_path / "held.jsonl"],
+        tmp_path / "export.json",
+    )
+    with caplog.at_level("INFO"):
+        record = benchmark_export([tmp_path / "base", tmp_path / "narrow"], texts, settings, 0, out)
+    assert "narrow, f32: " in caplog.text and "perplexity held too large" in caplog.text
+    assert record["at_equal_bytes"] == [] and record["measurements"][-1]["perplexity"] == {"held": None}
+    assert write_exports([out], tmp_path / "figures") == 2
 
 
 def test_what_a_format_refuses_is_a_line_and_no_end(tmp_path: Path, measured: Measured) -> None:

@@ -80,6 +80,14 @@ def test_the_hubs_own_readers_read_the_card_and_the_results(work: Path) -> None:
     assert entry.value == pytest.approx(100 * figures["scores"]["acc_norm"]["value"], abs=0.01)
 
 
+def test_a_perplexity_too_large_for_a_number_is_told_as_such(work: Path, tmp_path: Path) -> None:
+    record = read_json(work / "evaluation.json")
+    record["perplexity"]["held"] |= {"token_perplexity": None, "byte_perplexity": 2.5}
+    write_json(tmp_path / "evaluation.json", record)
+    sent = files_to_send(work / "pruned", "me/narrow", Published(tmp_path / "evaluation.json"))["README.md"]
+    assert isinstance(sent, bytes) and b"| held | too large | 2.5 |" in sent
+
+
 def test_a_dry_run_lists_every_file_and_sends_nothing(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

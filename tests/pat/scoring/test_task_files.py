@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of task files, moved once it is written, beside our own figures of a tiny model."""
     folder = tmp_path_factory.mktemp("tasks")
     model = write_tiny_checkpoint(folder / "model", seed=5)
-    write_items(folder / "toy.jsonl", some_items(12))
+    first, *others = some_items(12)
+    write_items(folder / "toy.jsonl", [replace(first, question="Which\u2028comes\x85after 0?"), *others])  # ends of lines, to Unicode
     write_items(folder / "of-groups.jsonl", some_items(10, task="of-groups", groups=("x", "y")))
     paths = [folder / "toy.jsonl", folder / "of-groups.jsonl"]
     settings = EvaluationSettings(batch_size=4, max_new_tokens=6, limit=4, device="cpu")
@@ -72,6 +74,13 @@ def test_every_answer_is_the_same(work: Path, theirs: dict[str, Any]) -> None:
         for row, sample in zip(mine, theirs["samples"][generated], strict=True):
             assert sample["filtered_resps"][0] == row["generated"]
             assert row["correct"]["first_capital"] == bool(sample["first_capital"])
+
+
+def test_two_tasks_that_would_have_one_name_are_refused(work: Path) -> None:
+    for name in ("one", "one_generated"):
+        write_items(work / f"{name}.jsonl", some_items(2, task=name))
+    with pytest.raises(UserError, match="one asked for an answer is called one_generated too"):
+        write_task_files([work / "one.jsonl", work / "one_generated.jsonl"], work / "both")
 
 
 def test_a_folder_of_tasks_is_replaced_and_nothing_else_is(work: Path) -> None:

@@ -14,7 +14,10 @@ from study.results.archive import ARCHIVE, pack, packed, unpack
 from study.results.explain import explain
 from tests.kit.cell_maker import cell, write_cell
 
-RECORDS = {"cells/m/a/0.5/seed0/cell.json": {"ü": [1.5, None, True], "a": {"nested": "x"}}, "bases/m/pretraining.json": {"tokens": 2**60}}
+RECORDS = {
+    "cells/m/a/0.5/seed0/cell.json": {"ü": [1.5, None, True], "a": {"nested": "x\u2028y\x85z"}},
+    "bases/m/pretraining.json": {"tokens": 2**60},
+}
 
 
 def written(folder: Path) -> dict[str, Path]:

@@ -30,6 +30,7 @@ def write_exports(paths: Sequence[Path], out: Path) -> int:
         for record in records
         for it in record.measured
         for text, value in it.perplexity.items()
+        if value is not None
     )  # fmt: skip
     if data.empty:
         raise UserError("--benchmark: no model was measured in any format; run `pat benchmark export` again")

@@ -5,6 +5,7 @@ A reference run keeps hundreds of records that few people open; one file of them
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,9 @@ def packed(archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise refusal(error, archive) from None
     except (lzma.LZMAError, UnicodeDecodeError) as error:
         raise UserError(f"{archive}: is not an archive of records ({error}); fetch it again from where it came") from None
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(
+        io.StringIO(text), start=1
+    ):  # whose lines end at \n alone, and a record may hold others of Unicode's ends
         entry = parse_json(line, f"{archive}, line {number}")
         if not (isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("record"), dict)):
             raise UserError(f"{archive}, line {number}: holds no `name` with its `record`; fetch it again from where it came")

@@ -13,14 +13,14 @@ from study.results.benchmarks import Part
 
 
 class Export(Part):
-    """One model in one format; without bytes where the format was refused."""
+    """One model in one format; without bytes where the format was refused, without a perplexity where it was too large for a number."""
 
     model: str
     format: str
     hidden_size: int
     bytes: int = 0
     left_in_f16: int = 0
-    perplexity: dict[str, float] = {}
+    perplexity: dict[str, float | None] = {}
 
 
 class Exports(Part):
