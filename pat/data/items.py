@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pat.data.prompts import letters
 from pat.errors import UserError
 from pat.io.artefacts import read_jsonl, write_jsonl
 
-FIELDS = ("id", "question", "choices", "answer", "task", "group")
+WRITTEN = ("question", "choices", "answer")
+"""What a user gives."""
+FIELDS = (*WRITTEN, "id", "task", "group")
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,33 @@ def write_items(path: Path, items: Iterable[Item], *, replace: bool = True) -> i
 
 
 def read_items(path: Path) -> list[Item]:
-    """Return a task file's items. Raises UserError on a broken item, a repeated id or items of two tasks."""
+    """Return a task file's items: as they were prepared, or as a user writes them, with question, choices and answer alone.
+
+    Then the task is called as its file is, and the answer may be a letter. Raises UserError on a broken item, a repeated id or items of
+    two tasks.
+    """
     items = []
-    for row in read_jsonl(path, FIELDS):
+    for number, row in enumerate(read_jsonl(path, WRITTEN)):
+        fields = {"id": f"{path.stem}-{number}", "task": path.stem, "group": ""} | {field: row[field] for field in FIELDS if field in row}
         try:
-            choices = row["choices"]
-            fields = {field: row[field] for field in FIELDS} | {"choices": tuple(choices) if isinstance(choices, list) else choices}
-            items.append(Item(**fields))
+            items.append(Item(**fields | {"choices": _sequence(fields["choices"]), "answer": place_of(fields["answer"])}))
         except ValueError as error:
-            raise UserError(f"{path}: item {row['id']!r}: {error}") from None
+            raise UserError(f"{path}: item {fields['id']!r}: {error}") from None
     if len(tasks := {item.task for item in items}) > 1:
         raise UserError(f"{path}: holds items of the tasks {', '.join(sorted(tasks))}; a file is one task")
     if len({item.id for item in items}) < len(items):
         raise UserError(f"{path}: gives two items the same id")
     return items
+
+
+def place_of(answer: Any) -> Any:
+    """Return the place that a capital letter names, counted from 0; anything else as it is."""
+    is_letter = isinstance(answer, str) and len(answer) == 1 and "A" <= answer <= "Z"
+    return ord(answer) - ord("A") if is_letter else answer
+
+
+def _sequence(choices: Any) -> Any:
+    return tuple(choices) if isinstance(choices, list) else choices
 
 
 def first_of_each_group(items: Iterable[Item], limit: int | None) -> list[Item]:

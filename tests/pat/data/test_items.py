@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pat.data.items import first_of_each_group, read_items, write_items
+from pat.data.items import Item, first_of_each_group, read_items, write_items
 from pat.errors import UserError
 from tests.kit.tiny_checkpoint import some_items
 
@@ -24,7 +24,8 @@ def test_items_come_back_as_they_were_written(tmp_path: Path) -> None:
     [
         ("answer", 4, "answer=4"),
         ("answer", True, "answer=True"),
-        ("answer", "B", "answer='B'"),
+        ("answer", "E", "answer=4"),
+        ("answer", "b", "answer='b'"),
         ("choices", ["only"], "choices"),
         ("choices", ["a", " "], "choices"),
         ("choices", 7, "choices=7"),
@@ -41,6 +42,26 @@ def test_a_broken_item_is_named_with_its_file(tmp_path: Path, field: str, value:
         read_items(path)
     assert str(path) in str(caught.value)
     assert named in str(caught.value)
+
+
+def test_items_as_a_user_writes_them_are_called_as_their_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "colours.jsonl"
+    rows = [
+        {"question": "Snow?", "choices": ["white", "green"], "answer": 0},
+        {"question": "Grass?", "choices": ["red", "green"], "answer": "B"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert read_items(path) == [
+        Item("colours-0", "Snow?", ("white", "green"), 0, "colours"),
+        Item("colours-1", "Grass?", ("red", "green"), 1, "colours"),
+    ]
+
+
+def test_an_item_without_an_answer_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "colours.jsonl"
+    path.write_text('{"question": "Snow?", "choices": ["white", "green"]}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"colours\.jsonl:1: lacks the field\(s\) answer"):
+        read_items(path)
 
 
 def test_two_tasks_in_one_file_and_repeated_ids_are_refused(tmp_path: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from pat.data.files import Record
-from pat.data.items import Item
+from pat.data.items import Item, place_of
 from pat.errors import UserError
 from study.sources.hub_layouts import LAYOUTS
 from study.sources.kinds import HubTask, JsonFile, Release
@@ -50,7 +49,7 @@ def own_item(task: str, number: int, record: Record) -> Item:
     if not isinstance(choices, list):
         raise UserError(f"{record.place}: choices must be a list of texts")
     try:
-        answer = _place(record.fields.get("answer"))
+        answer = place_of(record.fields.get("answer"))
         identifier = _identifier(record.fields.get("id"), f"{task}-{number}")
         return Item(identifier, record.text("question"), tuple(choices), answer, task, record.text("group", default=""))
     except ValueError as error:
@@ -64,8 +63,3 @@ def _identifier(given: object, default: str) -> str:
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise ValueError(f"id={given!r}: must be a text or a whole number")
     return str(given)
-
-
-def _place(answer: Any) -> Any:
-    is_letter = isinstance(answer, str) and len(answer) == 1 and "A" <= answer <= "Z"
-    return ord(answer) - ord("A") if is_letter else answer
