@@ -77,6 +77,13 @@ def test_an_experiment_without_lora_or_tasks_is_summed_up_too(tmp_path: Path) ->
     assert "merge" in shown(tmp_path / "b", [cell() | {"tasks": {}}])
 
 
+def test_an_experiment_without_tasks_shows_its_perplexities(tmp_path: Path) -> None:
+    text = shown(tmp_path / "texts", [cell() | {"tasks": {}}, cell("lora", 0.0) | {"tasks": {}}])
+    assert "perplexity of held-out text" in text and "12.50" in text
+    assert "One seed: no interval." in text.split("Notes:")[1]
+    assert "perplexity of held-out text" not in shown(tmp_path / "tasks", [cell()])
+
+
 def test_plain_text_has_no_escape_codes_and_a_terminal_gets_them(tmp_path: Path) -> None:
     assert "\x1b" not in shown(tmp_path / "a", [cell()])
     assert "\x1b" in shown(tmp_path / "b", [cell()], terminal=True)

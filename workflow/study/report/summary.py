@@ -1,4 +1,7 @@
-"""What `make demo` shows at its end: table 1, what it says in plain sentences, and where everything lies. Writes no file."""
+"""What `make demo` shows at its end: table 1, what it says in plain sentences, and where everything lies. Writes no file.
+
+An experiment without tasks has no table 1: its perplexities stand in the place.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from rich.table import Table
 from study.commands.errors import errors_reported
 from study.report.sentences import facts, health_lines, merge_line
 from study.results.cells import METRIC_LABELS, METRICS, metrics_of, read_cells
-from study.results.grid import Grid
+from study.results.grid import Grid, texts_of
 from study.results.options import behind_tables
 from study.results.published import PRINTED, Printed
 from study.tables.accuracy import accuracy_table
 from study.tables.layouts import Layout
+from study.tables.sizes import perplexities
 
 SUMMARISED = (METRICS[0], "acc")
 """Of the scorings, the paper's and the log-likelihood one are summed up; the tables hold all."""
@@ -39,6 +43,10 @@ def show(results: Path, console: Console) -> None:
         _show_table(layout, console)
         notes |= dict.fromkeys(layout.notes)
         _show_list(f"In points of mean accuracy, {METRIC_LABELS.get(metric, metric)}:", facts(grid), console)
+    if not metrics and texts_of(cells):
+        layout, _ = perplexities(Grid(cells, SUMMARISED[0]))
+        _show_table(layout, console)
+        notes |= dict.fromkeys(layout.notes)
     _show_list("Notes:", list(notes), console)
     _show_list("Checks:", [*health_lines(cells), *merge_line(cells)], console)
     _show_list("More:", places(results), console)
@@ -69,7 +77,7 @@ def places(results: Path) -> list[str]:
     """Return where the rest of the results lies: only what is there."""
     named = {
         "tables": "every table as .html to look at, .csv, .md and .tex; cells.csv leads from each number to its JSON",
-        "figures": "accuracy against ratio, the gate, each run's health",
+        "figures": "what can be drawn of it, each as .png and .pdf with its points as .csv",
         "logs": "the log of every step",
     }
     lines = [f"{results / name}/: {what}" for name, what in named.items() if (results / name).is_dir()]
