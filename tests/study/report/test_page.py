@@ -14,8 +14,10 @@ import pytest
 from pat.errors import UserError
 from study.cli import main
 from study.report.page.command import page
+from study.report.page.differences import differences
 from study.report.page.run import opened, place
 from study.report.page.verdict import verdict
+from study.tables.layouts import HOLE
 from study.tables.writing import write_tables
 from tests.kit.cell_maker import answered, cell, write_cell
 from tests.kit.pages import Page, read_page
@@ -137,6 +139,23 @@ def test_what_differs_between_two_runs_is_told(tmp_path: Path) -> None:
     start = entries.index("this run")
     assert entries[start - 4 : start] == ["tiny", "LoRA", "0 %", "0"]
     assert read.faults == []
+
+
+def test_runs_are_compared_over_the_tasks_and_texts_that_are_the_same_in_both(tmp_path: Path) -> None:
+    def made(folder: str, others: dict[str, Any], tokens: list[int]) -> Path:
+        documents = {"losses": [2.0] * len(tokens), "tokens": tokens}
+        text = {"token_perplexity": 12.5, "byte_perplexity": 1.75, "documents": documents}
+        both = answered({"shared": {"acc": "1" * 8 + "0" * 2}}) | others
+        return run_of(tmp_path / folder, [cell("pat", 0.5) | {"tasks": both, "perplexity": {"heldout": text}}])
+
+    one = made("one", answered({"easy": {"acc": "1" * 10}}), [30, 40])
+    two = made("two", answered({"easy": {"acc": "0" * 10}}, items_hash="fedcba9876543210"), [30, 41])
+    three = made("three", {}, [30, 40])
+    for other, perplexity, accuracy in ((two, ", of other documents or tokens", HOLE), (three, "", "0.0 %")):
+        with opened(one) as run, opened(other) as against:
+            rows = [row[3:] for row in differences(run, against)[0].rows]
+        assert rows[0][0] == f"perplexity of heldout{perplexity}" and rows[0][-1].endswith(accuracy)
+        assert rows[1][0].endswith(", over shared alone") and rows[1][1:3] == ["80.0", "80.0"]
 
 
 def test_what_a_run_holds_is_text_and_never_markup(tmp_path: Path) -> None:

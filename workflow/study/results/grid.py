@@ -19,12 +19,12 @@ from study.statistics.intervals import Estimate, Measured, binomial_error, estim
 
 
 class Grid:
-    """The cells of one experiment under one metric; every answer is None where the grid has a hole."""
+    """The cells of one experiment under one metric, of `tasks` alone where given; every answer is None where the grid has a hole."""
 
-    def __init__(self, cells: Sequence[Cell], metric: str) -> None:
+    def __init__(self, cells: Sequence[Cell], metric: str, tasks: Sequence[str] | None = None) -> None:
         self.cells = cells
         self.metric = metric
-        self.tasks = tasks_of(cells, metric)
+        self.tasks = tasks_of(cells, metric) if tasks is None else list(tasks)
         self.seeds = sorted({cell.seed for cell in cells})
         self._members: dict[tuple[str, Row], list[Cell]] = {}
         for cell in cells:

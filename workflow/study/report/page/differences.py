@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from study.report.page.run import Run, place
 from study.results.cells import METRIC_LABELS, Cell, Row, rows_of
-from study.results.grid import texts_of
+from study.results.grid import Grid, texts_of
 from study.tables.accuracy import percent, signed
 from study.tables.layouts import HOLE, Layout
 
@@ -107,8 +107,8 @@ def _numbers(run: Run, other: Run) -> Layout:
             for model in sorted({cell.model for cell in run.cells} & {cell.model for cell in other.cells}):
                 rows += [[model, percent(row.ratio), row.name, *entries] for entries in _compared(run, other, model, row, same)]
     return Layout(
-        "Numbers of the rows that both runs have, means over their seeds. The difference is in percent of the other run's perplexity, "
-        "and in points of accuracy; nothing here says whether it is more than chance.",
+        "Numbers of the rows that both runs have, means over their seeds, of accuracy over the tasks whose items both have. The difference "
+        "is in percent of the other run's perplexity, and in points of accuracy; nothing here says whether it is more than chance.",
         ["Model", "Pruned", "Method", "Measure", "this run", "the other run", "difference"],
         rows,
         text_columns=4,
@@ -119,10 +119,42 @@ def _compared(run: Run, other: Run, model: str, mine: Row, theirs: Row) -> Itera
     for text in sorted(set(texts_of(run.cells)) & set(texts_of(other.cells))):
         one, two = run.grid.perplexity(model, mine, text, "token"), other.grid.perplexity(model, theirs, text, "token")
         if one and two:
-            change = 100 * math.expm1(math.log(one.mean) - math.log(two.mean))
-            yield [f"perplexity of {text}", f"{one.mean:.2f}", f"{two.mean:.2f}", f"{signed(change)} %"]
+            same = _same(_documents(run, model, text), _documents(other, model, text))
+            change = f"{signed(100 * math.expm1(math.log(one.mean) - math.log(two.mean)))} %" if same else HOLE
+            yield [f"perplexity of {text}{'' if same else ', of other documents or tokens'}", f"{one.mean:.2f}", f"{two.mean:.2f}", change]
     for metric in (name for name in run.grids if name in other.grids):
-        value, its = run.grids[metric].mean(model, mine), other.grids[metric].mean(model, theirs)
+        tasks = _shared_tasks(run, other, metric)
+        value, its = (Grid(each.cells, metric, tasks or None).mean(model, row) for each, row in ((run, mine), (other, theirs)))
         if value and its:
-            name = METRIC_LABELS.get(metric, metric)
-            yield [name, f"{POINTS * value.mean:.1f}", f"{POINTS * its.mean:.1f}", signed(POINTS * (value.mean - its.mean))]
+            difference = signed(POINTS * (value.mean - its.mean)) if tasks else HOLE
+            name = METRIC_LABELS.get(metric, metric) + _of_which(run.grids[metric], other.grids[metric], tasks)
+            yield [name, f"{POINTS * value.mean:.1f}", f"{POINTS * its.mean:.1f}", difference]
+
+
+def _shared_tasks(run: Run, other: Run, metric: str) -> list[str]:
+    """Return the tasks that both runs have, with the same items."""
+    shared = [task for task in run.grids[metric].tasks if task in other.grids[metric].tasks]
+    return [task for task in shared if all(map(_same, _items(run, task), _items(other, task)))]
+
+
+def _of_which(one: Grid, two: Grid, tasks: Sequence[str]) -> str:
+    """Return what is to be said of the tasks that a mean is over, where the runs do not have the same."""
+    if not tasks:
+        return ", over other tasks or items"
+    return "" if len(one.tasks) == len(two.tasks) == len(tasks) else f", over {', '.join(tasks)} alone"
+
+
+def _items(run: Run, task: str) -> tuple[int, str | None]:
+    found = next(cell.tasks[task] for cell in run.cells if task in cell.tasks)
+    return found.items, found.items_hash
+
+
+def _documents(run: Run, model: str, text: str) -> Sequence[int] | None:
+    """Return the tokens of a text's documents; None where no cell tells them."""
+    found = (cell.perplexity[text].documents for cell in run.cells if cell.model == model and text in cell.perplexity)
+    return next((it.tokens for it in found if it is not None), None)
+
+
+def _same(one: object, two: object) -> bool:
+    """Return whether two facts are the same, as far as both are known."""
+    return one is None or two is None or one == two
