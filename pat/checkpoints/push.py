@@ -74,10 +74,13 @@ class Published:
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """Return names and values of texts "name=value". Raises UserError on one of another form."""
+    """Return names and values of texts "name=value". Raises UserError on one of another form, or a name that is there twice."""
     for text in texts:
         if not all(text.partition("=")):
             raise UserError(f"{option} {text!r}: must be task=DATASET:TASK, such as arc_easy=allenai/ai2_arc:ARC-Easy")
+    names = [text.partition("=")[0] for text in texts]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{option}: {twice} is given twice; one of the two would be lost")
     return dict(text.split("=", 1) for text in texts)
 
 

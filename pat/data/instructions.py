@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from pat.data.chat import encode_chat
-from pat.data.rows import Columns, Row, blank_field, prompt_and_answer, read_rows
+from pat.data.rows import NOTHING_SAID, Columns, Row, blank_field, prompt_and_answer, read_rows
 from pat.errors import UserError
 from pat.models.token_loss import IGNORED_LABEL
 
@@ -49,7 +49,7 @@ class Instructions(Dataset[dict[str, list[int]]]):
                 self._add(encoded, is_text="text" in row)
         if not len(self):
             if self.empty == self.read:
-                raise UserError(f"{path}: holds no usable row: every one is blank")
+                raise UserError(f"{path}: holds no usable row: {NOTHING_SAID}")
             raise UserError(f"{path}: every prompt is longer than tuning.max_length={max_length} tokens; raise it")
 
     def _count_double(self, encoded: Encoded, seen: set[bytes]) -> None:
@@ -94,7 +94,7 @@ class Instructions(Dataset[dict[str, list[int]]]):
         by_length = [f"{self.cut} lose the end of their answer"] if self.cut else []
         by_length += [f"{self.left_out} are left out, their prompt alone fills it"] if self.left_out else []
         parts = [f"{' and '.join(by_length)}: tuning.max_length={self.max_length} tokens are too few for them"] if by_length else []
-        parts += [f"{self.empty} are left out, they are blank"] if self.empty else []
+        parts += [f"{self.empty} are left out, they are blank or without an answer"] if self.empty else []
         parts += [f"{self.double} are there a second time and stay"] if self.double else []
         return f"{self.path}: of {self.read} rows, {'; '.join(parts)}" if parts else None
 

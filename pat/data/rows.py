@@ -26,16 +26,20 @@ from pat.settings.mistakes import nearest, shown
 
 OUTPUT_NAMES = ("output", "response")
 """Alpaca's name and LaMini's."""
+INPUT_NAMES = ("input", "context")
+"""Alpaca's name and Dolly's."""
 MESSAGES_NAMES = ("messages", "conversations")
 """The usual name and ShareGPT's."""
 SPEAKERS = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of the roles."""
 ASSISTANT = "assistant"
+ROLES = ("system", "user", ASSISTANT)
 Column = Literal["messages", "prompt", "completion", "instruction", "input", "output", "text"]
 Columns = Mapping[str, str]
 """Our name of a field → the file's."""
 Row = dict[str, Any]
 """A row in one of the forms, with that form's fields alone."""
+NOTHING_SAID = "every one is blank, or has no message of the role assistant"
 FORMS = "messages, instruction and output, prompt and completion, or text"
 
 
@@ -59,15 +63,24 @@ def parse_columns(pairs: Sequence[str], option: str = "--column") -> dict[str, s
 def row_of(record: Record, columns: Columns | None = None) -> Row:
     """Return a record's row, by the fields that it has; with `columns` these alone are looked at. What it says may be blank.
 
-    Raises UserError naming place and field where it has the fields of no form, or where they are not what they should be.
+    Raises UserError naming place and field where it has the fields of no form, where they are not what they should be, or where
+    a column is named that its form has no place for.
     """
-    place, fields = record.place, _renamed(record, columns) if columns else record.fields
+    if not columns:
+        return _row_of(record.place, record.fields)
+    row = _row_of(record.place, _renamed(record, columns))
+    if unread := next((ours for ours in columns if ours not in row), None):
+        raise UserError(f"{record.place}: {columns[unread]!r} is to be read as {unread}, which has no effect beside {' and '.join(row)}")
+    return row
+
+
+def _row_of(place: str, fields: Mapping[str, Any]) -> Row:
     if (name := next((name for name in MESSAGES_NAMES if fields.get(name) is not None), None)) is not None:
         return {"messages": _messages(f"{place}: {name}", fields[name])}
     if "instruction" in fields:
         return {
             "instruction": text_field(place, fields, "instruction"),
-            "input": text_field(place, fields, "input", default=""),
+            "input": text_field(place, fields, *INPUT_NAMES, default=""),
             "output": text_field(place, fields, *OUTPUT_NAMES),
         }
     if "prompt" in fields:
@@ -102,6 +115,8 @@ def _message(place: str, message: object) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise UserError(f"{place} is {shown(message)}; must have role and content")
     role = text_field(place, message, "role", "from")
+    if role not in ROLES and role.strip().lower() in ROLES:
+        raise UserError(f"{place}: role is {shown(role)}; must be {role.strip().lower()!r}, as chat templates write it")
     content = text_field(place, message, "content", "value", default="" if message.get("tool_calls") else None)
     others = {name: value for name, value in message.items() if name not in ("role", "from", "content", "value") and value is not None}
     return {"role": SPEAKERS.get(role, role), "content": content, **others}
@@ -159,7 +174,7 @@ def usable_rows(path: Path, columns: Columns | None = None) -> list[Row]:
     """Return the rows that something can be learned from. Raises UserError as `read_rows`, and where there are none."""
     rows = [row for _, row in read_rows(path, columns) if blank_field(row) is None]
     if not rows:
-        raise UserError(f"{path}: holds no usable row: every one is blank")
+        raise UserError(f"{path}: holds no usable row: {NOTHING_SAID}")
     return rows
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from pat.checkpoints.checkpoint import import_model
 from pat.checkpoints.lineage import lineage_of
-from pat.checkpoints.push import Published, files_to_send, push
+from pat.checkpoints.push import Published, files_to_send, pairs, push
 from pat.data.items import write_items
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_json, write_jsonl
@@ -193,3 +193,5 @@ def test_what_cannot_be_sent_is_named(work: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             push(folder, name, given, dry_run=True)
+    with pytest.raises(UserError, match="--benchmark: toy is given twice"):
+        pairs(["toy=a/b", "arc=a/b", "toy=a/c"], "--benchmark")

@@ -79,6 +79,25 @@ def test_a_null_input_is_none_and_lamini_s_name_of_the_output_is_known(tmp_path:
         usable_rows(file_of(tmp_path, '{"instruction": "Say a."}'))
 
 
+def test_what_an_instruction_is_about_is_read_by_dolly_s_name_too(tmp_path: Path) -> None:
+    (row,) = usable_rows(file_of(tmp_path, '{"instruction": "Say it.", "context": "It is a.", "response": "a"}'))
+    assert row == {"instruction": "Say it.", "input": "It is a.", "output": "a"}
+
+
+def test_a_column_without_effect_is_told(tmp_path: Path) -> None:
+    path = file_of(tmp_path, '{"q": "a", "a": "b"}')
+    with pytest.raises(UserError, match="'a' is to be read as completion, which has no effect beside text"):
+        usable_rows(path, {"text": "q", "completion": "a"})
+
+
+def test_an_answer_whose_role_is_written_otherwise_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    path = file_of(tmp_path, '{"messages": [{"role": "user", "content": "x"}, {"role": "Assistant", "content": "y"}]}')
+    with pytest.raises(UserError, match=r"messages\[1\]: role is .*Assistant.*; must be 'assistant'"):
+        usable_rows(path)
+    with pytest.raises(UserError, match="or has no message of the role assistant"):
+        usable_rows(file_of(tmp_path, '{"messages": [{"role": "user", "content": "x"}, {"role": "bot", "content": "y"}]}'))
+
+
 PLACES = {
     "tune": ("--base", "<w>/base", "--data", "<w>/rows.jsonl", "--tuner", "lora", "--settings", JOB, "--run-dir", "<w>/run"),
     "search-rate": ("--base", "<w>/base", "--data", "<w>/rows.jsonl", "--tuner", "lora", "--settings", SEARCH, "--run-dir", "<w>/run"),

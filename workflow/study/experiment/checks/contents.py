@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from pat.data.files import Record, line_record, opened, packing_of, records
 from pat.data.items import Item
+from pat.data.rows import NOTHING_SAID
 from pat.errors import UserError
 from pat.io.artefacts import text_lines
 from pat.settings.fields import Settings
@@ -80,7 +81,7 @@ def _check_rows(source: JsonRows | RowFile, read: Callable[[Record], object]) ->
     if bounded.whole and not round(bounded.rows * source.fraction):
         raise UserError(f"{path}: holds {bounded.rows} row(s), of which the fraction {source.fraction:g} leaves none")
     if bounded.whole and not usable:
-        raise UserError(f"{path}: holds no usable row: every one is blank")
+        raise UserError(f"{path}: holds no usable row: {NOTHING_SAID}")
     if not bounded.whole:
         for record in _sampled_lines(path, bounded.rows):
             read(record)
