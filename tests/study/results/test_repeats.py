@@ -35,6 +35,12 @@ else:
     loss = float((Path(options["--model"]) / "loss").read_text())
     out.write_text(json.dumps({{"perplexity": {{"heldout": {{"token_perplexity": 10 * loss}}}}, "mean": {{"acc": 0.5}}}}))
 """
+WITHOUT_NUMBERS = (
+    FAKE_PAT.replace('{"train_loss": 2.0 + turn}', '{"train_loss": None}')
+    .replace('["train_loss"]', '.get("loss", 2.0)')
+    .replace("10 * loss", "None")
+)
+"""Of a tuning that ends before its first entry of the log, and a perplexity that is too large for a number."""
 
 
 def make_cell(folder: Path, evaluated: str = "merged") -> Path:
@@ -53,16 +59,25 @@ def test_spread_of_three_by_hand() -> None:
     assert spread([1.0, 2.0, 3.0]) == {"mean": 2.0, "sd": 1.0, "range": 2.0, "values": [1.0, 2.0, 3.0]}
 
 
-def test_a_cell_is_made_again_by_its_own_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "bin" / "pat"
+def repeated(folder: Path, monkeypatch: pytest.MonkeyPatch, program_text: str) -> dict[str, Any]:
+    """Return what is said of one cell that this program has made three times."""
+    program = folder / "bin" / "pat"
     program.parent.mkdir()
-    program.write_text(FAKE_PAT)
+    program.write_text(program_text)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-    (tmp_path / "count").write_text("0")
-    spreads([make_cell(tmp_path)], tmp_path / "repeats.json", times=3, jobs=1)
-    record = json.loads((tmp_path / "repeats.json").read_text())
-    [found] = record["cells"]
+    (folder / "count").write_text("0")
+    spreads([make_cell(folder)], folder / "repeats.json", times=3, jobs=1)
+    [found] = json.loads((folder / "repeats.json").read_text())["cells"]
+    return dict(found)
+
+
+def test_figures_that_are_no_numbers_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert repeated(tmp_path, monkeypatch, WITHOUT_NUMBERS)["figures"].keys() == {"mean acc"}
+
+
+def test_a_cell_is_made_again_by_its_own_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = repeated(tmp_path, monkeypatch, FAKE_PAT)
     assert found["same_bytes"] is False
     assert found["largest_weight_difference"] == 2.0
     assert found["figures"]["train_loss"]["values"] == [2.0, 3.0, 4.0]

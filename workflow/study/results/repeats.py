@@ -54,8 +54,12 @@ def summary(cell: Path, repetitions: Sequence[Repetition]) -> dict[str, Any]:
         **{key: record[key] for key in ("experiment", "model", "method", "label", "ratio_requested", "seed")},
         "same_bytes": len({it.checksums for it in repetitions}) == 1,
         "largest_weight_difference": max(_largest_difference(it.adapter, first.adapter) for it in repetitions),
-        "figures": {name: spread([it.figures[name] for it in repetitions]) for name in first.figures},
+        "figures": {name: spread([it.figures[name] for it in repetitions]) for name in first.figures if _in_all(name, repetitions)},
     }
+
+
+def _in_all(name: str, repetitions: Sequence[Repetition]) -> bool:
+    return all(name in it.figures for it in repetitions)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -103,12 +107,14 @@ def _call(command: str, places: Mapping[str, Path]) -> None:
 
 
 def _figures(adapter: Path, scores: Path) -> dict[str, float]:
+    """Return what is a number: a tuning that ends before its first entry of the log has no loss, a perplexity may be too large for one."""
     evaluation = read_record(scores)
-    return {
-        "train_loss": float(read_record(adapter / "tuning.json")["train_loss"]),
-        **{f"perplexity of {name}": float(it["token_perplexity"]) for name, it in evaluation["perplexity"].items()},
-        **{f"mean {metric}": float(value) for metric, value in evaluation["mean"].items()},
+    found = {
+        "train_loss": read_record(adapter / "tuning.json")["train_loss"],
+        **{f"perplexity of {name}": it["token_perplexity"] for name, it in evaluation["perplexity"].items()},
+        **{f"mean {metric}": value for metric, value in evaluation["mean"].items()},
     }
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
