@@ -45,7 +45,6 @@ from pat.options import (
     aligned,
     measured_on,
     ratio_of,
-    width_ratio_of,
 )
 from pat.settings.gpu_need import may_need_gpu
 from pat.study_verbs import HandedOver, hand_over
@@ -171,7 +170,7 @@ def tune(
     from pat.training.tuning import tune as run
 
     job = with_searched_rate(load(TuneJob, settings), rate_from)
-    asked = ratio_of(tuner, width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, job.pat.align))
+    asked = ratio_of(tuner, base, ratio, budget_parameters, budget_memory_gib, job.pat.align)
     run(
         TuningRequest(
             base=base,
@@ -214,7 +213,7 @@ def search_rate(
     from pat.training.search import search_rate as run
 
     job = load(TuneJob, settings)
-    asked = ratio_of(tuner, width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, job.pat.align))
+    asked = ratio_of(tuner, base, ratio, budget_parameters, budget_memory_gib, job.pat.align)
     run(
         TuningRequest(
             base=base,

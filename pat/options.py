@@ -50,6 +50,8 @@ SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file wi
 Shape = Annotated[str | None, SHAPE, READS]
 MeasuredShape = Annotated[str, SHAPE, READS]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
+UNPRUNED = ("lora", "dora")
+"""The tuners that prune nothing."""
 
 
 def tie_of(tie: str) -> Literal["keep", "break"]:
@@ -59,8 +61,14 @@ def tie_of(tie: str) -> Literal["keep", "break"]:
     return "break" if tie == "break" else "keep"
 
 
-def ratio_of(tuner: str, ratio: float | None) -> float:
-    """Return the ratio that a tuner prunes at; it has to be said, were it 0, where it prunes."""
+def ratio_of(
+    tuner: str, base: Path, ratio: float | None, parameters: float | None, memory_gib: float | None, align: int | Literal["auto"]
+) -> float:
+    """Return the ratio that a tuner prunes at, or that a budget comes to; it has to be said, were it 0, where it prunes."""
+    if tuner in UNPRUNED and (parameters is not None or memory_gib is not None):
+        option = "--budget-parameters" if parameters is not None else "--budget-memory-gib"
+        raise UserError(f"{option} with --tuner {tuner}: only pat, pat-dora and pat-g prune while they tune; leave it out")
+    ratio = width_ratio_of(base, ratio, parameters, memory_gib, align)
     if ratio is None and tuner.startswith("pat"):
         raise UserError(f"--tuner {tuner}: prunes while it tunes, so --ratio is needed, such as 0.25 of its channels, or a budget")
     return ratio or 0.0

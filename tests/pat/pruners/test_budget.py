@@ -117,3 +117,11 @@ def test_a_share_is_of_the_models_parameters_and_memory_by_their_bytes() -> None
     assert Budget(memory_gib=500 * 2 / GIB).allowed(1000, 2) == 500
     with pytest.raises(SettingError, match="within it already"):
         Budget(parameters=1000).allowed(1000, 4)
+
+
+def test_a_tuner_that_prunes_nothing_takes_no_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, rows = write_world(tmp_path)
+    arguments = ["tune", "--base", str(base), "--data", str(rows), "--tuner", "lora", "--budget-parameters", "0.5"]
+    job = json.dumps({"tuning": {"epochs": 1, "batch_size": 2, "learning_rate": 0.1}})
+    code, said = outcome([*arguments, "--settings", job, "--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "out")], capsys)
+    assert code == 1 and "--budget-parameters with --tuner lora: only pat" in said and not (tmp_path / "out").exists()

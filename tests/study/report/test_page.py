@@ -190,6 +190,8 @@ def test_the_command_writes_a_page_and_replaces_only_pages(tmp_path: Path, capsy
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no tables"), opened(tmp_path):
         pass
+    with pytest.raises(UserError, match="nowhere: no such folder"), opened(tmp_path / "nowhere"):
+        pass
 
 
 @pytest.mark.lengthy

@@ -82,6 +82,8 @@ def place(cell: Cell) -> str:
 def opened(results: Path) -> Iterator[Run]:
     """Yield the run of a folder. Raises UserError where that is neither an experiment's results nor a reference."""
     if not (results / ARCHIVE).is_file():
+        if not results.is_dir():
+            raise UserError(f"{results}: no such folder; name results/<experiment> of a finished one, or a kept reference")
         if not (results / "tables").is_dir():
             raise UserError(
                 f"{results}: holds no tables and no {ARCHIVE}; name results/<experiment> of a finished one, or a kept reference"
