@@ -81,6 +81,8 @@ def render_spans(render: Render, messages: Sequence[Message]) -> tuple[str, list
 
 
 def _span(render: Render, messages: Sequence[Message], place: int, text: str) -> tuple[int, int]:
+    if place and messages[place].get("tool_calls") and (found := _span_of_calls(render, messages, place, text)) is not None:
+        return found
     word = WORD
     while word in text:
         word += "x"
@@ -94,6 +96,15 @@ def _span(render: Render, messages: Sequence[Message], place: int, text: str) ->
         raise ValueError(f"where the answer messages[{place}] begins depends on its words")
     _, close = _around(render([*messages[:place], instead], False), word)
     return start, end + _shared_length(close.rstrip(), after)
+
+
+def _span_of_calls(render: Render, messages: Sequence[Message], place: int, text: str) -> tuple[int, int] | None:
+    """Return where a message with calls stands, whose content many templates leave out: behind the prompt for it, as far as it is rendered
+    with nothing behind it. None where the conversation does not begin with these.
+    """
+    prompt, whole = render(messages[:place], True), render(messages[: place + 1], False).rstrip()
+    found = prompt != render(messages[:place], False) and text.startswith(prompt) and text.startswith(whole)
+    return (len(prompt), len(whole)) if found and len(prompt) < len(whole) else None
 
 
 def _start(render: Render, earlier: Sequence[Message], text: str, before: str) -> int:

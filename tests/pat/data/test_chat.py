@@ -98,3 +98,30 @@ def test_what_is_blank_too_long_cut_or_double_is_counted_in_one_line(tmp_path: P
     assert "\n" not in said and all(
         part in said for part in ("of 5 rows", "1 lose", "1 are left out, their", "they are blank", "second time")
     )
+
+
+ASKS = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CALLS_BEHIND_WORDS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.content %}{{ '\n' + m.content }}{% endif %}"
+    "{% for call in m.tool_calls or [] %}{{ '\n<call>' + call.function.name }}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+CALLS_ALONE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.name }}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [CALLS_BEHIND_WORDS, CALLS_ALONE])
+def test_calls_of_a_message_without_words_are_learned(template: str) -> None:
+    """As many templates have it: there is no content that would say where such an answer stands."""
+    call = {"type": "function", "function": {"name": "add", "arguments": {}}}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "1 + 2?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "content": "It is 3."},
+    ]
+    tokenizer = chat_tokenizer(template + ASKS)
+    ids, learned = encode_chat(tokenizer, messages, "here")
+    said = tokenizer.decode([token for token, is_learned in zip(ids, learned, strict=True) if is_learned])
+    assert said == "<call>add<|im_end|>It is 3.<|im_end|>"
