@@ -19,6 +19,8 @@ from pat.settings.fields import CONTRADICTION, Align, Count, CountOrZero, Number
 from pat.settings.mistakes import nearest, wanted
 
 PAT_CONFIG_NAME = "pat_config.json"
+SHORTEST_MILESTONE = 2
+"""Steps that a mask takes to close gradually, at least: the gate needs a first and a last one."""
 
 Variant = Literal["paper", "release"]
 Basis = Literal["native", "pca", "gradient"]
@@ -244,10 +246,10 @@ class PatConfig(PatChoices):
             self._check_milestone()
 
     def _check_milestone(self) -> None:
-        if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < 2:
+        if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < SHORTEST_MILESTONE:
             raise SettingError(
                 f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
-                f"milestone at step {self.milestone_step}: the gate needs at least 2 steps to close"
+                f"milestone at step {self.milestone_step}: the gate needs at least {SHORTEST_MILESTONE} steps to close"
             )
 
     @classmethod

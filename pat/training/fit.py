@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pat.errors import SettingError
 from pat.models.width import planned_width
+from pat.settings.config import SHORTEST_MILESTONE
 from pat.settings.jobs import TuneJob
 from pat.training.request import TuningRequest
 
@@ -31,3 +32,13 @@ def check_warmup(job: TuneJob, rows: int) -> None:
     steps = job.tuning.steps_for(rows)
     if job.tuning.warmup_steps > steps:
         raise SettingError(f"tuning.warmup_steps: {job.tuning.warmup_steps} is not allowed: the run of {rows} rows takes {steps} steps")
+
+
+def check_milestone(job: TuneJob, rows: int) -> None:
+    """Raise SettingError where a mask that closes gradually has too few steps for it."""
+    steps, fraction = job.tuning.steps_for(rows), job.pat.milestone_fraction
+    if job.pat.closing == "gradual" and (milestone := round(steps * fraction)) < SHORTEST_MILESTONE:
+        raise SettingError(
+            f"tuning.{'epochs' if job.tuning.max_steps is None else 'max_steps'}: the run of {rows} rows takes {steps} steps, and "
+            f"pat.milestone_fraction={fraction:g} puts the milestone at step {milestone}: it must be {SHORTEST_MILESTONE} at least"
+        )

@@ -39,7 +39,7 @@ from pat.models.sharding import AskForCheckpoints, check_sharding
 from pat.training import resume
 from pat.training.distillation import check_teacher, load_distillation
 from pat.training.divergence import StopWhenDiverged, check_finite
-from pat.training.fit import check_fit, check_warmup
+from pat.training.fit import check_fit, check_milestone, check_warmup
 from pat.training.health import HealthRecord
 from pat.training.micro_batch import rows_at_once
 from pat.training.reporters import put_reporters_last
@@ -156,5 +156,7 @@ def _check_rows(request: TuningRequest) -> None:
     """Raise UserError where the rows are too long for the model or too few for the recipe; say what the settings take from them."""
     check_context(request.rows, context_of(request.model_config))
     check_warmup(request.job, len(request.rows))
+    if request.masked:
+        check_milestone(request.job, len(request.rows))
     if lost := request.rows.losses():
         say(f"tune: {lost}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pat.settings.config import SHORTEST_MILESTONE
 from pat.settings.jobs import TuneJob, TuningSettings
 from pat.training.reporters import missing_reporters
 from study.experiment.checks.taken import taken
 from study.experiment.methods import DORA_TUNERS, MASKED_TUNERS, Method
 from study.experiment.schema import Experiment
-
-SHORTEST_MILESTONE = 2  # steps: the gate needs a first and a last one
 
 
 def tuning_problems(experiment: Experiment) -> Iterator[str]:
