@@ -20,8 +20,11 @@ def rounded_at_random(tensor: Tensor, stored: str, draw: torch.Generator) -> Ten
     """Return an fp32 tensor rounded to a stored dtype, as fp32; a copy of it where that dtype is not a half."""
     if stored not in DTYPES:
         return tensor.clone()
-    shifted = (torch.rand(tensor.shape, generator=draw) - 0.5).mul_(steps_at(tensor, stored)).add_(tensor)
-    return torch.where(tensor.to(DTYPES[stored]) == tensor, tensor, shifted.to(DTYPES[stored]).float())
+    near = tensor.to(DTYPES[stored])
+    beyond = torch.nextafter(near, torch.where(tensor > near, torch.inf, -torch.inf).to(near.dtype)).float()
+    near = near.float()
+    share = (tensor - near).div_(beyond - near)  # of the way to the other neighbour
+    return torch.where(torch.rand(tensor.shape, generator=draw) < share, beyond, near)
 
 
 def steps_at(tensor: Tensor, stored: str) -> Tensor:

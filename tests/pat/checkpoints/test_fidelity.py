@@ -286,7 +286,8 @@ def test_a_rounding_to_the_second_nearest_is_refused(
 
 
 def test_a_rounding_at_random_goes_to_neighbours_and_stays_on_average() -> None:
-    values = torch.cat([torch.randn(50) * 10.0**power for power in (-6, -3, 0, 3)])
+    beside_powers = torch.tensor([2.0**power * (1 + side * 1e-4) for power in (-9, 0, 5) for side in (-1, 1)])  # steps differ on both sides
+    values = torch.cat([torch.randn(50) * 10.0**power for power in (-6, -3, 0, 3)] + [beside_powers, -beside_powers])
     for stored, dtype in (("BF16", torch.bfloat16), ("F16", torch.float16)):
         draw = torch.Generator().manual_seed(0)
         rounded = torch.stack([rounded_at_random(values, stored, draw) for _ in range(2000)])
