@@ -129,7 +129,7 @@ def test_a_setting_that_cannot_be_is_a_typed_error_that_is_a_value_error_too(tmp
     base, data = write_world(tmp_path)
     recipe = {"max_steps": 2, "learning_rate": 1e-3, "batch_size": 4, "lora": {"rank": 2}}
     job = TuneJob.model_validate({"tuning": recipe, "pat": {"hio_rank": 2, "milestone_fraction": 0.5}})
-    with pytest.raises(UserError, match="at least 2 steps to close"):
+    with pytest.raises(UserError, match=r"tuning\.max_steps: .* it must be 2 at least"):
         tune(asked(base, data, "pat", 0.5, 0, job, tmp_path / "run", tmp_path / "out"))
 
     def ours(*_: object, **__: object) -> None:

@@ -44,7 +44,7 @@ def test_tuned_merged_and_scored(pruner: str, tmp_path: Path) -> None:
     result, samples = run(tmp_path / "merged", tmp_path, CPU, some_items(4))
     assert len(samples) == 4 and result["perplexity"]["heldout"]["token_perplexity"] > 1
     with pytest.raises(UserError, match="PAT cannot narrow a reshaped model"):
-        tune(asked(base, tmp_path / "instruct.jsonl", "pat", 0.25, 0, recipe, tmp_path / "run", tmp_path / "none"))
+        tune(asked(base, tmp_path / "instruct.jsonl", "pat", 0.25, 0, job(max_steps=6, batch_size=4), tmp_path / "run", tmp_path / "none"))
 
 
 def test_without_protected_layers_it_scores_as_the_stock_model_does(tmp_path: Path) -> None:
