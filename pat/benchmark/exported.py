@@ -22,7 +22,7 @@ from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.errors import UserError
-from pat.export.export import COMPRESSED, export
+from pat.export.export import COMPRESSED, MEBIBYTE, export
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import say
 from pat.io.provenance import described, provenance
@@ -160,10 +160,10 @@ def _line(point: Point) -> str:
         return f"{named}: {point['refused']}"
     left = f", {point['left_in_f16']} matrices left in f16" if point["left_in_f16"] else ""
     told = ", ".join(f"{name} {'too large' if value is None else format(value, '.3f')}" for name, value in point["perplexity"].items())
-    return f"{named}: {point['bytes'] / 2**20:.1f} MiB{left}, perplexity {told}"
+    return f"{named}: {point['bytes'] / MEBIBYTE:.1f} MiB{left}, perplexity {told}"
 
 
 def _verdict(it: Mapping[str, Any]) -> str:
     other = it["only_quantised"]
     beside = "the first model has no format of as many bytes" if other is None else f"only quantised {other:.3f}"
-    return f"{it['model']}, {it['format']}, {it['bytes'] / 2**20:.1f} MiB: {it['text']} {it['perplexity']:.3f}, {beside}"
+    return f"{it['model']}, {it['format']}, {it['bytes'] / MEBIBYTE:.1f} MiB: {it['text']} {it['perplexity']:.3f}, {beside}"

@@ -113,8 +113,13 @@ def check_header(file: Path, reader: GGUFReader) -> None:
         )
 
 
-def header_fields(reader: GGUFReader) -> dict[str, Any]:
-    """Return what a checked file's keys say of its sizes, under the names of a config's fields; where there is no key there is no field."""
+def checked_fields(file: Path) -> dict[str, Any]:
+    """Return what a file's keys say of its sizes, under the names of a config's fields; where there is no key there is no field.
+
+    Raises UserError as `check_header` does.
+    """
+    reader = read_header(file)
+    check_header(file, reader)
     architecture = _text(reader, "general.architecture")
     found = {name: reader.get_field(f"{architecture}.{key}") for name, key in SIZE_KEYS.items()}
     return {

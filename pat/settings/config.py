@@ -198,6 +198,10 @@ class PatChoices(Settings):
         """What moves the proxy of a trained mask: its own learner, by one of two rules, or Adam with everything else (mask_learning.py)."""
         return self.mask_learning or ("adam" if self.variant == "release" else "saliency")
 
+    def milestone_of(self, steps: int) -> int:
+        """Return the step of a tuning of so many from which a mask that closes gradually is 0/1."""
+        return round(steps * self.milestone_fraction)
+
     @property
     def mask_follows_recipe(self) -> bool:
         """Whether the proxy has the rate and the schedule of everything else, as printed and as released, instead of a constant one."""
@@ -278,7 +282,7 @@ class PatConfig(PatChoices):
             return 0
         if self.total_steps is None:
             raise SettingError("PatConfig.total_steps is not set: give it, or train with PatCallback, which takes it from the trainer")
-        return round(self.total_steps * self.milestone_fraction)
+        return self.milestone_of(self.total_steps)
 
     @property
     def decide_step(self) -> int:

@@ -37,7 +37,7 @@ def check_warmup(job: TuneJob, rows: int) -> None:
 def check_milestone(job: TuneJob, rows: int) -> None:
     """Raise SettingError where a mask that closes gradually has too few steps for it."""
     steps, fraction = job.tuning.steps_for(rows), job.pat.milestone_fraction
-    if job.pat.closing == "gradual" and (milestone := round(steps * fraction)) < SHORTEST_MILESTONE:
+    if job.pat.closing == "gradual" and (milestone := job.pat.milestone_of(steps)) < SHORTEST_MILESTONE:
         raise SettingError(
             f"tuning.{'epochs' if job.tuning.max_steps is None else 'max_steps'}: the run of {rows} rows takes {steps} steps, and "
             f"pat.milestone_fraction={fraction:g} puts the milestone at step {milestone}: it must be {SHORTEST_MILESTONE} at least"

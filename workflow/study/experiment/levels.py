@@ -83,11 +83,10 @@ def _in_cache(model: HubModel | None) -> Path | None:
 
 
 def _sizes_in_gguf(file: Path) -> PaperModel:
-    from pat.checkpoints.gguf_import import check_header, header_fields, read_header
+    from pat.checkpoints.gguf_import import checked_fields
 
     try:
-        header = read_header(file)
-        check_header(file, header)
+        fields = checked_fields(file)
     except UserError as error:
         raise SettingError(str(error)) from None
-    return PaperModel.of(shape_of(header_fields(header)))
+    return PaperModel.of(shape_of(fields))

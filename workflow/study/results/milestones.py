@@ -39,6 +39,11 @@ def choice(health: Mapping[str, Any] | None) -> str:
     return f"of the mask's channels {known[0]:.0%} are the Fisher order's, by chance {known[1]:.0%}" if known else ""
 
 
+def judgement(health: Mapping[str, Any] | None, width: int) -> str:
+    """Return the sentence on the milestone, and behind it the one on the mask's choice, where that is known."""
+    return "; ".join(filter(None, [verdict(health, width), choice(health)]))
+
+
 def is_shock(before: float, after: float) -> bool:
     """Return whether the cross-entropy after the milestone is beyond what batches alone explain."""
     return after - before > SHOCK_NATS + SHOCK_SHARE * before

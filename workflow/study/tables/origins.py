@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from study.results.cells import Cell
-from study.results.milestones import choice, verdict
+from study.results.milestones import judgement
 from study.tables.accuracy import percent
 from study.tables.layouts import HOLE, Layout
 
@@ -56,7 +56,7 @@ def _course(tuning: Mapping[str, Any], width: int) -> Iterator[str]:
     yield number(found.get("loss_before_milestone"), "{:.3f}")
     yield number(found.get("loss_after_milestone"), "{:.3f}")
     yield number(found.get("kept_at_milestone"), "{}")
-    yield "; ".join(filter(None, [verdict(found, width), choice(found)]))
+    yield judgement(found, width)
 
 
 def number(value: float | None, form: str) -> str:

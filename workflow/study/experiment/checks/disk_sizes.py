@@ -44,13 +44,11 @@ def size_of(experiment: Experiment, source: ModelSource) -> Size | None:
     if source.pretrain is not None:
         return Size(source.pretrain.hidden_size, source.pretrain.heads, source.pretrain.context_length)
     if source.gguf is not None:
-        from pat.checkpoints.gguf_import import check_header, header_fields, read_header
+        from pat.checkpoints.gguf_import import checked_fields
 
         file = Path(experiment.path(source.gguf))
         check_regular(file)
-        header = read_header(file)
-        check_header(file, header)
-        return _size_in(header_fields(header))
+        return _size_in(checked_fields(file))
     if source.path is None:
         return None
     folder = Path(experiment.path(source.path))

@@ -52,7 +52,7 @@ def _milestone(job: TuneJob, row: str) -> Iterator[str]:
     search, fraction = job.tuning.search, job.pat.milestone_fraction
     lengths = {"max_steps": job.tuning.max_steps, "search.steps": search.steps if search else None}
     for name, steps in lengths.items():
-        if steps is None or round(steps * fraction) >= SHORTEST_MILESTONE:
+        if steps is None or job.pat.milestone_of(steps) >= SHORTEST_MILESTONE:
             continue
         yield (
             f"methods.{row}: {name} {steps} with milestone_fraction {fraction:g} is not allowed: "

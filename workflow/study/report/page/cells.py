@@ -9,7 +9,7 @@ from study.report.page.charts import Course, course
 from study.report.page.run import Run, place
 from study.results.cells import METRIC_LABELS, Cell, Score, metrics_of
 from study.results.explain import Step, origin_lines
-from study.results.milestones import choice, verdict
+from study.results.milestones import judgement
 from study.tables.accuracy import percent
 from study.tables.layouts import HOLE, Layout
 from study.tables.origins import number
@@ -62,7 +62,7 @@ def _section(run: Run, cell: Cell) -> Section:
         list(_facts(cell)),
         perplexities,
         _accuracies(cell),
-        "; ".join(filter(None, [verdict(health, cell.hidden_size.after), choice(health)])) if cell.tuning else "",
+        judgement(health, cell.hidden_size.after) if cell.tuning else "",
         [it for it in drawn if it is not None],
         [_made(step) for step in run.steps(cell)],
     )
