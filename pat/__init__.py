@@ -14,13 +14,26 @@ if TYPE_CHECKING:
     from pat.data.instructions import Instructions, PadToLongest
     from pat.method.callback import PatCallback
     from pat.method.model import PatModel, attach
+    from pat.settings.budget import Budget
     from pat.settings.config import PatConfig
     from pat.training.trainer import PatTrainer
 
 __version__ = "0.1.0"
-__all__ = ["Instructions", "PadToLongest", "PatCallback", "PatConfig", "PatModel", "PatTrainer", "__version__", "attach", "prepare_base"]
+__all__ = [
+    "Budget",
+    "Instructions",
+    "PadToLongest",
+    "PatCallback",
+    "PatConfig",
+    "PatModel",
+    "PatTrainer",
+    "__version__",
+    "attach",
+    "prepare_base",
+]
 
 _HOMES = {
+    "Budget": "pat.settings.budget",
     "Instructions": "pat.data.instructions",
     "PadToLongest": "pat.data.instructions",
     "PatConfig": "pat.settings.config",

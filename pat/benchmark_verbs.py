@@ -10,7 +10,7 @@ import typer
 from pat.io.places import READS, Force, guarded
 from pat.io.verb import Verb
 from pat.machine.extras import need
-from pat.options import Compile, MeasuredShape, Out, Pruner, Seed, SettingsText, Shape, Tasks
+from pat.options import BudgetMemory, BudgetParameters, Compile, MeasuredShape, Out, Pruner, Seed, SettingsText, Shape, Tasks
 
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 
@@ -84,8 +84,10 @@ def benchmark_evaluation(
 def benchmark_prune(
     shape: MeasuredShape,
     pruner: Pruner,
-    ratio: Annotated[float, typer.Option(help="share to prune, as `pat prune` takes it")],
     out: Out,
+    ratio: Annotated[float | None, typer.Option(help="share to prune, as `pat prune` takes it; this or a budget")] = None,
+    budget_parameters: BudgetParameters = None,
+    budget_memory_gib: BudgetMemory = None,
     settings: SettingsText = "{}",
     seed: Seed = 0,
     force: Force = False,
@@ -93,9 +95,11 @@ def benchmark_prune(
     """Time and peak memory of a pruner on a model of random weights; writes a JSON. The temporary folder has to hold three copies."""
     from pat.benchmark.folder_jobs import benchmark_prune as run
     from pat.benchmark.settings import PruneBenchmark, shape_of
+    from pat.pruners.budget import given_ratio
     from pat.settings.mistakes import load
 
-    run(shape_of(shape), pruner, ratio, load(PruneBenchmark, settings), seed, out, force=force)
+    asked = given_ratio(ratio, budget_parameters, budget_memory_gib)
+    run(shape_of(shape), pruner, asked, load(PruneBenchmark, settings), seed, out, force=force)
 
 
 @benchmark.command("merge", cls=Verb)

@@ -263,14 +263,14 @@ def prune(
     force: Force = False,
 ) -> None:
     """Prune a model without tuning it; writes a stock model, or a reshaped one where no stock class holds it."""
-    from pat.pruners.budget import given_ratio, prune_ratio
+    from pat.pruners.budget import given_ratio
     from pat.pruners.pruning import prune as run
     from pat.settings.jobs import PruneSettings
     from pat.settings.mistakes import load
 
     text = measured_on(calibration, calibration_tokens, seed, device) if calibration else None
     own = load(PruneSettings, settings)
-    asked = prune_ratio(base, pruner, given_ratio(ratio, budget_parameters, budget_memory_gib), own, aligned(align))
+    asked = given_ratio(ratio, budget_parameters, budget_memory_gib)
     run(base, pruner, asked, aligned(align), out, text, threads, own, force=force)
 
 

@@ -84,9 +84,11 @@ def width_ratio_of(
     untied: bool = False,
 ) -> float | None:
     """Return the share of the hidden size that is asked for, or that a budget comes to; None where neither is given."""
-    from pat.pruners.budget import given_ratio, width_ratio
+    from pat.checkpoints.budget import width_ratio
+    from pat.pruners.budget import given_ratio
 
-    return width_ratio(base, given_ratio(ratio, parameters, memory_gib), align, untied=untied)
+    asked = given_ratio(ratio, parameters, memory_gib)
+    return None if asked is None else width_ratio(base, asked, align, untied=untied)
 
 
 def needed(ratio: float | None) -> float:

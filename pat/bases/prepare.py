@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
 from pat.checkpoints.basis_record import basis_of
+from pat.checkpoints.budget import width_ratio
 from pat.checkpoints.readers_record import readers_of
 from pat.data.calibration import Calibration
 from pat.errors import UserError
-from pat.settings.config import PAT_G, PatChoices, Tie
+from pat.settings.budget import Budget
+from pat.settings.config import PAT_G, PatChoices, PatConfig, Tie
 
 if TYPE_CHECKING:
     from pat.training.request import TuningRequest
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 def prepare_base(
     base: Path,
-    ratio: float,
+    ratio: float | Budget,
     calibration: Calibration,
     out: Path,
     align: int | Literal["auto"] = "auto",
@@ -35,13 +37,14 @@ def prepare_base(
 ) -> dict[str, Any]:
     """Write `base` as `PatConfig.pat_g(ratio)` wants it to `out`, and return its record; `kept` in it is what `attach` asks for.
 
-    The rotated model lies beside `out` meanwhile; with `force` whatever is at `out` is replaced. Raises UserError as `rotate` and
-    `refit_readers` do.
+    A budget in place of the ratio is solved for the base. The rotated model lies beside `out` meanwhile; with `force` whatever is at `out`
+    is replaced. Raises UserError as `rotate` and `refit_readers` do.
     """
+    asked = width_ratio(base, PatConfig(pruning_ratio=ratio).pruning_ratio, align, untied=tie == "break")
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_folder_of(out)) as between:
         turned = Path(between) / "rotated"
         rotate(base, str(PAT_G["basis"]), calibration, turned, threads, tie)
-        return refit_readers(turned, str(PAT_G["mask"]), ratio, align, calibration, out, threads=threads, force=force)
+        return refit_readers(turned, str(PAT_G["mask"]), asked, align, calibration, out, threads=threads, force=force)
 
 
 def _folder_of(out: Path) -> Path:

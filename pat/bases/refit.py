@@ -132,7 +132,7 @@ def _write_model(base: Path, folder: Path, fits: Mapping[str, Fit], kept_D: Tens
 def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Path | None, second_text: Path | None) -> dict[str, Any]:
     """Return what the model is made from: settings, the contents of the texts, and code."""
     texts = {"calibration": calibration.path, "data": data, "second_text": second_text}
-    settings: dict[str, object] = {"mask": config.mask, "ratio": config.pruning_ratio, "align": config.align, "tokens": calibration.tokens}
+    settings: dict[str, object] = {"mask": config.mask, "ratio": config.ratio, "align": config.align, "tokens": calibration.tokens}
     settings |= {name: artefacts.sha256(path) for name, path in texts.items() if path}
     return provenance(settings, calibration.seed, calibration.device, {"base": base, **texts})
 

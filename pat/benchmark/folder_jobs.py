@@ -18,7 +18,7 @@ from pat.benchmark import machine
 from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.random_adapter import write_random_adapter
 from pat.benchmark.random_checkpoint import DTYPE, write_random_checkpoint, write_random_text
-from pat.benchmark.settings import MergeBenchmark, ModelShape, PruneBenchmark
+from pat.benchmark.settings import CHECKPOINT_BYTES, MergeBenchmark, ModelShape, PruneBenchmark, ratio_of, solved
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import merge
 from pat.data.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
@@ -30,7 +30,10 @@ from pat.io.provenance import provenance
 from pat.machine.device import resolve_device
 from pat.machine.out_of_memory import lacks_memory
 from pat.machine.threads import threads_given_back
+from pat.models.on_paper import PaperModel
+from pat.pruners.budget import ratio_on
 from pat.pruners.pruning import prune
+from pat.settings.budget import Budget
 from pat.settings.config import PatConfig
 
 SCHEMA = 1
@@ -50,10 +53,11 @@ class Cost:
 
 @threads_given_back
 def benchmark_prune(
-    shape: ModelShape, pruner: str, ratio: float, settings: PruneBenchmark, seed: int, out: Path, *, force: bool = False
+    shape: ModelShape, pruner: str, asked: float | Budget | None, settings: PruneBenchmark, seed: int, out: Path, *, force: bool = False
 ) -> dict[str, Any]:
     """Measure a pruner on a shape, write the record to `out` and return it. Raises UserError as `pat prune` does."""
     check_replaceable(out, KINDS["benchmark prune"], force=force)
+    ratio = ratio_on(lambda: (PaperModel.of(shape), CHECKPOINT_BYTES), pruner, asked, settings.prune, settings.align)
     device = _prepared(settings)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch, "base")
@@ -65,8 +69,8 @@ def benchmark_prune(
             threads = torch.get_num_threads()
             return prune(base, pruner, ratio, settings.align, Path(scratch, "pruned"), calibration, threads, settings.prune)
 
-        asked = {"pruner": pruner, "ratio": ratio}
-        return _written("prune", shape, asked, settings, *_measured(job, device), checkpoint.weights_size(base), seed, device, out)
+        said = {"pruner": pruner, "ratio": ratio}
+        return _written("prune", shape, said, settings, *_measured(job, device), checkpoint.weights_size(base), seed, device, out)
 
 
 @threads_given_back
@@ -74,8 +78,11 @@ def benchmark_merge(shape: ModelShape, settings: MergeBenchmark, seed: int, out:
     """Measure the merge of a PAT adapter on a shape, write the record to `out` and return it. Raises UserError on sizes that cannot be."""
     check_replaceable(out, KINDS["benchmark merge"], force=force)
     device = _prepared(settings)
+    for line in solved(shape, [settings.ratio], settings.align, CHECKPOINT_BYTES):
+        say(f"benchmark merge: {line}")
+    ratio = ratio_of(shape, settings.ratio, settings.align, CHECKPOINT_BYTES)
     pat_config = PatConfig(
-        pruning_ratio=settings.ratio, hio_rank=settings.hio_rank, lora_rank=settings.lora_rank, align=settings.align,
+        pruning_ratio=ratio, hio_rank=settings.hio_rank, lora_rank=settings.lora_rank, align=settings.align,
         total_steps=SHORTEST_SCHEDULE, seed=seed,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -115,7 +122,7 @@ def _measured(job: Callable[[], dict[str, Any]], device: str) -> tuple[dict[str,
 def _written(
     kind: str,
     shape: ModelShape,
-    asked: dict[str, object],
+    said: dict[str, object],
     settings: PruneBenchmark | MergeBenchmark,
     found: dict[str, Any],
     cost: Cost,
@@ -131,7 +138,7 @@ def _written(
         "kind": kind,
         "weights": "random",
         "shape": shape.model_dump(),
-        **asked,
+        **said,
         "settings": settings.model_dump(mode="json"),
         "parameters": {name: count["unique"] for name, count in counts.items()},
         "share_removed": 1.0 - counts["after"]["unique"] / counts["before"]["unique"],
@@ -150,7 +157,7 @@ def _written(
         "dtype": str(DTYPE).removeprefix("torch."),
         "machine": machine.description(device),
         "clocks": machine.clocks(device),
-        "provenance": provenance({"shape": shape.model_dump(), **asked} | settings.model_dump(mode="json"), seed, device),
+        "provenance": provenance({"shape": shape.model_dump(), **said} | settings.model_dump(mode="json"), seed, device),
     }
     artefacts.write_json(out, record)
     say(summary(record))

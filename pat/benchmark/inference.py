@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, StaticCache
 
 from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
-from pat.benchmark.settings import InferenceBenchmark, ModelShape
+from pat.benchmark.settings import BYTES, InferenceBenchmark, ModelShape, solved
 from pat.benchmark.spread import speedup, spread
 from pat.errors import UserError
 from pat.families.known import head_size
@@ -264,6 +264,8 @@ def benchmark_inference(
     device = resolve_device(settings.device)
     torch.set_num_threads(settings.threads)
     unpruned, *narrower = of_shape(shape, settings, seed) if shape is not None else of_folders(folders, settings)
+    for line in solved(shape, settings.ratios, settings.align, BYTES[settings.precision]) if shape is not None else ():
+        say(f"benchmark inference: {line}")
     measured = {"shape": shape.model_dump() if shape else None, "folders": [str(folder) for folder in folders]}
     clocks_before = machine.clocks(device)
     comparison = Comparison(unpruned, settings, seed, device)

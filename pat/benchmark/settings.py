@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from pat.errors import SettingError, UserError
 from pat.families.known import ARCHITECTURE, ModelType
+from pat.models.budget import Fit, width_fit
+from pat.models.on_paper import Align as Alignment
+from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
+from pat.settings.budget import Asked, Budget
 from pat.settings.config import PatChoices
 from pat.settings.fields import Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import load, nearest
 
+BYTES = {"bf16": 2, "fp32": 4}
+"""Of a parameter, by precision."""
+CHECKPOINT_BYTES = 2
+"""Of a parameter of the random checkpoints that jobs on folders are measured with (random_checkpoint.py)."""
 ExportFormat = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "int8", "int4", "fp8"]
-Ratio = Annotated[Number, Field(gt=0, lt=1)]
 
 
 class ModelShape(Settings):
@@ -67,8 +75,8 @@ KNOWN_SHAPES = {
 class InferenceBenchmark(Settings):
     """How inference is measured: `repeats` interleaved rounds after `warmup` unmeasured ones, a prompt of `context` random tokens each."""
 
-    ratios: Annotated[tuple[Ratio, ...], Field(strict=False)] = Field(
-        default=(), description="ratios of the narrower models; give this or `widths`, or both"
+    ratios: Annotated[tuple[Asked, ...], Field(strict=False)] = Field(
+        default=(), description="ratios of the narrower models, or budgets; give this or `widths`, or both"
     )
     widths: Annotated[tuple[Count, ...], Field(strict=False)] = Field(default=(), description="hidden sizes of the narrower models")
     align: Align = Field(default="auto", description="as in `pat`, for `ratios`")
@@ -92,7 +100,7 @@ class TuningBenchmark(Settings):
     `compile` "both" measures all of it eager and compiled, in one run.
     """
 
-    ratio: Ratio = Field(default=0.25, description="share to prune")
+    ratio: Asked = Field(default=0.25, description="share of the hidden size to prune, or a budget")
     batch_size: Count = Field(default=16, description="rows per step")
     length: Annotated[int, Field(ge=8)] = Field(default=256, description="tokens of a row")
     shortest: Annotated[int, Field(ge=8)] | None = Field(
@@ -147,7 +155,7 @@ class PruneBenchmark(Settings):
 class MergeBenchmark(Settings):
     """How the merge is measured: what the random adapter holds."""
 
-    ratio: Ratio = Field(default=0.25, description="share to prune")
+    ratio: Asked = Field(default=0.25, description="share of the hidden size to prune, or a budget")
     hio_rank: CountOrZero = Field(default=200, description="rank of the random adapter's operators")
     lora_rank: Count = Field(default=20, description="rank of its LoRA")
     align: Align = Field(default="auto", description="as in `pat`")
@@ -187,6 +195,25 @@ def runtime_of(*, compiled: bool) -> str:
     return "compiled" if compiled else "eager"
 
 
+def fit_of(shape: ModelShape, budget: Budget, align: Alignment, bytes_each: int) -> Fit:
+    """Return the width that a budget comes to in a shape, of parameters of so many bytes. Raises SettingError where there is none."""
+    sizes = PaperModel.of(shape)
+    return width_fit(sizes, budget.allowed(sizes.parameters, bytes_each), PruneSettings(), align)
+
+
+def ratio_of(shape: ModelShape, asked: float | Budget, align: Alignment, bytes_each: int) -> float:
+    """Return the share of the hidden size that is asked for, or that a budget comes to. Raises SettingError where that cannot be."""
+    return fit_of(shape, asked, align, bytes_each).ratio if isinstance(asked, Budget) else asked
+
+
+def solved(shape: ModelShape, asked: Iterable[float | Budget], align: Alignment, bytes_each: int) -> Iterator[str]:
+    """Yield in words what each budget comes to in a shape."""
+    for budget in asked:
+        if isinstance(budget, Budget):
+            fit = fit_of(shape, budget, align, bytes_each)
+            yield f"budget {budget}: {fit.size}, {fit.parameters:,} parameters"
+
+
 def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
     """Return the narrower widths that ratios and widths ask for, widest first, each once."""
     for width in settings.widths:
@@ -195,7 +222,8 @@ def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
                 f"settings: widths: {width} is not allowed: must be a multiple of {shape.heads} heads below {shape.hidden_size}"
             )
     try:
-        rounded = [target_width(shape.hidden_size, shape.heads, ratio, settings.align) for ratio in settings.ratios]
+        ratios = [ratio_of(shape, asked, settings.align, BYTES[settings.precision]) for asked in settings.ratios]
+        rounded = [target_width(shape.hidden_size, shape.heads, ratio, settings.align) for ratio in ratios]
     except SettingError as error:
         raise UserError(f"settings: ratios: {error}") from None
     widths = sorted({*settings.widths, *rounded}, reverse=True)

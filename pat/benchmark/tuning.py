@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
-from pat.benchmark.settings import ModelShape, TuningBenchmark
+from pat.benchmark.settings import BYTES, ModelShape, TuningBenchmark, ratio_of, solved
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
@@ -130,6 +130,8 @@ class StepClock(TrainerCallback):
 def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Measure LoRA and PAT on a shape, write the record to `out` and return it; times in seconds, memory in bytes."""
     check_replaceable(out, KINDS["benchmark tune"], force=force)
+    for line in solved(shape, [settings.ratio], settings.pat.align, BYTES[settings.precision]):
+        say(f"benchmark tune: {line}")
     device = resolve_device(settings.device)
     torch.set_num_threads(settings.threads)
     clocks_before = machine.clocks(device)
@@ -202,7 +204,7 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
     total = len(arm) * length
     trained = Arm(
         tuner="pat" if prunes else "lora",
-        ratio=settings.ratio if prunes else 0.0,
+        ratio=ratio_of(shape, settings.ratio, settings.pat.align, BYTES[settings.precision]) if prunes else 0.0,
         seed=seed,
         job=job_of(settings, total, milestone_step=length, prunes=prunes),
     )

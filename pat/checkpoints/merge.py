@@ -60,7 +60,7 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
     check_complete(adapter, fold.lora, checkpoint.linear_shapes(base, config))
     if pat_config is not None:
         check_basis(base, pat_config.basis, pat_config.tie)
-        check_readers(base, pat_config.readers, pat_config.mask, pat_config.pruning_ratio)
+        check_readers(base, pat_config.readers, pat_config.mask, pat_config.ratio)
         if kept_channels(base) not in (None, fold.index_K.tolist()):
             raise UserError(f"--base {base}: its readers are refitted to other channels than --adapter {adapter} keeps")
     inputs = {"base": described(base), "adapter": described(adapter)}
@@ -70,7 +70,7 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
         fold.check_all_used()
         opened: Any = PeftModel if pat_config is None else PatModel
         gap = gap_to_changed(written, lambda model: opened.from_pretrained(model, adapter))
-        record = record_of(base, folder, pat_config.pruning_ratio if pat_config else 0.0) | gap
+        record = record_of(base, folder, pat_config.ratio if pat_config else 0.0) | gap
         settings = {name: it["sha256"] for name, it in inputs.items()}
         record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs=inputs)
         artefacts.write_json(folder / MERGE_RECORD, record)

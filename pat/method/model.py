@@ -35,6 +35,7 @@ from pat.method.adapter_folder import (
     read_lora_tensors,
     write_lora,
 )
+from pat.method.budget import within_budget
 from pat.method.fold import Fold
 from pat.method.hsm import HybridSparsificationModule
 from pat.method.importance import channel_importance
@@ -54,12 +55,14 @@ def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None
     """Return `model` with LoRA on every linear layer and an HSM behind every write; the base weights are frozen.
 
     `model` is changed in place, as PEFT does. `text` is what the order of a fixed mask is measured on. `kept` are the channels that the
-    readers of the model are refitted to, which the mask keeps, whatever an order measured on such a model would be. Raises UserError on an
-    unknown architecture, ValueError on a width that cannot be, a reshaped model, or where text or channels do not go with the config.
+    readers of the model are refitted to, which the mask keeps, whatever an order measured on such a model would be. A budget in place of
+    the config's ratio is solved for this model. Raises UserError on an unknown architecture, ValueError on a width that cannot be, a
+    reshaped model, or where text or channels do not go with the config.
     """
     check_bare(model)
     family = family_of(model.config)
     check_one_width(model.config)
+    config = within_budget(config, model)
     importance_D = _order(model, config, text, kept)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

@@ -6,22 +6,24 @@ The inverse of sizes.py, width.py and depth.py: those go from a ratio to a size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pat.errors import SettingError
 from pat.families.known import Kind, Role
+from pat.io.progress import say
 from pat.models.on_paper import Align, PaperModel, kept_inner_units, kept_units, sliced_width
 from pat.models.sizes import Kept, Shapes, Units, slicing_of, step_of, units_in, window
 from pat.models.width import width_step
+from pat.settings.budget import Budget
 from pat.settings.jobs import PruneSettings
 
 DIGITS = 6
 """Of a ratio that is solved for; `target_width` finds its width again from as many."""
 NOMINAL_STEPS = 1000
-ALONG = {Role.EMBEDDING: 1, Role.HEAD: 1, Role.WRITE: 0, Role.NORM: 0, Role.NORM_BEHIND: 0, Role.FINAL_NORM: 0}
-"""The axis of the channels; of what reads the stream it is the columns, where there are any."""
+COLUMNS = (Role.EMBEDDING, Role.HEAD, Role.READ)
+"""Those whose columns are channels; of what else touches the stream the rows are."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ Within = Callable[[PaperModel, int, PruneSettings, Align], Fit]
 """From a model, the parameters that may stay, settings and align to the largest size within; raises SettingError where there is none."""
 
 
+def ratio_within(model: PaperModel, bytes_each: int, budget: Budget, within: Within, settings: PruneSettings, align: Align) -> float:
+    """Return the ratio at which a model keeps within a budget, and say what it comes to. Raises SettingError where none does."""
+    fit = within(model, budget.allowed(model.parameters, bytes_each), settings, align)
+    say(f"budget {budget}: ratio {fit.ratio:g}, {fit.size}: {fit.parameters:,} of {model.parameters:,} parameters stay at most")
+    return fit.ratio
+
+
 def share_to_remove(model: PaperModel, allowed: int) -> float:
     """Return the smallest ratio of so many digits that leaves no more than is allowed."""
     smallest: float = math.ceil((1 - allowed / model.parameters) * 10**DIGITS - 1e-6) / 10**DIGITS
@@ -48,10 +57,19 @@ def parameters_at(model: PaperModel, width: int, *, untied: bool = False) -> int
     """Return a model's parameters at another hidden size; `untied`: its head becomes a matrix of its own."""
     total = model.vocab_size * width if untied and model.tied else 0
     for name, shape in model.shapes().items():
-        role = model.family.role(name)
-        axis = ALONG.get(role, 1 if role is Role.READ and len(shape) > 1 else None)
-        total += math.prod(shape) if axis is None else math.prod(shape) // shape[axis] * width
+        channels = _channels(model.family.role(name), shape)
+        total += math.prod(shape) if channels is None else math.prod(shape) // channels * width
     return total
+
+
+def _channels(role: Role, shape: Sequence[int]) -> int | None:
+    """Return how many channels a tensor of this shape has along its columns or its rows; None where it has none.
+
+    In memory a tensor of all experts has one more axis before the two.
+    """
+    if role is Role.INSIDE or (role in COLUMNS and len(shape) == 1):
+        return None
+    return shape[-1] if role in COLUMNS or len(shape) == 1 else shape[-2]
 
 
 def width_within(model: PaperModel, allowed: int, align: Align, *, untied: bool = False) -> Fit:

@@ -59,7 +59,7 @@ def planned_width(model_config: Any, config: PatConfig) -> int:
     """
     if config.width is not None:
         return config.width
-    return width_at(model_config, config.pruning_ratio, config.align)
+    return width_at(model_config, config.ratio, config.align)
 
 
 def width_at(model_config: Any, ratio: float, align: int | Literal["auto"]) -> int:

@@ -1,19 +1,16 @@
-"""A budget given by hand in place of a ratio, solved on the checkpoint that it is for: before any work, and told."""
+"""A budget given by hand in place of a ratio, for whatever a pruner cuts: solved before any work, and told."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from pat.checkpoints import checkpoint
-from pat.checkpoints.base_checks import check_base
+from pat.checkpoints.budget import counted
 from pat.errors import UserError
-from pat.families.known import family_of, head_size
-from pat.io.progress import say
-from pat.models.budget import Fit, Within, width_fit
+from pat.models.budget import ratio_within
 from pat.models.on_paper import Align, PaperModel
-from pat.models.reshaped import ReshapedConfig
 from pat.pruners.registry import PRUNERS
 from pat.settings.budget import Budget
 from pat.settings.jobs import PruneSettings
@@ -35,40 +32,21 @@ def given_ratio(ratio: float | None, parameters: float | None, memory_gib: float
         raise UserError(f"{option} {parameters if memory_gib is None else memory_gib}: {wanted(error.errors()[0]['msg'])}") from None
 
 
-def width_ratio(base: Path, asked: float | Budget | None, align: Align, *, untied: bool = False) -> float | None:
-    """Return the share of the hidden size that is asked for, or that a budget comes to; `untied` as for `parameters_at`."""
-    if not isinstance(asked, Budget):
-        return asked
-    return _ratio_within(base, asked, width_fit, PruneSettings(tie="break" if untied else "keep"), align)
-
-
 def prune_ratio(base: Path, pruner: str, asked: float | Budget | None, settings: PruneSettings, align: Align) -> float:
-    """Return the ratio that a pruner is asked for, or at which it keeps within a budget. Raises UserError where it is not known."""
+    """Return the ratio that a pruner is asked for, or at which it keeps a model within a budget. Raises UserError where it is not known."""
+    return ratio_on(lambda: counted(base), pruner, asked, settings, align)
+
+
+def ratio_on(
+    sizes: Callable[[], tuple[PaperModel, int]], pruner: str, asked: float | Budget | None, settings: PruneSettings, align: Align
+) -> float:
+    """Return the same for the model whose sizes, and bytes a parameter, are counted where there is a budget."""
     if asked is None:
         raise UserError(f"--pruner {pruner}: one of {OPTIONS} is needed")
+    if isinstance(asked, Mapping):  # from Python
+        asked = Budget.model_validate(asked)
     if not isinstance(asked, Budget):
         return asked
     if pruner not in PRUNERS:
         raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
-    return _ratio_within(base, asked, PRUNERS[pruner].fit, settings, align)
-
-
-def counted(base: Path) -> tuple[PaperModel, int]:
-    """Return what a checkpoint's tensors tell of its sizes, and the bytes of a parameter. Raises UserError where it is no stock model."""
-    check_base(base)
-    config = checkpoint.load_config(base)
-    if isinstance(config, ReshapedConfig):
-        raise UserError(f"{base}: is reshaped already; a budget is solved for stock models")
-    model = PaperModel(
-        family_of(config), config.vocab_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads,
-        config.num_key_value_heads, config.intermediate_size, head_size(config), bool(config.tie_word_embeddings),
-    )  # fmt: skip
-    return model.with_tensors(checkpoint.tensor_shapes(base)), checkpoint.dtype_of(base).itemsize
-
-
-def _ratio_within(base: Path, budget: Budget, within: Within, settings: PruneSettings, align: Align) -> float:
-    """Return the ratio at which a checkpoint keeps within a budget, and say what it comes to. Raises SettingError where none does."""
-    model, bytes_each = counted(base)
-    fit: Fit = within(model, budget.allowed(model.parameters, bytes_each), settings, align)
-    say(f"budget {budget}: ratio {fit.ratio:g}, {fit.size}: {fit.parameters:,} of {model.parameters:,} parameters stay at most")
-    return fit.ratio
+    return ratio_within(*sizes(), asked, PRUNERS[pruner].fit, settings, align)

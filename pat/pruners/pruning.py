@@ -23,7 +23,9 @@ from pat.io.provenance import provenance
 from pat.machine.threads import threads_given_back
 from pat.models.reshaped import ReshapedConfig
 from pat.pruners import PRUNERS, Pruner
+from pat.pruners.budget import prune_ratio
 from pat.pruners.job import PruneJob
+from pat.settings.budget import Budget
 from pat.settings.jobs import PruneSettings
 
 PRUNE_RECORD = "prune.json"
@@ -33,7 +35,7 @@ PRUNE_RECORD = "prune.json"
 def prune(
     base: Path,
     pruner: str,
-    ratio: float,
+    asked: float | Budget | None,
     align: int | Literal["auto"],
     out: Path,
     calibration: Calibration | None = None,
@@ -42,16 +44,16 @@ def prune(
     *,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write the pruned checkpoint to `out` and return its record.
+    """Write the pruned checkpoint to `out` and return its record; what is asked for is a ratio, or a budget, which is solved first.
 
-    Raises UserError on an unknown pruner, a ratio outside (0, 1), a size that cannot be, missing calibration text, a base that is
+    Raises UserError on an unknown pruner, a ratio outside (0, 1), a budget or size that cannot be, missing calibration text, a base that is
     incomplete, changed or reshaped, or where `out` holds something else than such a model, unless with `force`.
     """
     check_replaceable(out, FOLDERS["prune"], force=force)
     if pruner not in PRUNERS:
         raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
-    if not 0.0 < ratio < 1.0:
-        raise UserError(f"--ratio {ratio}: must lie between 0 and 1")
+    if isinstance(asked, float) and not 0.0 < asked < 1.0:
+        raise UserError(f"--ratio {asked}: must lie between 0 and 1")
     check_base(base)
     checkpoint.check_opens(base)
     artefacts.check_if_listed(base)
@@ -61,6 +63,7 @@ def prune(
     if (reason := PRUNERS[pruner].obstacle(family_of(config))) is not None:
         raise UserError(f"--pruner {pruner}: is not possible for {base}: {reason}")
     own = own or PruneSettings()
+    ratio = prune_ratio(base, pruner, asked, own, align)
     torch.set_num_threads(threads)
     with artefacts.new_folder(out, FOLDERS["prune"], force=force) as folder:
         record = _pruned(PRUNERS[pruner], PruneJob(base, ratio, align, calibration, own), folder)

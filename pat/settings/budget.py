@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from pat.errors import SettingError
 from pat.settings.fields import MOST, Number, Rate, Settings, is_none
@@ -47,3 +48,15 @@ class Budget(Settings):
             held = f"{parameters:,} parameters" + (f", {parameters * bytes_each / GIB:.4g} GiB" if self.memory_gib is not None else "")
             raise SettingError(f"budget {self}: the model has {held}, which is within it already; ask for less")
         return most
+
+
+NUMBER = "number"
+
+
+def kind_of(value: object) -> str:
+    """Return by which of its kinds a ratio or budget is checked, so that a mistake is told of that alone."""
+    return Budget.__name__ if isinstance(value, Mapping | Budget) else NUMBER
+
+
+Asked = Annotated[Annotated[Number, Field(gt=0, lt=1), Tag(NUMBER)] | Annotated[Budget, Tag(Budget.__name__)], Discriminator(kind_of)]
+"""A ratio, or a budget in its place."""

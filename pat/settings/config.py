@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pat.errors import SettingError, UserError
 from pat.io.artefacts import read_record, write_json
+from pat.settings.budget import NUMBER, Budget, kind_of
 from pat.settings.fields import CONTRADICTION, Align, Count, CountOrZero, Number, Rate, SeedNumber, Settings, Weight, equals, is_none
 from pat.settings.mistakes import nearest, wanted
 
@@ -228,10 +229,13 @@ def _is_a_ratio(value: float) -> float:
 class PatConfig(PatChoices):
     """The choices of one run: those of its file, its ratio and seed, its LoRA, and what is only known later, which None stands for.
 
-    Raises ValueError on a value that cannot be.
+    A budget in place of the ratio, `Budget(parameters=1e8)` or {"parameters": 1e8}, is solved by `attach`, which knows the model. Raises
+    ValueError on a value that cannot be.
     """
 
-    pruning_ratio: Annotated[Number, AfterValidator(_is_a_ratio)]
+    pruning_ratio: Annotated[
+        Annotated[Number, AfterValidator(_is_a_ratio), Tag(NUMBER)] | Annotated[Budget, Tag(Budget.__name__)], Discriminator(kind_of)
+    ]
     width: Count | None = None
     total_steps: Count | None = None
     lora_rank: Count = 20
@@ -242,12 +246,26 @@ class PatConfig(PatChoices):
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
-        def __init__(self, pruning_ratio: float, **choices: Any) -> None:
+        def __init__(self, pruning_ratio: float | Budget, **choices: Any) -> None:
             try:
                 super().__init__(pruning_ratio=pruning_ratio, **choices)
             except ValidationError as error:
                 raise refusal(error) from None
+            self._check_one_size()
             self._check_milestone()
+
+    @property
+    def ratio(self) -> float:
+        """The share of the hidden size to prune. Raises SettingError where a budget in its place is not solved yet."""
+        if isinstance(self.pruning_ratio, Budget):
+            raise SettingError(
+                f"PatConfig.pruning_ratio: the budget {self.pruning_ratio} is not solved yet: `attach` does it for its model"
+            )
+        return self.pruning_ratio
+
+    def _check_one_size(self) -> None:
+        if isinstance(self.pruning_ratio, Budget) and self.width is not None:
+            raise SettingError(f"PatConfig.width={self.width} with the budget {self.pruning_ratio}: give one of the two")
 
     def _check_milestone(self) -> None:
         if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < SHORTEST_MILESTONE:
@@ -257,7 +275,7 @@ class PatConfig(PatChoices):
             )
 
     @classmethod
-    def pat_g(cls, pruning_ratio: float, **choices: Any) -> PatConfig:
+    def pat_g(cls, pruning_ratio: float | Budget, **choices: Any) -> PatConfig:
         """Return PAT-G's: the leading directions of the gradient basis, cut at once behind refitted readers, no operators.
 
         `choices` win. Its base is what `prepare_base` writes, and `attach` is told the channels that it keeps.
@@ -305,7 +323,9 @@ class PatConfig(PatChoices):
         if fields.get("variant") != "release":
             fields.setdefault("operators", "pinned")  # what all were before there was a choice
         try:
-            return cls(**fields)
+            loaded = cls(**fields)
+            _ = loaded.ratio  # of a run it is known
+            return loaded
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -316,6 +336,8 @@ IN_PYTHON = "in_python"
 def refusal(error: ValidationError) -> Exception:
     """Return what is wrong with a PatConfig's arguments, as a SettingError in the words of who calls it; unknown ones are a TypeError."""
     details = error.errors()
+    if of_budget := [detail for detail in details if Budget.__name__ in detail["loc"]]:
+        return _budget_refusal(min(of_budget, key=lambda detail: detail["type"] != "extra_forbidden"))
     unknown = [str(detail["loc"][0]) for detail in details if detail["type"] == "extra_forbidden"]
     if unknown:
         return TypeError(f"PatConfig: has no field {unknown[0]!r}{nearest(unknown[0], PatConfig.model_fields)}")
@@ -324,6 +346,13 @@ def refusal(error: ValidationError) -> Exception:
     if told := same[0].get("ctx", {}).get(IN_PYTHON):
         return SettingError(f"PatConfig.{told}")
     return SettingError(f"PatConfig.{first}={same[0]['input']!r}: {' or '.join(map(_wanted, same))}")
+
+
+def _budget_refusal(detail: ErrorDetails) -> SettingError:
+    field, _, *key = map(str, detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return SettingError(f"PatConfig.{field}: a budget has no field {key[0]!r}{nearest(key[0], Budget.model_fields)}")
+    return SettingError(f"PatConfig.{'.'.join((field, *key))}={detail['input']!r}: {_wanted(detail)}")
 
 
 def _wanted(detail: ErrorDetails) -> str:

@@ -23,6 +23,7 @@ from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
 from pat.families.known import FAMILIES
 from pat.io import artefacts
+from pat.settings.budget import GIB, Budget
 from pat.settings.config import PatConfig
 
 SIZES: dict[str, Any] = {"vocab_size": 97, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48}
@@ -97,6 +98,18 @@ def test_a_pruner_is_recorded_with_the_share_that_it_removed(pruner: str, tmp_pa
     assert 0.2 < record["share_removed"] < 0.3
     assert record["settings"]["calibration_tokens"] == 512
     assert pruner in summary(record)
+
+
+def test_jobs_keep_within_a_budget_and_say_what_it_comes_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    budget = Budget(memory_gib=0.7 * PARAMETERS * 2 / GIB)
+    with caplog.at_level("INFO", logger="pat"):
+        merged = benchmark_merge(SHAPE, MERGE.model_copy(update={"ratio": budget, "align": 1}), 0, tmp_path / "merge.json")
+        settings = PruneBenchmark(align=1, device="cpu")
+        pruned = benchmark_prune(SHAPE, "channel-magnitude", budget, settings, 0, tmp_path / "prune.json")
+    assert merged["parameters"] == pruned["parameters"]
+    assert 0.6 * PARAMETERS < merged["parameters"]["after"] <= 0.7 * PARAMETERS
+    assert f"benchmark merge: budget {budget}: width {merged['hidden_size']['after']} of 32" in caplog.text
+    assert f"budget {budget}: ratio {pruned['ratio']:g}" in caplog.text
 
 
 def test_memory_that_a_job_holds_only_for_a_while_is_in_its_peak_and_not_in_the_next_jobs() -> None:

@@ -178,6 +178,18 @@ def test_widths_are_those_of_the_method() -> None:
     assert widths_of(KNOWN_SHAPES["llama-2-7b"], settings) == [3264, 3072, 2880, 2816]
 
 
+def test_budgets_come_to_the_widest_model_within_them() -> None:
+    """By the formula of a Llama; memory by the bytes of the benchmark's precision."""
+    for parameters in (25_000, 0.6):
+        allowed = parameters if parameters > 1 else parameters * by_hand(64)
+        (width,) = widths_of(SHAPE, load(InferenceBenchmark, json.dumps({"ratios": [{"parameters": parameters}], "align": 1})))
+        assert by_hand(width) <= allowed < by_hand(width + 4)
+    in_memory = {"ratios": [{"memory_gib": 0.6 * by_hand(64) * 2 / 2**30}], "align": 1, "precision": "bf16"}
+    assert widths_of(SHAPE, load(InferenceBenchmark, json.dumps(in_memory))) == [width]
+    both = {"ratios": [0.5, {"parameters": 0.6}], "align": 1}
+    assert widths_of(SHAPE, load(InferenceBenchmark, json.dumps(both))) == sorted({32, width}, reverse=True)
+
+
 def test_bytes_of_a_model_count_tied_weights_once() -> None:
     tied = random_model(stock_config(SHAPE.model_copy(update={"tie_embeddings": True})), "cpu", torch.float32, 0)
     untied = random_model(stock_config(SHAPE), "cpu", torch.float32, 0)
@@ -195,6 +207,9 @@ def test_spread_and_speedup_by_hand() -> None:
         ('{"bach_sizes": [1]}', "settings: bach_sizes: unknown key; did you mean 'batch_sizes'?"),
         ('{"widths": [30]}', "widths: 30 is not allowed: must be a multiple of 4 heads below 64"),
         ("{}", "give at least one of ratios and widths"),
+        ('{"ratios": [{"parameters": 1e9}]}', "budget parameters 1e+09: the model has"),
+        ('{"ratios": [{"parameters": 5}]}', "settings: ratios: budget of 5 parameters: at the smallest width"),
+        ('{"ratios": [{"parameters": -2}]}', "settings: ratios.0.parameters: -2 is not allowed: must be greater than 0"),
     ],
 )
 def test_a_mistake_in_the_settings_is_one_message(settings: str, message: str, tmp_path: Path) -> None:

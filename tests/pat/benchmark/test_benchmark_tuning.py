@@ -17,6 +17,9 @@ from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning import arms_of, batch_lengths, benchmark_tuning
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.errors import UserError
+from pat.models.on_paper import PaperModel
+from pat.models.width import target_width
+from pat.settings.budget import Budget
 from pat.settings.config import PatChoices
 from pat.settings.mistakes import load
 
@@ -36,6 +39,26 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     benchmark_tuning(SHAPE, QUICK, 0, out)
     content: dict[str, Any] = json.loads(out.read_text())
     return content
+
+
+def test_a_budget_is_tuned_at_the_width_that_it_comes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios: list[float] = []
+
+    def seen(_stock: Any, arm: Any) -> None:
+        ratios.append(arm.ratio)
+        raise InterruptedError
+
+    monkeypatch.setattr(tuning, "adapted", seen)
+    settings = QUICK.model_copy(update={"ratio": Budget(parameters=0.7), "pat": PatChoices(hio_rank=2, align=1)})
+    for arm in tuning.arms_of(settings):
+        with pytest.raises(InterruptedError):
+            tuning._run(arm, SHAPE, settings, 0, "cpu")
+    unpruned, narrow = ratios
+    width = target_width(SHAPE.hidden_size, SHAPE.heads, narrow, 1)
+    left, more = (PaperModel.of(SHAPE, each).parameters for each in (width, width + SHAPE.heads))
+    assert unpruned == 0 and left <= 0.7 * PaperModel.of(SHAPE).parameters < more
+    with pytest.raises(UserError, match="within it already"):
+        benchmark_tuning(SHAPE, settings.model_copy(update={"ratio": Budget(parameters=1e9)}), 0, tmp_path / "x.json")
 
 
 @pytest.mark.lengthy

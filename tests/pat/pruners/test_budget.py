@@ -10,12 +10,12 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from pat.checkpoints import checkpoint
+from pat.checkpoints.budget import counted
 from pat.errors import SettingError
 from pat.io.artefacts import read_json
 from pat.models.budget import parameters_at, width_within
 from pat.models.width import merged_config, target_width
 from pat.pruners import PRUNERS
-from pat.pruners.budget import counted
 from pat.settings.budget import GIB, Budget
 from tests.kit.commands import outcome, run
 from tests.kit.pruning_inputs import write_base, write_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,26 @@ def test_validate_tells_each_size_before_anything_runs(tmp_path: Path) -> None:
     units = changed("methods", value={"lora": None, "wanda-sp-pft": None}) | {"ratios": [{"parameters": 0.9}]}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(units))
     assert any("groups of heads" in line and "neurons" in line for line in validate(tmp_path / "x.yaml")[1])
+
+
+def test_what_is_measured_takes_budgets_and_validate_tells_their_widths(tmp_path: Path) -> None:
+    shape = {"vocab_size": 97, "hidden_size": 64, "layers": 2, "heads": 4, "intermediate_size": 80}
+    block = {
+        "shapes": {"small": shape},
+        "inference": {"ratios": [{"parameters": 0.6}], "align": 1},
+        "tuning": {"ratio": {"memory_gib": 4e-5}},
+    }
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(changed("benchmark", value=block)))
+    told = "\n".join(validate(tmp_path / "x.yaml")[1])
+    assert "benchmark, shape small: inference: budget parameters 0.6: width 36 of 64" in told
+    assert "benchmark, shape small: tuning: budget memory_gib 4e-05: width " in told
+    settings = json.loads(Plan(experiment(benchmark=block)).benchmarks.settings("inference"))
+    assert settings["ratios"] == [{"parameters": 0.6}]
+    block["tuning"] = {"ratio": {"parameters": 1e9}}
+    assert any(
+        "benchmark.tuning.ratio: budget parameters 1e+09: the model has" in line and "(shape small)" in line
+        for line in refusal(changed("benchmark", value=block))
+    )
 
 
 def test_a_model_on_the_disk_is_counted_by_its_tensors(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from pat.benchmark.settings import BYTES, BenchmarkSettings, ModelShape, solved
 from pat.errors import SettingError
 from pat.settings.budget import Budget
 from study.experiment.schema import Experiment
@@ -31,7 +32,21 @@ def budget_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def solved_budgets(experiment: Experiment) -> Iterator[str]:
-    """Yield a sentence for each row, model and budget: the level it stands at, and the size it comes to."""
+    """Yield a sentence for each row, model and budget, the level it stands at and the size it comes to, and for each that is measured."""
+    yield from _of_rows(experiment)
+    if (block := experiment.benchmark) is not None:
+        for name in block.shapes:
+            yield from (f"benchmark, shape {name}: {sentence}" for sentence in _measured(block, block.shape(name)))
+
+
+def _measured(block: BenchmarkSettings, shape: ModelShape) -> Iterator[str]:
+    if (inference := block.inference) is not None:
+        yield from (f"inference: {line}" for line in solved(shape, inference.ratios, inference.align, BYTES[inference.precision]))
+    if (tuning := block.tuning) is not None:
+        yield from (f"tuning: {line}" for line in solved(shape, [tuning.ratio], tuning.pat.align, BYTES[tuning.precision]))
+
+
+def _of_rows(experiment: Experiment) -> Iterator[str]:
     for model in experiment.models:
         for row in experiment.methods:
             for asked in experiment.asked_of(row) if model in experiment.models_of(row) else ():

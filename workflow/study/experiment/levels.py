@@ -66,7 +66,7 @@ def sizes_of(source: ModelSource, place: str, root: Path) -> tuple[PaperModel, f
             f"{place}.hub: its sizes are not known before it is in the hub's cache, so no budget can be solved; give ratios, or fetch it "
             "first: hf download"
         )
-    from pat.pruners.budget import counted
+    from pat.checkpoints.budget import counted
 
     try:
         return counted(folder)

@@ -12,14 +12,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from pat.benchmark.settings import BenchmarkSettings
 from pat.io import plugins
 from pat.models.budget import Fit
 from pat.models.on_paper import PaperModel
 from pat.pruners import PRUNERS
-from pat.settings.budget import Budget
+from pat.settings.budget import Asked, Budget
 from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import Number, PartOf, SeedNumber, Settings
 from pat.settings.jobs import (
@@ -63,12 +63,6 @@ def _once(values: tuple[ValueT, ...]) -> tuple[ValueT, ...]:
 Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
 
 
-def _is_budget(value: object) -> str:
-    """Return by which of its kinds a ratio is checked, so that a mistake is told of that alone."""
-    return Budget.__name__ if isinstance(value, Mapping | Budget) else "number"
-
-
-Asked = Annotated[Annotated[Number, Field(gt=0, lt=1), Tag("number")] | Annotated[Budget, Tag(Budget.__name__)], Discriminator(_is_budget)]
 Ratios = Annotated[tuple[Asked, ...], Field(strict=False), AfterValidator(_once)]
 
 

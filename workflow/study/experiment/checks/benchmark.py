@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pat.benchmark.settings import KNOWN_SHAPES, BenchmarkSettings, ModelShape, widths_of
+from pat.benchmark.settings import BYTES, KNOWN_SHAPES, BenchmarkSettings, ModelShape, ratio_of, widths_of
 from pat.errors import SettingError, UserError
 from pat.models.width import target_width
 from pat.settings.mistakes import nearest, shown
@@ -33,6 +33,7 @@ def _width_problems(name: str, shape: ModelShape, block: BenchmarkSettings) -> I
         yield f"benchmark.inference.{str(error).removeprefix('settings: ')} (shape {name})"
     try:
         if block.tuning is not None:
-            target_width(shape.hidden_size, shape.heads, block.tuning.ratio, block.tuning.pat.align)
+            ratio = ratio_of(shape, block.tuning.ratio, block.tuning.pat.align, BYTES[block.tuning.precision])
+            target_width(shape.hidden_size, shape.heads, ratio, block.tuning.pat.align)
     except SettingError as error:
         yield f"benchmark.tuning.ratio: {error} (shape {name})"
