@@ -14,8 +14,10 @@ from pat.options import (
     Base,
     BudgetMemory,
     BudgetParameters,
+    CalibrationColumns,
     CalibrationText,
     CalibrationTokens,
+    Columns,
     MeasuringDevice,
     Out,
     Seed,
@@ -23,6 +25,7 @@ from pat.options import (
     Tie,
     TunedRatio,
     aligned,
+    columns_of,
     measured_on,
     needed,
     tie_of,
@@ -38,6 +41,7 @@ def rotate(
     out: Out,
     tie: Tie = "keep",
     calibration_tokens: CalibrationTokens = None,
+    calibration_column: CalibrationColumns = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
     seed: Seed = 0,
@@ -46,7 +50,7 @@ def rotate(
     """Put a model into a basis whose leading directions matter most; writes a stock model that computes the same."""
     from pat.bases.rotate import rotate as run
 
-    run(base, basis, measured_on(calibration, calibration_tokens, seed, device), out, threads, tie_of(tie), force=force)
+    run(base, basis, measured_on(calibration, calibration_tokens, seed, device, calibration_column), out, threads, tie_of(tie), force=force)
 
 
 @guarded("refit-readers")
@@ -59,9 +63,11 @@ def refit_readers(
     budget_parameters: BudgetParameters = None,
     budget_memory_gib: BudgetMemory = None,
     data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it"), READS] = None,
+    column: Columns = None,
     second_text: Annotated[Path | None, typer.Option(help="JSONL of other text, which only shows what the fit does to it"), READS] = None,
     align: Align = "auto",
     calibration_tokens: CalibrationTokens = None,
+    calibration_column: CalibrationColumns = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
     seed: Seed = 0,
@@ -70,9 +76,10 @@ def refit_readers(
     """Fit the readers to do without the channels that will go, by least squares; writes a stock model of the same shape."""
     from pat.bases.refit import refit_readers as run
 
-    text = measured_on(calibration, calibration_tokens, seed, device)
+    text = measured_on(calibration, calibration_tokens, seed, device, calibration_column)
     asked = needed(width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, aligned(align)))
-    run(base, mask, asked, aligned(align), text, out, data, threads, second_text, force=force)
+    columns = columns_of(column, data=data)
+    run(base, mask, asked, aligned(align), text, out, data, threads, second_text, columns=columns, force=force)
 
 
 @guarded("prepare", marks.KINDS["refit-readers"])
@@ -86,6 +93,7 @@ def prepare(
     align: Align = "auto",
     tie: Tie = "keep",
     calibration_tokens: CalibrationTokens = None,
+    calibration_column: CalibrationColumns = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
     seed: Seed = 0,
@@ -94,7 +102,7 @@ def prepare(
     """Make a base ready for `pat tune --tuner pat-g`: rotate into the gradient basis, then refit the readers to the ratio."""
     from pat.bases.prepare import prepare_base as run
 
-    text = measured_on(calibration, calibration_tokens, seed, device)
+    text = measured_on(calibration, calibration_tokens, seed, device, calibration_column)
     untied = tie_of(tie) == "break"
     asked = needed(width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, aligned(align), untied=untied))
     run(base, asked, text, out, aligned(align), threads, tie_of(tie), force=force)

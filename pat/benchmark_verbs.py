@@ -10,7 +10,7 @@ import typer
 from pat.io.places import READS, Force, guarded
 from pat.io.verb import Verb
 from pat.machine.extras import need
-from pat.options import BudgetMemory, BudgetParameters, Compile, MeasuredShape, Out, Pruner, Seed, SettingsText, Shape, Tasks
+from pat.options import BudgetMemory, BudgetParameters, Compile, MeasuredShape, Out, Pruner, Seed, SettingsText, Shape, Tasks, TextColumn
 
 benchmark = typer.Typer(no_args_is_help=True, help="Measure time and memory of models of a shape, random weights or your own.")
 
@@ -119,6 +119,7 @@ def benchmark_export(
     model: Annotated[list[Path], typer.Option(help="folder of a stock model; repeat it, the unpruned one first"), READS],
     text: Annotated[list[Path], typer.Option(help="held-out text (JSONL); may be repeated"), READS],
     out: Out,
+    text_column: TextColumn = "text",
     settings: SettingsText = "{}",
     seed: Seed = 0,
     force: Force = False,
@@ -128,4 +129,4 @@ def benchmark_export(
     from pat.benchmark.settings import ExportBenchmark
     from pat.settings.mistakes import load
 
-    run(model, text, load(ExportBenchmark, settings), seed, out, force=force)
+    run(model, text, load(ExportBenchmark, settings), seed, out, text_column=text_column, force=force)

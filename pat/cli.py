@@ -27,9 +27,11 @@ from pat.options import (
     Base,
     BudgetMemory,
     BudgetParameters,
+    CalibrationColumns,
     CalibrationTokens,
     Columns,
     Data,
+    Datasets,
     MeasuringDevice,
     Out,
     Pruner,
@@ -40,9 +42,12 @@ from pat.options import (
     SettingsText,
     Tasks,
     Teacher,
+    TextColumn,
     Threads,
     Tuner,
     aligned,
+    columns_of,
+    datasets_of,
     measured_on,
     ratio_of,
 )
@@ -129,10 +134,12 @@ def fetch_tasks(
 @app.command(cls=Verb)
 @guarded("pretrain")
 def pretrain(
-    corpus: Annotated[Path, typer.Option(help="JSONL with a `text` per line"), READS],
+    corpus: Annotated[Path, typer.Option(help="rows with a `text` each: JSONL, JSON, CSV, Parquet or a saved set"), READS],
     settings: SettingsText,
     run_dir: RunDir,
     out: Out,
+    text_column: TextColumn = "text",
+    dataset: Datasets = None,
     force: Force = False,
 ) -> None:
     """Train a tokenizer and a small base model from scratch."""
@@ -140,7 +147,7 @@ def pretrain(
     from pat.settings.mistakes import load
     from pat.training.pretraining import pretrain as run
 
-    run(corpus, load(PretrainSettings, settings), run_dir, out, force=force)
+    run(corpus, load(PretrainSettings, settings), run_dir, out, datasets_of(dataset), text_column=text_column, force=force)
 
 
 @app.command(cls=Verb)
@@ -158,11 +165,11 @@ def tune(
     seed: Seed = 0,
     teacher: Teacher = None,
     column: Columns = None,
+    dataset: Datasets = None,
     rate_from: Annotated[Path | None, typer.Option(help="rate.json of `pat search-rate`, where tuning.search is set"), READS] = None,
     force: Force = False,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
-    from pat.data.rows import parse_columns
     from pat.settings.jobs import TuneJob
     from pat.settings.mistakes import load
     from pat.training.request import TuningRequest
@@ -175,7 +182,8 @@ def tune(
         TuningRequest(
             base=base,
             data=data,
-            columns=parse_columns(column or []),
+            columns=columns_of(column, data=data),
+            datasets=datasets_of(dataset),
             tuner=tuner,
             ratio=asked,
             seed=seed,
@@ -206,7 +214,6 @@ def search_rate(
     force: Force = False,
 ) -> None:
     """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
-    from pat.data.rows import parse_columns
     from pat.settings.jobs import TuneJob
     from pat.settings.mistakes import load
     from pat.training.request import TuningRequest
@@ -218,7 +225,7 @@ def search_rate(
         TuningRequest(
             base=base,
             data=data,
-            columns=parse_columns(column or []),
+            columns=columns_of(column, data=data),
             tuner=tuner,
             ratio=asked,
             seed=seed,
@@ -257,6 +264,7 @@ def prune(
     settings: PruneSettingsText = "{}",
     calibration: Annotated[Path | None, typer.Option(help="rows of any form, for pruners that measure on text"), READS] = None,
     calibration_tokens: CalibrationTokens = None,
+    calibration_column: CalibrationColumns = None,
     device: MeasuringDevice = "auto",
     threads: Threads = 1,
     seed: Seed = 0,
@@ -268,7 +276,8 @@ def prune(
     from pat.settings.jobs import PruneSettings
     from pat.settings.mistakes import load
 
-    text = measured_on(calibration, calibration_tokens, seed, device) if calibration else None
+    columns_of(calibration_column, "--calibration-column", data=calibration)
+    text = measured_on(calibration, calibration_tokens, seed, device, calibration_column) if calibration else None
     own = load(PruneSettings, settings)
     asked = given_ratio(ratio, budget_parameters, budget_memory_gib)
     run(base, pruner, asked, aligned(align), out, text, threads, own, force=force)
@@ -286,6 +295,7 @@ def evaluate(
     out: Out,
     task: Tasks = None,
     text: Annotated[list[Path] | None, typer.Option(help="held-out text (JSONL); may be repeated"), READS] = None,
+    text_column: TextColumn = "text",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -297,7 +307,7 @@ def evaluate(
 
     checked = load(EvaluationSettings, settings)
     prepare_process(offline=not checked.harness_tasks)
-    run(model, task or [], text or [], checked, seed, out, force=force)
+    run(model, task or [], text or [], checked, seed, out, text_column=text_column, force=force)
 
 
 @app.command(cls=Verb)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pat.io.marks import NOTHING
 from pat.io.places import READS, Force, guarded
 from pat.options import Base, Out
 
@@ -28,15 +29,20 @@ def export(
     run(model, to, out, kind, split, force=force)
 
 
+@guarded("push", NOTHING)
 def push(
-    folder: Annotated[Path, typer.Argument(help="folder of a model, such as `pat merge` writes")],
+    folder: Annotated[Path, typer.Argument(help="folder of a model, such as `pat merge` writes"), READS],
     repository: Annotated[str, typer.Argument(help="its name on the hub, as someone/some-model")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="tell what would be sent, and send nothing")] = False,
-    evaluation: Annotated[Path | None, typer.Option(help="JSON of `pat evaluate` on this model, whose results the card shows")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="JSON of `pat evaluate` on this model, whose results the card shows"), READS
+    ] = None,
     benchmark: Annotated[
         list[str] | None, typer.Option(help="task=DATASET:TASK: which benchmark of the hub a task is; may be repeated")
     ] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="data set of the hub that it was tuned on; may be repeated")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="data set of the hub that it was trained on; left out: as its tuning was told; may be repeated")
+    ] = None,
     language: Annotated[list[str] | None, typer.Option(help="language's code, such as en; may be repeated")] = None,
     license: Annotated[str | None, typer.Option(help="licence's identifier, such as apache-2.0; left out: the base's")] = None,
     base_model: Annotated[str | None, typer.Option(help="the base's name on the hub; left out: as it was imported")] = None,

@@ -28,6 +28,9 @@ Data = Annotated[
     READS,
 ]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs: what a field of --data is called there; may be repeated")]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", help="data set of the hub that the rows are from, for the model's card; may be repeated")
+]
 BudgetParameters = Annotated[
     float | None, typer.Option(help="in place of --ratio: parameters that stay at most; below 1, their share of the base's")
 ]
@@ -40,6 +43,11 @@ TunedRatio = Annotated[float | None, typer.Option(help="share of the hidden size
 RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; pat, pat-dora and pat-g need it, or a budget")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
 CalibrationText = Annotated[Path, typer.Option(help="rows of any form to measure and fit on, as --data of `pat tune`"), READS]
+CalibrationColumns = Annotated[
+    list[str] | None,
+    typer.Option("--calibration-column", help="ours=theirs: what a field of --calibration is called there; may be repeated"),
+]
+TextColumn = Annotated[str, typer.Option(help="the field of the rows that is the text")]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
@@ -52,6 +60,14 @@ MeasuredShape = Annotated[str, SHAPE, READS]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
 UNPRUNED = ("lora", "dora")
 """The tuners that prune nothing."""
+
+
+def datasets_of(names: list[str] | None) -> tuple[str, ...]:
+    """Return the data sets that are named. Raises UserError where the hub can have none of a name."""
+    from pat.checkpoints.lineage import check_datasets
+
+    check_datasets(names or ())
+    return tuple(names or ())
 
 
 def tie_of(tie: str) -> Literal["keep", "break"]:
@@ -109,11 +125,20 @@ def aligned(align: str) -> int | Literal["auto"]:
     return int(align)
 
 
-def measured_on(text: Path, tokens: int | None, seed: int, device: str) -> Calibration:
-    """Return what a job measures on, and where."""
+def columns_of(pairs: list[str] | None, option: str = "--column", *, data: Path | None) -> dict[str, str]:
+    """Return what our fields are called in the file that an option is about. Raises UserError where there is no such file."""
+    from pat.data.rows import parse_columns
+
+    if pairs and data is None:
+        raise UserError(f"{option} {pairs[0]}: has no effect without {'--data' if option == '--column' else '--calibration'}; leave it out")
+    return parse_columns(pairs or [], option)
+
+
+def measured_on(text: Path, tokens: int | None, seed: int, device: str, columns: list[str] | None = None) -> Calibration:
+    """Return what a job measures on, and where; `columns` says what our fields of its rows are called there."""
     from pat.data.calibration import Calibration
     from pat.machine.device import resolve_device
 
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device!r}: must be auto, cpu or cuda")
-    return Calibration(text, tokens, seed, resolve_device(device))
+    return Calibration(text, tokens, seed, resolve_device(device), columns_of(columns, "--calibration-column", data=text) or None)

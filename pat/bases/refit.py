@@ -52,14 +52,16 @@ def refit_readers(
     threads: int = 1,
     second_text: Path | None = None,
     *,
+    columns: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write `base` with readers refitted to the channels that `mask` keeps at `ratio` to `out`, and return its record.
 
-    `data` is the instruction set of the tuning to come, on which some masks are measured. `error` in the record is, a norm, the share of
-    its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is what the cut does to the base's
-    perplexity with both, on held-out calibration text, which chooses among the fits `tried`, and on `second_text`, which has no part in it.
-    Where no fit makes the cut better on the held-out text the readers stay plain: `applied` says which; `ridge` and `seen` are None.
+    `data` is the instruction set of the tuning to come, on which some masks are measured, `columns` what it calls our fields. `error` in
+    the record is, a norm, the share of its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is
+    what the cut does to the base's perplexity with both, on held-out calibration text, which chooses among the fits `tried`, and on
+    `second_text`, which has no part in it. Where no fit makes the cut better on the held-out text the readers stay plain: `applied` says
+    which; `ridge` and `seen` are None.
     Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
     refitted already, or where `out` holds something else, unless with `force`.
     """
@@ -67,7 +69,8 @@ def refit_readers(
     config = _checked(mask, ratio, align, calibration.seed, data)
     _check_base(base)
     torch.set_num_threads(threads)
-    before = _measured(base, config, calibration, data, second_text)
+    learned = None if data is None else Calibration(data, seed=config.seed, columns=columns or None)
+    before = _measured(base, config, calibration, learned, second_text)
     best, tried = _best(_tried(base, calibration.device, before))
     applied = helps(best.perplexity, text_gap(before.whole[before.judge], before.plain[before.judge])["perplexity_after"])
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
@@ -78,7 +81,7 @@ def refit_readers(
         record |= {"best_perplexity": best.perplexity, "tried": tried, "error": {norm: _errors(fit) for norm, fit in best.fits.items()}}
         refitted = _said_when_cut(folder, before.kept_D, before.texts, calibration.device) if applied else before.plain
         record["text"] = {name: _effect(before.whole[name], before.plain[name], refitted[name]) for name in before.texts}
-        record["provenance"] = _origin(base, config, calibration, data, second_text)
+        record["provenance"] = _origin(base, config, calibration, learned, second_text)
         artefacts.write_json(folder / READERS_RECORD, record)
     _report(record, len(before.kept_D))
     return record
@@ -110,14 +113,16 @@ class _Before:
         return next(iter(self.texts))
 
 
-def _measured(base: Path, config: PatConfig, calibration: Calibration, data: Path | None, second_text: Path | None) -> _Before:
+def _measured(base: Path, config: PatConfig, calibration: Calibration, data: Calibration | None, second_text: Path | None) -> _Before:
     """Return what the base is before anything is fitted. Raises UserError on a width that cannot be."""
     model, tokenizer = checkpoint.load_to_measure(base, calibration.device), checkpoint.load_tokenizer(base)
     kept_D = kept_by(model, tokenizer, config, data)
     text, check = blocks_and_check(model.config, calibration, tokenizer)
     texts = {"calibration, held out": check}
     if second_text is not None:
-        texts["second text"] = blocks_for(model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS), tokenizer)
+        texts["second text"] = blocks_for(
+            model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS, columns=None), tokenizer
+        )
     whole = _said(model, texts)
     del model  # two of them would need twice the memory
     return _Before(kept_D, text, texts, whole, _said_when_cut(base, kept_D, texts, calibration.device))
@@ -129,11 +134,13 @@ def _write_model(base: Path, folder: Path, fits: Mapping[str, Fit], kept_D: Tens
     return record_of(base, folder, 0.0) | gap_to_changed(written, lambda model: map_norms(model, fits, kept_D))
 
 
-def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Path | None, second_text: Path | None) -> dict[str, Any]:
+def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Calibration | None, second_text: Path | None) -> dict[str, Any]:
     """Return what the model is made from: settings, the contents of the texts, and code."""
-    texts = {"calibration": calibration.path, "data": data, "second_text": second_text}
+    texts = {"calibration": calibration.path, "data": data.path if data else None, "second_text": second_text}
     settings: dict[str, object] = {"mask": config.mask, "ratio": config.ratio, "align": config.align, "tokens": calibration.tokens}
     settings |= {name: artefacts.sha256(path) for name, path in texts.items() if path}
+    settings |= {"columns": dict(data.columns)} if data and data.columns else {}
+    settings |= {"calibration_columns": dict(calibration.columns)} if calibration.columns else {}
     return provenance(settings, calibration.seed, calibration.device, {"base": base, **texts})
 
 
@@ -244,11 +251,11 @@ def _checked(mask: str, ratio: float, align: int | Literal["auto"], seed: int, d
     return config
 
 
-def kept_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PatConfig, data: Path | None) -> Tensor:
+def kept_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PatConfig, data: Calibration | None) -> Tensor:
     """Return the channels that `attach` keeps of a base, (D,) boolean. Raises UserError on a width that cannot be."""
     text = None
     if config.measured and data is not None:
-        text = blocks_for(model.config, Calibration(data, seed=config.seed), tokenizer)
+        text = blocks_for(model.config, data, tokenizer)
     importance_D = channel_importance(model, config, text)
     assert importance_D is not None  # a fixed mask has an order
     return largest(importance_D.cpu(), planned_width(model.config, config))

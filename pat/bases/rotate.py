@@ -55,7 +55,8 @@ def rotate(
         found, exactness = write_in_basis(base, folder, basis, calibration, tie)
         captured = {f"{share:g}": found.captured(round(share * len(found.importance_D))) for share in QUARTERS}
         record = record_of(base, folder, 0.0) | exactness | {"basis": basis, "captured": captured}
-        settings = {"basis": basis, "calibration": artefacts.sha256(calibration.path), "tokens": calibration.tokens}
+        settings: dict[str, object] = {"basis": basis, "calibration": artefacts.sha256(calibration.path), "tokens": calibration.tokens}
+        settings |= {"calibration_columns": dict(calibration.columns)} if calibration.columns else {}
         settings |= {"tie": tie} if record["tie"] else {}
         inputs = {"base": base, "calibration": calibration.path}
         record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)

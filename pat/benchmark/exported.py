@@ -21,6 +21,7 @@ from pat.benchmark import machine, so_far
 from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
+from pat.data.rows import naming
 from pat.errors import UserError
 from pat.export.export import COMPRESSED, MEBIBYTE, export
 from pat.io.marks import KINDS, check_replaceable
@@ -40,7 +41,14 @@ Point = dict[str, Any]
 
 @threads_given_back
 def benchmark_export(
-    models: Sequence[Path], texts: Sequence[Path], settings: ExportBenchmark, seed: int, out: Path, *, force: bool = False
+    models: Sequence[Path],
+    texts: Sequence[Path],
+    settings: ExportBenchmark,
+    seed: int,
+    out: Path,
+    *,
+    text_column: str = "text",
+    force: bool = False,
 ) -> dict[str, Any]:
     """Measure every model in every format, write the record to `out` and return it. The first model is the one compared with.
 
@@ -56,7 +64,7 @@ def benchmark_export(
             need(extra, f"benchmark export, for {' and '.join(kind for kind in settings.formats if kind in formats)},")
     for folder in models:
         check_base(folder, tokenizer=True)
-    documents = {name: ones[: settings.limit] for name, ones in read_documents(texts).items()}
+    documents = {name: ones[: settings.limit] for name, ones in read_documents(texts, text_column).items()}
     torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     clocks_before = machine.clocks(device)
@@ -67,7 +75,7 @@ def benchmark_export(
             points.append(_measured(folder, form, documents, settings, device))
             say(_line(points[-1]))
             record = _record(points) | machine.measured_on(device, clocks_before)
-            record["provenance"] = provenance(settings.model_dump(mode="json"), seed, device, inputs)
+            record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), seed, device, inputs)
             so_far.keep(record, out)
     so_far.finish(out)
     for it in record["at_equal_bytes"]:

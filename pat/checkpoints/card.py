@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from pat.checkpoints.lineage import OWN_TAG
+from pat.checkpoints.lineage import DATASETS, OWN_TAG
 from pat.checkpoints.origin import origin_sentence
 from pat.models.reshaped import ReshapedConfig
 
@@ -26,16 +26,22 @@ def front(fields: Mapping[str, Any]) -> str:
     return f"---\n{ModelCardData(**fields).to_yaml(line_break=chr(10))}\n---\n"
 
 
+def _linked(name: str, kind: str = "") -> str:
+    return f"[{name}](https://huggingface.co/{kind}{name})"
+
+
 def model_card(record: dict[str, Any], how: str, config: Any, lineage: Mapping[str, Any] | None = None) -> str:
     """Return the README.md of a checkpoint: what it is and is made of, how to open it, its sizes."""
     opening = RESHAPED_CARD if isinstance(config, ReshapedConfig) else STOCK_CARD
     base, width, count = record["base"], record["hidden_size"]["after"], record["parameters"]["after"]
-    named = (lineage or {}).get("base_model")
+    named, learned = (lineage or {}).get("base_model"), (lineage or {}).get(DATASETS) or ()
+    made = [f"Made of {_linked(named)}."] if named else []
+    made += [f"Trained on {', '.join(_linked(name, 'datasets/') for name in learned)}."] if learned else []
     text = f"""
 # A {how} model
 
 {opening}
-{f"{chr(10)}Made of [{named}](https://huggingface.co/{named}).{chr(10)}" if named else ""}
+{f"{chr(10)}{' '.join(made)}{chr(10)}" if made else ""}
 | | base model | this model |
 | --- | --- | --- |
 | hidden size | {base["hidden_size"]} | {width} |

@@ -20,7 +20,7 @@ from pat.checkpoints.basis_record import check_basis
 from pat.checkpoints.card import model_card
 from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.first_base import first_base
-from pat.checkpoints.lineage import lineage_of
+from pat.checkpoints.lineage import DATASETS, lineage_of, tuned_on, write_lineage
 from pat.checkpoints.origin import origin_of
 from pat.checkpoints.readers_record import check_readers, kept_channels
 from pat.checkpoints.rope_fields import write_both_ways
@@ -65,6 +65,7 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
             raise UserError(f"--base {base}: its readers are refitted to other channels than --adapter {adapter} keeps")
     inputs = {"base": described(base), "adapter": described(adapter)}
     check_tuned_on(inputs["base"]["sha256"], base, adapter)
+    lineage = tuned_on(lineage_of(base), datasets_of(adapter))
     with artefacts.new_folder(out, FOLDERS["merge"], force=force) as folder:
         written = write_folded(base, folder, fold, "merge")
         fold.check_all_used()
@@ -74,8 +75,10 @@ def merge(base: Path, adapter: Path, out: Path, *, force: bool = False) -> dict[
         settings = {name: it["sha256"] for name, it in inputs.items()}
         record["provenance"] = provenance(settings, pat_config.seed if pat_config else 0, inputs=inputs)
         artefacts.write_json(folder / MERGE_RECORD, record)
+        if DATASETS in lineage:
+            write_lineage(folder, lineage)
         how = "tuned" if pat_config is None else "tuned and pruned with PAT"
-        artefacts.write_text(folder / "README.md", model_card(record, how, config, lineage_of(base)))
+        artefacts.write_text(folder / "README.md", model_card(record, how, config, lineage))
     say(summary(record))
     return record
 
@@ -180,17 +183,26 @@ def check_tuned_on(found: object, base: Path, adapter: Path) -> None:
     """
     if not (adapter / TUNING_RECORD).is_file():
         return
-    tuned_on: Any = artefacts.read_record(adapter / TUNING_RECORD)
+    record: Any = artefacts.read_record(adapter / TUNING_RECORD)
     for key in ("provenance", "inputs", "base"):
-        tuned_on = tuned_on.get(key) or {}
-        if not isinstance(tuned_on, dict):
+        record = record.get(key) or {}
+        if not isinstance(record, dict):
             raise UserError(f"{adapter / TUNING_RECORD}: {key}: must be an object; the record is broken, tune again")
-    expected = tuned_on.get("sha256")
+    expected = record.get("sha256")
     if expected and expected != found:
         raise UserError(
             f"--base {base}: its weights are not those that --adapter {adapter} was tuned on (their checksums are in {TUNING_RECORD}; it "
-            f"lay at {tuned_on.get('path')} then): give that very base, or tune on this one"
+            f"lay at {record.get('path')} then): give that very base, or tune on this one"
         )
+
+
+def datasets_of(adapter: Path) -> list[str]:
+    """Return the data sets of the hub that an adapter's record says it was tuned on; none of an adapter without one."""
+    path = adapter / TUNING_RECORD
+    named = artefacts.read_record(path).get(DATASETS, []) if path.is_file() else []
+    if not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise UserError(f"{path}: {DATASETS}: must be a list of names; the record is broken, tune again")
+    return named
 
 
 def summary(record: dict[str, Any]) -> str:

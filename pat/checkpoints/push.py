@@ -21,7 +21,7 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_checkpoint
 from pat.checkpoints.card import FIELDS, STOCK_CARD, front
 from pat.checkpoints.checkpoint import check_finite
-from pat.checkpoints.lineage import CARD_NAME, INHERITED, front_matter, lineage_of
+from pat.checkpoints.lineage import CARD_NAME, INHERITED, check_datasets, front_matter, lineage_of
 from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.progress import say
@@ -93,6 +93,7 @@ def push(folder: Path, repository: str, published: Published, *, dry_run: bool, 
         validate_repo_id(repository)
     except HFValidationError as error:
         raise UserError(f"{repository!r} is no name of a repository, such as someone/some-model: {' '.join(str(error).split())}") from None
+    check_datasets(published.datasets)
     files = files_to_send(folder, repository, published)
     if not dry_run:
         _send(repository, files, private=private)

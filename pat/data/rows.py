@@ -178,9 +178,17 @@ def usable_rows(path: Path, columns: Columns | None = None) -> list[Row]:
     return rows
 
 
-def read_texts(path: Path) -> list[str]:
-    """Return the documents of a file of `text` rows, blank ones left out. Raises UserError naming file and row, or where none is left."""
-    texts = [record.text("text") for record in records(path)]
+TEXT = "text"
+
+
+def naming(column: str) -> dict[str, object]:
+    """Return what a record says of the field that was read as text; nothing of the usual one."""
+    return {} if column == TEXT else {"text_column": column}
+
+
+def read_texts(path: Path, column: str = TEXT) -> list[str]:
+    """Return the documents of a file of texts, blank ones left out. Raises UserError naming file and row, or where none is left."""
+    texts = [record.text(column) for record in records(path)]
     if not texts:
         raise UserError(f"{path}: holds no rows")
     if not (kept := [text for text in texts if text.strip()]):

@@ -97,6 +97,8 @@ def _measurement(kind: str, *, kept_so_far: bool = False) -> Record:
 
 ANSWERS = Rows(frozenset({"task", "id", "gold", "correct"}))
 FOLDERS = {verb: Folder(f"pat {verb}", record) for record, verb in FOLDER_RECORDS.items()}
+NOTHING = Record(frozenset())
+"""What a verb writes that has no --out."""
 KINDS: dict[str, Kind] = {
     **FOLDERS,
     "tasks": Folder("pat tasks", "tasks.json", ("*.yaml", "*.jsonl", "pat_tasks.py", "tasks.json")),

@@ -10,13 +10,14 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.models import ArgumentInfo
 
 from pat.errors import UserError
 from pat.io import marks, plugins
@@ -81,12 +82,12 @@ class Place:
 def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator for a verb that writes: its places are checked, its log is open and plugins are loaded before it runs.
 
-    `kind` is what it writes to --out; that of `marks.KINDS` by default.
+    `kind` is what it writes to --out; that of `marks.KINDS` by default, `marks.NOTHING` for a verb that writes nowhere.
     """
     written = kind or marks.KINDS[verb]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        roles = roles_of(function)
+        roles, arguments = roles_of(function), arguments_of(function)
         own = inspect.signature(function, eval_str=True)
         log_option = inspect.Parameter("log", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Log)
         plugin_option = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Plugins)
@@ -98,7 +99,7 @@ def guarded(verb: str, kind: Kind | None = None) -> Callable[[Callable[..., None
             log: Path | None = values.pop("log")
             named_plugins: list[str] = values.pop("plugin") or []
             read = [Place("--plugin", Path(name), READS) for name in named_plugins if plugins.is_file(name)]
-            places = [*places_of(roles, values, written), *read]
+            places = [*places_of(roles, values, written, arguments), *read]
             if log is not None:
                 check_apart([*places, Place("--log", log, LOGS)])
                 check_log(log)
@@ -132,11 +133,17 @@ def roles_of(function: Callable[..., object]) -> dict[str, Role]:
     return {name: it for name, hint in hints.items() for it in getattr(hint, "__metadata__", ()) if isinstance(it, Role)}
 
 
-def places_of(roles: Mapping[str, Role], values: Mapping[str, Any], kind: Kind) -> Iterator[Place]:
-    """Yield the places that a call names, and those that are written beside its output."""
+def arguments_of(function: Callable[..., object]) -> frozenset[str]:
+    """Return the names of a verb's arguments, which stand on the command line without an option."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return frozenset(name for name, hint in hints.items() for it in getattr(hint, "__metadata__", ()) if isinstance(it, ArgumentInfo))
+
+
+def places_of(roles: Mapping[str, Role], values: Mapping[str, Any], kind: Kind, arguments: Container[str] = frozenset()) -> Iterator[Place]:
+    """Yield the places that a call names, by an option or as one of its `arguments`, and those that are written beside its output."""
     for name, role in roles.items():
         given = values.get(name)
-        option = f"--{name.replace('_', '-')}"
+        option = name.upper() if name in arguments else f"--{name.replace('_', '-')}"
         for each in given if isinstance(given, list | tuple) else [] if given is None else [given]:
             if isinstance(each, str) and not names_file(each):
                 continue  # settings that are not in a file

@@ -95,4 +95,7 @@ def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:
 
 def _identity(calibration: Calibration | None) -> dict[str, object] | None:
     """Return which text was looked at, wherever it lay."""
-    return None if calibration is None else {"sha256": artefacts.sha256(calibration.path), "tokens": calibration.tokens}
+    if calibration is None:
+        return None
+    columns = {"columns": dict(calibration.columns)} if calibration.columns else {}
+    return {"sha256": artefacts.sha256(calibration.path), "tokens": calibration.tokens, **columns}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pat.data.items import Item, first_of_each_group, read_items
 from pat.data.prompts import first_capital_prompt
-from pat.data.rows import read_texts
+from pat.data.rows import naming, read_texts
 from pat.errors import UserError
 from pat.io import artefacts, marks
 from pat.io.marks import KINDS, check_replaceable
@@ -32,7 +32,15 @@ samples_path = marks.samples_path
 
 @threads_given_back
 def evaluate(
-    model: Path, tasks: list[Path], texts: list[Path], settings: EvaluationSettings, seed: int, out: Path, *, force: bool = False
+    model: Path,
+    tasks: list[Path],
+    texts: list[Path],
+    settings: EvaluationSettings,
+    seed: int,
+    out: Path,
+    *,
+    text_column: str = "text",
+    force: bool = False,
 ) -> None:
     """Write the checkpoint's figures to `out` and its answers to `samples_path(out)`.
 
@@ -47,10 +55,10 @@ def evaluate(
     if tasks or settings.harness_tasks:
         need("evaluation", "evaluate, where it asks questions,")
     items = read_tasks(tasks, settings.limit)
-    documents = read_documents(texts)
+    documents = read_documents(texts, text_column)
     record, outcomes, device = _examine(model, items, documents, settings, seed)
     inputs = {"model": model} | {f"task {path.stem}": path for path in tasks} | {f"text {path.stem}": path for path in texts}
-    record["provenance"] = provenance(settings.model_dump(mode="json"), seed, device, inputs)
+    record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), seed, device, inputs)
     record["wall_s"] = round(time.monotonic() - started, 3)
     artefacts.write_jsonl(samples_path(out), (outcome.row() for ones in outcomes.values() for outcome in ones))
     artefacts.write_json(out, record)
@@ -142,13 +150,13 @@ def read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item]
     return tasks
 
 
-def read_documents(paths: Sequence[Path]) -> dict[str, list[str]]:
+def read_documents(paths: Sequence[Path], column: str = "text") -> dict[str, list[str]]:
     """Return the documents of text files by the file's name. Raises UserError on a broken file, or two of one name."""
     documents: dict[str, list[str]] = {}
     for path in paths:
         if path.stem in documents:
             raise UserError(f"{path}: the text {path.stem!r} is given twice; texts are distinguished by their files' names")
-        documents[path.stem] = read_texts(path)
+        documents[path.stem] = read_texts(path, column)
     return documents
 
 

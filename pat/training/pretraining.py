@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ from transformers import (
 )
 
 from pat.checkpoints import checkpoint
+from pat.checkpoints.lineage import tuned_on, write_lineage
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.tokenizer_fields import write_old_names
 from pat.data.corpus import Blocks, stack, train_tokenizer
-from pat.data.rows import read_texts
+from pat.data.rows import naming, read_texts
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import Progress, say
@@ -53,29 +55,42 @@ logger = logging.getLogger(__name__)
 
 
 @threads_given_back
-def pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path, *, force: bool = False) -> dict[str, Any]:
+def pretrain(
+    corpus: Path,
+    settings: PretrainSettings,
+    run_dir: Path,
+    out: Path,
+    datasets: Sequence[str] = (),
+    *,
+    text_column: str = "text",
+    force: bool = False,
+) -> dict[str, Any]:
     """Write a stock checkpoint with its tokenizer to `out` and return its record; checkpoints lie in `run_dir` until it is done.
 
-    Raises UserError on a broken or too small corpus, on a vocabulary too small, where the training diverged, where another job is at work
-    in `run_dir`, and where `out` holds something else than such a checkpoint, unless with `force`.
+    `datasets` are those of the hub that the corpus is from, for the cards of what is made of the model; `text_column` is the field of its
+    rows that is the text. Raises UserError on a broken or too small corpus, on a vocabulary too small, where the training diverged, where
+    another job is at work in `run_dir`, and where `out` holds something else than such a checkpoint, unless with `force`.
     """
     check_replaceable(out, FOLDERS["pretrain"], force=force)
     with locked(run_dir):
-        return _pretrain(corpus, settings, run_dir, out, force=force)
+        return _pretrain(corpus, settings, run_dir, out, datasets, text_column, force=force)
 
 
-def _pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path, *, force: bool) -> dict[str, Any]:
+def _pretrain(
+    corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path, datasets: Sequence[str], text_column: str, *, force: bool
+) -> dict[str, Any]:
     started = time.monotonic()
     torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     set_seed(settings.seed)
-    texts = read_texts(corpus)
+    texts = read_texts(corpus, text_column)
     inputs = {"corpus": described(corpus)}
     learned, heldout = split(texts, settings.heldout_fraction)
     tokenizer = train_tokenizer(learned, settings.vocab_size, whole_prompts=settings.whole_prompts)
     blocks = Blocks(learned, tokenizer, settings.context_length, str(corpus))
     say(f"pretrain: {len(blocks) * settings.context_length} tokens of text, vocabulary {len(tokenizer)}")
     identity = {"settings": settings.model_dump(mode="json"), "corpus": inputs["corpus"]["sha256"]}
+    identity |= naming(text_column)
     model = new_model(settings, tokenizer)
     trainer = Trainer(
         model=model,
@@ -94,12 +109,13 @@ def _pretrain(corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path
     heldout_blocks = Blocks(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
     record = pretraining_record(trainer, model, settings, blocks, heldout_blocks)
     record["wall_s"] = time.monotonic() - started
-    record["provenance"] = provenance(settings.model_dump(mode="json"), settings.seed, str(model.device), inputs)
+    record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), settings.seed, str(model.device), inputs)
     with artefacts.new_folder(out, FOLDERS["pretrain"], force=force) as folder:
         model.save_pretrained(folder)
         write_both_ways(folder)
         tokenizer.save_pretrained(str(folder))
         write_old_names(folder)
+        write_lineage(folder, tuned_on({}, datasets))
         record["parameters"] = checkpoint.parameter_counts(folder, model.config)
         artefacts.write_json(folder / PRETRAINING_RECORD, record)
     leave(run_dir)

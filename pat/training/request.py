@@ -82,7 +82,7 @@ class Arm:
 @dataclass(frozen=True, kw_only=True)
 class TuningRequest(Arm):
     """An arm on a base model and an instruction set. `teacher` is the stock model to distil from, where the settings say so; `columns`
-    says what our fields of a row are called in the file.
+    says what our fields of a row are called in the file, `datasets` which data sets of the hub its rows are from.
 
     Checkpoints lie in `run_dir` until the job is done, and its result at `out`, which with `force` takes the place of whatever is there.
     What is read of the model and of the rows is read once, when it is first asked for.
@@ -94,6 +94,7 @@ class TuningRequest(Arm):
     out: Path
     teacher: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
     force: bool = False
 
     @cached_property

@@ -67,6 +67,7 @@ def tune(request: TuningRequest) -> dict[str, Any]:
         trainer, model = _train(request)
         check_finite(model, trainer.state.global_step, "tuning.learning_rate")
         record = tuning_record(trainer, model, request.ratio, time.monotonic() - started)
+        record |= {"datasets": list(request.datasets)} if request.datasets else {}
         record["provenance"] = provenance(request.settings, request.seed, str(model.device), inputs)
         state = PartialState()
         if state.is_main_process:

@@ -9,7 +9,19 @@ import pytest
 from pat import cli
 from study import cli as study_cli
 
-REPEATED = ("--task", "--text", "--model", "--plugin", "--part", "--step", "--column", "--cells", "--benchmark")
+REPEATED = (
+    "--task",
+    "--text",
+    "--model",
+    "--plugin",
+    "--part",
+    "--step",
+    "--column",
+    "--cells",
+    "--benchmark",
+    "--dataset",
+    "--calibration-column",
+)
 """Options that may be given more than once."""
 
 

@@ -114,6 +114,7 @@ def jobs_of(plan: subprocess.CompletedProcess[str]) -> list[str]:
 def test_distilled_tunings_wait_for_the_tuned_model(workflow_copy: Path, tmp_path: Path) -> None:
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     raw["methods"]["pat"] = {"tuning": {"distillation": {"temperature": 2}}}
+    raw["data"]["instruct"] = {"source": "hub", "id": "someone/rows"}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
     plan = snakemake(workflow_copy, "--dry-run", "--printshellcmds", "--configfile", str(tmp_path / "own.yaml"))
     assert plan.returncode == 0, plan.stderr
@@ -121,6 +122,7 @@ def test_distilled_tunings_wait_for_the_tuned_model(workflow_copy: Path, tmp_pat
     (taught,) = (job for job in jobs_of(plan) if "--teacher" in job)
     assert "tune tiny by pat, ratio 0.5" in taught
     assert f"--teacher {teacher} " in taught
+    assert all("--dataset someone/rows " in job for job in jobs_of(plan) if " pat tune " in job)
     merging = next(job for job in jobs_of(plan) if "merge tiny, lora, ratio 0" in job)
     assert jobs_of(plan).index(merging) < jobs_of(plan).index(taught)
 

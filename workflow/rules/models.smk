@@ -24,10 +24,11 @@ rule pretrain:
         out=subpath(output[0], parent=True),
         run=plan.models.run_folder,
         settings=plan.models.pretrain_settings,
+        datasets=plan.data.corpus_datasets,
     message:
         "pretrain the base model {wildcards.model}"
     shell:
-        "pat pretrain --corpus {input.corpus:q} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}{PLUGINS}"
+        "pat pretrain --corpus {input.corpus:q} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} {params.datasets} --log {log:q}{PLUGINS}"
 
 
 rule copy_model:

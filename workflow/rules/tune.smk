@@ -29,9 +29,10 @@ rule tune:
         settings=plan.tunings.settings,
         teacher=plan.tunings.teacher_option,
         rate=plan.tunings.rate_option,
+        datasets=plan.data.instruct_datasets,
         launcher=plan.allowances.launcher,
     message:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "{params.launcher} pat tune --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q}"
-        " --seed {wildcards.seed:q} {params.teacher} {params.rate} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}{PLUGINS}"
+        " --seed {wildcards.seed:q} {params.teacher} {params.rate} {params.datasets} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}{PLUGINS}"

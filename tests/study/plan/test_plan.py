@@ -74,6 +74,24 @@ def test_calibration_text_is_half_instructions_half_corpus_unless_told_otherwise
     assert here.data.calibration_file() == here.data.instruct_file()
 
 
+def test_a_tuning_is_told_which_sets_of_the_hub_it_learns_from() -> None:
+    data = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["data"]
+    tasks = {
+        "a": {"source": "hub", "layout": "arc_easy"},
+        "b": {"source": "hub", "layout": "arc_challenge"},
+        "c": {"source": "json", "path": "x.jsonl"},
+    }
+    for source, expected in (
+        ({"source": "hub", "id": "someone/rows"}, "--dataset someone/rows"),
+        ({"source": "tasks", "of": tasks}, "--dataset allenai/ai2_arc"),
+        ({"source": "json", "path": "x.jsonl"}, ""),
+        (data["instruct"], ""),
+    ):
+        plan = Plan(smoke(data=data | {"instruct": source, "tasks": {}, "pretrain": {"source": "hub", "id": "someone/texts"}}))
+        assert plan.data.instruct_datasets(job(), None) == expected
+        assert plan.data.corpus_datasets(job(), None) == "--dataset someone/texts"
+
+
 def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> None:
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     raw["models"]["tiny"]["resources"] = {"tune": {"mem_mb": 1000, "gpu": 2}}

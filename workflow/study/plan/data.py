@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from pat.settings.fields import Settings
 from study.experiment.schema import Experiment
-from study.plan.values import as_json, existing
+from study.plan.values import as_json, existing, repeated
+from study.sources.hub_layouts import datasets_of
 from study.sources.kinds import InstructSource, TaskSource, TextSource, parts
 
 Source = InstructSource | TaskSource | TextSource
@@ -97,6 +98,18 @@ class PreparedData:
     def harness_file(self) -> list[str]:
         """Return the note that lm-eval's own tasks are in the cache; none where there are no such tasks."""
         return [f"{self.folder}/harness.json"] if self.harness_tasks() else []
+
+    def instruct_datasets(self, wildcards: object, input: object) -> str:
+        """Return the options that name the data sets of the hub that the instructions are from, for the cards of what is tuned on them.
+
+        Derived as a teacher's option: cards alone have it, so that no finished model is made again for its sake.
+        """
+        return repeated("--dataset", datasets_of(self.experiment.data.instruct))
+
+    def corpus_datasets(self, wildcards: object, input: object) -> str:
+        """Return the same of the corpus that models are pretrained on."""
+        corpus = self.experiment.data.pretrain
+        return repeated("--dataset", datasets_of(corpus) if corpus is not None else ())
 
     # a set's job; its kind is instruct, tasks or text
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pat.data.items import Item
+from pat.settings.fields import Settings
+from study.sources.kinds import Hub, HubTask, parts
 
 Row = Mapping[str, Any]
 SUPER_GLUE = "aps/super_glue"
@@ -142,3 +144,15 @@ LAYOUTS: dict[str, Layout] = {
     "winogrande": Layout("allenai/winogrande", "winogrande_xl", "validation", _winogrande),
     "wsc": Layout(SUPER_GLUE, "wsc.fixed", "validation", _wsc),
 }
+
+
+def datasets_of(source: Settings) -> list[str]:
+    """Return the hub's names of the data sets that a source's rows are from, each once; none of what is on no hub."""
+    named = (_dataset_of(part) for part in parts(source))
+    return list(dict.fromkeys(name for name in named if name is not None))
+
+
+def _dataset_of(source: Settings) -> str | None:
+    if isinstance(source, HubTask):
+        return source.id or LAYOUTS[source.layout].dataset
+    return source.id if isinstance(source, Hub) else None
