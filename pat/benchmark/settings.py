@@ -214,21 +214,24 @@ def solved(shape: ModelShape, asked: Iterable[float | Budget], align: Alignment,
             yield f"budget {budget}: {fit.size}, {fit.parameters:,} parameters"
 
 
-def widths_of(shape: ModelShape, settings: InferenceBenchmark) -> list[int]:
-    """Return the narrower widths that ratios and widths ask for, widest first, each once."""
+def widths_of(shape: ModelShape, settings: InferenceBenchmark, place: str = "settings: ") -> list[int]:
+    """Return the narrower widths that ratios and widths ask for, widest first, each once.
+
+    Raises UserError where a shape has none of them; `place` is what stands before the names of the fields.
+    """
     for width in settings.widths:
         if width >= shape.hidden_size or width % shape.heads:
-            raise UserError(
-                f"settings: widths: {width} is not allowed: must be a multiple of {shape.heads} heads below {shape.hidden_size}"
-            )
+            raise UserError(f"{place}widths: {width} is not allowed: must be a multiple of {shape.heads} heads below {shape.hidden_size}")
     try:
         ratios = [ratio_of(shape, asked, settings.align, BYTES[settings.precision]) for asked in settings.ratios]
         rounded = [target_width(shape.hidden_size, shape.heads, ratio, settings.align) for ratio in ratios]
     except SettingError as error:
-        raise UserError(f"settings: ratios: {error}") from None
+        raise UserError(f"{place}ratios: {error}") from None
     widths = sorted({*settings.widths, *rounded}, reverse=True)
     if not widths:
-        raise UserError("settings: give at least one of ratios and widths: a benchmark compares the unpruned model with narrower ones")
+        raise UserError(
+            f"{place}ratios: give at least one of ratios and widths: a benchmark compares the unpruned model with narrower ones"
+        )
     return widths
 
 

@@ -203,6 +203,10 @@ class PatChoices(Settings):
         """Return the step of a tuning of so many from which a mask that closes gradually is 0/1."""
         return round(steps * self.milestone_fraction)
 
+    def closes_within(self, steps: int) -> bool:
+        """Return whether a tuning of so many steps leaves the mask those that it takes to close."""
+        return self.closing == "at-once" or self.milestone_of(steps) >= SHORTEST_MILESTONE
+
     @property
     def mask_follows_recipe(self) -> bool:
         """Whether the proxy has the rate and the schedule of everything else, as printed and as released, instead of a constant one."""
@@ -268,7 +272,7 @@ class PatConfig(PatChoices):
             raise SettingError(f"PatConfig.width={self.width} with the budget {self.pruning_ratio}: give one of the two")
 
     def _check_milestone(self) -> None:
-        if self.total_steps is not None and self.closing == "gradual" and self.milestone_step < SHORTEST_MILESTONE:
+        if self.total_steps is not None and not self.closes_within(self.total_steps):
             raise SettingError(
                 f"PatConfig.total_steps={self.total_steps} with milestone_fraction={self.milestone_fraction:g} puts the "
                 f"milestone at step {self.milestone_step}: the gate needs at least {SHORTEST_MILESTONE} steps to close"

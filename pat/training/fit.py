@@ -36,9 +36,10 @@ def check_warmup(job: TuneJob, rows: int) -> None:
 
 def check_milestone(job: TuneJob, rows: int) -> None:
     """Raise SettingError where a mask that closes gradually has too few steps for it."""
-    steps, fraction = job.tuning.steps_for(rows), job.pat.milestone_fraction
-    if job.pat.closing == "gradual" and (milestone := job.pat.milestone_of(steps)) < SHORTEST_MILESTONE:
+    steps = job.tuning.steps_for(rows)
+    if not job.pat.closes_within(steps):
         raise SettingError(
             f"tuning.{'epochs' if job.tuning.max_steps is None else 'max_steps'}: the run of {rows} rows takes {steps} steps, and "
-            f"pat.milestone_fraction={fraction:g} puts the milestone at step {milestone}: it must be {SHORTEST_MILESTONE} at least"
+            f"pat.milestone_fraction={job.pat.milestone_fraction:g} puts the milestone at step {job.pat.milestone_of(steps)}: it must be "
+            f"{SHORTEST_MILESTONE} at least"
         )

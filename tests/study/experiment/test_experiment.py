@@ -79,6 +79,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("benchmark", "shapes", "tiny", "width", value=3), "benchmark.shapes.tiny.width: unknown key"),
     (changed("benchmark", "shapes", "a b", value=None), 'benchmark.shapes: the name "a b" is not allowed'),
     (changed("benchmark", "inference", "widths", value=[31]), "benchmark.inference.widths: 31 is not allowed: must be a multiple of 2"),
+    (
+        changed("benchmark", "inference", value={}),
+        "benchmark.inference.ratios: give at least one of ratios and widths: a benchmark compares the unpruned model with narrower ones",
+    ),
     (changed("benchmark", "inference", "contxt", value=1), "benchmark.inference.contxt: unknown key; did you mean 'context'?"),
     (changed("benchmark", "tuning", value={"pat": {"align": 32}}), "benchmark.tuning.ratio: align=32: widths are multiples of 32"),
     (changed("models", value={}), "models: {} is not allowed"),

@@ -55,6 +55,11 @@ class Method:
         return self.order in ("tune", "prune-tune")
 
     @property
+    def masked(self) -> bool:
+        """Whether the method trains a mask."""
+        return self.tuner in MASKED_TUNERS
+
+    @property
     def narrows(self) -> bool:
         """Whether the method makes the hidden size smaller, so that its ratio has to give a width that stock software takes."""
         return self.prunes and (self.pruner is None or PRUNERS[self.pruner].narrows)

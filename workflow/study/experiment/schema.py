@@ -33,7 +33,7 @@ from pat.settings.jobs import (
     TuningSettings,
 )
 from study.experiment.levels import fit_at, level_of, sizes_of
-from study.experiment.methods import CHECKPOINT, MASKED_TUNERS, METHODS, Method, method_name
+from study.experiment.methods import CHECKPOINT, METHODS, Method, method_name
 from study.experiment.overrides import overridden
 from study.sources.kinds import Data, ModelSource
 from study.sources.resources import Resources
@@ -189,11 +189,11 @@ class Experiment(Settings):
 
     def basis_of(self, model: str, row: str) -> Basis:
         """Return the basis that a row's base is put into before tuning; native where its tuner has no mask."""
-        return self.tune_job(model, row).pat.basis if self.method(row).tuner in MASKED_TUNERS else "native"
+        return self.tune_job(model, row).pat.basis if self.method(row).masked else "native"
 
     def readers_of(self, model: str, row: str) -> Readers:
         """Return how the readers of a row's base are put before tuning; plain where its tuner has no mask."""
-        return self.tune_job(model, row).pat.readers if self.method(row).tuner in MASKED_TUNERS else "plain"
+        return self.tune_job(model, row).pat.readers if self.method(row).masked else "plain"
 
     def asked_of(self, row: str) -> tuple[float | Budget, ...]:
         """Return the ratios and budgets that a row runs at: the experiment's or its own of these, 0 alone where it does not prune."""
@@ -236,7 +236,7 @@ class Experiment(Settings):
     def breaks_the_tie(self, model: str, row: str) -> bool:
         """Return whether a row takes the head off the embedding, where the two are one matrix."""
         method = self.method(row)
-        if method.tuner in MASKED_TUNERS:
+        if method.masked:
             pat = self.tune_job(model, row).pat
             return pat.basis != "native" and pat.tie == "break"
         takes_tie = method.pruner is not None and "tie" in PRUNERS[method.pruner].settings
@@ -251,17 +251,28 @@ class Experiment(Settings):
         """Return the seeds that a row runs with: the experiment's, or its own of these; one alone where nothing is drawn."""
         return self.row(row).seeds or (self.seeds if self.method(row).order != "given" else self.seeds[:1])
 
-    def models_of(self, row: str) -> tuple[str, ...]:
-        """Return the models that a row is run on: all, or the one that its checkpoint was made from."""
-        given = self.row(row).checkpoint
-        return tuple(self.models) if given is None or given.of is None else (given.of,)
+    def rows_on(self, model: str) -> dict[str, Method]:
+        """Return the rows that are run on a model, in the order of the file: all but those of another model's checkpoint."""
+        made_of = {row: given.of for row in self.methods if (given := self.row(row).checkpoint) is not None}
+        return {row: method for row, method in self.known_rows.items() if made_of.get(row) in (None, model)}
+
+    def lacks(self, figure: Figure) -> str | None:
+        """Return what a figure is drawn from, where the experiment has none of it; None where it has."""
+        drawn_from: dict[Figure, tuple[object, str]] = {
+            **dict.fromkeys(FIGURES_OF_TASKS, (self.data.tasks, "a task in data.tasks")),
+            **dict.fromkeys(FIGURES_OF_MASKS, (any(method.masked for method in self.known_rows.values()), "a method that trains a mask")),
+            "perplexity": (self.data.text, "a text in data.text"),
+            "speedup": (self.benchmark is not None and self.benchmark.inference, "benchmark.inference"),
+        }
+        there, what = drawn_from.get(figure, (True, ""))
+        return None if there else what
 
     def cells(self) -> list[Cell]:
         """Return the whole grid, in the order of the file."""
         return [
-            Cell(model, row, self.method(row), ratio, seed)
-            for model, row in product(self.models, self.methods)
-            if model in self.models_of(row)
+            Cell(model, row, method, ratio, seed)
+            for model in self.models
+            for row, method in self.rows_on(model).items()
             for ratio, seed in product(self.ratios_of(model, row), self.seeds_of(row))
         ]
 

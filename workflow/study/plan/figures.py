@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from study.experiment.methods import MASKED_TUNERS
-from study.experiment.schema import FIGURES, FIGURES_OF_TASKS, Experiment, Figure
+from study.experiment.schema import FIGURES, FIGURES_OF_TASKS, Experiment
 from study.plan.benchmarks import Benchmarks
 from study.plan.cells import Cells
 from study.plan.data import PreparedData
@@ -25,16 +24,11 @@ class Figures:
 
     def files(self) -> list[str]:
         """Return the figures that the experiment asks for, all there is data for where it does not say."""
-        masked = [cell for cell in self.experiment.cells() if cell.method.tuner in MASKED_TUNERS]
-        there: dict[Figure, list[str]] = {
-            **{name: [name] if self.experiment.data.tasks else [] for name in FIGURES_OF_TASKS},
-            "perplexity": ["perplexity"] if self.data.text_files() else [],
-            "speedup": ["speedup"] if self.benchmarks.files("inference") else [],
-            "gate": ["gate"] if masked else [],
-            "health": [f"health/{cell.path}/health" for cell in masked],
-        }
         asked = FIGURES if self.experiment.figures is None else self.experiment.figures
-        return [f"{self.paths.results}/figures/{figure}.png" for name in asked for figure in there[name]]
+        masked = [cell for cell in self.experiment.cells() if cell.method.masked]
+        of_each = {"health": [f"health/{cell.path}/health" for cell in masked]}
+        there = [name for name in asked if self.experiment.lacks(name) is None]
+        return [f"{self.paths.results}/figures/{figure}.png" for name in there for figure in of_each.get(name, [name])]
 
     def names(self) -> list[str]:
         """Return the figures that an experiment has one of; of its health every cell has one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pat.benchmark.settings import BYTES, KNOWN_SHAPES, BenchmarkSettings, ModelShape, ratio_of, widths_of
+from pat.benchmark.settings import BYTES, KNOWN_SHAPES, ratio_of, widths_of
 from pat.errors import SettingError, UserError
 from pat.models.width import target_width
 from pat.settings.mistakes import nearest, shown
@@ -18,22 +18,19 @@ def benchmark_problems(experiment: Experiment) -> Iterator[str]:
         return
     if block.inference is None and block.tuning is None:
         yield "benchmark: measures nothing: give inference, tuning or both"
-    for name, shape in block.shapes.items():
-        if shape is None and name not in KNOWN_SHAPES:
+    for name, sizes in block.shapes.items():
+        if sizes is None and name not in KNOWN_SHAPES:
             yield f"benchmark.shapes.{name}: {shown(name)} is not a known shape{nearest(name, KNOWN_SHAPES)}; give its sizes"
-        else:
-            yield from _width_problems(name, block.shape(name), block)
-
-
-def _width_problems(name: str, shape: ModelShape, block: BenchmarkSettings) -> Iterator[str]:
-    try:
-        if block.inference is not None:
-            widths_of(shape, block.inference)
-    except UserError as error:
-        yield f"benchmark.inference.{str(error).removeprefix('settings: ')} (shape {name})"
-    try:
-        if block.tuning is not None:
-            ratio = ratio_of(shape, block.tuning.ratio, block.tuning.pat.align, BYTES[block.tuning.precision])
-            target_width(shape.hidden_size, shape.heads, ratio, block.tuning.pat.align)
-    except SettingError as error:
-        yield f"benchmark.tuning.ratio: {error} (shape {name})"
+            continue
+        shape = block.shape(name)
+        try:
+            if block.inference is not None:
+                widths_of(shape, block.inference, "benchmark.inference.")
+        except UserError as error:
+            yield f"{error} (shape {name})"
+        try:
+            if (tuning := block.tuning) is not None:
+                ratio = ratio_of(shape, tuning.ratio, tuning.pat.align, BYTES[tuning.precision])
+                target_width(shape.hidden_size, shape.heads, ratio, tuning.pat.align)
+        except SettingError as error:
+            yield f"benchmark.tuning.ratio: {error} (shape {name})"

@@ -1,10 +1,10 @@
-"""The sets that models learn from and are scored on."""
+"""The data that an experiment needs: what models learn from and are scored on, and what figures are drawn from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pat.settings.mistakes import nearest
+from pat.settings.mistakes import nearest, shown
 from study.experiment.schema import Experiment
 from study.sources.kinds import WORLD_TASKS, WORLD_TEXTS, World
 
@@ -16,11 +16,18 @@ def data_problems(experiment: Experiment) -> Iterator[str]:
         for name, source in sources.items():
             if isinstance(source, World) and name not in known:
                 yield f"data.{section}.{name}: the embedded world has nothing of this name{nearest(name, known)}"
-    if data.pretrain is None:
-        for model in [name for name, source in experiment.models.items() if source.pretrain is not None][:1]:
-            yield f"data.pretrain: is required, because models.{model} is pretrained"
-        if any(part.of == "pretrain" for part in data.calibration_parts):
-            how = "is" if data.calibration == "pretrain" else "mixes in"
-            yield f"data.pretrain: is required, because data.calibration {how} 'pretrain'"
+    pretrained = [name for name, source in experiment.models.items() if source.pretrain is not None]
+    if data.pretrain is None and pretrained:
+        yield f"data.pretrain: is required, because models.{pretrained[0]} is pretrained"
+    if data.pretrain is None and any(part.of == "pretrain" for part in data.calibration_parts):
+        how = "is" if data.calibration == "pretrain" else "mixes in"
+        yield f"data.pretrain: is required, because data.calibration {how} 'pretrain'"
     if not (data.tasks or data.text or experiment.evaluation.harness_tasks):
         yield "data.tasks: is empty, and so are data.text and evaluation.harness_tasks: name at least one thing to evaluate on"
+
+
+def figure_problems(experiment: Experiment) -> Iterator[str]:
+    """Check that there is data for every figure that the file names."""
+    for name in experiment.figures or ():
+        if what := experiment.lacks(name):
+            yield f"figures: {shown(name)} needs {what}, which the experiment does not have"

@@ -13,13 +13,11 @@ from pathlib import Path
 from pat.checkpoints.base_checks import check_checkpoint
 from pat.data.files import JSON_FORMATS, bytes_of, kind_of, packing_of
 from pat.errors import UserError
-from pat.families.known import family_of_fields
-from pat.io.artefacts import read_record
 from pat.io.storage import check_regular
 from study.experiment.checks.chat import chat_problems
 from study.experiment.checks.contents import check_contents
-from study.experiment.checks.disk_sizes import size_of, size_problems_of
-from study.experiment.checks.families import problems_of
+from study.experiment.checks.disk_sizes import found_of, scoring_problems
+from study.experiment.checks.models import problems_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import TABLE_FORMATS, HubTask, JsonFile, Release, RowFile, TextFile, parts
 
@@ -32,16 +30,14 @@ def disk_problems(experiment: Experiment) -> list[str]:
     found = [*_data_problems(experiment), *_checkpoint_problems(experiment)]
     for name, source in experiment.models.items():
         try:
-            size = size_of(experiment, source)
+            known = found_of(experiment, source)
         except UserError as error:
             kind = "path" if source.path is not None else "gguf"
             found.append(f"models.{name}.{kind}: {error}")
             continue
-        if source.path is not None:
-            family = family_of_fields(read_record(Path(experiment.path(source.path)) / "config.json"))
-            found += problems_of(experiment, name, family)
-        if size is not None:
-            found += size_problems_of(experiment, name, size)
+        if known is not None:
+            family, size = known
+            found += [*problems_of(experiment, name, family, size), *(scoring_problems(experiment, name, size.context) if size else ())]
     return list(dict.fromkeys(found or chat_problems(experiment)))
 
 

@@ -1,12 +1,12 @@
-"""The sizes of models on this disk, and the ranks, ratios, windows and answers of an experiment that they are too small for.
+"""The families and sizes of models on this disk, and the windows and answers that they do not read.
 
-Config files and headers alone are read: of a checkpoint those of its weights, of a GGUF file its keys.
+Config files and headers alone are read: of a checkpoint those of its weights, of a GGUF file its keys. What rows cannot do to a model is
+for models.py to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.stored import stored_tensors
-from pat.families.known import is_passed_over
+from pat.families.known import Family, family_named, family_of_fields, is_passed_over
 from pat.io.artefacts import read_record
 from pat.io.storage import check_regular
 from pat.models.on_paper import PaperModel
-from study.experiment.checks.sizes import cut_problems, width_problems
+from study.experiment.checks.models import Size
 from study.experiment.footprint import shape_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import ModelSource
@@ -26,35 +26,27 @@ from study.sources.kinds import ModelSource
 SIZES = ("hidden_size", "num_attention_heads", "max_position_embeddings")
 
 
-@dataclass(frozen=True)
-class Size:
-    """What settings have to fit: channels of the stream, heads, the most tokens that are read, and of a dense decoder the model on paper.
+def found_of(experiment: Experiment, source: ModelSource) -> tuple[Family, Size | None] | None:
+    """Return a model's family and, where its files tell it, its size; None of one that is fetched.
 
-    The ratios of a base that is pretrained here are checked with the file (sizes.py).
+    Raises UserError where it cannot be worked on.
     """
-
-    hidden: int
-    heads: int
-    context: int
-    paper: PaperModel | None = None
-
-
-def size_of(experiment: Experiment, source: ModelSource) -> Size | None:
-    """Return a model's sizes; None where they are not known before it is fetched. Raises UserError where it cannot be worked on."""
     if source.pretrain is not None:
-        return Size(source.pretrain.hidden_size, source.pretrain.heads, source.pretrain.context_length)
+        return family_named(source.pretrain.family), Size.of(source.pretrain)
     if source.gguf is not None:
         from pat.checkpoints.gguf_import import checked_fields
 
         file = Path(experiment.path(source.gguf))
         check_regular(file)
-        return _size_in(checked_fields(file))
+        fields = checked_fields(file)
+        return family_of_fields(fields), _size_in(fields)
     if source.path is None:
         return None
     folder = Path(experiment.path(source.path))
     check_base(folder, tokenizer=True)
+    fields = read_record(folder / "config.json")
     shapes = {name: tensor.shape for name, tensor in stored_tensors(folder).items() if not is_passed_over(name)}
-    return _size_in(read_record(folder / "config.json"), shapes)
+    return family_of_fields(fields), _size_in(fields, shapes)
 
 
 def _size_in(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]] | None = None) -> Size | None:
@@ -69,25 +61,11 @@ def _size_in(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]] | 
     return Size(hidden, heads, context, counted)
 
 
-def size_problems_of(experiment: Experiment, model: str, size: Size) -> Iterator[str]:
-    """Yield what a model is too small for."""
-    if experiment.models[model].pretrain is None:
-        yield from width_problems(experiment, model, size.hidden, size.heads)
-    if size.paper is not None:
-        yield from cut_problems(experiment, model, size.paper)
-    yield from _scoring_problems(experiment, model, size.context)
-
-
-def _scoring_problems(experiment: Experiment, model: str, context: int) -> Iterator[str]:
-    """Yield windows and answers longer than what the model reads."""
-    settings, data = experiment.evaluation_of(model), experiment.data
-    if data.text and settings.perplexity_context > context:
-        yield (
-            f"evaluation.perplexity_context: {settings.perplexity_context} is not allowed: must be at most the context of models.{model}, "
-            f"{context}"
-        )
-    if data.tasks and settings.generate and settings.max_new_tokens >= context:
-        yield (
-            f"evaluation.max_new_tokens: {settings.max_new_tokens} is not allowed: must be less than the context of models.{model}, "
-            f"{context}"
-        )
+def scoring_problems(experiment: Experiment, model: str, context: int) -> Iterator[str]:
+    """Yield windows and answers longer than what a model reads."""
+    settings = experiment.evaluation_of(model)
+    window, answer, limit = settings.perplexity_context, settings.max_new_tokens, f"the context of models.{model}, {context}"
+    if experiment.data.text and window > context:
+        yield f"evaluation.perplexity_context: {window} is not allowed: must be at most {limit}"
+    if experiment.data.tasks and settings.generate and answer >= context:
+        yield f"evaluation.max_new_tokens: {answer} is not allowed: must be less than {limit}"

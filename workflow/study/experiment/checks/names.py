@@ -9,9 +9,11 @@ from pat.settings.mistakes import shown
 from study.experiment.schema import Experiment
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-CORPUS_NAME = "pretrain"  # the pretraining corpus lies beside the held-out texts
-RESERVED_MODELS = ("data", "models", "rotated", "refitted", "tables", "figures", "logs", "benchmark", "benchmarks", "text")
-RESERVED_EXPERIMENTS = ("reference",)
+RESERVED = {
+    "name": ("reference",),
+    "models": ("data", "models", "rotated", "refitted", "tables", "figures", "logs", "benchmark", "benchmarks", "text"),
+    "data.text": ("pretrain",),  # the pretraining corpus lies beside the held-out texts
+}
 
 
 def name_problems(experiment: Experiment) -> Iterator[str]:
@@ -25,15 +27,11 @@ def name_problems(experiment: Experiment) -> Iterator[str]:
         "tables.ablations": experiment.tables.ablations,
         "benchmark.shapes": experiment.benchmark.shapes if experiment.benchmark else (),
     }
-    for field, names in named.items():
-        for name in names:
-            if not SAFE_NAME.fullmatch(name):
-                yield (
-                    f"{field}: the name {shown(name)} is not allowed: it becomes part of a path and must be of letters, digits, "
-                    "'.', '_' and '-', at most 64, the first a letter or digit"
-                )
-    reserved = {"models": RESERVED_MODELS, "name": RESERVED_EXPERIMENTS, "data.text": (CORPUS_NAME,)}
-    for field, taken in reserved.items():
-        for name in named[field]:
-            if name in taken:
-                yield f"{field}: the name {shown(name)} is reserved for something else in the results; choose another"
+    for field, name in ((field, name) for field, names in named.items() for name in names):
+        if not SAFE_NAME.fullmatch(name):
+            yield (
+                f"{field}: the name {shown(name)} is not allowed: it becomes part of a path and must be of letters, digits, '.', '_' "
+                "and '-', at most 64, the first a letter or digit"
+            )
+        if name in RESERVED.get(field, ()):
+            yield f"{field}: the name {shown(name)} is reserved for something else in the results; choose another"
