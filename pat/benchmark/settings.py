@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from pat.errors import SettingError, UserError
 from pat.families.known import ARCHITECTURE, ModelType
@@ -15,7 +15,7 @@ from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
 from pat.settings.budget import Asked, Budget
 from pat.settings.config import PatChoices
-from pat.settings.fields import Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads
+from pat.settings.fields import Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads, at_most, divides
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import load, nearest
 
@@ -39,21 +39,8 @@ class ModelShape(Settings):
     intermediate_size: Count = Field(description="neurons of a feed-forward block")
     tie_embeddings: bool = Field(default=False, description="one matrix for embedding and head")
 
-    @field_validator("heads")
-    @classmethod
-    def _divides_hidden(cls, heads: int, info: ValidationInfo) -> int:
-        hidden = info.data.get("hidden_size")
-        if hidden is not None and hidden % heads:
-            raise ValueError(f"must divide hidden_size, which is {hidden}")
-        return heads
-
-    @field_validator("kv_heads")
-    @classmethod
-    def _divides_heads(cls, kv_heads: int | None, info: ValidationInfo) -> int | None:
-        heads = info.data.get("heads")
-        if kv_heads is not None and heads is not None and heads % kv_heads:
-            raise ValueError(f"must divide heads, which is {heads}")
-        return kv_heads
+    _divides_hidden = field_validator("heads")(divides("hidden_size"))
+    _divides_heads = field_validator("kv_heads")(divides("heads"))
 
 
 KNOWN_SHAPES = {
@@ -120,13 +107,7 @@ class TuningBenchmark(Settings):
     device: Device = "auto"
     threads: Threads = 1
 
-    @field_validator("shortest")
-    @classmethod
-    def _reaches_length(cls, shortest: int | None, info: ValidationInfo) -> int | None:
-        length = info.data.get("length")
-        if shortest is not None and length is not None and shortest > length:
-            raise ValueError(f"must not be more than length, which is {length}")
-        return shortest
+    _reaches_length = field_validator("shortest")(at_most("length"))
 
 
 class EvaluationBenchmark(Settings):

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from pat.errors import SettingError
-from pat.settings.fields import MOST, Number, Rate, Settings, is_none
+from pat.settings.fields import MOST, Number, Rate, Settings, exactly_one_of, is_none
 
 GIB = 2**30
 
@@ -24,12 +24,7 @@ class Budget(Settings):
         default=None, validate_default=True, exclude_if=is_none, description="GiB that the weights take at most, in the dtype of the base"
     )
 
-    @field_validator("memory_gib")
-    @classmethod
-    def _one_measure(cls, memory: float | None, info: ValidationInfo) -> float | None:
-        if "parameters" in info.data and (memory is None) == (info.data["parameters"] is None):
-            raise ValueError("give exactly one of parameters and memory_gib")
-        return memory
+    _one_measure = field_validator("memory_gib")(exactly_one_of("parameters", "memory_gib"))
 
     def __str__(self) -> str:
         return f"parameters {self.parameters:g}" if self.parameters is not None else f"memory_gib {self.memory_gib:g}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pat.families.known import ARCHITECTURE, ModelType
 from pat.settings.config import PatChoices, Tie
@@ -24,7 +24,11 @@ from pat.settings.fields import (
     Settings,
     Threads,
     Weight,
+    at_most,
+    divides,
+    each_once,
     equals,
+    exactly_one_of,
     is_none,
 )
 
@@ -52,18 +56,11 @@ class DistillationSettings(Settings):
 class SearchSettings(Settings):
     """The learning rates that every arm tries on its own, each for as many steps, judged on held-out rows of the instruction set."""
 
-    learning_rates: Annotated[tuple[Rate, ...], Field(strict=False, min_length=2)] = Field(
+    learning_rates: Annotated[tuple[Rate, ...], Field(strict=False, min_length=2), AfterValidator(each_once)] = Field(
         description="the rates that every row and ratio tries"
     )
     steps: Count | None = Field(default=None, description="optimizer steps of one candidate; left out: as many as the tuning itself")
     dev_rows: Count = Field(default=256, description="rows of the instruction set that are kept for judging")
-
-    @field_validator("learning_rates")
-    @classmethod
-    def _no_duplicates(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(rates)) < len(rates):
-            raise ValueError("must name each rate once")
-        return rates
 
 
 class TuningSettings(Settings):
@@ -123,12 +120,9 @@ class TuningSettings(Settings):
         default=None, exclude_if=is_none, description="learn from the tuned, unpruned model too; left out: from the data alone"
     )
 
-    @field_validator("max_steps")
-    @classmethod
-    def _one_length(cls, max_steps: int | None, info: ValidationInfo) -> int | None:
-        if "epochs" in info.data and (max_steps is None) == (info.data["epochs"] is None):
-            raise ValueError("give exactly one of epochs and max_steps")
-        return max_steps
+    _one_length = field_validator("max_steps")(exactly_one_of("epochs", "max_steps"))
+    _one_rate = field_validator("learning_rate")(exactly_one_of("learning_rate", "search"))
+    _divides_batch = field_validator("micro_batch_size")(divides("batch_size"))
 
     @field_validator("warmup_steps")
     @classmethod
@@ -138,13 +132,6 @@ class TuningSettings(Settings):
             if steps is not None and warmup > steps:
                 raise ValueError(f"must not be more than {name}, which is {steps}")
         return warmup
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _one_rate(cls, rate: float | None, info: ValidationInfo) -> float | None:
-        if "search" in info.data and (rate is None) == (info.data["search"] is None):
-            raise ValueError("give exactly one of learning_rate and search")
-        return rate
 
     @field_validator("shard")
     @classmethod
@@ -158,14 +145,6 @@ class TuningSettings(Settings):
         if shard and info.data.get("search") is not None:
             raise ValueError("must be false with search, which is one process: a model that fits it needs no shards; give a learning_rate")
         return shard
-
-    @field_validator("micro_batch_size")
-    @classmethod
-    def _divides_batch(cls, micro: int | str | None, info: ValidationInfo) -> int | str | None:
-        batch = info.data.get("batch_size")
-        if isinstance(micro, int) and batch is not None and batch % micro:
-            raise ValueError(f"must divide batch_size, which is {batch}")
-        return micro
 
     @field_validator("memory_gib")
     @classmethod
@@ -256,21 +235,8 @@ class PretrainSettings(Settings):
             raise ValueError(f"must divide hidden_size ({hidden}) into heads of an even size")
         return heads
 
-    @field_validator("kv_heads")
-    @classmethod
-    def _divides_heads(cls, kv_heads: int | None, info: ValidationInfo) -> int | None:
-        heads = info.data.get("heads")
-        if kv_heads is not None and heads is not None and heads % kv_heads:
-            raise ValueError(f"must divide heads, which is {heads}")
-        return kv_heads
-
-    @field_validator("warmup_steps")
-    @classmethod
-    def _ends_before_the_run(cls, warmup: int, info: ValidationInfo) -> int:
-        steps = info.data.get("steps")
-        if steps is not None and warmup > steps:
-            raise ValueError(f"must not be more than steps, which is {steps}")
-        return warmup
+    _divides_heads = field_validator("kv_heads")(divides("heads"))
+    _ends_before_the_run = field_validator("warmup_steps")(at_most("steps"))
 
 
 class EvaluationSettings(Settings):

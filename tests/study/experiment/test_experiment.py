@@ -201,7 +201,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "tuning.learning_rate: 0.002 is not allowed: give exactly one of learning_rate and search",
     ),
     (searched(learning_rates=[1e-3]), "tuning.search.learning_rates: [0.001] is not allowed"),
-    (searched(learning_rates=[1e-3, "1e-3"]), "must name each rate once"),
+    (searched(learning_rates=[1e-3, "1e-3"]), "must name each value once; 0.001 stands there more often"),
     (searched(learning_rates=[1e-3, 0]), "tuning.search.learning_rates.1: 0 is not allowed: must be greater than 0"),
     (searched(dev_rows=0), "tuning.search.dev_rows: 0 is not allowed"),
     (searched(rates=3), "tuning.search.rates: unknown key"),
@@ -300,6 +300,10 @@ def test_a_row_may_run_with_some_of_the_seeds() -> None:
     experiment = loaded(changed("methods", "pat", value={"seeds": [1, 4]}) | {"seeds": [3, 4, 1]})
     found = {row: [cell.seed for cell in experiment.cells() if cell.row == row] for row in ("lora", "pat")}
     assert found == {"lora": [3, 4, 1], "pat": [1, 4]}
+
+
+def test_seeds_of_seven_digits_are_not_taken_for_one() -> None:
+    assert {cell.seed for cell in loaded(SMOKE | {"seeds": [1_000_001, 1_000_002]}).cells()} == {1_000_001, 1_000_002}
 
 
 def test_ratios_may_share_a_width_where_no_row_narrows_the_model() -> None:

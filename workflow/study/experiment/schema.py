@@ -21,7 +21,7 @@ from pat.models.on_paper import PaperModel
 from pat.pruners import PRUNERS
 from pat.settings.budget import Asked, Budget
 from pat.settings.config import Basis, PatChoices, Readers
-from pat.settings.fields import Number, PartOf, SeedNumber, Settings
+from pat.settings.fields import Number, PartOf, SeedNumber, Settings, each_once
 from pat.settings.jobs import (
     EvaluationSettings,
     Factor,
@@ -48,22 +48,8 @@ FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
 ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "search", "search": "learning_rate"}
 """Tuning keys that exclude each other: the one that is given later replaces the other."""
 
-
-ValueT = TypeVar("ValueT", float, float | Budget)
-
-
-def _once(values: tuple[ValueT, ...]) -> tuple[ValueT, ...]:
-    """Return the values if each is there once. Raises ValueError that names those that are not."""
-    written = [str(value) if isinstance(value, Budget) else f"{value:g}" for value in values]
-    if twice := sorted({text for text in written if written.count(text) > 1}):
-        raise ValueError(f"must name each value once; {', '.join(twice)} stands there more often")
-    return values
-
-
-Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(_once)]
-
-
-Ratios = Annotated[tuple[Asked, ...], Field(strict=False), AfterValidator(_once)]
+Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(each_once)]
+Ratios = Annotated[tuple[Asked, ...], Field(strict=False), AfterValidator(each_once)]
 
 
 P = ParamSpec("P")

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pat.data.rows import Column
 from pat.settings.config import PatChoices
-from pat.settings.fields import Count, Number, PartOf, SeedNumber, Settings
+from pat.settings.fields import Count, Number, PartOf, SeedNumber, Settings, exactly_one_of
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, PruneSettings, TuningSettings
 from study.sources.resources import Resources
 
@@ -228,14 +228,7 @@ class ModelSource(Settings):
     )
     resources: Annotated[dict[str, object], PartOf(Resources)] = Field(default={}, description="differences of this model from `resources`")
 
-    @field_validator("hub")
-    @classmethod
-    def _one_place(cls, hub: HubModel | None, info: ValidationInfo) -> HubModel | None:
-        if {"pretrain", "path", "gguf"} <= info.data.keys():
-            places = [info.data["pretrain"], info.data["path"], info.data["gguf"], hub]
-            if sum(place is not None for place in places) != 1:
-                raise ValueError("give exactly one of pretrain, path, gguf and hub")
-        return hub
+    _one_place = field_validator("hub")(exactly_one_of("pretrain", "path", "gguf", "hub"))
 
     @field_validator("dtype")
     @classmethod
