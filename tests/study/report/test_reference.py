@@ -13,8 +13,8 @@ from PIL import Image, ImageChops
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, write_json, write_text
 from pat.io.provenance import source_hash
-from pat.settings.jobs import TableSettings
 from study.experiment.extends import read_resolved
+from study.experiment.table_settings import TableSettings
 from study.report import committed
 from study.report.reference import copy_in_few_colours, keep, marks, readme_block, update, with_block
 from study.results.archive import ARCHIVE, packed

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from pat.errors import UserError
-from pat.settings.jobs import Factor, TableSettings
 from pat.settings.mistakes import load
+from study.experiment.table_settings import Factor, TableSettings
 from study.tables import writing as tables
 from tests.kit.cell_maker import cell, write_cell
 

@@ -22,19 +22,11 @@ from pat.pruners import PRUNERS
 from pat.settings.budget import Asked, Budget
 from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import Number, PartOf, SeedNumber, Settings, each_once
-from pat.settings.jobs import (
-    EvaluationSettings,
-    Factor,
-    LoraSettings,
-    PruneSettings,
-    SearchSettings,
-    TableSettings,
-    TuneJob,
-    TuningSettings,
-)
+from pat.settings.jobs import EvaluationSettings, LoraSettings, PruneSettings, SearchSettings, TuneJob, TuningSettings
 from study.experiment.levels import fit_at, level_of, sizes_of
 from study.experiment.methods import CHECKPOINT, METHODS, Method, method_name
 from study.experiment.overrides import overridden
+from study.experiment.table_settings import Factor, TableSettings
 from study.sources.kinds import Data, ModelSource
 from study.sources.resources import Resources
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pat.errors import UserError
 from pat.io.artefacts import read_json
-from pat.settings.jobs import Factor
 from study.experiment.checks.names import SAFE_NAME
 from study.experiment.methods import METHODS
+from study.experiment.table_settings import Factor
 
 SCHEMA = 1
 ROUNDING = 1e-6

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pat.errors import UserError
-from pat.settings.jobs import Factor
+from study.experiment.table_settings import Factor
 from study.results.cells import Cell, Documents, Row, metrics_of, read_cells, tasks_of
 from study.statistics.intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from pat.settings.jobs import Factor
+from study.experiment.table_settings import Factor
 
 FOLDER = Path(__file__).resolve().parents[2] / "published"
 PRINTED = {"table1": "table1_zero_shot.csv", "table3": "table3_downstream.csv"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pat.settings.jobs import Factor
+from study.experiment.table_settings import Factor
 from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid
 from study.results.published import PrintedAblation

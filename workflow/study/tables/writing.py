@@ -18,10 +18,10 @@ import typer
 from pat.checkpoints.origin import quantised_as
 from pat.io.artefacts import new_folder, write_text
 from pat.io.places import READS, WRITES, Force
-from pat.settings.jobs import TableSettings
 from pat.settings.mistakes import load
 from study.commands.errors import run_reporting_errors
 from study.commands.places import TABLES, guarded
+from study.experiment.table_settings import TableSettings
 from study.results.cells import Cell, metrics_of, models_of, read_cells
 from study.results.grid import Grid, texts_of
 from study.results.options import CellsOption, ListOption, MoreArgument, listed

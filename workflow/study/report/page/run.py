@@ -16,7 +16,7 @@ from typing import Any
 
 from pat.errors import UserError
 from pat.io.artefacts import read_record
-from pat.settings.jobs import TableSettings
+from study.experiment.table_settings import TableSettings
 from study.results.archive import ARCHIVE, unpack
 from study.results.cells import Cell, metrics_of, read_cells
 from study.results.explain import Step, steps
