@@ -13,12 +13,12 @@ from study.experiment.shortfall import known_shape
 def formats_ruled_out(experiment: Experiment) -> Iterator[str]:
     """Yield a sentence for each width that a model of known shape is narrowed to and that some format does not take."""
     for model in experiment.models:
-        shape = known_shape(experiment, model)
+        if (shape := known_shape(experiment, model)) is None:
+            continue
         told: set[int] = set()
-        for row in experiment.methods if shape else ():
-            assert shape is not None
-            align = experiment.tune_job(model, row).pat.align
-            for ratio in experiment.ratios_of(model, row) if experiment.method(row).narrows else ():
+        for row in (row for row, method in experiment.rows_on(model).items() if method.narrows):
+            align = experiment.choices_of(model, row).align
+            for ratio in experiment.ratios_of(model, row):
                 width = target_width(shape.hidden_size, shape.heads, experiment.ratio_for(model, row, ratio), align)
                 if width not in told and (what := ruled_out(width)):
                     told.add(width)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pat.benchmark.settings import ModelShape
-from pat.models.on_paper import PaperModel
+from pat.models.on_paper import Align, PaperModel
 from pat.models.width import target_width
 from pat.settings.jobs import PretrainSettings
 from study.experiment.footprint import shape_in
@@ -27,21 +27,20 @@ def falls_short(asked: float, removed: float) -> bool:
 def shortfalls(experiment: Experiment) -> Iterator[str]:
     """Yield a sentence for each row that narrows a model of known shape by more than a fifth less than its ratio says."""
     for model in experiment.models:
-        shape = known_shape(experiment, model)
-        for row in experiment.methods if shape else ():
-            assert shape is not None
-            broken = shape.tie_embeddings and experiment.breaks_the_tie(model, row)
-            for level in experiment.ratios_of(model, row) if experiment.method(row).narrows else ():
-                ratio = experiment.ratio_for(model, row, level)
-                removed = share_removed(shape, ratio, experiment.tune_job(model, row).pat.align, broken=broken)
+        if (shape := known_shape(experiment, model)) is None:
+            continue
+        for row in (row for row, method in experiment.rows_on(model).items() if method.narrows):
+            broken, align = shape.tie_embeddings and experiment.breaks_the_tie(model, row), experiment.choices_of(model, row).align
+            for level in experiment.ratios_of(model, row):
+                removed = share_removed(shape, experiment.ratio_for(model, row, level), align, broken=broken)
                 if falls_short(level, removed):
                     why = "its head is taken off the embedding (tie: break)" if broken else "widths are rounded (pat.align)"
                     yield f"methods.{row}, models.{model}: ratio {level:g} removes {removed:.1%} of all parameters, because {why}"
 
 
-def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: int | str, *, broken: bool) -> float:
+def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: Align, *, broken: bool) -> float:
     """Return which share of all parameters a narrower stream takes away; `broken`: the head becomes a matrix of its own."""
-    width = target_width(shape.hidden_size, shape.heads, ratio, "auto" if isinstance(align, str) else align)
+    width = target_width(shape.hidden_size, shape.heads, ratio, align)
     narrower = PaperModel.of(shape, width, tied=shape.tie_embeddings and not broken)
     return 1 - narrower.parameters / PaperModel.of(shape).parameters
 
