@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, StaticCache
 
 from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
-from pat.benchmark.settings import BYTES, InferenceBenchmark, ModelShape, solved
+from pat.benchmark.settings import InferenceBenchmark, ModelShape, solved
 from pat.benchmark.spread import speedup, spread
 from pat.errors import UserError
 from pat.families.known import head_size
@@ -27,6 +27,7 @@ from pat.machine.out_of_memory import lacks_memory
 from pat.machine.threads import threads_given_back
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.compiled import compile_layers
+from pat.settings.fields import BYTES
 
 SCHEMA = 1
 PASSES_BEFORE_CAPTURE = 3

@@ -15,12 +15,10 @@ from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
 from pat.settings.budget import Asked, Budget
 from pat.settings.config import PatChoices
-from pat.settings.fields import Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads, at_most, divides
+from pat.settings.fields import BYTES, Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads, at_most, divides
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import load, nearest
 
-BYTES = {"bf16": 2, "fp32": 4}
-"""Of a parameter, by precision."""
 CHECKPOINT_BYTES = 2
 """Of a parameter of the random checkpoints that jobs on folders are measured with (random_checkpoint.py)."""
 ExportFormat = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "int8", "int4", "fp8"]

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
-from pat.benchmark.settings import BYTES, ModelShape, TuningBenchmark, ratio_of, solved
+from pat.benchmark.settings import ModelShape, TuningBenchmark, ratio_of, solved
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
@@ -36,6 +36,7 @@ from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.compiled import compile_layers
 from pat.settings.config import PatChoices
+from pat.settings.fields import BYTES
 from pat.settings.jobs import LoraSettings, TuneJob, TuningSettings
 from pat.training.request import Arm
 from pat.training.trainer import PatTrainer

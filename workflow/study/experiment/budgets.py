@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pat.benchmark.settings import BYTES, BenchmarkSettings, ModelShape, solved
+from pat.benchmark.settings import BenchmarkSettings, ModelShape, solved
 from pat.settings.budget import Budget
+from pat.settings.fields import BYTES
 from study.experiment.schema import Experiment
 
 

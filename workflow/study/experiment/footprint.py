@@ -17,12 +17,11 @@ from pat.errors import UserError
 from pat.families.known import FAMILIES
 from pat.io.artefacts import read_json
 from pat.models.on_paper import PaperModel
-from pat.settings.fields import Precision
+from pat.settings.fields import BYTES, Precision
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, TuningSettings
 
 PARAMETERS_FOR_A_GPU = 100_000_000
 """Models smaller than this are soon done on a CPU."""
-BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
 FP32_BYTES = 4 * 2**30
 """Weights up to this size are measured in fp32 (checkpoint.affordable_dtype)."""
 LIBRARIES_MB = 3000

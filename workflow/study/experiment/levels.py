@@ -14,15 +14,17 @@ from pat.models.budget import Fit, width_fit
 from pat.models.on_paper import Align, PaperModel
 from pat.pruners import PRUNERS
 from pat.settings.budget import Budget
+from pat.settings.fields import BYTES
 from pat.settings.jobs import PruneSettings
 from study.experiment.footprint import shape_of
 from study.sources.kinds import HubModel, ModelSource
 
 LEVEL_DIGITS = 4
 """A level names folders and lines of tables."""
-BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-PRETRAINED_BYTES = 4
-"""What `pat pretrain` writes is fp32."""
+GGUF_BYTES = {"bf16": BYTES["bf16"], "fp16": 2, "fp32": BYTES["fp32"]}
+"""Of a parameter of a base made from a GGUF file, by its `dtype`."""
+PRETRAINED_BYTES = BYTES["fp32"]
+"""Of a parameter of what `pat pretrain` writes."""
 
 
 def level_of(sizes: PaperModel, bytes_each: float, budget: Budget) -> float:
@@ -59,7 +61,7 @@ def sizes_of(source: ModelSource, place: str, root: Path) -> tuple[PaperModel, f
     if source.pretrain is not None:
         return PaperModel.of(source.pretrain), PRETRAINED_BYTES
     if source.gguf is not None:
-        return _sizes_in_gguf(root / source.gguf), BYTES[source.dtype or "bf16"]
+        return _sizes_in_gguf(root / source.gguf), GGUF_BYTES[source.dtype or "bf16"]
     folder = root / source.path if source.path is not None else _in_cache(source.hub)
     if folder is None:
         raise SettingError(
