@@ -23,9 +23,11 @@ PLAIN_WORDS = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "tuple_type": "a list",
-    "invalid_key": "text, since it is a key",
+    "string_type": "text",
 }
 """Pydantic's error types whose own wording speaks of Python to somebody who wrote YAML."""
+KEY = "[key]"
+"""The last step of pydantic's path to a key of a mapping that is refused."""
 SHOULD = re.compile(r"[A-Z]\w+ should (be )?")
 """How most of pydantic's sentences begin: Input should be, String should have, Tuple should have."""
 OWN = ("Value error, ", "must ")
@@ -64,7 +66,9 @@ def _follows(detail: ErrorDetails) -> bool:
 
 
 def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]) -> tuple[str, str]:
-    field, known = _locate(model, detail["loc"])
+    field, known = _locate(model, [step for step in detail["loc"] if step != KEY])
+    if detail["type"] == "invalid_key" or detail["loc"][-1:] == (KEY,):
+        return f"{'.'.join([*prefix, *field[:-1], shown(detail['input'])])}: is not allowed as a key: ", "must be text; write it in quotes"
     path = ".".join([*prefix, *field]) or "top level"
     if detail["type"] == "extra_forbidden":
         return f"{path}: unknown key", nearest(field[-1], known)

@@ -41,6 +41,11 @@ def loaded(raw: dict[str, Any]) -> Experiment:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     (changed("sedes", value=[0]), "sedes: unknown key; did you mean 'seeds'?"),
+    (changed("models", value={3: {"path": "x"}}), "models.3: is not allowed as a key: must be text; write it in quotes"),
+    (changed("methods", value={True: None}), "methods.true: is not allowed as a key: must be text; write it in quotes"),
+    (changed("methods", "pat", value={"factors": {1: 2}}), "methods.pat.factors.1: is not allowed as a key: must be text; write it in"),
+    (dict[Any, Any](SMOKE) | {3: 4}, "3: is not allowed as a key: must be text; write it in quotes"),
+    (changed("root", value=3), "root: 3 is not allowed: must be text"),
     (changed("seeds", value=[]), "seeds: [] is not allowed"),
     (changed("seeds", value=[0, -1]), "seeds.1: -1 is not allowed: must be greater than or equal to 0"),
     (changed("seeds", value=[0, 1, 0]), "seeds: [0, 1, 0] is not allowed: must name each value once; 0 stands there"),
