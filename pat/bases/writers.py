@@ -135,7 +135,7 @@ def _targets_inside(ahead: LayerWalk, family: Family) -> dict[int, Tensor]:
 
     def keep(part: slice, inputs: dict[str, Tensor]) -> None:
         for index, norm in places.items():
-            found[index][part] = inputs[norm]
+            found[index][part] = inputs[norm].view_as(found[index][part])  # whose rows may lie one after the other
 
     for _ in ahead.run(tuple(places.values()), keep):
         pass
@@ -154,11 +154,12 @@ def _fit(walk: LayerWalk, family: Family, index: int, target_NTD: Tensor, factor
     caught: dict[str, Tensor] = {}
     names = (block.write, *(() if following is None else (following,)))
     for part, out_BTD in walk.run(names, lambda _part, inputs: caught.update(inputs)):
-        behind_BTD = out_BTD if following is None else caught[following]
         target_BTD = target_NTD[part]
+        behind_BTD = (out_BTD if following is None else caught[following]).view_as(target_BTD)
         weight_BT = weights_of(target_BTD, median)
         sums = fitted if part.start < held_from else held_out
-        sums.add(*(tensor.flatten(0, 1) for tensor in (caught[block.write], target_BTD.float() - behind_BTD.float(), weight_BT)))
+        missing_BTD = target_BTD.float() - behind_BTD.float()
+        sums.add(caught[block.write].flatten(0, -2), missing_BTD.flatten(0, 1), weight_BT.flatten())
     change_DI = least_squares(fitted)
     fit = WriterFit(name, (change_DI / factor).float().cpu(), held_out.error(), held_out.error(change_DI))
     if fit.helps:

@@ -18,7 +18,7 @@ from pat.benchmark.candidates import Candidate, of_folders, of_shape
 from pat.benchmark.settings import InferenceBenchmark, ModelShape, solved
 from pat.benchmark.spread import speedup, spread
 from pat.errors import UserError
-from pat.families.known import head_size
+from pat.families.known import head_size, kv_heads
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import Progress, say
 from pat.io.provenance import provenance
@@ -85,7 +85,7 @@ class Generation:
         if cache_kind(self.settings) == "static":
             self.cache = StaticCache(config, max_cache_len=self.settings.context + self.settings.new_tokens)
             device = torch.device(self.device)
-            self.cache.early_initialization(batch_size, config.num_key_value_heads, head_size(config), self.model.dtype, device)
+            self.cache.early_initialization(batch_size, kv_heads(config), head_size(config), self.model.dtype, device)
             self.forward = torch.compile(self.model, dynamic=False)
         else:
             compile_layers(self.model, dynamic=False)

@@ -101,17 +101,18 @@ def _depth_problems(folder: Path, fields: Fields, stored: Mapping[str, StoredTen
 def _tie_problems(folder: Path, fields: Fields, family: Family, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
     """Yield where the stored head contradicts the config: transformers ties matrices that are equal alone, and makes up missing ones."""
     tied = bool(fields.get("tie_word_embeddings", family.tied_by_default))
-    head, embedding = (stored.get(f"{module}.weight") for module in (family.head, family.embedding))
+    head_name = f"{family.stored_head}.weight"
+    head, embedding = stored.get(head_name), stored.get(f"{family.embedding}.weight")
     config = folder / CONFIG_NAME
     if embedding is None:
         yield f"{folder}: its weights hold no {family.embedding}.weight; the checkpoint does not fit its config"
     elif tied and head is not None and not hold_the_same(head, embedding):
         yield (
-            f"{config}: tie_word_embeddings: true, but the weights hold a {family.head}.weight of its own, which transformers would keep; "
+            f"{config}: tie_word_embeddings: true, but the weights hold a {head_name} of its own, which transformers would keep; "
             "set it to false, or remove that tensor"
         )
     elif not tied and head is None:
-        yield f"{config}: tie_word_embeddings: false, but the weights hold no {family.head}.weight; set it to true if the two are one"
+        yield f"{config}: tie_word_embeddings: false, but the weights hold no {head_name}; set it to true if the two are one"
 
 
 def _size_problems(folder: Path, fields: Fields, family: Family, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
@@ -146,7 +147,7 @@ def _expected(family: Family, name: str, fields: Fields) -> Iterator[tuple[int, 
         yield 0, "vocab_size", vocabulary
     if hidden is None:
         return
-    if role in (Role.EMBEDDING, Role.HEAD, Role.READ) and matrix:
+    if role in (Role.EMBEDDING, Role.POSITIONS, Role.HEAD, Role.READ) and matrix:
         yield 1, "hidden_size", hidden
     if role in (Role.WRITE, Role.NORM, Role.NORM_BEHIND, Role.FINAL_NORM):
         yield 0, "hidden_size", hidden

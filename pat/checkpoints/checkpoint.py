@@ -74,7 +74,7 @@ def check_opens(folder: Path) -> None:
             model: Any = AutoModelForCausalLM.from_config(config)
     except (RuntimeError, *REFUSALS) as error:
         raise UserError(f"{folder / 'config.json'}: makes no model: {one_line(error)}") from None
-    stored = {name: shape for name, shape in tensor_shapes(folder).items() if not is_passed_over(name)}
+    stored = {family.in_memory(name): shape for name, shape in tensor_shapes(folder).items() if not is_passed_over(name)}
     tied_head = f"{family.head}.weight" if config.tie_word_embeddings else None
     accounted: set[str] = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -237,7 +237,7 @@ def tensor_in(shard_file: Path, name: str) -> Tensor:
 
 def unique_names(folder: Path, config: Any) -> list[str]:
     """Return the names of `unique_tensors`."""
-    tied_head = f"{family_of(config).head}.weight" if config.tie_word_embeddings else None
+    tied_head = f"{family_of(config).stored_head}.weight" if config.tie_word_embeddings else None
     return [name for name in stored_tensors(folder) if name != tied_head and not is_passed_over(name)]
 
 
@@ -336,8 +336,8 @@ def parameter_counts(folder: Path, config: Any) -> dict[str, int]:
     family = family_of(config)
     sizes = {name: math.prod(shape) for name, shape in tensor_shapes(folder).items()}
     if config.tie_word_embeddings:
-        sizes.pop(f"{family.head}.weight", None)
-    outer = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in (family.embedding, family.head))
+        sizes.pop(f"{family.stored_head}.weight", None)
+    outer = sum(size for name, size in sizes.items() if name.rpartition(".")[0] in (*family.entrance, family.stored_head))
     return {"unique": sum(sizes.values()), "without_embeddings": sum(sizes.values()) - outer}
 
 

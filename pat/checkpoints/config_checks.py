@@ -10,8 +10,8 @@ from typing import Any, TypeGuard
 Fields = Mapping[str, Any]
 FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """The dtypes of weights, as safetensors and as transformers call them."""
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-         "max_position_embeddings", "sliding_window")  # fmt: skip
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "ffn_dim", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+         "head_dim", "max_position_embeddings", "sliding_window")  # fmt: skip
 LARGEST = 2**31 - 1
 FEWEST_POSITIONS = 2
 """A token and the next one: there is nothing to predict in less."""

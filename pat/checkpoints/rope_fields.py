@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pat.families.known import FAMILIES
 from pat.io.artefacts import read_record, write_json
 
 CONFIG_NAME = "config.json"
@@ -30,4 +31,6 @@ def _positions(record: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     scaling = {name: value for name, value in parameters.items() if name != "rope_theta"}
     plain = scaling.get("rope_type", "default") == "default"
-    return {"rope_theta": parameters["rope_theta"], "rope_scaling": None if plain else scaling}
+    named = FAMILIES[record["model_type"]].older_positions if record.get("model_type") in FAMILIES else (("rope_theta", "rope_theta"),)
+    older = {old: parameters[new] for new, old in named if new in parameters}
+    return older | {"rope_scaling": None if plain else scaling}

@@ -57,7 +57,7 @@ def unrounded_logits(written: Written, ids_BT: Tensor, draw: torch.Generator | N
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     supply = _Supply(written, family, draw, tied=bool(config.tie_word_embeddings))
     layers = (f"{family.layers}.{layer}" for layer in range(config.num_hidden_layers))
-    for name in (family.embedding, *layers, family.final_norm, family.head):
+    for name in (*family.entrance, *layers, family.final_norm, family.head):
         module = model.get_submodule(name)
         module.register_forward_pre_hook(partial(_fill, supply, name))
         module.register_forward_hook(lambda module, _inputs, _output: module.to("meta") and None)
@@ -127,7 +127,8 @@ def _stages(written: Written, draw: torch.Generator | None) -> Iterator[dict[str
             stage |= _changed(written, family, name, tensor)
         for new_name, meant in stage.items():
             _check_rounded(written.folder, new_name, rounded.get(new_name), meant)
-        yield stage if draw is None else {name: rounded_at_random(it, rounded[name].dtype, draw) for name, it in stage.items()}
+        made = stage if draw is None else {name: rounded_at_random(it, rounded[name].dtype, draw) for name, it in stage.items()}
+        yield {family.in_memory(name): tensor for name, tensor in made.items()}
 
 
 def _check_rounded(folder: Path, name: str, stored: StoredTensor | None, meant: Tensor) -> None:
@@ -144,7 +145,7 @@ def _check_rounded(folder: Path, name: str, stored: StoredTensor | None, meant: 
 def _place(family: Family, name: str) -> tuple[int, int]:
     """Return where in the computation a tensor is needed."""
     match family.role(name):
-        case Role.EMBEDDING:
+        case Role.EMBEDDING | Role.POSITIONS:
             return 0, 0
         case Role.FINAL_NORM:
             return 2, 0

@@ -107,7 +107,7 @@ def _write_config(model: Path, folder: Path, scheme: QuantizationScheme, family:
     """Write the model's config with what was done to its weights, as transformers and vLLM read it."""
     assert scheme.format is not None
     done = QuantizationConfig(
-        config_groups={"group_0": scheme}, ignore=[family.head], format=CompressionFormat(scheme.format).value,
+        config_groups={"group_0": scheme}, ignore=sorted({family.head, family.stored_head}), format=CompressionFormat(scheme.format).value,
         quantization_status=QuantizationStatus.COMPRESSED,
     )  # fmt: skip
     fields = done.model_dump(mode="json") | {"version": package_version}

@@ -27,6 +27,8 @@ class Role(Enum):
 
     EMBEDDING = auto()
     """Writes: rows are tokens, columns are channels."""
+    POSITIONS = auto()
+    """Writes beside the embedding: rows are places in the text, columns are channels."""
     WRITE = auto()
     """Writes: output rows are channels."""
     READ = auto()
@@ -47,12 +49,14 @@ class Role(Enum):
 class Reader:
     """A linear layer that reads the stream. `parts` says what its output rows are, one after the other where it is several in one.
 
-    LoRA adapts it but where it only weighs what others say (`adapted`), as a router does.
+    `by_head` says that several are so head by head, each with all its parts. LoRA adapts a reader but where it only weighs what others
+    say (`adapted`), as a router does.
     """
 
     name: str
     parts: tuple[Part, ...] = ()
     adapted: bool = True
+    by_head: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,12 @@ class Family:
     say something of each layer, in a list, `alike` those that must have these values, or layers would be of several kinds.
     `uneven_heads_as` is a model type with the same arithmetic for weights without biases, where the family's own config refuses a head
     count that does not divide the hidden size. `tied_by_default` is what a config without `tie_word_embeddings` means.
+
+    `positions` is an embedding of places that is added to that of tokens, `head_in_files` what checkpoints call the head, where they have
+    another name for it. `neurons` is the config's field for the size of a feed-forward block. `subtracts_mean` says that its norms take off
+    the mean of all channels (LayerNorm), `heads_fill_width` that its heads are hidden size / heads wide, whatever its config says. `needed`
+    are fields that must have these values, each with the reason, and `older_positions` the names under which transformers 4 has the
+    numbers of `rope_parameters`.
     """
 
     model_type: str
@@ -37,6 +43,28 @@ class Family:
     alike: tuple[tuple[str, object], ...] = ()
     uneven_heads_as: str | None = None
     tied_by_default: bool = False
+    positions: str | None = None
+    head_in_files: str | None = None
+    neurons: str = "intermediate_size"
+    subtracts_mean: bool = False
+    heads_fill_width: bool = False
+    needed: tuple[tuple[str, object, str], ...] = ()
+    older_positions: tuple[tuple[str, str], ...] = (("rope_theta", "rope_theta"),)
+
+    @property
+    def entrance(self) -> tuple[str, ...]:
+        """The modules that make the stream, before the first layer."""
+        return (self.embedding,) if self.positions is None else (self.embedding, self.positions)
+
+    @property
+    def stored_head(self) -> str:
+        """What a checkpoint calls the head."""
+        return self.head_in_files or self.head
+
+    def in_memory(self, tensor: str) -> str:
+        """Return the name in memory of a checkpoint's tensor; of an expert's its own."""
+        module, _, parameter = tensor.rpartition(".")
+        return f"{self.head}.{parameter}" if module == self.stored_head else tensor
 
     @property
     def readers(self) -> tuple[str, ...]:
@@ -160,7 +188,9 @@ class Family:
     def role(self, tensor: str) -> Role:
         """Return what a checkpoint's tensor does. Raises UserError on a name this family does not have."""
         module, _, parameter = tensor.rpartition(".")
-        outside = {self.embedding: Role.EMBEDDING, self.final_norm: Role.FINAL_NORM, self.head: Role.HEAD}
+        outside = {self.embedding: Role.EMBEDDING, self.final_norm: Role.FINAL_NORM, self.head: Role.HEAD, self.stored_head: Role.HEAD}
+        if self.positions is not None:
+            outside[self.positions] = Role.POSITIONS
         if module in outside:
             return outside[module]
         if (place := self.place(module)) is not None:
@@ -181,12 +211,24 @@ class Family:
         yield EMBEDDING_SHORTCUT, Role.INSIDE
 
     def holds_together(self, kind: Kind) -> bool:
-        """Return whether units of a kind cannot go, because something in their blocks mixes all of them."""
-        return any(block.across for block in self.blocks if block.kind == kind)
+        """Return whether units of a kind cannot go: something in their blocks mixes all of them, or heads have to fill the width."""
+        return (kind == "groups" and self.heads_fill_width) or any(block.across for block in self.blocks if block.kind == kind)
+
+    @property
+    def width_obstacle(self) -> str | None:
+        """Why no channel of the stream can go; None where some can."""
+        reasons = (
+            "its norms subtract the mean of all channels" if self.subtracts_mean else None,
+            "its stock class has no heads of another size than hidden size / heads" if self.heads_fill_width else None,
+        )
+        told = [reason for reason in reasons if reason is not None]
+        return f"{', and '.join(told)}, so that no channel can go; layers and feed-forward neurons can" if told else None
 
     @property
     def rotation_obstacle(self) -> str | None:
         """Why the stream cannot be put into another basis; None where it can."""
+        if self.subtracts_mean:
+            return "its norms subtract the mean of all channels, which a rotation would mix; keep the native basis"
         for block in self.blocks:
             if block.norm_behind is not None:
                 return (
@@ -212,6 +254,8 @@ class Family:
         """Why its layers cannot have different numbers of heads in one model; None where they can."""
         if self.units_obstacle is not None:
             return self.units_obstacle
+        if self.heads_fill_width:
+            return "its heads have to fill the hidden size in every layer; llm-pruner-uniform takes neurons alone"
         for block in self.blocks:
             for reader in block.readers:
                 if block.kind == "groups" and len(reader.parts) > 1:

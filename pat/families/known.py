@@ -6,6 +6,7 @@ blocks.py. No torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -34,6 +35,9 @@ __all__ = [
     "family_of_fields",
     "head_size",
     "is_passed_over",
+    "is_told_by_sizes",
+    "kv_heads",
+    "neurons",
     "norm_eps",
     "register",
     "residual_factor",
@@ -89,6 +93,59 @@ LLAMA = Family(
 PLAIN = replace(LLAMA, uneven_heads_as=None)
 GEMMA = replace(PLAIN, model_type="gemma", gain_offset=1.0, embedding_factor=True, tied_by_default=True)
 
+OPT = Family(
+    "opt",
+    blocks=(
+        replace(ATTENTION, write="self_attn.out_proj", norm="self_attn_layer_norm"),
+        # No module of its own computes the second block; what its write is given and says is all that is asked of it.
+        Block("neurons", module="fc2", readers=(Reader("fc1", ("up",)),), write="fc2", norm="final_layer_norm"),
+    ),
+    embedding="model.decoder.embed_tokens",
+    positions="model.decoder.embed_positions",
+    layers="model.decoder.layers",
+    final_norm="model.decoder.final_layer_norm",
+    head="lm_head",
+    tied_by_default=True,
+    neurons="ffn_dim",
+    subtracts_mean=True,
+    heads_fill_width=True,
+    needed=(
+        ("do_layer_norm_before", True, "norms behind the sum, as OPT-350M has them, are not known"),
+        ("layer_norm_elementwise_affine", True, "norms without a gain are not known"),
+    ),
+)
+GPT_NEOX = Family(
+    "gpt_neox",
+    blocks=(
+        Block(
+            "groups",
+            module="attention",
+            readers=(Reader("attention.query_key_value", ("query", "key", "value"), by_head=True),),
+            write="attention.dense",
+            norm="input_layernorm",
+        ),
+        Block(
+            "neurons",
+            module="mlp",
+            readers=(Reader("mlp.dense_h_to_4h", ("up",)),),
+            write="mlp.dense_4h_to_h",
+            norm="post_attention_layernorm",
+        ),
+    ),
+    embedding="gpt_neox.embed_in",
+    layers="gpt_neox.layers",
+    final_norm="gpt_neox.final_layer_norm",
+    head="lm_head",
+    head_in_files="embed_out",
+    eps="layer_norm_eps",
+    parallel=True,
+    subtracts_mean=True,
+    heads_fill_width=True,
+    needed=(("use_parallel_residual", True, "blocks that read one after the other are not known of this family"),),
+    older_positions=(("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")),
+)
+"""Pythia."""
+
 FAMILIES: dict[str, Family] = {}
 
 
@@ -112,6 +169,8 @@ for _family in (
     replace(PLAIN, model_type="qwen2_moe", blocks=(ATTENTION, SPARSE_AND_SHARED), alike=ALL_SPARSE),
     replace(PLAIN, model_type="qwen3_moe", blocks=(replace(ATTENTION, inside=HEAD_NORMS), SPARSE), alike=ALL_SPARSE),
     replace(PLAIN, model_type="smollm3", per_layer=("layer_types", "no_rope_layers"), tied_by_default=True),
+    OPT,
+    GPT_NEOX,
 ):
     register(_family)
 
@@ -133,6 +192,9 @@ def _checked(family: Family, value: Callable[[str], object]) -> Family:
         if (found := value(field)) is not None and found != needed:
             several = f"layers of several kinds in one {family.model_type} model are not known"
             raise UserError(f"{field}: {found!r}: {several}; it must be {needed!r}")
+    for field, needed, reason in family.needed:
+        if (found := value(field)) is not None and found != needed:
+            raise UserError(f"{field}: {found!r}: {reason}; it must be {needed!r}")
     return family
 
 
@@ -147,29 +209,46 @@ def family_named(model_type: Any) -> Family:
     return FAMILIES[model_type]
 
 
+def is_told_by_sizes(family: Family) -> bool:
+    """Return whether settings that give a model's sizes say all of them: not of experts, nor of families that are not narrowed."""
+    return not family.has_experts and family.width_obstacle is None
+
+
 def _known(model_type: str) -> str:
-    dense = [name for name, family in FAMILIES.items() if not family.has_experts]
-    if model_type not in dense:
-        raise ValueError(f"must be one of {', '.join(dense)}, or a family that a plugin registers")
+    told = [name for name, family in FAMILIES.items() if is_told_by_sizes(family)]
+    if model_type not in told:
+        raise ValueError(f"must be one of {', '.join(told)}, or a family that a plugin registers")
     return model_type
 
 
 ModelType = Annotated[str, AfterValidator(_known)]
-"""In settings that give a model's sizes: that of a known family without experts, of whose sizes they say nothing."""
+"""In settings that give a model's sizes: that of a known family of which they say all."""
 ARCHITECTURE = (
-    f"architecture: {', '.join(name for name, family in FAMILIES.items() if not family.has_experts)}, or one that a plugin registers"
+    f"architecture: {', '.join(name for name, family in FAMILIES.items() if is_told_by_sizes(family))}, or one that a plugin registers"
 )
+PASSED_OVER = re.compile(r"\.rotary_emb\.inv_freq$|^gpt_neox\.layers\.\d+\.attention\.(masked_)?bias$")
 
 
 def is_passed_over(tensor: str) -> bool:
-    """Return whether transformers computes a tensor itself, and so leaves it in the file: rotary frequencies of old checkpoints."""
-    return tensor.endswith(".rotary_emb.inv_freq")
+    """Return whether transformers computes a tensor itself, and so leaves it in the file: frequencies and masks of old checkpoints."""
+    return PASSED_OVER.search(tensor) is not None
 
 
 def head_size(config: Any) -> int:
     """Size of one attention head: the config's own, else hidden size over heads, which is the stock default."""
     explicit = getattr(config, "head_dim", None)
     return int(explicit or config.hidden_size // config.num_attention_heads)
+
+
+def kv_heads(config: Any) -> int:
+    """Return how many key-value heads a layer has: as many as query heads where the config has no field for them."""
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def neurons(config: Any) -> int:
+    """Return how many neurons a feed-forward block has."""
+    count: int = getattr(config, family_of(config).neurons)
+    return count
 
 
 def norm_eps(config: Any) -> float:

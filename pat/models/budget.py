@@ -22,7 +22,7 @@ from pat.settings.jobs import PruneSettings
 DIGITS = 6
 """Of a ratio that is solved for; `target_width` finds its width again from as many."""
 NOMINAL_STEPS = 1000
-COLUMNS = (Role.EMBEDDING, Role.HEAD, Role.READ)
+COLUMNS = (Role.EMBEDDING, Role.POSITIONS, Role.HEAD, Role.READ)
 """Those whose columns are channels; of what else touches the stream the rows are."""
 
 

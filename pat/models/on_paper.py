@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from pat.families.blocks import Block, Reader
-from pat.families.known import Family, family_named, family_of, head_size
+from pat.families.known import Family, family_named, family_of, head_size, kv_heads, neurons
 from pat.models.depth import layers_to_drop
 from pat.models.sizes import Kept, matched_units, matched_width, nominal_units, nominal_width, slicing_of, step_of, units_in, window
 from pat.settings.jobs import PruneSettings
@@ -58,14 +58,14 @@ class PaperModel:
         """Return the model of a stock config, counted by the names and shapes of its tensors."""
         model = cls(
             family_of(config), config.vocab_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads,
-            config.num_key_value_heads, config.intermediate_size, head_size(config), bool(config.tie_word_embeddings),
+            kv_heads(config), neurons(config), head_size(config), bool(config.tie_word_embeddings),
         )  # fmt: skip
         return model.with_tensors(shapes)
 
     def with_tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> PaperModel:
         """Return the same model, counted by the tensors of its checkpoint; a head that is the embedding once more is not counted."""
-        head = f"{self.family.head}.weight"
-        return replace(self, stored={name: shape for name, shape in shapes.items() if not (self.tied and name == head)})
+        heads = {f"{head}.weight" for head in (self.family.head, self.family.stored_head)}
+        return replace(self, stored={name: shape for name, shape in shapes.items() if not (self.tied and name in heads)})
 
     @property
     def size_of_a_head(self) -> int:

@@ -50,7 +50,7 @@ def sharding_of(model_config: Any) -> DistributedConfig:
     """Return how a model is cut: every decoder layer is gathered for its own work and let go, the head stays for its backward."""
     family = family_of(model_config)
     let_go, kept = "free_full_weight", "keep_full_weight"
-    plan = {family.embedding: let_go, f"{family.layers}.*": let_go, family.final_norm: kept, family.head: kept}
+    plan = {**dict.fromkeys(family.entrance, let_go), f"{family.layers}.*": let_go, family.final_norm: kept, family.head: kept}
     return DistributedConfig(fsdp_size=processes.count(), fsdp_plan=plan)
 
 

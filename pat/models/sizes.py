@@ -69,7 +69,7 @@ def place_of(family: Family, tensor: str) -> Place | None:
     for block in family.blocks:
         for reader in block.readers:
             if name == reader.name:
-                return Place(layer, block.kind, 0, reader.parts)
+                return Place(layer, block.kind, 0, reader.parts[:1] if reader.by_head else reader.parts)
         if name == block.write and parameter == "weight":
             return Place(layer, block.kind, 1, block.write_parts)
     return None

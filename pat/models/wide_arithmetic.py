@@ -29,7 +29,7 @@ def wide_logits(model: nn.Module, ids_BT: Tensor) -> Tensor:
     stock: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     family, count = family_of(stock.config), stock.config.num_hidden_layers
     _widen_buffers(stock)
-    names = (family.embedding, *(f"{family.layers}.{layer}" for layer in range(count)), family.final_norm, family.head)
+    names = (*family.entrance, *(f"{family.layers}.{layer}" for layer in range(count)), family.final_norm, family.head)
     hooks = [hook for name in names for hook in _widen_while_it_runs(stock.get_submodule(name))]
     with removed_behind(hooks):
         whole: Any = model.eval()

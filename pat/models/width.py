@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 from pat.errors import SettingError
-from pat.families.known import head_size
+from pat.families.known import family_of, head_size
 from pat.settings.config import PatConfig
 
 LARGEST_ALIGN = 64
@@ -81,7 +81,9 @@ def width_at(model_config: Any, ratio: float, align: int | Literal["auto"]) -> i
 
 
 def merged_config(model_config: Any, width: int) -> Any:
-    """Return the config with the hidden size `width` and the head size written out, which must not follow it."""
+    """Return the config with the hidden size `width` and the head size written out, which must not follow it; as it is where it has to."""
+    if family_of(model_config).heads_fill_width:
+        return type(model_config).from_dict(model_config.to_dict() | {"hidden_size": width})
     return type(model_config).from_dict(model_config.to_dict() | {"hidden_size": width, "head_dim": head_size(model_config)})
 
 

@@ -38,7 +38,11 @@ def visit_modules(model: PreTrainedModel, batches: Batches, names: Iterable[str]
     mask_BT = torch.empty(0)
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _module, inputs, output: visit(name, inputs[0], output, mask_BT)
+        # Some layers have no axis of their own for tokens: theirs lie one after the other.
+        def by_row(tensor: Tensor) -> Tensor:
+            return tensor.reshape(*mask_BT.shape, tensor.shape[-1])
+
+        return lambda _module, inputs, output: visit(name, by_row(inputs[0]), by_row(output), mask_BT)
 
     hooks = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
     with removed_behind(hooks):

@@ -22,7 +22,7 @@ from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, write_changed
 from pat.data.calibration import blocks
 from pat.errors import SettingError
-from pat.families.known import Family, Kind, family_of
+from pat.families.known import Family, Kind, family_of, kv_heads, neurons
 from pat.io.progress import say
 from pat.method.mask import largest
 from pat.models.depth import neurons_beside
@@ -80,15 +80,15 @@ def prune_layers_and_neurons(job: PruneJob, folder: Path) -> dict[str, Any]:
 
 def possible_widths(job: PruneJob, config: Any) -> dict[int, int]:
     """Return how many neurons a layer keeps by how many layers go, for each number that meets the ratio. Raises SettingError for none."""
-    family, count, neurons = family_of(config), config.num_hidden_layers, config.intermediate_size
+    family, count, width = family_of(config), config.num_hidden_layers, neurons(config)
     parameters = checkpoint.parameter_counts(job.source, config)["unique"]
     of_a_layer = share_of_a_layer(job.source, family, config) * parameters
     of_a_neuron = units_of(job.source, family, config)["neurons"].parameters / count
-    wanted, step = job.ratio * parameters, step_of(neurons, job.align)
+    wanted, step = job.ratio * parameters, step_of(width, job.align)
     found = {
-        dropped: width
+        dropped: kept
         for dropped in range(count)
-        if (width := neurons_beside(wanted - dropped * of_a_layer, of_a_neuron * (count - dropped), neurons, step)) is not None
+        if (kept := neurons_beside(wanted - dropped * of_a_layer, of_a_neuron * (count - dropped), width, step)) is not None
     }
     if not found:
         raise SettingError(f"ratio {job.ratio:g}: layers and neurons hold too little of the model for that; a smaller one is possible")
@@ -128,7 +128,7 @@ def _write(job: PruneJob, config: Any, cut: Cut, folder: Path) -> dict[str, Any]
     family, rest = family_of(config), sorted(cut.kept)
     kept = _by_kind(config, cut)
     smaller = config_of_layers(config, rest)
-    smaller.intermediate_size = cut.neurons
+    setattr(smaller, family.neurons, cut.neurons)
     change = _change(family, UnitCut(family, kept, queries_of(config)), rest)
     written = write_changed(job.source, folder, change, smaller, "prune")
 
@@ -139,15 +139,15 @@ def _write(job: PruneJob, config: Any, cut: Cut, folder: Path) -> dict[str, Any]
     gap = gap_to_changed(written, unheard)
     record = record_of(job.source, folder, job.ratio, share_of="parameters") | gap
     record["layers"] = {"before": config.num_hidden_layers, "after": len(rest), "dropped": list(cut.dropped)}
-    record["units"] = {"neurons": {"before": config.intermediate_size, "after": cut.neurons}}
+    record["units"] = {"neurons": {"before": neurons(config), "after": cut.neurons}}
     return record
 
 
 def _by_kind(config: Any, cut: Cut) -> dict[Kind, list[Tensor]]:
     """Return which units every layer keeps, as UnitCut takes them: all groups, and in the dropped layers all neurons too."""
     count = config.num_hidden_layers
-    whole_I = torch.ones(config.intermediate_size, dtype=torch.bool)
-    groups_G = torch.ones(config.num_key_value_heads, dtype=torch.bool)
+    whole_I = torch.ones(neurons(config), dtype=torch.bool)
+    groups_G = torch.ones(kv_heads(config), dtype=torch.bool)
     return {"groups": [groups_G] * count, "neurons": [cut.kept.get(layer, whole_I) for layer in range(count)]}
 
 

@@ -19,7 +19,7 @@ from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, write_changed
 from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
-from pat.families.known import Kind, family_of, head_size
+from pat.families.known import Kind, family_of, head_size, kv_heads, neurons
 from pat.method.mask import largest
 from pat.models.reshaped import ReshapedConfig
 from pat.models.sizes import Kept, Units, matched_units, nominal_units, step_of, window
@@ -108,21 +108,21 @@ def sizes_for(job: PruneJob, units: Mapping[Kind, Units], *, uniform: bool = Tru
     """
     config = checkpoint.load_config(job.source)
     family, biases = family_of(config), has_biases(job.source)
-    if config.num_attention_heads % config.num_key_value_heads:
+    if config.num_attention_heads % kv_heads(config):
         raise UserError(
             f"{job.source / 'config.json'}: num_attention_heads={config.num_attention_heads} is not a multiple of "
-            f"num_key_value_heads={config.num_key_value_heads}; heads cannot be removed in groups"
+            f"num_key_value_heads={kv_heads(config)}; heads cannot be removed in groups"
         )
 
     def allowed(groups: int) -> bool:
         if family.holds_together("groups"):
             return False
-        return not uniform or config_without(config, family, Kept(groups, config.intermediate_size), biases=biases) is not None
+        return not uniform or config_without(config, family, Kept(groups, neurons(config)), biases=biases) is not None
 
     if job.settings.size == "nominal":
         return nominal_units(units, head_size(config), job.ratio, allowed)
     parameters = checkpoint.parameter_counts(job.source, config)["unique"]
-    return matched_units(parameters, units, job.ratio, step_of(config.intermediate_size, job.align), allowed)
+    return matched_units(parameters, units, job.ratio, step_of(neurons(config), job.align), allowed)
 
 
 def has_biases(source: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pat.families.known import family_of
+from pat.families.known import family_of, neurons
 from pat.method.importance import text_loss
 from pat.models.hooks import removed_behind
 from pat.pruners.units import output_layers
@@ -26,7 +26,7 @@ def neuron_information(model: PreTrainedModel, batches: Sequence[Mapping[str, Te
     next-token cross-entropy of a row.
     """
     model.requires_grad_(False)
-    width = model.config.intermediate_size
+    width = neurons(model.config)
     found = {layer: torch.zeros(width, dtype=torch.float64, device=model.device) for layer in layers}
     for batch in batches:
         gates = {layer: torch.ones(len(batch["input_ids"]), width, device=model.device, requires_grad=True) for layer in layers}
@@ -48,7 +48,10 @@ def gated(model: PreTrainedModel, gates: Mapping[int, Tensor]) -> Iterator[None]
 
 def _multiplying(gate: Tensor) -> Any:
     def multiply(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        values_BTI = inputs[0]
-        return (values_BTI * gate.unsqueeze(-2).to(values_BTI.device, values_BTI.dtype),)
+        values, factor = inputs[0], gate.to(inputs[0].device, inputs[0].dtype)
+        if gate.dim() == 1:
+            return (values * factor,)
+        rows_BTI = values.view(len(gate), -1, values.shape[-1])  # some layers have no axis of their own for tokens
+        return ((rows_BTI * factor[:, None]).view_as(values),)
 
     return multiply

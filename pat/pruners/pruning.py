@@ -60,7 +60,7 @@ def prune(
     config = checkpoint.load_config(base)
     if isinstance(config, ReshapedConfig):
         raise UserError(f"{base}: is reshaped already; pruners take stock models")
-    if (reason := PRUNERS[pruner].obstacle(family_of(config))) is not None:
+    if (reason := PRUNERS[pruner].reason_not_to(family_of(config))) is not None:
         raise UserError(f"--pruner {pruner}: is not possible for {base}: {reason}")
     own = own or PruneSettings()
     ratio = prune_ratio(base, pruner, asked, own, align)

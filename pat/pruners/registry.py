@@ -38,7 +38,8 @@ class Pruner:
     how it meets a ratio, where that can be told on paper and is not the hidden size's rounding; `same` says in words that two ratios come
     to one size. `within` is how it meets a budget of parameters, where that is not by a width. `settings`
     are the keys of PruneSettings that have an effect on it. `refits` says that what it leaves has its writes refitted unless the settings
-    say otherwise. `obstacle` says why a family cannot be pruned so.
+    say otherwise. `obstacle` says why a family cannot be pruned so,
+    beside what stands in the way of every cut of the width.
     """
 
     name: str
@@ -68,6 +69,10 @@ class Pruner:
     def fit(self, model: PaperModel, allowed: int, settings: PruneSettings, align: Align) -> Fit:
         """Return the largest size that keeps a model within so many parameters, and its ratio. Raises SettingError where there is none."""
         return (self.within or (width_fit if self.narrows else share_fit))(model, allowed, settings, align)
+
+    def reason_not_to(self, family: Family) -> str | None:
+        """Return why a family cannot be pruned so; None where it can."""
+        return self.obstacle(family) or (family.width_obstacle if self.narrows else None)
 
     def refits_writers(self, settings: PruneSettings) -> bool:
         """Return whether the writes are refitted after its cut."""

@@ -79,3 +79,5 @@ def _recompute_activations(model: Any) -> None:
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     for layer in model.get_submodule(family_of(model.config).layers):
         layer.training = True
+        if isinstance(getattr(layer, "dropout", None), float):  # which it applies by itself
+            layer.dropout = 0.0

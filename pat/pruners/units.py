@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from pat.checkpoints import checkpoint
-from pat.families.known import Family, Kind, head_size
+from pat.families.known import Family, Kind, head_size, kv_heads, neurons
 from pat.models.sizes import Kept, Place, Units, place_of, units_in
 
 
@@ -36,7 +36,7 @@ def by_unit(place: Place, along: Tensor, count: int, queries: int) -> Tensor:
 
 def queries_of(config: Any) -> int:
     """Return how many query heads share a key-value head."""
-    queries: int = config.num_attention_heads // config.num_key_value_heads
+    queries: int = config.num_attention_heads // kv_heads(config)
     return queries
 
 
@@ -44,7 +44,7 @@ def units_of(source: Path, family: Family, config: Any, layers: range | None = N
     """Return a checkpoint's units in these layers, by default all, counted from its tensors' shapes."""
     everywhere = range(config.num_hidden_layers)
     shapes = checkpoint.tensor_shapes(source)
-    return units_in(shapes, family, config.num_key_value_heads, config.intermediate_size, everywhere if layers is None else layers)
+    return units_in(shapes, family, kv_heads(config), neurons(config), everywhere if layers is None else layers)
 
 
 class UnitCut:
@@ -71,11 +71,13 @@ class UnitCut:
 
 def config_without(config: Any, family: Family, kept: Kept, *, biases: bool) -> Any | None:
     """Return the config of the model that keeps these sizes, of another type where the family's own refuses; None where both do."""
+    if family.heads_fill_width:
+        return type(config).from_dict(config.to_dict() | {family.neurons: kept.neurons}) if kept.groups == kv_heads(config) else None
     heads = queries_of(config) * kept.groups
     sizes = {
         "num_attention_heads": heads,
         "num_key_value_heads": kept.groups,
-        "intermediate_size": kept.neurons,
+        family.neurons: kept.neurons,
         "head_dim": head_size(config),
     }
     fields = config.to_dict() | sizes

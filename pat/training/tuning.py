@@ -21,6 +21,8 @@ from pat.checkpoints.basis_record import check_basis
 from pat.checkpoints.readers_record import check_readers
 from pat.data.context import check_context, context_of
 from pat.data.instructions import PadToLongest
+from pat.errors import UserError
+from pat.families.known import family_of
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import say
@@ -103,6 +105,8 @@ def _check_inputs(request: TuningRequest) -> None:
     if request.teacher is not None:
         check_checkpoint(request.teacher)
     artefacts.check_if_listed(request.base)
+    if request.masked and (reason := family_of(request.model_config).width_obstacle) is not None:
+        raise UserError(f"--tuner {request.tuner} with --base {request.base}: cannot prune while it tunes: {reason}; lora and dora tune it")
     check_fit(request)
     if request.masked:
         choices = request.job.pat

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from pat.data.calibration import Calibration
 from pat.io.artefacts import write_jsonl
-from tests.kit.tiny_models import CONFIGS, MORE, tiny_model
+from tests.kit.tiny_models import CONFIGS, MORE, UNNARROWED, tiny_model
 
 WIDTH = 48
 WORDS = 94
@@ -55,7 +55,7 @@ def write_text(path: Path, rows: int = 30, seed: int = 0) -> Path:
 
 def write_base(name: str, folder: Path, model: PreTrainedModel | None = None) -> PreTrainedModel:
     """Write one of the tiny models, or another of its shape, with its tokenizer; return it."""
-    assert name in CONFIGS | MORE
+    assert name in CONFIGS | MORE | UNNARROWED
     model = model or tiny_model(name)
     model.save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)

@@ -11,10 +11,12 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    OPTConfig,
     Phi3Config,
     PreTrainedModel,
     Qwen2Config,
@@ -99,12 +101,23 @@ MORE: dict[str, Callable[[], Any]] = {
     "llama3": lambda: LlamaConfig(**SHAPE | {"eos_token_id": [2, 5]}, num_key_value_heads=2, head_dim=16, rope_parameters=dict(LLAMA_3)),
 }
 """Families that differ from those above in more than names, with tests of their own (test_more_families.py)."""
+WIDE_SHAPE = {name: value for name, value in SHAPE.items() if name != "intermediate_size"} | {"num_attention_heads": 6}
+UNNARROWED: dict[str, Callable[[], Any]] = {
+    "opt": lambda: OPTConfig(**WIDE_SHAPE, ffn_dim=80),
+    "opt-untied-no-biases": lambda: OPTConfig(**WIDE_SHAPE, ffn_dim=72, tie_word_embeddings=False, enable_bias=False, dropout=0.3),
+    "pythia": lambda: GPTNeoXConfig(**WIDE_SHAPE, intermediate_size=80),
+    "pythia-tied-no-biases": lambda: GPTNeoXConfig(
+        **WIDE_SHAPE, intermediate_size=72, tie_word_embeddings=True, attention_bias=False, layer_norm_eps=1e-2,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 1.0},
+    ),
+}  # fmt: skip
+"""Families whose width has to stay, which lose layers and neurons alone (test_unnarrowed_families.py)."""
 
 
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
     """Return a random model whose logits are of order one and whose gains and biases are far from their defaults."""
     generator = torch.Generator().manual_seed(seed)
-    model: Any = AutoModelForCausalLM.from_config((CONFIGS | MORE)[name]())
+    model: Any = AutoModelForCausalLM.from_config((CONFIGS | MORE | UNNARROWED)[name]())
     with torch.no_grad():
         for parameter in model.parameters():
             spread = 0.15 if parameter.dim() >= 2 else 0.4

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pat.errors import UserError
+from pat.settings.budget import Budget
 from study.experiment.checks.disk import disk_problems
 from study.experiment.file import load_experiment
 from tests.kit.project import ROOT
@@ -53,3 +54,25 @@ def test_of_a_model_on_the_disk_it_is_told_too(tmp_path: Path) -> None:
         "methods.pat, models.tiny: pat.basis",
         "methods.slicegpt-pft, models.tiny: the pruner 'slicegpt'",
     ]
+
+
+@pytest.mark.parametrize("name", ["opt", "pythia"])
+def test_rows_that_would_narrow_a_family_of_a_fixed_width_are_told_and_the_others_keep_within_a_budget(name: str, tmp_path: Path) -> None:
+    write_base(name, tmp_path / "base")
+    rows = dict.fromkeys(("lora", "pat", "pat-g", "channel-magnitude-pft", "slicegpt-1q-pft", "layers-and-neurons-pft", "shortgpt-pft"))
+    raw = smoke(rows, path=str(tmp_path / "base"))
+    found = [problem for problem in disk_problems(load_experiment(raw, "own.yaml")) if "not possible" in problem]
+    assert [problem.partition(" is not possible")[0] for problem in found] == [
+        "methods.pat, models.tiny: pruning while tuning",
+        "methods.pat-g, models.tiny: pruning while tuning",
+        "methods.channel-magnitude-pft, models.tiny: the pruner 'channel-magnitude'",
+        "methods.slicegpt-1q-pft, models.tiny: the pruner 'slicegpt-1q'",
+    ]
+    assert all("norms subtract the mean of all channels" in problem for problem in found)
+    allowed = {row: None for row in rows if not any(f"methods.{row}," in problem for problem in found)}
+    raw = smoke(allowed, path=str(tmp_path / "base")) | {"ratios": [{"parameters": 0.6}]}
+    for key in ("tables", "figures"):
+        raw.pop(key, None)
+    experiment = load_experiment(raw, "own.yaml")
+    fit = experiment.fit("tiny", "layers-and-neurons-pft", Budget(parameters=0.6))
+    assert fit.parameters <= 0.6 * experiment.sizes_of("tiny")[0].parameters

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pat.benchmark.settings import ModelShape
 from pat.errors import UserError
-from pat.families.known import FAMILIES
+from pat.families.known import FAMILIES, is_told_by_sizes
 from pat.io.artefacts import read_json
 from pat.models.on_paper import PaperModel
 from pat.settings.fields import BYTES, Precision
@@ -67,8 +67,8 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """Return the shape that a model's config states. Raises KeyError or ValidationError where it states none of a dense decoder."""
     known = config.get("model_type") in FAMILIES
     tied = config.get("tie_word_embeddings")
-    if known and FAMILIES[config["model_type"]].has_experts:
-        raise KeyError("experts")  # of whose sizes a shape says nothing
+    if known and not is_told_by_sizes(FAMILIES[config["model_type"]]):
+        raise KeyError("model_type")  # a shape says too little of such a model
     return ModelShape(
         family=config["model_type"] if known else "llama",
         vocab_size=config["vocab_size"],

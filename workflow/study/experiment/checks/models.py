@@ -17,6 +17,7 @@ from pat.settings.budget import Budget
 from pat.settings.jobs import PretrainSettings
 from pat.training.fit import rank_problems
 from study.experiment.checks.settings import taken
+from study.experiment.methods import MASKED_TUNERS
 from study.experiment.schema import Experiment
 
 
@@ -48,15 +49,17 @@ def problems_of(experiment: Experiment, model: str, family: Family, size: Size |
     for row, method in experiment.rows_on(model).items():
         where = f"methods.{row}, models.{model}"
         pruner = PRUNERS.get(method.pruner or "")
-        if pruner is not None and (reason := pruner.obstacle(family)) is not None:
+        if pruner is not None and (reason := pruner.reason_not_to(family)) is not None:
             yield f"{where}: the pruner {pruner.name!r} is not possible for a model of the family {family.model_type!r}: {reason}"
-        if (reason := family.rotation_obstacle) is not None and taken(experiment.basis_of, model, row) not in (None, "native"):
+        if method.tuner in MASKED_TUNERS and (reason := family.width_obstacle) is not None:
+            yield f"{where}: pruning while tuning is not possible for a model of the family {family.model_type!r}: {reason}"
+        elif (reason := family.rotation_obstacle) is not None and taken(experiment.basis_of, model, row) not in (None, "native"):
             yield f"{where}: pat.basis is not possible for a model of the family {family.model_type!r}: {reason}"
         if size is None:
             continue
         if method.tuner is not None and (job := taken(experiment.tune_job, model, row)) is not None:
             yield from (f"{where}: {problem}" for problem in rank_problems(size.hidden, method.tuner, job))
-        widths = [*_width_problems(experiment, model, row, size)] if method.narrows else []
+        widths = [*_width_problems(experiment, model, row, size)] if method.narrows and family.width_obstacle is None else []
         yield from (f"{where}: {problem}" for problem in widths if problem not in told)
         told.update(widths)
         if size.paper is not None:
@@ -74,7 +77,7 @@ def _width_problems(experiment: Experiment, model: str, row: str, size: Size) ->
 def _cut_problems(experiment: Experiment, model: str, row: str, paper: PaperModel) -> Iterator[str]:
     """Yield ratios that a row's pruner cannot bring a model to, or brings to the same sizes as another."""
     pruner, settings = PRUNERS.get(experiment.method(row).pruner or ""), taken(experiment.prune_settings, model, row)
-    if pruner is None or (size := pruner.size) is None or settings is None or pruner.obstacle(paper.family):
+    if pruner is None or (size := pruner.size) is None or settings is None or pruner.reason_not_to(paper.family):
         return
     choices = taken(experiment.choices_of, model, row)
     align = choices.align if choices is not None else "auto"
