@@ -155,20 +155,6 @@ class ExportBenchmark(Settings):
     threads: Threads = 1
 
 
-class BenchmarkSettings(Settings):
-    """What an experiment measures: shapes by name (nothing behind a known shape's name), and how."""
-
-    shapes: Annotated[dict[str, ModelShape | None], Field(min_length=1)] = Field(
-        description="name → sizes of a model; nothing behind a known shape's name"
-    )
-    inference: InferenceBenchmark | None = Field(default=None, description="measure time to first token and decoding")
-    tuning: TuningBenchmark | None = Field(default=None, description="measure steps and memory of tuning")
-
-    def shape(self, name: str) -> ModelShape:
-        """Return a shape's sizes; a name alone stands for the known shape."""
-        return self.shapes[name] or KNOWN_SHAPES[name]
-
-
 def runtime_of(*, compiled: bool) -> str:
     """Return how a benchmark's models run, in a word."""
     return "compiled" if compiled else "eager"

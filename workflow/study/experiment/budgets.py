@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pat.benchmark.settings import BenchmarkSettings, ModelShape, solved
+from pat.benchmark.settings import ModelShape, solved
 from pat.settings.budget import Budget
 from pat.settings.fields import BYTES
+from study.experiment.benchmark_settings import BenchmarkSettings
 from study.experiment.schema import Experiment
 
 

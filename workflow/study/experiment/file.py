@@ -31,8 +31,8 @@ def with_presets(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return a raw experiment in which each row's `pat` holds its method's own mask settings, under what the row says itself."""
     written = raw.get("methods")
     rows = dict(written) if isinstance(written, Mapping) else {}
-    for row, written in rows.items():
-        own = {} if written is None else written
+    for row, settings in rows.items():
+        own = {} if settings is None else settings
         method = METHODS.get(str(method_name(row, own))) if isinstance(own, Mapping) else None
         masked = own.get("pat") or {} if method is not None and method.pat else None
         if method is not None and isinstance(masked, Mapping):

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
-from pat.benchmark.settings import BenchmarkSettings
 from pat.io import plugins
 from pat.models.budget import Fit
 from pat.models.on_paper import PaperModel
@@ -23,6 +22,7 @@ from pat.settings.budget import Asked, Budget
 from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import Number, PartOf, SeedNumber, Settings, each_once
 from pat.settings.jobs import EvaluationSettings, LoraSettings, PruneSettings, SearchSettings, TuneJob, TuningSettings
+from study.experiment.benchmark_settings import BenchmarkSettings
 from study.experiment.levels import fit_at, level_of, sizes_of
 from study.experiment.methods import CHECKPOINT, METHODS, Method, method_name
 from study.experiment.overrides import overridden

@@ -14,6 +14,7 @@ from pat.checkpoints.base_checks import check_checkpoint
 from pat.data.files import JSON_FORMATS, bytes_of, kind_of, packing_of
 from pat.errors import UserError
 from pat.io.storage import check_regular
+from pat.settings.fields import Settings
 from study.experiment.checks.chat import chat_problems
 from study.experiment.checks.contents import check_contents
 from study.experiment.checks.disk_sizes import found_of, scoring_problems
@@ -53,12 +54,16 @@ def _checkpoint_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _data_problems(experiment: Experiment) -> Iterator[str]:
+    """Yield the sources of data whose file is missing, or not what its block says."""
     data = experiment.data
-    sources = {"data.instruct": data.instruct, **({"data.pretrain": data.pretrain} if data.pretrain else {})}
-    named = [*sources.items(), *((f"data.tasks.{name}", it) for name, it in data.tasks.items())]
-    named += [(f"data.text.{name}", it) for name, it in data.text.items()]
-    for place, source in named:
-        for part in parts(source):
+    sources: dict[str, Settings | None] = {
+        "data.instruct": data.instruct,
+        "data.pretrain": data.pretrain,
+        **{f"data.tasks.{name}": source for name, source in data.tasks.items()},
+        **{f"data.text.{name}": source for name, source in data.text.items()},
+    }
+    for place, source in sources.items():
+        for part in parts(source) if source is not None else ():
             path = getattr(part, "path", None)
             if path is None:
                 continue
