@@ -14,10 +14,11 @@ from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
 from pat.pruners import PRUNERS
 from pat.settings.budget import Budget
+from pat.settings.config import Basis
 from pat.settings.jobs import PretrainSettings
 from pat.training.fit import rank_problems
 from study.experiment.checks.settings import taken
-from study.experiment.methods import MASKED_TUNERS
+from study.experiment.methods import Method
 from study.experiment.schema import Experiment
 
 
@@ -48,13 +49,9 @@ def problems_of(experiment: Experiment, model: str, family: Family, size: Size |
     told: set[str] = set()
     for row, method in experiment.rows_on(model).items():
         where = f"methods.{row}, models.{model}"
-        pruner = PRUNERS.get(method.pruner or "")
-        if pruner is not None and (reason := pruner.reason_not_to(family)) is not None:
-            yield f"{where}: the pruner {pruner.name!r} is not possible for a model of the family {family.model_type!r}: {reason}"
-        if method.tuner in MASKED_TUNERS and (reason := family.width_obstacle) is not None:
-            yield f"{where}: pruning while tuning is not possible for a model of the family {family.model_type!r}: {reason}"
-        elif (reason := family.rotation_obstacle) is not None and taken(experiment.basis_of, model, row) not in (None, "native"):
-            yield f"{where}: pat.basis is not possible for a model of the family {family.model_type!r}: {reason}"
+        for what, reason in _reasons_not_to(method, family, taken(experiment.basis_of, model, row)):
+            if reason is not None:
+                yield f"{where}: {what} is not possible for a model of the family {family.model_type!r}: {reason}"
         if size is None:
             continue
         if method.tuner is not None and (job := taken(experiment.tune_job, model, row)) is not None:
@@ -64,6 +61,16 @@ def problems_of(experiment: Experiment, model: str, family: Family, size: Size |
         told.update(widths)
         if size.paper is not None:
             yield from (f"{where}: {problem}" for problem in _cut_problems(experiment, model, row, size.paper))
+
+
+def _reasons_not_to(method: Method, family: Family, basis: Basis | None) -> Iterator[tuple[str, str | None]]:
+    """Yield what a method does to a model, with why its family does not allow it, None where it does."""
+    if method.pruner is not None:
+        yield f"the pruner {method.pruner!r}", PRUNERS[method.pruner].reason_not_to(family)
+    if method.masked:
+        yield "pruning while tuning", family.width_obstacle
+    if family.width_obstacle is None and basis not in (None, "native"):
+        yield "pat.basis", family.rotation_obstacle
 
 
 def _width_problems(experiment: Experiment, model: str, row: str, size: Size) -> Iterator[str]:
