@@ -5,8 +5,8 @@ A layer's own influence on the stream says little about what the layers behind i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from pat.families.known import family_of
 from pat.io.progress import Progress
 from pat.method.importance import text_loss
+from pat.models.hooks import removed_behind
 
 Batch = dict[str, Tensor]
 
@@ -34,18 +35,35 @@ class HandOn(nn.Module):
         return hidden_states
 
 
+class GoOnFrom(HandOn):
+    """Stands in for a decoder layer and passes on a stream, (B, T, D), that is known already, whatever it is given."""
+
+    def __init__(self, layer: nn.Module, stream_BTD: Tensor) -> None:
+        super().__init__(layer)
+        self.stream_BTD = stream_BTD
+
+    def forward(self, hidden_states: Tensor, *_arguments: Any, **_named: Any) -> Tensor:
+        return self.stream_BTD
+
+
 @contextmanager
-def without_layers(model: PreTrainedModel, dropped: Iterable[int]) -> Iterator[None]:
-    """While open, the layers of these numbers are not computed; every other one stays in its place."""
+def standing_in(model: PreTrainedModel, others: Mapping[int, nn.Module]) -> Iterator[None]:
+    """While open, other modules are in the places of the layers of these numbers."""
     layers: Any = model.get_submodule(family_of(model.config).layers)
-    away = {layer: layers[layer] for layer in dropped}
-    for layer, module in away.items():
-        layers[layer] = HandOn(module)
+    away = {layer: layers[layer] for layer in others}
+    for layer, module in others.items():
+        layers[layer] = module
     try:
         yield
     finally:
         for layer, module in away.items():
             layers[layer] = module
+
+
+def without_layers(model: PreTrainedModel, dropped: Iterable[int]) -> AbstractContextManager[None]:
+    """While open, the layers of these numbers are not computed; every other one stays in its place."""
+    layers: Any = model.get_submodule(family_of(model.config).layers)
+    return standing_in(model, {layer: HandOn(layers[layer]) for layer in dropped})
 
 
 @torch.no_grad()
@@ -58,14 +76,51 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
 def dropping_order(model: PreTrainedModel, batches: Sequence[Batch], count: int) -> list[int]:
     """Return `count` layers, numbered from 0, in the order in which they can best go; of equal ones the earlier goes first."""
     layers, gone = range(model.config.num_hidden_layers), list[int]()
-    progress = Progress("layers", sum(len(layers) - step for step in range(count)))
+    progress = Progress("layers", len(batches) * sum(len(layers) - step for step in range(count)))
     tried = 0
     for _ in range(count):
-        losses = {}
-        for layer in (layer for layer in layers if layer not in gone):
-            with without_layers(model, [*gone, layer]):
-                losses[layer] = mean_loss(model, batches)
-            tried += 1
-            progress.update(tried, gone=len(gone))
+        losses = {layer: 0.0 for layer in layers if layer not in gone}
+        for batch in batches:
+            for layer, loss in losses_without_each(model, batch, gone):
+                losses[layer] += loss
+                tried += 1
+                progress.update(tried, gone=len(gone))
         gone.append(min(losses, key=losses.__getitem__))
     return gone
+
+
+@torch.no_grad()
+def losses_without_each(model: PreTrainedModel, batch: Batch, gone: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """Yield every layer that is not gone, with the batch's summed loss without it, in nats.
+
+    The layers before it pass on what they always do, so they are computed once for all: half of the work. What they pass on is kept
+    meanwhile, the stream of the batch once a layer.
+    """
+    streams = _streams_before_layers(model, batch, gone)
+    for layer, stream_BTD in streams.items():
+        with without_layers(model, [*gone, *range(layer)]), standing_in(model, {layer: GoOnFrom(_layer(model, layer), stream_BTD)}):
+            loss = float(text_loss(model, batch))
+        yield layer, loss
+
+
+def _streams_before_layers(model: PreTrainedModel, batch: Batch, gone: Sequence[int]) -> dict[int, Tensor]:
+    """Return what each layer that is not gone is given, (B, T, D), in a forward pass without those that are."""
+    streams: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Any:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> None:
+            streams[layer] = inputs[0] if inputs else keywords["hidden_states"]
+
+        return hook
+
+    there = [layer for layer in range(model.config.num_hidden_layers) if layer not in gone]
+    hooks = (_layer(model, layer).register_forward_pre_hook(keep(layer), with_kwargs=True) for layer in there)
+    with without_layers(model, gone), removed_behind(hooks):
+        text_loss(model, batch)
+    return streams
+
+
+def _layer(model: PreTrainedModel, layer: int) -> nn.Module:
+    layers: Any = model.get_submodule(family_of(model.config).layers)
+    found: nn.Module = layers[layer]
+    return found

@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_jsonl
+from pat.method.importance import text_loss
 from pat.models.depth import neurons_beside
-from pat.pruners.depth_search import dropping_order, mean_loss, without_layers
+from pat.pruners.depth_search import dropping_order, losses_without_each, mean_loss, without_layers
 from pat.pruners.neurons import gated, neuron_information
 from pat.pruners.pruning import prune
 from tests.kit.pruning_inputs import WORDS, calibration, reload, write_base
@@ -120,6 +121,21 @@ def test_layers_go_in_the_order_of_the_least_loss() -> None:
     with without_layers(model, [first, second]):
         assert mean_loss(model, text) == pytest.approx(expected, abs=1e-6)
     assert mean_loss(model, text) == pytest.approx(loss_without(()), abs=1e-6)
+
+
+@pytest.mark.parametrize("gone", [(), (1,)])
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_what_lies_before_a_layer_need_not_be_computed_again(name: str, gone: tuple[int, ...]) -> None:
+    """Bit for bit the loss of the model that is run from its embedding on, with the layer left out."""
+    model: Any = tiny_model(name)
+    text = batch(3)
+    text["attention_mask"][1, 9:] = 0
+    found = dict(losses_without_each(model, text, gone))
+    assert list(found) == [layer for layer in range(LAYERS) if layer not in gone]
+    for layer, loss in found.items():
+        with without_layers(model, [*gone, layer]):
+            assert loss == float(text_loss(model, text))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2-tied", "gemma"])
