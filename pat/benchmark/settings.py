@@ -15,7 +15,8 @@ from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
 from pat.settings.budget import Asked, Budget
 from pat.settings.config import PatChoices
-from pat.settings.fields import BYTES, Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads, at_most, divides
+from pat.settings.field_checks import at_most, divides
+from pat.settings.fields import BYTES, Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import load, nearest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -15,7 +15,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
-    ValidationInfo,
     WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -61,55 +60,6 @@ Precision = Annotated[Literal["fp32", "bf16"], Field(description="arithmetic of 
 BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
 """Of a number, by precision."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="where it runs; auto: on a GPU where there is one")]
-
-
-ValueT = TypeVar("ValueT")
-FieldCheck = Callable[[ValueT, ValidationInfo], ValueT]
-"""What pydantic calls with a field's value and with those of the fields before it."""
-
-
-def exactly_one_of(*names: str) -> FieldCheck[Any]:
-    """Return the check of the last of these fields, by the order of the class, that one of them is given and not more."""
-
-    def check(value: Any, info: ValidationInfo) -> Any:
-        others = set(names) - {info.field_name}
-        if others <= info.data.keys() and sum(each is not None for each in (value, *map(info.data.get, others))) != 1:
-            raise ValueError(f"give exactly one of {', '.join(names[:-1])} and {names[-1]}")
-        return value
-
-    return check
-
-
-def each_once(values: tuple[ValueT, ...]) -> tuple[ValueT, ...]:
-    """Return the values if each is there once, ratios and rates as paths write them. Raises ValueError that names those that are not."""
-    written = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    if twice := sorted({text for text in written if written.count(text) > 1}):
-        raise ValueError(f"must name each value once; {', '.join(twice)} stands there more often")
-    return values
-
-
-def divides(other: str) -> FieldCheck[Any]:
-    """Return the check of a whole number that it divides that of an earlier field; anything else is not for it to say."""
-
-    def check(value: Any, info: ValidationInfo) -> Any:
-        whole = info.data.get(other)
-        if isinstance(value, int) and whole is not None and whole % value:
-            raise ValueError(f"must divide {other}, which is {whole}")
-        return value
-
-    return check
-
-
-def at_most(other: str) -> FieldCheck[Any]:
-    """Return the check of a number that it is not more than that of an earlier field, where both are given."""
-
-    def check(value: Any, info: ValidationInfo) -> Any:
-        most = info.data.get(other)
-        if value is not None and most is not None and value > most:
-            raise ValueError(f"must not be more than {other}, which is {most}")
-        return value
-
-    return check
 
 
 CONTRADICTION = "contradiction"

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pat.families.known import ARCHITECTURE, ModelType
 from pat.settings.config import PatChoices, Tie
+from pat.settings.field_checks import at_most, divides, each_once, exactly_one_of
 from pat.settings.fields import (
     MOST,
     Count,
@@ -24,11 +25,7 @@ from pat.settings.fields import (
     Settings,
     Threads,
     Weight,
-    at_most,
-    divides,
-    each_once,
     equals,
-    exactly_one_of,
     is_none,
 )
 

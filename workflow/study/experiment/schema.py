@@ -20,7 +20,8 @@ from pat.models.on_paper import PaperModel
 from pat.pruners import PRUNERS
 from pat.settings.budget import Asked, Budget
 from pat.settings.config import Basis, PatChoices, Readers
-from pat.settings.fields import Number, PartOf, SeedNumber, Settings, each_once
+from pat.settings.field_checks import each_once
+from pat.settings.fields import Number, PartOf, SeedNumber, Settings
 from pat.settings.jobs import EvaluationSettings, LoraSettings, PruneSettings, SearchSettings, TuneJob, TuningSettings
 from study.experiment.benchmark_settings import BenchmarkSettings
 from study.experiment.levels import fit_at, level_of, sizes_of

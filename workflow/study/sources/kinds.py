@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pat.data.rows import Column
 from pat.settings.config import PatChoices
-from pat.settings.fields import Count, Number, PartOf, SeedNumber, Settings, exactly_one_of
+from pat.settings.field_checks import exactly_one_of
+from pat.settings.fields import Count, Number, PartOf, SeedNumber, Settings, equals
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, PruneSettings, TuningSettings
 from study.sources.resources import Resources
 
@@ -43,21 +44,12 @@ HubId = Annotated[str, Field(min_length=1), AfterValidator(_hub_id)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 
 
-def _whole(share: float) -> bool:
-    """A setting that came later leaves the record of those who do not use it as it was."""
-    return share == 1.0
-
-
 def _each_once(columns: dict[str, str]) -> dict[str, str]:
     """Return the columns. Raises ValueError where two of our fields would be read from one of the file's."""
     theirs = list(columns.values())
     if twice := next((name for place, name in enumerate(theirs) if name in theirs[:place]), None):
         raise ValueError(f"must name a column of the file for one field alone, names {twice!r} for two")
     return columns
-
-
-def _nothing(columns: object) -> bool:
-    return not columns
 
 
 class WorldSettings(Settings):
@@ -108,7 +100,7 @@ class TextFile(Settings):
 
     source: Literal["text"] = Field(description="a local plain text file")
     path: Text = Field(description="the file")
-    fraction: Share = Field(default=1.0, exclude_if=_whole, description="share of the lines that it begins with")
+    fraction: Share = Field(default=1.0, exclude_if=equals(1.0), description="share of the lines that it begins with")
 
 
 class Release(Settings):
@@ -128,7 +120,7 @@ class Hub(Settings):
     split: Text = Field(default="train", description="the data set's split")
     columns: Annotated[dict[Column, Text], AfterValidator(_each_once)] = Field(
         default={},
-        exclude_if=_nothing,
+        exclude_if=equals({}),
         description="our field → the set's; these alone are then read; left out: our names",
     )
     fraction: Share = Field(default=1.0, description="share of the rows, always the same ones")
