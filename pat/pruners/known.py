@@ -153,7 +153,7 @@ for _pruner in (
             "each, by the loss on calibration text; then every write is refitted to the whole model; a stock model"
         ),
         reach="up to what layers and neurons hold",
-        when="the best small model at a given size, as far as has been measured; it takes longest",
+        when="the best at a given size on the one model of others measured so far, SmolLM2-135M; it takes longest",
         orders=("prune-tune",),
         settings=("writers",),
         within=layers_and_neurons_fit,

@@ -1,0 +1,160 @@
+"""The tables that the documents have beside the generated ones: each of their figures is the records'."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from peft import get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pat import PatConfig, attach
+from pat.families.known import family_of
+from pat.io.artefacts import read_json
+from pat.method.lora_inputs import taken_as_they_are
+from pat.method.model import lora_config
+from pat.models.attention import rely_on_causal_kernel
+from pat.models.kept_activations import kept_bytes
+from pat.models.token_loss import read
+from tests.kit.project import ROOT
+
+REFERENCES = ROOT / "results" / "reference"
+MINUS = str.maketrans("−", "-")
+
+PARTS = {
+    "layers and neurons, refitted writers": "layers-and-neurons-pft",
+    "without the refit": "layers-and-neurons-plain",
+    "layers alone (ShortGPT, refitted writers)": "shortgpt-refitted",
+    "no layers (LLM-Pruner uniform, refitted writers)": "llm-pruner-uniform-refitted",
+}
+TEXTS = ("heldout", "wikitext2", "c4")
+
+CHANGES = {
+    "operators pinned, as they were": "pat-pinned",
+    "no operators": "pat-plain",
+    "mask learns by its plain gradient, as it did": "pat-gradient-mask",
+    "mask learns by Adam": "pat-adam",
+    "settled after a quarter of the way": "pat-early",
+    "from the Fisher order on": "pat-prior",
+    "from the Fisher order on and settled early": "pat-prior-early",
+    "Fisher mask, not trained": "pat-fisher",
+    "random mask": "pat-random",
+    "Fisher P→FT": "channel-fisher-pft",
+}
+
+SEARCHED = {
+    "LoRA, nothing removed": "lora/0",
+    "PAT-G, distilled": "pat-g-distilled/0.25",
+    "PAT-G": "pat-g/0.25",
+    "PAT, gradient basis": "pat-gradient/0.25",
+    "PAT, gradient basis, closing gradually": "pat-gradient-gradual/0.25",
+    "PAT, fixed mask, PCA basis": "pat-pca/0.25",
+    "SliceGPT-1Q, P→FT": "slicegpt-1q-pft/0.25",
+    "SliceGPT, P→FT": "slicegpt-pft/0.25",
+    "LLM-Pruner, P→FT, distilled": "llm-pruner-pft-distilled/0.25",
+    "LLM-Pruner, P→FT": "llm-pruner-pft/0.25",
+    "LLM-Pruner, uniform, P→FT": "llm-pruner-uniform-pft/0.25",
+    "Wanda-sp, P→FT": "wanda-sp-pft/0.25",
+    "ShortGPT, P→FT": "shortgpt-pft/0.25",
+    "Minitron-style width, P→FT": "minitron-width-pft/0.25",
+    "Channel magnitude, P→FT": "channel-magnitude-pft/0.25",
+    "PAT, as the paper has it": "pat/0.25",
+}
+
+
+def lines(page: str, header: str) -> list[list[str]]:
+    """Return the cells of the table of a page that has this header, line by line."""
+    _, found, rest = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"{header}\n")
+    assert found, f"{page}: no table {header}"
+    table = rest.partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def kept_table(reference: str, name: str, *index: str) -> Any:
+    return pd.read_csv(REFERENCES / reference / "tables" / f"{name}.csv").set_index(list(index))
+
+
+def test_what_the_parts_of_layers_and_neurons_are_worth() -> None:
+    table = kept_table("smollm2-short", "perplexity", "method", "ratio")
+    shown = lines("method.md", "| | 25 % removed | 50 % removed |")
+    assert [line[0] for line in shown] == list(PARTS)
+    for name, *entries in shown:
+        for ratio, entry in zip((0.25, 0.5), entries, strict=True):
+            kept = (PARTS[name], ratio) in table.index
+            means = [table.loc[(PARTS[name], ratio), f"smollm2-135m {text} token"] for text in TEXTS] if kept else []
+            assert entry == " / ".join(f"{mean:.2f}" for mean in means), (name, ratio)
+
+
+def test_each_choice_of_the_demos_pat_taken_back() -> None:
+    accuracy, perplexity = (kept_table("demo-mends", name, "method") for name in ("comparisons", "perplexity_comparisons"))
+    shown = lines("experiments.md", "| changed | accuracy | 95 % over items | perplexity |")
+    assert {line[0] for line in shown} == set(CHANGES) and set(CHANGES.values()) == set(accuracy.index)
+    for name, *entries in shown:
+        row, ratio = accuracy.loc[CHANGES[name]], perplexity.loc[CHANGES[name], "ratio_of_perplexities"]
+        points = [float(point) for point in " ".join(entries[:2]).translate(MINUS).replace("…", " ").split()]
+        assert points == [pytest.approx(row[key], abs=0.051) for key in ("difference", "items_low", "items_high")], name
+        assert entries[2] == f"{ratio:.2f}", name
+
+
+def test_the_losses_by_which_rates_were_chosen() -> None:
+    shown = [half for line in lines("experiments.md", "| row | 25 % | | row | 25 % |") for half in (line[:2], line[3:]) if half[0]]
+    assert {name for name, _ in shown} == set(SEARCHED)
+    for name, loss in shown:
+        candidates = read_json(REFERENCES / "h100" / "rates" / SEARCHED[name] / "rate.json")["candidates"]
+        assert loss == f"{min(candidate['dev_loss'] for candidate in candidates):.3f}", name
+
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 576, "intermediate_size": 1536,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+}  # fmt: skip
+"""SmolLM2-135M's, but for the vocabulary."""
+
+
+def bytes_of_a_layer(tuner: str, dropout: float) -> tuple[float, float]:
+    """Return what one more token keeps in one more layer, as PEFT casts by itself and as a tuning does."""
+    counts = []
+    for layers in (1, 2):
+        stock: Any = LlamaForCausalLM(LlamaConfig(**SHAPE, num_hidden_layers=layers)).bfloat16()
+        rely_on_causal_kernel(stock, 8)
+        if tuner == "PAT":
+            model: Any = attach(stock, PatConfig(pruning_ratio=0.25, hio_rank=28, lora_rank=32, lora_dropout=dropout, total_steps=300))
+        else:
+            model = get_peft_model(stock, lora_config(family_of(stock.config), 32, 32.0, dropout, use_dora=False))
+        model.train()
+        counts.append([kept_of_a_token(model, stock, casts) for casts in (nullcontext(), taken_as_they_are(model, autocast=True))])
+    return counts[1][0] - counts[0][0], counts[1][1] - counts[0][1]
+
+
+def kept_of_a_token(model: Any, stock: Any, casts: AbstractContextManager[None]) -> float:
+    with torch.autocast("cpu", torch.bfloat16), casts:
+        batches = [{"input_ids": torch.zeros(rows, 8, dtype=torch.long)} for rows in (1, 2)]
+        one, two = (kept_bytes(partial(read, model, stock, batch), (*model.parameters(), *model.buffers())) for batch in batches)
+    return (two - one) / 8
+
+
+def test_what_a_token_keeps_for_backward() -> None:
+    shown = lines("performance.md", "| | dropout | bytes per token and layer, before | now | GiB for 64 × 256 tokens, before | now |")
+    assert len(shown) == 4
+    for tuner, dropout, *entries in shown:
+        before, now = (float(entry.replace(",", "")) for entry in entries[:2])
+        counted_before, counted_now = bytes_of_a_layer(tuner, float(dropout))
+        assert counted_now == now, (tuner, dropout)
+        assert counted_before == before or tuner == "PAT", dropout  # whose operators kept more then
+
+
+def test_every_reference_that_a_page_names_is_there_or_its_commit_is_named() -> None:
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+    named = [
+        (page, name, after)
+        for page, text in pages.items()
+        for name, after in re.findall(r"results/reference/([\w-]+)(.{0,60})", text, re.S)
+    ]
+    assert len(named) > 10
+    missing = [(page, name) for page, name, after in named if not ((REFERENCES / name).is_dir() or re.match(r"/` of\s+commit", after))]
+    assert not missing
