@@ -13,7 +13,7 @@ FieldCheck = Callable[[Any, ValidationInfo], Any]
 
 
 def exactly_one_of(*names: str) -> FieldCheck:
-    """Return the check of the last of these fields, by the order of the class, that one of them is given and not more."""
+    """Return the check that exactly one of these fields is given. It belongs to the one that comes last in the class."""
 
     def check(value: Any, info: ValidationInfo) -> Any:
         others = set(names) - {info.field_name}
@@ -25,7 +25,7 @@ def exactly_one_of(*names: str) -> FieldCheck:
 
 
 def divides(other: str) -> FieldCheck:
-    """Return the check of a whole number that it divides that of an earlier field; anything else is not for it to say."""
+    """Return the check that a whole number divides that of an earlier field. Text and None pass."""
 
     def check(value: Any, info: ValidationInfo) -> Any:
         whole = info.data.get(other)
@@ -37,7 +37,7 @@ def divides(other: str) -> FieldCheck:
 
 
 def at_most(other: str) -> FieldCheck:
-    """Return the check of a number that it is not more than that of an earlier field, where both are given."""
+    """Return the check that a number is not more than that of an earlier field, where both are given."""
 
     def check(value: Any, info: ValidationInfo) -> Any:
         most = info.data.get(other)

@@ -26,17 +26,17 @@ EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def _number(value: object) -> object:
-    """YAML 1.1 reads 1e-3 as text, because it lacks a dot; everybody who writes it means the number."""
+    """Return text like 1e-3 as the number that is meant: YAML 1.1 reads it as text, because it lacks a dot."""
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def is_none(value: object) -> bool:
-    """A setting that came later leaves the record of those who do not use it, and its hash, as they were."""
+    """Return whether a setting is not used: one that came later then leaves records and their hashes as they were."""
     return value is None
 
 
 def equals(default: object) -> Callable[[object], bool]:
-    """Return the same for a setting whose default is not None."""
+    """Return the same question about a setting whose default is not None."""
     return lambda value: value == default
 
 

@@ -92,14 +92,16 @@ class Row(Settings):
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid; `path` is where its files lie below the experiment's results."""
+    """One point of the grid; `path` is where its files lie below the experiment's results.
+
+    `ratio` is the level that it stands at in tables and paths; what its commands are asked for is `Experiment.ratio_for`.
+    """
 
     model: str
     row: str
     method: Method
     ratio: float
     seed: int
-    """The ratio is a row's name of its level in tables and paths; what commands are asked for is `Experiment.ratio_for`."""
 
     @property
     def path(self) -> Path:
@@ -182,7 +184,7 @@ class Experiment(Settings):
         return own.ratios or self.ratios if self.method(row).prunes else (0.0,)
 
     def plain_ratios_of(self, row: str) -> tuple[float, ...]:
-        """Return the ratios among what a row runs at; what budgets come to is budgets.py's to check."""
+        """Return the ratios among what a row runs at, without the budgets."""
         return tuple(asked for asked in self.asked_of(row) if not isinstance(asked, Budget))
 
     def ratios_of(self, model: str, row: str) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from study.sources.kinds import WORLD_TASKS, WORLD_TEXTS, World
 
 
 def data_problems(experiment: Experiment) -> Iterator[str]:
-    """Check that the embedded world has what is asked of it, that who reads a corpus has one, and that something is scored."""
+    """Check that the embedded world has what is asked of it, that there is a corpus where one is read, and that something is scored."""
     data = experiment.data
     for section, sources, known in (("tasks", data.tasks, WORLD_TASKS), ("text", data.text, WORLD_TEXTS)):
         for name, source in sources.items():

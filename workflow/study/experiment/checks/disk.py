@@ -17,7 +17,7 @@ from pat.io.storage import check_regular
 from pat.settings.fields import Settings
 from study.experiment.checks.chat import chat_problems
 from study.experiment.checks.contents import check_contents
-from study.experiment.checks.disk_sizes import found_of, scoring_problems
+from study.experiment.checks.disk_sizes import family_and_size, scoring_problems
 from study.experiment.checks.models import problems_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import TABLE_FORMATS, HubTask, JsonFile, Release, RowFile, TextFile, parts
@@ -31,7 +31,7 @@ def disk_problems(experiment: Experiment) -> list[str]:
     found = [*_data_problems(experiment), *_checkpoint_problems(experiment)]
     for name, source in experiment.models.items():
         try:
-            known = found_of(experiment, source)
+            known = family_and_size(experiment, source)
         except UserError as error:
             kind = "path" if source.path is not None else "gguf"
             found.append(f"models.{name}.{kind}: {error}")

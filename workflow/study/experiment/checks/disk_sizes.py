@@ -26,7 +26,7 @@ from study.sources.kinds import ModelSource
 SIZES = ("hidden_size", "num_attention_heads", "max_position_embeddings")
 
 
-def found_of(experiment: Experiment, source: ModelSource) -> tuple[Family, Size | None] | None:
+def family_and_size(experiment: Experiment, source: ModelSource) -> tuple[Family, Size | None] | None:
     """Return a model's family and, where its files tell it, its size; None of one that is fetched.
 
     Raises UserError where it cannot be worked on.

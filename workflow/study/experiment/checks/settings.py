@@ -88,7 +88,7 @@ def tuning_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _spread(model: str, row: str, method: Method, tuning: TuningSettings, gpus: int) -> Iterator[str]:
-    """Check that the GPUs of a tuning can have equal shares of its batch, and what is sharded GPUs to lie on and a method to suit."""
+    """Check that GPUs can have equal shares of a batch, and that shards have several to lie on and a method that can be sharded."""
     micro = tuning.known_micro_batch_size
     if gpus > 1 and tuning.batch_size % (gpus * (micro or 1)):
         shares = f"{gpus} GPUs" + (f" × micro_batch_size {micro}" if micro else "")
