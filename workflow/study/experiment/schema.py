@@ -5,29 +5,29 @@ Stands between the YAML file and the rules: a rule asks here and never reads the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from pat.io import plugins
 from pat.models.budget import Fit
 from pat.models.on_paper import PaperModel
 from pat.pruners import PRUNERS
-from pat.settings.budget import Asked, Budget
+from pat.settings.budget import Budget
 from pat.settings.config import Basis, PatChoices, Readers
-from pat.settings.field_checks import each_once
-from pat.settings.fields import Number, PartOf, SeedNumber, Settings
-from pat.settings.jobs import EvaluationSettings, LoraSettings, PruneSettings, SearchSettings, TuneJob, TuningSettings
+from pat.settings.fields import PartOf, Settings
+from pat.settings.jobs import EvaluationSettings, PruneSettings, SearchSettings, TuneJob, TuningSettings
 from study.experiment.benchmark_settings import BenchmarkSettings
 from study.experiment.levels import fit_at, level_of, sizes_of
 from study.experiment.methods import CHECKPOINT, METHODS, Method, method_name
-from study.experiment.overrides import overridden
-from study.experiment.table_settings import Factor, TableSettings
+from study.experiment.overrides import merged_job, overridden
+from study.experiment.row import Ratios, Row, Seeds
+from study.experiment.table_settings import TableSettings
 from study.sources.kinds import Data, ModelSource
 from study.sources.resources import Resources
 
@@ -38,12 +38,6 @@ Figure = Literal["accuracy", "methods", "perplexity", "trainable", "memory", "sp
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
 FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
-ALTERNATIVES = {"epochs": "max_steps", "max_steps": "epochs", "learning_rate": "search", "search": "learning_rate"}
-"""Tuning keys that exclude each other: the one that is given later replaces the other."""
-
-Seeds = Annotated[tuple[SeedNumber, ...], Field(strict=False, min_length=1), AfterValidator(each_once)]
-Ratios = Annotated[tuple[Asked, ...], Field(strict=False), AfterValidator(each_once)]
-
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,33 +55,6 @@ def checked_once(join: Callable[Concatenate[Experiment, P], R]) -> Callable[Conc
         return found
 
     return kept
-
-
-class GivenCheckpoint(Settings):
-    """A checkpoint that was made elsewhere, which stands in the tables as a row of its own."""
-
-    path: Annotated[str, Field(min_length=1)] = Field(description="folder of a model, as `save_pretrained` writes it")
-    ratio: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share it is pruned by, and so the ratio that its row stands at"
-    )
-    of: str | None = Field(default=None, description="model that it was made from; left out: the experiment's one")
-
-
-class Row(Settings):
-    """A row of the tables: a method and what is different for it from the experiment's recipe."""
-
-    method: str | None = Field(default=None, description="the method; left out: the row's own name")
-    label: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="name in tables; left out: the method's")
-    tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(default={}, description="differences of this row from `tuning`")
-    lora: Annotated[dict[str, object], PartOf(LoraSettings)] = Field(default={}, description="short for `tuning: {lora: …}`")
-    pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="differences of this row from `pat`")
-    prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="differences of this row from `prune`")
-    checkpoint: GivenCheckpoint | None = Field(default=None, description="a checkpoint made elsewhere, scored as it is")
-    seeds: Seeds | None = Field(default=None, description="those of the experiment's seeds that the row runs with; left out: all")
-    ratios: Annotated[Ratios, Field(min_length=1)] | None = Field(
-        default=None, description="those of the experiment's ratios and budgets that the row runs at; left out: all"
-    )
-    factors: dict[str, Factor] = Field(default={}, description="factor → value: the row's place in ablation tables")
 
 
 @dataclass(frozen=True)
@@ -294,24 +261,6 @@ class Experiment(Settings):
     def path(self, text: str) -> str:
         """Return a path of the file as the rules use it: relative ones start from `root`."""
         return str(Path(self.root, text))
-
-
-def merged_job(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return raw tune settings from layers that hold `tuning`, `pat` and `lora` (short for tuning.lora); the later win."""
-    job: dict[str, Any] = {"tuning": {}, "pat": {}}
-    for layer in layers:
-        lora = _mapping(layer.get("lora"))
-        tuning = overridden(_mapping(layer.get("tuning")), {"lora": lora} if lora else {})
-        for given, replaced in ALTERNATIVES.items():
-            if given in tuning:
-                job["tuning"].pop(replaced, None)
-        job = overridden(job, {"tuning": tuning, "pat": _mapping(layer.get("pat"))})
-    return job
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    """Return the value if it is a mapping; the schema refuses anything else where it stands."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def plugin_from(root: str, name: str) -> str:
