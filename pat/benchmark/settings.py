@@ -13,9 +13,9 @@ from pat.models.budget import Fit, width_fit
 from pat.models.on_paper import Align as Alignment
 from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
+from pat.settings.agreement import at_most, divides
 from pat.settings.budget import Asked, Budget
 from pat.settings.config import PatChoices
-from pat.settings.field_checks import at_most, divides
 from pat.settings.fields import BYTES, Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import load, nearest

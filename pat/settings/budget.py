@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from pat.errors import SettingError
-from pat.settings.field_checks import exactly_one_of
+from pat.settings.agreement import exactly_one_of
 from pat.settings.fields import MOST, Number, Rate, Settings, is_none
 
 GIB = 2**30

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pat.families.known import ARCHITECTURE, ModelType
+from pat.settings.agreement import at_most, divides, each_once, exactly_one_of
 from pat.settings.config import PatChoices, Tie
-from pat.settings.field_checks import at_most, divides, each_once, exactly_one_of
 from pat.settings.fields import (
     MOST,
     Count,

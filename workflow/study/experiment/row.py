@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from pat.settings.agreement import each_once
 from pat.settings.budget import Asked
 from pat.settings.config import PatChoices
-from pat.settings.field_checks import each_once
 from pat.settings.fields import Number, PartOf, SeedNumber, Settings
 from pat.settings.jobs import LoraSettings, PruneSettings, TuningSettings
 from study.experiment.table_settings import Factor

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pat.data.rows import Column
+from pat.settings.agreement import exactly_one_of
 from pat.settings.config import PatChoices
-from pat.settings.field_checks import exactly_one_of
 from pat.settings.fields import Count, Number, PartOf, SeedNumber, Settings, equals
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, PruneSettings, TuningSettings
 from study.sources.resources import Resources

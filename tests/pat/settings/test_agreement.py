@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator, ValidationError, field_validator
 
-from pat.settings.field_checks import at_most, divides, each_once, exactly_one_of
+from pat.settings.agreement import at_most, divides, each_once, exactly_one_of
 from pat.settings.fields import Count, Settings
 from pat.settings.mistakes import problems
 
