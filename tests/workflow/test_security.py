@@ -35,6 +35,7 @@ OPTIONS = {
     "params.data",
     "params.parts",
     "params.tie",
+    "params.datasets",
 }
 READY = OPTIONS | {"params.online", "params.launcher", "params.reads", "PLUGINS"}
 """What the plan has put together and quoted by itself: options, and what stands before a command."""
