@@ -1,10 +1,11 @@
-"""The tables that the documents have beside the generated ones: each of their figures is the records'."""
+"""The tables that the documents have beside the generated ones, and the figures of a 7B model: all their data are the records'."""
 
 from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,15 +16,23 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat import PatConfig, attach
 from pat.families.known import family_of
-from pat.io.artefacts import read_json
+from pat.io.artefacts import read_json, write_json
 from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import lora_config
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.kept_activations import kept_bytes
 from pat.models.token_loss import read
+from study.figures import memory, speedup
+from study.results.archive import ARCHIVE, packed
+from study.results.benchmarks import read_inference
+from study.results.grid import headline_grid
+from study.results.published import PrintedSpeedup
+from study.tables.layouts import csv_text
 from tests.kit.project import ROOT
 
 REFERENCES = ROOT / "results" / "reference"
+OF_MEMORY = re.compile(r"/(lora|pat-g|slicegpt-1q-pft|llm-pruner-pft)/.*/cell\.json$")
+"""The cells that docs/performance.md takes for the figure of memory."""
 MINUS = str.maketrans("−", "-")
 
 PARTS = {
@@ -146,6 +155,18 @@ def test_what_a_token_keeps_for_backward() -> None:
         counted_before, counted_now = bytes_of_a_layer(tuner, float(dropout))
         assert counted_now == now, (tuner, dropout)
         assert counted_before == before or tuner == "PAT", dropout  # whose operators kept more then
+
+
+def test_the_figures_of_a_7b_model_have_the_data_of_their_commands(tmp_path: Path) -> None:
+    measured = [REFERENCES / "h200" / "benchmark" / f"llama-2-7b-inference-compiled{prompts}.json" for prompts in ("", "-1")]
+    fast = speedup.points([read_inference(path) for path in measured], PrintedSpeedup())
+    records = {name: record for name, record in packed(REFERENCES / "real-comparison" / ARCHIVE) if OF_MEMORY.search(name)}
+    cells = [tmp_path / name for name in records]
+    for path, record in zip(cells, records.values(), strict=True):
+        write_json(path, record)
+    small = memory.points(headline_grid(cells), [read_inference(measured[0])])
+    for name, data in (("speedup", fast), ("memory", small)):
+        assert csv_text(data, digits=6) == (REFERENCES / "h200" / "figures" / f"{name}.csv").read_text(encoding="utf-8"), name
 
 
 def test_every_reference_that_a_page_names_is_there_or_its_commit_is_named() -> None:
