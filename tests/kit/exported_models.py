@@ -12,9 +12,11 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
@@ -26,10 +28,15 @@ from transformers import (
 )
 
 from pat.checkpoints.merge import merge
+from pat.data.calibration import Calibration
+from pat.io.artefacts import write_jsonl
 from pat.pruners.pruning import prune
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
 from tests.kit.tiny_models import GRANITE, LLAMA_3
-from tests.kit.tiny_world import tiny_tokenizer
+from tests.kit.tiny_world import ROWS, tiny_tokenizer
 from tests.kit.training import train
+from tests.kit.tuning_requests import asked
 
 SPARE_ROWS = 5
 """Rows of the embedding beyond the tokenizer's, as published models have; transformers gives Qwen2's tokenizer a token more."""
@@ -66,6 +73,16 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 }
 
 
+WIDE_SHAPE = {name: value for name, value in SHAPE.items() if name not in ("intermediate_size", "num_key_value_heads")} | {
+    "num_hidden_layers": 3
+}
+UNNARROWED: dict[str, Callable[[], PretrainedConfig]] = {
+    "opt": lambda: OPTConfig(**WIDE_SHAPE, ffn_dim=96),
+    "pythia": lambda: GPTNeoXConfig(**WIDE_SHAPE, intermediate_size=96),
+}
+"""Families that lose layers and neurons alone."""
+
+
 def random_model(config: Any, seed: int = 0) -> PreTrainedModel:
     """Return a model whose logits are of order one and whose gains and biases are far from their defaults."""
     generator = torch.Generator().manual_seed(seed)
@@ -91,6 +108,17 @@ def write_merged(folder: Path, name: str) -> Path:
     model: Any = train(random_model(CONFIGS[name]()), align=32)
     model.save_pretrained(str(folder / "adapter"))
     merge(base, folder / "adapter", folder / "merged")
+    return folder / "merged"
+
+
+def write_shallow(folder: Path, name: str) -> Path:
+    """Write a random model of a family whose width stays, cut by layers and neurons, tuned with LoRA and merged; return that one's path."""
+    base, rows = write_base(folder / "base", UNNARROWED[name]()), folder / "rows.jsonl"
+    write_jsonl(rows, ROWS)
+    prune(base, "layers-and-neurons", 0.3, 32, folder / "cut", Calibration(rows, 4000))
+    recipe = {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "max_length": 128, "device": "cpu", "lora": {"rank": 2}}
+    tune(asked(folder / "cut", rows, "lora", 0.0, 0, TuneJob.model_validate({"tuning": recipe}), folder / "run", folder / "adapter"))
+    merge(folder / "cut", folder / "adapter", folder / "merged")
     return folder / "merged"
 
 

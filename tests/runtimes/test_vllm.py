@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
 from pat.export.export import export
-from tests.kit.exported_models import CONFIGS, PROMPT, write_merged
+from tests.kit.exported_models import CONFIGS, PROMPT, UNNARROWED, write_merged, write_shallow
 from tests.kit.runtimes import TOKENS, furthest_behind, greedy, needs, tokens_of, vllm
 
 pytestmark = [pytest.mark.runtimes, needs("vllm")]
@@ -29,6 +29,14 @@ def test_a_merged_model_goes_on_with_the_same_text(name: str, tmp_path: Path, re
     for key, value in {"runtime": "vLLM", "model": name, "format": "as merged"}.items():
         record_property(key, value)
     merged = write_merged(tmp_path, name)
+    assert vllm(merged, PROMPT) == greedy(merged, PROMPT)
+
+
+@pytest.mark.parametrize("name", UNNARROWED)
+def test_a_model_with_fewer_layers_and_neurons_goes_on_with_the_same_text(name: str, tmp_path: Path, record_property: Note) -> None:
+    for key, value in {"runtime": "vLLM", "model": name, "format": "as merged"}.items():
+        record_property(key, value)
+    merged = write_shallow(tmp_path, name)
     assert vllm(merged, PROMPT) == greedy(merged, PROMPT)
 
 
