@@ -7,12 +7,23 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
 import typer
 
 from pat import cli
+from pat.benchmark.settings import (
+    EvaluationBenchmark,
+    ExportBenchmark,
+    InferenceBenchmark,
+    MergeBenchmark,
+    PruneBenchmark,
+    TuningBenchmark,
+)
+from pat.settings.fields import Settings
+from pat.settings.mistakes import load
 from study.cli import VERBS
 from tests.kit.project import ROOT
 
@@ -85,3 +96,22 @@ def test_the_modules_that_are_called_are_there() -> None:
 @pytest.mark.parametrize("target", sorted({words[1] for _, words in shown("make")}))
 def test_the_targets_of_make_are_there(target: str) -> None:
     assert target in TARGETS
+
+
+BENCHMARKS: dict[str, type[Settings]] = {
+    "inference": InferenceBenchmark, "tune": TuningBenchmark, "evaluation": EvaluationBenchmark, "prune": PruneBenchmark,
+    "merge": MergeBenchmark, "export": ExportBenchmark,
+}  # fmt: skip
+GIVEN = re.compile(r"""pat benchmark (\w+) [^\n]*?--settings (?:'([^'\n]*)'|"((?:\\"|[^"\n])*)")""")
+KEPT = re.compile(r"^    (\w+)='([^'\n]*)'$", re.MULTILINE)
+"""A variable of the shell that later commands of the page take."""
+
+
+def test_the_settings_of_benchmarks_are_valid() -> None:
+    seen: list[Settings] = []
+    for document in DOCUMENTS:
+        text = CONTINUED.sub(" ", document.read_text(encoding="utf-8"))
+        values = dict(KEPT.findall(text))
+        for kind, plain, quoted in GIVEN.findall(text):
+            seen.append(load(BENCHMARKS[kind], plain or Template(quoted.replace('\\"', '"')).substitute(values)))
+    assert len(seen) > 15
