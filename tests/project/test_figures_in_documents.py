@@ -118,6 +118,43 @@ def test_the_losses_by_which_rates_were_chosen() -> None:
         assert loss == f"{min(candidate['dev_loss'] for candidate in candidates):.3f}", name
 
 
+NUMBER = r"(\d+(?:\.\d+)?)"
+
+
+def of_rivals(rival: str, ratio: float) -> list[float]:
+    """Return by how much layers and neurons is ahead of a rival, text by text: its perplexity over the rival's."""
+    compared = kept_table("smollm2-short", "perplexity_comparisons", "method", "ratio", "text")["ratio_of_perplexities"]
+    return [1 / compared[rival, ratio, text] for text in TEXTS]
+
+
+def of_the_demo(*rows: str) -> list[float]:
+    means = kept_table("demo", "table1", "method", "ratio")["tiny mean"]
+    return [means[row, 0.5] for row in rows]
+
+
+def extremes(values: list[float]) -> list[float]:
+    return [min(values), max(values)]
+
+
+CLAIMS = {
+    rf"{NUMBER} times ShortGPT's on held-out instructions, {NUMBER} on WikiText-2 and {NUMBER} on C4": lambda: of_rivals("shortgpt-refitted", 0.5),
+    rf"level with ShortGPT so refitted\*\* \({NUMBER}, {NUMBER}, {NUMBER}\)": lambda: of_rivals("shortgpt-refitted", 0.25),
+    rf"{NUMBER} to {NUMBER} times LLM-Pruner's": lambda: extremes(of_rivals("llm-pruner-uniform-refitted", 0.5)),
+    rf"PAT-G {NUMBER}, PAT with a random mask {NUMBER}, PAT {NUMBER}; pruned first, then tuned: magnitude {NUMBER}, channel Fisher {NUMBER}":
+        lambda: of_the_demo("pat-g", "pat-random", "pat", "channel-magnitude-pft", "channel-fisher-pft"),
+}  # fmt: skip
+"""What the front page says, and what the records give. A sentence that is no longer there is not looked for."""
+
+
+def test_the_front_page_says_what_the_records_give() -> None:
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = {pattern: found.groups() for pattern in CLAIMS if (found := re.search(pattern, page))}
+    assert said
+    for pattern, numbers in said.items():
+        for number, value in zip(numbers, CLAIMS[pattern](), strict=True):
+            assert number == f"{value:.{len(number.partition('.')[2])}f}", (pattern, numbers)
+
+
 SHAPE: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 576, "intermediate_size": 1536,
     "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
