@@ -16,12 +16,14 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     OPTConfig,
     Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
     SmolLM3Config,
@@ -73,6 +75,11 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 }
 
 
+IN_VLLM_ALONE: dict[str, Callable[[], PretrainedConfig]] = {
+    "olmo2": lambda: Olmo2Config(**SHAPE),
+    "qwen2-moe": lambda: Qwen2MoeConfig(**SHAPE | EXPERTS, shared_expert_intermediate_size=64),
+}
+"""Of which llama.cpp takes no narrower stream."""
 WIDE_SHAPE = {name: value for name, value in SHAPE.items() if name not in ("intermediate_size", "num_key_value_heads")} | {
     "num_hidden_layers": 3
 }
@@ -103,9 +110,10 @@ def write_base(folder: Path, config: Any, tokenizer: PreTrainedTokenizerFast | N
 
 def write_merged(folder: Path, name: str) -> Path:
     """Write a random model of a family, tune and prune it with PAT for a few steps, and merge; return the path of the merged one."""
-    base = write_base(folder / "base", CONFIGS[name]())
+    config = (CONFIGS | IN_VLLM_ALONE)[name]
+    base = write_base(folder / "base", config())
     torch.manual_seed(0)
-    model: Any = train(random_model(CONFIGS[name]()), align=32)
+    model: Any = train(random_model(config()), align=32)
     model.save_pretrained(str(folder / "adapter"))
     merge(base, folder / "adapter", folder / "merged")
     return folder / "merged"
