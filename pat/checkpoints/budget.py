@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
+from pat.checkpoints.readers_record import kept_channels, refitted_ratio
 from pat.errors import UserError
-from pat.models.budget import ratio_within, width_fit
+from pat.models.budget import check_width_within, ratio_within, width_fit
 from pat.models.on_paper import Align, PaperModel
 from pat.models.reshaped import ReshapedConfig
 from pat.settings.budget import Budget
@@ -24,7 +25,14 @@ def counted(base: Path) -> tuple[PaperModel, int]:
 
 
 def width_ratio(base: Path, asked: float | Budget, align: Align, *, untied: bool = False) -> float:
-    """Return the share of the hidden size that is asked for, or that a budget comes to; `untied` as for `parameters_at`."""
+    """Return the share of the hidden size that is asked for, or that a budget comes to; `untied` as for `parameters_at`.
+
+    Of a base whose readers are refitted it is the share that they are refitted for, where that keeps within the budget.
+    """
     if not isinstance(asked, Budget):
         return asked
+    kept, refitted = kept_channels(base), refitted_ratio(base)
+    if kept is not None and refitted is not None:
+        check_width_within(*counted(base), asked, len(kept))
+        return refitted
     return ratio_within(*counted(base), asked, width_fit, PruneSettings(tie="break" if untied else "keep"), align)

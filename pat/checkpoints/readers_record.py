@@ -22,6 +22,11 @@ def kept_channels(folder: Path) -> list[int] | None:
     return list(_record(folder)["kept"]) if readers_of(folder) != "plain" else None
 
 
+def refitted_ratio(folder: Path) -> float | None:
+    """Return the ratio that a folder's readers are refitted for; None where they are plain."""
+    return float(_record(folder)["pruning_ratio"]) if readers_of(folder) != "plain" else None
+
+
 def check_readers(base: Path, readers: Readers, mask: Mask, ratio: float) -> None:
     """Raise UserError unless a base's readers are what a PatConfig says: refitted to other channels, they would be wrong throughout."""
     there = readers_of(base)

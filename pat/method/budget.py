@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedModel
 
-from pat.models.budget import ratio_within, width_fit
+from pat.models.budget import DIGITS, check_width_within, ratio_within, width_fit
 from pat.models.on_paper import PaperModel
 from pat.settings.budget import Budget
 from pat.settings.config import PatConfig
 from pat.settings.jobs import PruneSettings
 
 
-def within_budget(config: PatConfig, model: PreTrainedModel) -> PatConfig:
+def within_budget(config: PatConfig, model: PreTrainedModel, kept: Sequence[int] | None = None) -> PatConfig:
     """Return the config with the ratio that its budget comes to in `model`, memory counted in the model's dtype; as it is without one.
 
-    Raises SettingError where no width keeps within the budget.
+    `kept` are the channels that the model's readers are refitted to, which settle the width. Raises SettingError where no width keeps
+    within the budget, or that one does not.
     """
     if not isinstance(config.pruning_ratio, Budget):
         return config
     sizes = PaperModel.of_config(model.config, {name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
+    if kept is not None:
+        check_width_within(sizes, model.dtype.itemsize, config.pruning_ratio, len(kept))
+        return config.changed(pruning_ratio=round(1 - len(kept) / sizes.hidden_size, DIGITS))
     ratio = ratio_within(sizes, model.dtype.itemsize, config.pruning_ratio, width_fit, PruneSettings(), config.align)
     return config.changed(pruning_ratio=ratio)

@@ -64,7 +64,7 @@ def attach(model: PreTrainedModel, config: PatConfig, text: Blocks | None = None
     check_one_width(model.config)
     if (reason := family.width_obstacle) is not None:
         raise UserError(f"a {family.model_type} model cannot be pruned while it is tuned: {reason}")
-    config = within_budget(config, model)
+    config = within_budget(config, model, kept)
     importance_D = _order(model, config, text, kept)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

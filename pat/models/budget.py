@@ -47,6 +47,17 @@ def ratio_within(model: PaperModel, bytes_each: int, budget: Budget, within: Wit
     return fit.ratio
 
 
+def check_width_within(model: PaperModel, bytes_each: int, budget: Budget, width: int) -> None:
+    """Raise SettingError where a model is over a budget at a width that is settled already: its readers are refitted to it."""
+    allowed, left = budget.allowed(model.parameters, bytes_each), parameters_at(model, width)
+    if left > allowed:
+        raise SettingError(
+            f"budget {budget}: the readers are refitted to width {width} of {model.hidden_size}, at which {left:,} of {model.parameters:,} "
+            f"parameters stay, more than {allowed:,}; refit them again, within the budget"
+        )
+    say(f"budget {budget}: width {width} of {model.hidden_size}, to which the readers are refitted: {left:,} parameters stay")
+
+
 def share_to_remove(model: PaperModel, allowed: int) -> float:
     """Return the smallest ratio of so many digits that leaves no more than is allowed."""
     smallest: float = math.ceil((1 - allowed / model.parameters) * 10**DIGITS - 1e-6) / 10**DIGITS

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from pat import Budget, PatConfig, attach, prepare_base
-from pat.checkpoints.budget import counted
+from pat.checkpoints.budget import counted, width_ratio
 from pat.data.calibration import Calibration
 from pat.errors import SettingError, UserError
 from pat.families.known import family_of
@@ -70,6 +70,24 @@ def test_a_prepared_base_and_its_config_come_to_the_same_width(tmp_path: Path) -
         AutoModelForCausalLM.from_pretrained(tmp_path / "prepared"), PatConfig.pat_g(budget, lora_rank=2, align=1), kept=record["kept"]
     )
     assert model.width == len(record["kept"]) and record["pruning_ratio"] == model.pat_config.ratio
+
+
+def test_a_prepared_base_settles_the_width_and_keeps_within_its_budget_or_says_so(tmp_path: Path) -> None:
+    """A share is of the model at hand, which is larger once its head is off the embedding: the width that it was prepared for stays."""
+    base, text = tmp_path / "base", write_text(tmp_path / "text.jsonl")
+    write_base("llama-grouped-tied", base)
+    record = prepare_base(base, Budget(parameters=0.7), Calibration(text, 400), tmp_path / "prepared", align=1, tie="break")
+    width, prepared = len(record["kept"]), tmp_path / "prepared"
+    assert width_ratio(prepared, Budget(parameters=0.7), 1) == record["pruning_ratio"]
+    config = PatConfig.pat_g(Budget(parameters=0.7), lora_rank=2, align=1, tie="break")
+    model = attach(AutoModelForCausalLM.from_pretrained(prepared), config, kept=record["kept"])
+    assert (model.width, model.pat_config.ratio) == (width, record["pruning_ratio"])
+    less = Budget(parameters=0.2)
+    said = rf"budget parameters 0\.2: the readers are refitted to width {width} of 48, at which .* more than .*; refit them again"
+    with pytest.raises(SettingError, match=said):
+        width_ratio(prepared, less, 1)
+    with pytest.raises(SettingError, match=said):
+        attach(AutoModelForCausalLM.from_pretrained(prepared), config.changed(pruning_ratio=less), kept=record["kept"])
 
 
 def test_a_pruner_is_given_one_too(tmp_path: Path) -> None:
