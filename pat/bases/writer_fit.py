@@ -24,12 +24,12 @@ TINY = 1e-12
 
 @dataclass
 class Sums:
-    """Weighted sums over tokens: x·xᵀ, r·xᵀ and ‖r‖², in fp64."""
+    """Weighted sums over tokens: x·xᵀ, r·xᵀ, ‖r‖² and the target's ‖t‖², in fp64."""
 
     inputs_II: Tensor
     missing_DI: Tensor
     missing: Tensor
-    weight: Tensor
+    target: Tensor
 
     @classmethod
     def none(cls, inputs: int, channels: int, device: torch.device) -> Sums:
@@ -37,21 +37,22 @@ class Sums:
         found = (torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((inputs, inputs), (channels, inputs), (), ()))
         return cls(*found)
 
-    def add(self, x_NI: Tensor, missing_ND: Tensor, weight_N: Tensor) -> None:
-        """Add tokens: the layer's inputs, what the stream lacks behind it, and what they weigh."""
-        x_NI, missing_ND = x_NI.float(), missing_ND.float()
+    def add(self, x_NI: Tensor, target_ND: Tensor, there_ND: Tensor, weight_N: Tensor) -> None:
+        """Add tokens: the layer's inputs, the stream that is wanted behind it and the one that is there, and what they weigh."""
+        x_NI, target_ND = x_NI.float(), target_ND.float()
+        missing_ND = target_ND - there_ND.float()
         weighted_NI = x_NI * weight_N[:, None]
         self.inputs_II += (weighted_NI.T @ x_NI).double()
         self.missing_DI += (missing_ND.T @ weighted_NI).double()
         self.missing += (missing_ND.square().sum(-1) * weight_N).sum(dtype=torch.float64)
-        self.weight += weight_N.sum(dtype=torch.float64)
+        self.target += (target_ND.square().sum(-1) * weight_N).sum(dtype=torch.float64)
 
     def error(self, change_DI: Tensor | None = None) -> float:
-        """Return the mean of what is missing, a share of the target's square, without or with a change of the layer."""
+        """Return the square of what is missing as a share of the target's, without or with a change of the layer."""
         left = self.missing
         if change_DI is not None:
             left = left - 2 * (change_DI * self.missing_DI).sum() + ((change_DI @ self.inputs_II) * change_DI).sum()
-        return float((left / self.weight.clamp(min=TINY)).clamp(min=0))
+        return float((left / self.target.clamp(min=TINY)).clamp(min=0))
 
 
 def least_squares(sums: Sums, ridge: float = RIDGE) -> Tensor:

@@ -158,8 +158,7 @@ def _fit(walk: LayerWalk, family: Family, index: int, target_NTD: Tensor, factor
         behind_BTD = (out_BTD if following is None else caught[following]).view_as(target_BTD)
         weight_BT = weights_of(target_BTD, median)
         sums = fitted if part.start < held_from else held_out
-        missing_BTD = target_BTD.float() - behind_BTD.float()
-        sums.add(caught[block.write].flatten(0, -2), missing_BTD.flatten(0, 1), weight_BT.flatten())
+        sums.add(caught[block.write].flatten(0, -2), target_BTD.flatten(0, 1), behind_BTD.flatten(0, 1), weight_BT.flatten())
     change_DI = least_squares(fitted)
     fit = WriterFit(name, (change_DI / factor).float().cpu(), held_out.error(), held_out.error(change_DI))
     if fit.helps:

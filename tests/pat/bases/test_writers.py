@@ -63,10 +63,11 @@ def with_twins() -> Any:
 
 def test_the_change_is_that_of_ridge_regression() -> None:
     torch.manual_seed(0)
-    x_NI, missing_ND, weight_N = torch.randn(200, 7), torch.randn(200, 5), torch.rand(200)
+    x_NI, target_ND, there_ND, weight_N = torch.randn(200, 7), torch.randn(200, 5), torch.randn(200, 5), torch.rand(200)
+    missing_ND = target_ND - there_ND
     sums = Sums.none(7, 5, torch.device("cpu"))
     for part in (slice(0, 90), slice(90, 200)):
-        sums.add(x_NI[part], missing_ND[part], weight_N[part])
+        sums.add(x_NI[part], target_ND[part], there_ND[part], weight_N[part])
     rows = weight_N.sqrt()[:, None].double()
     strength = (RIDGE * (x_NI.double().square() * weight_N[:, None].double()).sum() / 7).sqrt()
     stacked = torch.cat([x_NI.double() * rows, strength * torch.eye(7, dtype=torch.float64)])
@@ -75,13 +76,13 @@ def test_the_change_is_that_of_ridge_regression() -> None:
     change = least_squares(sums)
     assert torch.allclose(change, expected, atol=1e-5)
     left = (missing_ND.double() - x_NI.double() @ change.T).square().sum(-1)
-    assert sums.error(change) == pytest.approx(float((left * weight_N).sum() / weight_N.sum()), rel=1e-5)
+    assert sums.error(change) == pytest.approx(float((left * weight_N).sum() / (target_ND.square().sum(-1) * weight_N).sum()), rel=1e-5)
     assert sums.error(change) < sums.error()
 
 
 def test_a_layer_that_is_given_nothing_stays_as_it_is() -> None:
     sums = Sums.none(3, 2, torch.device("cpu"))
-    sums.add(torch.zeros(10, 3), torch.randn(10, 2), torch.ones(10))
+    sums.add(torch.zeros(10, 3), torch.randn(10, 2), torch.randn(10, 2), torch.ones(10))
     assert torch.equal(least_squares(sums), torch.zeros(2, 3, dtype=torch.float64))
 
 
@@ -141,6 +142,7 @@ def test_a_model_without_layers_is_nearer_to_the_whole_one(name: str, tmp_path: 
     found = record["writers"]
     missed = [(it["refitted"], it["plain"]) for it in found["errors"].values()]
     assert missed and sum(refitted for refitted, _ in missed) < sum(plain for _, plain in missed)
+    assert all(0 <= share < 1 for pair in missed for share in pair)  # nothing is scaled by how large the stream is
     assert read_json(tmp_path / "pruned" / "prune.json") == record and not (tmp_path / "pruned" / "cut").exists()
     plain = prune(tmp_path / "base", "shortgpt", 0.2, 8, tmp_path / "plain", given)
     assert "writers" not in plain and plain["parameters"] == record["parameters"]
