@@ -1,9 +1,10 @@
-"""Writers refitted after a cut: each layer that writes to the stream compensates, in order, for the units and layers that were removed.
+"""Writers refitted after a cut: each layer that writes to the stream compensates, in order, for units, layers and channels that went.
 
 In turn, from the first block to the last, the write of the pruned model is changed so that from what it is really given there (errors of
-earlier layers included) the stream comes as near as can be to the whole model's at the same place. Behind a layer after which others were
-dropped that place is in front of the next one that stayed, so that it takes their part over. Shapes stay; only writes change.
-Axes: N rows of text, T tokens, D channels.
+earlier layers included) the stream comes as near as can be to the whole model's at the same place, in the channels that are left. Behind a
+layer after which others were dropped that place is in front of the next one that stayed, so that it takes their part over. Shapes stay;
+only writes change.
+Axes: N rows of text, T tokens, D channels of the pruned model.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ ROWS = 32
 HELD_OUT = 1 / 8
 """Of the text, on which nothing is fitted: a write changes only where that helps there."""
 CUT_FOLDER = "cut"
+WHOLE_FOLDER = "whole"
+"""In the cut's folder, where a pruner that puts the model into another basis leaves the whole one for this."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,19 @@ class WriterFit:
 def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
     """Write into `folder` the checkpoint in its subfolder `cut` with refitted writes, and take that folder away; return the record of it.
 
-    `source` is the model before the cut, `record` what the pruner said. The writes stay as they are (`applied`) where the fit does not
-    make held-out text likelier. `errors` are, a write, the shares of the stream missed with plain and with refitted writes. Raises
-    UserError where the text is too short to keep a part of it back.
+    `source` is the model before the cut, in whose place comes what lies in `cut/whole`, and `record` what the pruner said. The writes
+    stay as they are (`applied`) where the fit does not make held-out text likelier. `errors` are, a write, the shares of the stream
+    missed with plain and with refitted writes. Raises UserError where the text is too short to keep a part of it back.
     """
     cut = folder / CUT_FOLDER
-    base, pruned = (checkpoint.load_to_measure(path, calibration.device) for path in (source, cut))
+    whole_folder = cut / WHOLE_FOLDER if (cut / WHOLE_FOLDER).is_dir() else source
+    base, pruned = (checkpoint.load_to_measure(path, calibration.device) for path in (whole_folder, cut))
     ids_NT, rows = _text(pruned, calibration, source)
     held = slice(len(ids_NT) - _held_rows(len(ids_NT), rows), len(ids_NT))
     check = Blocks(ids_NT[held], torch.ones_like(ids_NT[held]))
     whole, plain = said(base, check), said(pruned, check)
     layers = _surviving(base, record)
-    fits = list(fitted_writes(base, pruned, layers, ids_NT, rows))
+    fits = list(fitted_writes(base, pruned, layers, ids_NT, rows, record.get("kept")))
     refitted = said(pruned, check)
     del base, pruned
     before, after = text_gap(whole, plain), text_gap(whole, refitted)
@@ -100,11 +104,19 @@ def _told(found: Mapping[str, Any]) -> str:
     return f"prune: {found['changed']} writers refitted; {figures}" if found["applied"] else f"prune: writers stay plain; {figures}"
 
 
-def fitted_writes(base: PreTrainedModel, pruned: PreTrainedModel, layers: Sequence[int], ids_NT: Tensor, rows: int) -> Iterator[WriterFit]:
+def fitted_writes(
+    base: PreTrainedModel,
+    pruned: PreTrainedModel,
+    layers: Sequence[int],
+    ids_NT: Tensor,
+    rows: int,
+    kept: Sequence[int] | None = None,
+) -> Iterator[WriterFit]:
     """Yield the fit of every write that can be fitted, in the order of the computation; `pruned` has those that help when it has ended.
 
     A write before a norm cannot: what reaches the stream does not follow it linearly.
-    `layers` says which layer of `base` each of `pruned` was. The last eighth of `ids_NT` is held out; `rows` are worked through at once.
+    `layers` says which layer of `base` each of `pruned` was, `kept` which channels it has, None for all. The last eighth of `ids_NT` is
+    held out; `rows` are worked through at once.
     """
     with torch.no_grad():
         ahead, behind = LayerWalk(base, ids_NT, rows), LayerWalk(pruned, ids_NT, rows)
@@ -120,7 +132,7 @@ def fitted_writes(base: PreTrainedModel, pruned: PreTrainedModel, layers: Sequen
             if family.blocks[-1].writes_linearly:
                 targets[len(family.blocks) - 1] = ahead.stream_NTD
             for index, target_NTD in targets.items():
-                yield _fit(behind, family, index, target_NTD, factor)
+                yield _fit(behind, family, index, target_NTD if kept is None else target_NTD[..., kept], factor)
             behind.advance()
             progress.update(place + 1)
         progress.finish()

@@ -24,8 +24,12 @@ def width_of(job: PruneJob) -> int:
 
 
 def keep_most_important(job: PruneJob, folder: Path, importance_D: Tensor) -> dict[str, Any]:
-    """Write the source with its most important channels alone into `folder`, a stock checkpoint; return the record of its sizes."""
+    """Write the source with its most important channels alone into `folder`, a stock checkpoint; return the record of its sizes.
+
+    `kept` in it is the channels that stay, ascending.
+    """
     config = checkpoint.load_config(job.source)
     kept_D = largest(importance_D.cpu(), width_of(job))
     written = write_folded(job.source, folder, Fold(family_of(config), kept_D, tied=bool(config.tie_word_embeddings)), "prune")
-    return record_of(job.source, folder, job.ratio) | gap_to_zeroed(written, kept_D)
+    record = record_of(job.source, folder, job.ratio) | gap_to_zeroed(written, kept_D)
+    return record | {"kept": kept_D.nonzero().flatten().tolist()}

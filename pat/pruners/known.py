@@ -40,6 +40,7 @@ for _pruner in (
         summary="hidden channels that the loss feels least, `mask: fisher` at once",
         reach="all",
         when="to tell what a learned mask is worth beside the best order that needs no training",
+        settings=("writers",),
     ),
     Pruner(
         "channel-magnitude",
@@ -60,7 +61,7 @@ for _pruner in (
         summary="SliceGPT with one shared rotation: into the stream's principal basis, of which the leading directions stay",
         reach="all",
         when="where the number of layers and their inner sizes have to stay",
-        settings=("tie",),
+        settings=("tie", "basis", "writers"),
         obstacle=no_rotation,
     ),
     Pruner(
@@ -169,6 +170,7 @@ for _pruner in (
         reach="all",
         when="to compare with its paper",
         orders=("prune-tune",),
+        settings=("writers",),
     ),
 ):
     register(_pruner)

@@ -1,7 +1,7 @@
-"""SliceGPT with one rotation for the whole stream: the leading principal directions are kept, the output stays a stock model.
+"""SliceGPT with one rotation for the whole stream: its leading directions are kept, and the output stays a stock model.
 
 SliceGPT proper has a basis of its own before every block and a dense shortcut where two meet, which no stock class holds. With a
-single basis all shortcuts are the identity, so that a ratio removes what it says.
+single basis all shortcuts are the identity, so that a ratio removes what it says. The basis is that of principal components, or PAT-G's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pat.bases.change_of_basis import write_in_basis
+from pat.bases.writers import WHOLE_FOLDER
 from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import gap_to_zeroed
 from pat.checkpoints.merge import record_of, write_folded
@@ -32,23 +33,26 @@ logger = logging.getLogger(__name__)
 def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write the source, rotated and cut to its leading directions, into `folder`; return the record of its sizes.
 
-    `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the kept share of the variance; `tie`
-    and `text` are as in `pat rotate`. Raises UserError where the channels that are not rotated do not fit the width.
+    `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the share that is kept of what the
+    basis measures (principal components: of the variance), `kept` the channels of the rotated model that stay; `tie` and `text` are as
+    in `pat rotate`. Where writers are to be refitted, the rotated model stays in the folder for them. Raises UserError where the
+    channels that are not rotated do not fit the width.
     """
     config = checkpoint.load_config(job.source)
     width = width_at(config, job.ratio, job.align)
-    rotated = folder / "rotated"
+    rotated = folder / WHOLE_FOLDER
     rotated.mkdir()
-    basis, exactness = write_in_basis(job.source, rotated, "pca", job.text(), job.settings.tie)
+    basis, exactness = write_in_basis(job.source, rotated, job.settings.basis or "pca", job.text(), job.settings.tie)
     kept_D = torch.arange(config.hidden_size) < width
     if width < len(exactness.get("apart", ())):
         raise UserError(f"ratio {job.ratio:g}: leaves {width} channels, fewer than the {len(exactness['apart'])} that are not rotated")
     written = write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=exactness["tie"] == "kept"), "prune")
     gap = gap_to_zeroed(written, kept_D)
-    shutil.rmtree(rotated)
-    logger.info("the leading %d of %d directions hold %.4f of the variance", width, config.hidden_size, basis.captured(width))
+    if job.settings.writers != "refitted":
+        shutil.rmtree(rotated)
+    logger.info("the leading %d of %d directions hold %.4f of what the basis measures", width, config.hidden_size, basis.captured(width))
     record = record_of(job.source, folder, job.ratio) | exactness | gap
-    return record | {"rotation_gap": exactness["logit_gap"], "captured": basis.captured(width)}
+    return record | {"rotation_gap": exactness["logit_gap"], "captured": basis.captured(width), "kept": list(range(width))}
 
 
 def calibration_batches(source: Path, calibration: Calibration) -> Iterator[dict[str, Tensor]]:

@@ -163,7 +163,7 @@ class TuningSettings(Settings):
 class PruneSettings(Settings):
     """How a pruner comes to its sizes. `nominal` is the method's own knob; the layers protected are LLM-Pruner's window.
 
-    `tie` is for SliceGPT-1Q alone, as in PatChoices.
+    `tie` and `basis` are for SliceGPT-1Q alone, as in PatChoices.
     """
 
     size: Literal["matched", "nominal"] = Field(
@@ -173,6 +173,11 @@ class PruneSettings(Settings):
         default="keep",
         exclude_if=equals("keep"),
         description="slicegpt-1q alone: whether embedding and head stay one matrix, where they are one",
+    )
+    basis: Literal["pca", "gradient"] | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="slicegpt-1q alone: whose leading directions stay, principal components or PAT-G's; left out: pca",
     )
     writers: Literal["plain", "refitted"] | None = Field(
         default=None,

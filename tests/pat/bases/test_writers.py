@@ -21,7 +21,7 @@ from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import WORDS, calibration, reload, write_base
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 
-NEURONS = 80
+LAYERS, NEURONS = 3, 80
 REFITTED = PruneSettings(writers="refitted")
 
 
@@ -150,6 +150,65 @@ def test_a_model_without_layers_is_nearer_to_the_whole_one(name: str, tmp_path: 
     changed = {name for name in tensors if not torch.equal(tensors[name], others[name])}
     assert len(changed) == (found["changed"] if found["applied"] else 0)
     assert all(name.removesuffix(".weight") in found["errors"] for name in changed)
+
+
+def test_writers_of_a_narrowed_stream_aim_at_the_channels_that_are_left(tmp_path: Path) -> None:
+    """The first write by hand, from what hooks see in both models, and the others by what they miss."""
+    whole: Any = write_base("llama", tmp_path / "base")
+    record = prune(tmp_path / "base", "channel-fisher", 0.25, 8, tmp_path / "cut", calibration(tmp_path, tokens=600))
+    narrow, kept, ids = reload(tmp_path / "cut"), record["kept"], text(96)
+    assert len(kept) == narrow.config.hidden_size < whole.config.hidden_size
+    with torch.no_grad():
+        [first, *_] = fits = list(fitted_writes(whole, copy.deepcopy(narrow), range(LAYERS), ids, 4, kept))
+        _, wanted_BTD = around_attention(whole, ids)
+        x_BTI, there_BTD = around_attention(narrow, ids)
+    fitted, held_out, target_BTD = slice(0, 84), slice(84, 96), wanted_BTD[..., kept]
+    weight_BT = torch.cat([weights_of(part, target_BTD.norm(dim=-1).median()) for part in target_BTD.split(4)])
+    sums = Sums.none(x_BTI.shape[-1], len(kept), torch.device("cpu"))
+    x_NI, target_ND, there_ND = (tensor[fitted].flatten(0, 1) for tensor in (x_BTI, target_BTD, there_BTD))
+    sums.add(x_NI, target_ND, there_ND, weight_BT[fitted].flatten())
+    change = least_squares(sums)
+    assert torch.allclose(first.change_DI.double(), change, atol=1e-4 * float(change.abs().max()))
+    missing = target_BTD - there_BTD
+    share = (missing.square().sum(-1) * weight_BT)[held_out].sum() / (target_BTD.square().sum(-1) * weight_BT)[held_out].sum()
+    assert first.error_plain == pytest.approx(float(share), rel=1e-3)
+    assert len(fits) == 2 * LAYERS and sum(fit.error for fit in fits) < sum(fit.error_plain for fit in fits)
+
+
+def around_attention(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the first layer's attention write is given, and the stream behind it."""
+    seen: dict[str, torch.Tensor] = {}
+    layer = model.model.layers[0]
+    hooks = [
+        layer.self_attn.o_proj.register_forward_pre_hook(lambda _module, inputs: seen.update(write=inputs[0])),
+        layer.post_attention_layernorm.register_forward_pre_hook(lambda _module, inputs: seen.update(behind=inputs[0])),
+    ]
+    model(input_ids=ids)
+    for hook in hooks:
+        hook.remove()
+    return seen["write"], seen["behind"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pruner", "basis"),
+    [
+        ("llama", "channel-fisher", None),
+        ("gemma", "minitron-width", None),
+        ("qwen3", "slicegpt-1q", None),
+        ("llama", "slicegpt-1q", "gradient"),
+    ],
+)
+def test_a_narrowed_model_with_refitted_writers_is_a_stock_one(name: str, pruner: str, basis: Any, tmp_path: Path) -> None:
+    write_base(name, tmp_path / "base")
+    given = much_text(tmp_path)
+    own = PruneSettings(writers="refitted", basis=basis)
+    record = prune(tmp_path / "base", pruner, 0.25, 8, tmp_path / "pruned", given, own=own)
+    assert reload(tmp_path / "pruned").config.hidden_size == len(record["kept"]) == record["hidden_size"]["after"]
+    assert not [path for path in (tmp_path / "pruned").iterdir() if path.is_dir()]
+    found = record["writers"]
+    missed = [(it["refitted"], it["plain"]) for it in found["errors"].values()]
+    assert sum(refitted for refitted, _ in missed) < sum(plain for _, plain in missed)
+    assert found["applied"] is (found["text"]["refitted"] < found["text"]["plain"])
 
 
 def test_layers_and_neurons_are_refitted_unless_told_otherwise(tmp_path: Path) -> None:
