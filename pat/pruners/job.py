@@ -24,5 +24,5 @@ class PruneJob:
     def text(self) -> Calibration:
         """Return the calibration text. Raises UserError where none is given."""
         if self.calibration is None:
-            raise UserError("--calibration: is required: this pruner measures on text what it may remove; give a JSONL file")
+            raise UserError("--calibration: is required: text to measure on what may go, or to refit writers to; give a JSONL file")
         return self.calibration

@@ -51,6 +51,7 @@ for _pruner in (
         summary="hidden channels with the smallest weights attached",
         reach="all",
         when="as the floor: it needs no text, and whatever does not beat it is not worth its time",
+        settings=("writers",),
     ),
     Pruner(
         "slicegpt-1q",
@@ -104,10 +105,7 @@ for _pruner in (
         when="where the hidden size has to stay and the model has to be stock",
         size=kept_units,
         within=units_fit,
-        settings=(
-            "size",
-            "writers",
-        ),
+        settings=("size", "writers"),
     ),
     Pruner(
         "wanda-sp",
@@ -122,10 +120,7 @@ for _pruner in (
         orders=("prune-tune",),
         size=kept_units,
         within=units_fit,
-        settings=(
-            "size",
-            "writers",
-        ),
+        settings=("size", "writers"),
     ),
     Pruner(
         "shortgpt",

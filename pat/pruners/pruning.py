@@ -54,6 +54,10 @@ def prune(
         raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
     if isinstance(asked, float) and not 0.0 < asked < 1.0:
         raise UserError(f"--ratio {asked}: must lie between 0 and 1")
+    own = own or PruneSettings()
+    if idle := PRUNERS[pruner].without_effect(own):
+        known = ", ".join(PRUNERS[pruner].settings) or "none"
+        raise UserError(f"settings: {idle[0]}: has no effect on --pruner {pruner}, whose settings are: {known}; leave it out")
     check_base(base)
     checkpoint.check_opens(base)
     artefacts.check_if_listed(base)

@@ -74,6 +74,15 @@ class Pruner:
         """Return why a family cannot be pruned so; None where it can."""
         return self.obstacle(family) or (family.width_obstacle if self.narrows else None)
 
+    def without_effect(self, settings: PruneSettings) -> list[str]:
+        """Return the keys that are set to something else than their default and have no effect on this pruner."""
+        set_ = settings.model_dump(exclude_defaults=True)
+        return [name for name in set_ if name not in self.settings]
+
+    def effective(self, settings: PruneSettings) -> PruneSettings:
+        """Return the settings with those at their defaults that have no effect on this pruner."""
+        return PruneSettings.model_validate(settings.model_dump(include=set(self.settings)))
+
     def refits_writers(self, settings: PruneSettings) -> bool:
         """Return whether the writes are refitted after its cut."""
         return self.refits if settings.writers is None else settings.writers == "refitted"

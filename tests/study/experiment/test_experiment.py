@@ -140,6 +140,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "methods.lora.prune: has no effect: the method 'lora' has no pruner",
     ),
     (
+        changed("methods", "channel-magnitude-pft", value={"prune": {"tie": "break"}}),
+        "methods.channel-magnitude-pft.prune.tie: has no effect: the settings of channel-magnitude are: writers; remove it",
+    ),
+    (
+        changed("methods", "lora", value={"pat": {"hio_rank": 2}}),
+        "methods.lora.pat.hio_rank: has no effect: the method 'lora' trains no mask; remove it",
+    ),
+    (
         changed("methods", "pat", value={"pat": {"readers": "least-squares"}}),
         "methods.pat.pat.readers: \"least-squares\" is not allowed: must be 'plain' where the mask is trained",
     ),
@@ -397,7 +405,7 @@ def test_how_sizes_are_found_is_the_rows_then_the_models_then_the_experiments() 
     experiment = loaded(raw)
     own, others = (experiment.prune_settings("tiny", row) for row in ("llm-pruner-pft", "slicegpt-pft"))
     assert (own.size, own.protect_first, own.protect_last) == ("nominal", 0, 1)
-    assert (others.protect_first, others.protect_last) == (1, 1)
+    assert others.size == "nominal" and (others.protect_first, others.protect_last) == (None, None)  # which it has no use for
 
 
 def test_numbers_without_a_dot_are_numbers() -> None:

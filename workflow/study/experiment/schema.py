@@ -240,8 +240,13 @@ class Experiment(Settings):
 
     @checked_once
     def prune_settings(self, model: str, row: str) -> PruneSettings:
-        """Return how a row's pruner comes to its sizes: the experiment's settings, then the model's differences, then the row's."""
-        return PruneSettings.model_validate({**self.prune, **self.models[model].prune, **self.row(row).prune})
+        """Return how a row's pruner comes to its sizes: the experiment's settings, then the model's differences, then the row's.
+
+        What the experiment or the model says for other pruners is left out.
+        """
+        settings = PruneSettings.model_validate({**self.prune, **self.models[model].prune, **self.row(row).prune})
+        pruner = self.method(row).pruner
+        return settings if pruner is None else PRUNERS[pruner].effective(settings)
 
     @checked_once
     def evaluation_of(self, model: str) -> EvaluationSettings:

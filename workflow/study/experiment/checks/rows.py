@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pat.pruners import PRUNERS
+from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import nearest, shown
 from study.experiment.methods import CHECKPOINT, METHODS, Method
 from study.experiment.schema import TUNED_ROW, Experiment
@@ -34,8 +36,12 @@ def _without_effect(experiment: Experiment, row: str, method: Method) -> Iterato
     own, named = experiment.row(row), f"the method {method.name!r}"
     if own.prune and method.pruner is None:
         yield "prune", f"{named} has no pruner"
-    for key in ("basis", "tie", "readers"):
-        if own.pat.get(key) and not method.masked:
+    elif method.pruner is not None:
+        takes = PRUNERS[method.pruner].settings
+        for key in (key for key in own.prune if key in PruneSettings.model_fields and key not in takes):
+            yield f"prune.{key}", f"the settings of {method.pruner} are: {', '.join(takes) or 'none'}"
+    for key in own.pat:
+        if not method.masked and not (key == "align" and method.prunes):
             yield f"pat.{key}", f"{named} trains no mask"
     for key in ("tuning", "lora"):
         if getattr(own, key) and not method.tunes:
