@@ -33,6 +33,7 @@ from pat.checkpoints.random_rounding import rounded_at_random, steps_at
 from pat.checkpoints.unrounded import Written
 from pat.errors import UserError
 from pat.io import artefacts
+from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import calibration, word_tokenizer
@@ -322,11 +323,12 @@ def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_pat
 )
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_every_pruner_in_half_precision(pruner: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "out", calibration(inputs), own=PruneSettings(tie="break"))
+    own = PRUNERS[pruner].effective(PruneSettings(tie="break"))
+    record = prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "out", calibration(inputs), own=own)
     assert record["fold_gap"] <= LARGEST_FOLD_GAP / 40 and record["kl_on_text"] <= LARGEST_KL / 5
     plant(monkeypatch, FAULTS["one writer of another scale"] if pruner != "shortgpt" else replaced("q_proj.weight", lambda weight: -weight))
     with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
-        prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "wrong", calibration(inputs), own=PruneSettings(tie="break"))
+        prune(inputs / dtype, pruner, 0.4, 4, tmp_path / "wrong", calibration(inputs), own=own)
 
 
 @pytest.mark.lengthy

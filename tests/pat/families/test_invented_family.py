@@ -107,7 +107,8 @@ def test_it_is_rotated_and_its_readers_are_refitted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_every_pruner_takes_it_or_says_why_not(pruner: str, tmp_path: Path) -> None:
     """Fused rows too: the record's gap is between the model with what goes held at zero and the checkpoint without it."""
-    base, text, own = written(tmp_path / "base"), calibration(tmp_path, 4000), PruneSettings(writers="plain")
+    base, text = written(tmp_path / "base"), calibration(tmp_path, 4000)
+    own = PRUNERS[pruner].effective(PruneSettings(writers="plain"))
     if pruner in REFUSED:
         with pytest.raises(UserError, match=REFUSED[pruner]):
             prune(base, pruner, 0.25, "auto", tmp_path / "out", text, own=own)

@@ -199,7 +199,7 @@ def test_every_pruner_takes_it_or_says_why_not(name: str, pruner: str, tmp_path:
     """The record's gap is between the model with what goes held at zero and the checkpoint without it."""
     write_base(name, tmp_path / "base")
     reason = PRUNERS[pruner].obstacle(family_of(MORE[name]()))
-    text, own = calibration(tmp_path, 4000), PruneSettings(tie="break", writers="plain")
+    text, own = calibration(tmp_path, 4000), PRUNERS[pruner].effective(PruneSettings(tie="break", writers="plain"))
     if reason is not None:
         with pytest.raises(UserError) as refused:
             prune(tmp_path / "base", pruner, 0.25, "auto", tmp_path / "out", text, own=own)

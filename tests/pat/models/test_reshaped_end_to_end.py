@@ -10,6 +10,7 @@ from pat.checkpoints.merge import merge
 from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.io.artefacts import write_jsonl
+from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
 from pat.training.tuning import tune
@@ -28,7 +29,8 @@ def pruned(folder: Path, pruner: str) -> Path:
     if not (folder / "base").exists():
         write_tiny_checkpoint(folder / "base")
         write_jsonl(folder / "instruct.jsonl", ROWS)
-    prune(folder / "base", pruner, 0.2, "auto", folder / pruner, Calibration(folder / "instruct.jsonl", tokens=300), own=EVERY_LAYER)
+    own = PRUNERS[pruner].effective(EVERY_LAYER)
+    prune(folder / "base", pruner, 0.2, "auto", folder / pruner, Calibration(folder / "instruct.jsonl", tokens=300), own=own)
     return folder / pruner
 
 
