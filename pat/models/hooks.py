@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 
@@ -17,3 +19,9 @@ def removed_behind(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
     finally:
         for hook in kept:
             hook.remove()
+
+
+def given_stream(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+    """Return the stream that a decoder layer is called with, by place or by name: what a hook with keywords is told."""
+    stream: Tensor = inputs[0] if inputs else keywords["hidden_states"]
+    return stream

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.families.known import family_of
+from pat.models.hooks import given_stream
 
 Caught = Callable[[slice, dict[str, Tensor]], None]
 """Takes which rows a batch has, and what some modules of the layer were given, by their names."""
@@ -94,7 +95,7 @@ def _embedded(model: PreTrainedModel, first: nn.Module, ids_BT: Tensor) -> Tenso
     found: list[Tensor] = []
 
     def stop(_layer: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        found.append(inputs[0] if inputs else keywords["hidden_states"])
+        found.append(given_stream(inputs, keywords))
         raise _BehindTheEmbedding
 
     handle = first.register_forward_pre_hook(stop, with_kwargs=True)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from pat.families.known import family_of
 from pat.io.progress import Progress
 from pat.method.importance import text_loss
-from pat.models.hooks import removed_behind
+from pat.models.hooks import given_stream, removed_behind
 
 Batch = dict[str, Tensor]
 
@@ -49,7 +49,7 @@ class GoOnFrom(HandOn):
 @contextmanager
 def standing_in(model: PreTrainedModel, others: Mapping[int, nn.Module]) -> Iterator[None]:
     """While open, other modules are in the places of the layers of these numbers."""
-    layers: Any = model.get_submodule(family_of(model.config).layers)
+    layers = layers_of(model)
     away = {layer: layers[layer] for layer in others}
     for layer, module in others.items():
         layers[layer] = module
@@ -62,8 +62,15 @@ def standing_in(model: PreTrainedModel, others: Mapping[int, nn.Module]) -> Iter
 
 def without_layers(model: PreTrainedModel, dropped: Iterable[int]) -> AbstractContextManager[None]:
     """While open, the layers of these numbers are not computed; every other one stays in its place."""
-    layers: Any = model.get_submodule(family_of(model.config).layers)
+    layers = layers_of(model)
     return standing_in(model, {layer: HandOn(layers[layer]) for layer in dropped})
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return a model's decoder layers."""
+    layers = model.get_submodule(family_of(model.config).layers)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
 
 
 @torch.no_grad()
@@ -96,9 +103,9 @@ def losses_without_each(model: PreTrainedModel, batch: Batch, gone: Sequence[int
     The layers before it pass on what they always do, so they are computed once for all: half of the work. What they pass on is kept
     meanwhile, the stream of the batch once a layer.
     """
-    streams = _streams_before_layers(model, batch, gone)
-    for layer, stream_BTD in streams.items():
-        with without_layers(model, [*gone, *range(layer)]), standing_in(model, {layer: GoOnFrom(_layer(model, layer), stream_BTD)}):
+    layers = layers_of(model)
+    for layer, stream_BTD in _streams_before_layers(model, batch, gone).items():
+        with without_layers(model, [*gone, *range(layer)]), standing_in(model, {layer: GoOnFrom(layers[layer], stream_BTD)}):
             loss = float(text_loss(model, batch))
         yield layer, loss
 
@@ -109,18 +116,12 @@ def _streams_before_layers(model: PreTrainedModel, batch: Batch, gone: Sequence[
 
     def keep(layer: int) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> None:
-            streams[layer] = inputs[0] if inputs else keywords["hidden_states"]
+            streams[layer] = given_stream(inputs, keywords)
 
         return hook
 
-    there = [layer for layer in range(model.config.num_hidden_layers) if layer not in gone]
-    hooks = (_layer(model, layer).register_forward_pre_hook(keep(layer), with_kwargs=True) for layer in there)
+    there = {place: layer for place, layer in enumerate(layers_of(model)) if place not in gone}
+    hooks = (layer.register_forward_pre_hook(keep(place), with_kwargs=True) for place, layer in there.items())
     with without_layers(model, gone), removed_behind(hooks):
         text_loss(model, batch)
     return streams
-
-
-def _layer(model: PreTrainedModel, layer: int) -> nn.Module:
-    layers: Any = model.get_submodule(family_of(model.config).layers)
-    found: nn.Module = layers[layer]
-    return found
