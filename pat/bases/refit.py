@@ -141,8 +141,7 @@ def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Calib
     texts = {"calibration": calibration.path, "data": data.path if data else None, "second_text": second_text}
     settings: dict[str, object] = {"mask": config.mask, "ratio": config.ratio, "align": config.align, "tokens": calibration.tokens}
     settings |= {name: artefacts.sha256(path) for name, path in texts.items() if path}
-    settings |= {"columns": dict(data.columns)} if data and data.columns else {}
-    settings |= {"calibration_columns": dict(calibration.columns)} if calibration.columns else {}
+    settings |= (data.naming("columns") if data else {}) | calibration.naming("calibration_columns")
     return provenance(settings, calibration.seed, calibration.device, {"base": base, **texts})
 
 

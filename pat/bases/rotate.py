@@ -56,7 +56,7 @@ def rotate(
         captured = {f"{share:g}": found.captured(round(share * len(found.importance_D))) for share in QUARTERS}
         record = record_of(base, folder, 0.0) | exactness | {"basis": basis, "captured": captured}
         settings: dict[str, object] = {"basis": basis, "calibration": artefacts.sha256(calibration.path), "tokens": calibration.tokens}
-        settings |= {"calibration_columns": dict(calibration.columns)} if calibration.columns else {}
+        settings |= calibration.naming("calibration_columns")
         settings |= {"tie": tie} if record["tie"] else {}
         inputs = {"base": base, "calibration": calibration.path}
         record["provenance"] = provenance(settings, calibration.seed, calibration.device, inputs)

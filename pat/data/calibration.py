@@ -45,6 +45,10 @@ class Calibration:
     device: str = "cpu"
     columns: Columns | None = None
 
+    def naming(self, key: str) -> dict[str, object]:
+        """Return what a record says under `key` of what the file calls our fields; nothing where it calls them as we do."""
+        return {key: dict(self.columns)} if self.columns else {}
+
 
 @dataclass(frozen=True)
 class Blocks:

@@ -11,7 +11,7 @@ from pat.checkpoints.budget import counted
 from pat.errors import UserError
 from pat.models.budget import ratio_within
 from pat.models.on_paper import Align, PaperModel
-from pat.pruners.registry import PRUNERS
+from pat.pruners.registry import pruner_named
 from pat.settings.budget import Budget
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import wanted
@@ -47,6 +47,5 @@ def ratio_on(
         asked = Budget.model_validate(asked)
     if not isinstance(asked, Budget):
         return asked
-    if pruner not in PRUNERS:
-        raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
-    return ratio_within(*sizes(), asked, PRUNERS[pruner].fit, settings, align)
+    within = pruner_named(pruner).fit
+    return ratio_within(*sizes(), asked, within, settings, align)

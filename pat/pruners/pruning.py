@@ -22,7 +22,7 @@ from pat.io.progress import say
 from pat.io.provenance import provenance
 from pat.machine.threads import threads_given_back
 from pat.models.reshaped import ReshapedConfig
-from pat.pruners import PRUNERS, Pruner
+from pat.pruners import Pruner, pruner_named
 from pat.pruners.budget import prune_ratio
 from pat.pruners.job import PruneJob
 from pat.settings.budget import Budget
@@ -50,13 +50,12 @@ def prune(
     incomplete, changed or reshaped, or where `out` holds something else than such a model, unless with `force`.
     """
     check_replaceable(out, FOLDERS["prune"], force=force)
-    if pruner not in PRUNERS:
-        raise UserError(f"--pruner {pruner!r}: must be one of {', '.join(sorted(PRUNERS))}")
+    chosen = pruner_named(pruner)
     if isinstance(asked, float) and not 0.0 < asked < 1.0:
         raise UserError(f"--ratio {asked}: must lie between 0 and 1")
     own = own or PruneSettings()
-    if idle := PRUNERS[pruner].without_effect(own):
-        known = ", ".join(PRUNERS[pruner].settings) or "none"
+    if idle := chosen.without_effect(own):
+        known = ", ".join(chosen.settings) or "none"
         raise UserError(f"settings: {idle[0]}: has no effect on --pruner {pruner}, whose settings are: {known}; leave it out")
     check_base(base)
     checkpoint.check_opens(base)
@@ -64,13 +63,12 @@ def prune(
     config = checkpoint.load_config(base)
     if isinstance(config, ReshapedConfig):
         raise UserError(f"{base}: is reshaped already; pruners take stock models")
-    if (reason := PRUNERS[pruner].reason_not_to(family_of(config))) is not None:
+    if (reason := chosen.reason_not_to(family_of(config))) is not None:
         raise UserError(f"--pruner {pruner}: is not possible for {base}: {reason}")
-    own = own or PruneSettings()
     ratio = prune_ratio(base, pruner, asked, own, align)
     torch.set_num_threads(threads)
     with artefacts.new_folder(out, FOLDERS["prune"], force=force) as folder:
-        record = _pruned(PRUNERS[pruner], PruneJob(base, ratio, align, calibration, own), folder)
+        record = _pruned(chosen, PruneJob(base, ratio, align, calibration, own), folder)
         settings = {"pruner": pruner, "ratio": ratio, "align": align, "calibration": _identity(calibration), **own.model_dump(mode="json")}
         inputs = {"base": base, "calibration": calibration.path if calibration else None}
         seed, device = (calibration.seed, calibration.device) if calibration else (0, None)
@@ -101,5 +99,4 @@ def _identity(calibration: Calibration | None) -> dict[str, object] | None:
     """Return which text was looked at, wherever it lay."""
     if calibration is None:
         return None
-    columns = {"columns": dict(calibration.columns)} if calibration.columns else {}
-    return {"sha256": artefacts.sha256(calibration.path), "tokens": calibration.tokens, **columns}
+    return {"sha256": artefacts.sha256(calibration.path), "tokens": calibration.tokens} | calibration.naming("columns")

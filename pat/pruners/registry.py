@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pat.errors import UserError
 from pat.families.known import Family
 from pat.models.budget import Fit, Within, share_fit, width_fit
 from pat.models.on_paper import Align, PaperModel
@@ -76,8 +77,7 @@ class Pruner:
 
     def without_effect(self, settings: PruneSettings) -> list[str]:
         """Return the keys that are set to something else than their default and have no effect on this pruner."""
-        set_ = settings.model_dump(exclude_defaults=True)
-        return [name for name in set_ if name not in self.settings]
+        return [name for name in settings.model_dump(exclude_defaults=True) if name not in self.settings]
 
     def effective(self, settings: PruneSettings) -> PruneSettings:
         """Return the settings with those at their defaults that have no effect on this pruner."""
@@ -94,6 +94,13 @@ class Pruner:
 
 
 PRUNERS: dict[str, Pruner] = {}
+
+
+def pruner_named(name: str) -> Pruner:
+    """Return the pruner of a name. Raises UserError where none is called so."""
+    if name not in PRUNERS:
+        raise UserError(f"--pruner {name!r}: must be one of {', '.join(sorted(PRUNERS))}")
+    return PRUNERS[name]
 
 
 def register(pruner: Pruner) -> None:

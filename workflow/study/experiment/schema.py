@@ -187,8 +187,7 @@ class Experiment(Settings):
         if method.masked:
             pat = self.tune_job(model, row).pat
             return pat.basis != "native" and pat.tie == "break"
-        takes_tie = method.pruner is not None and "tie" in PRUNERS[method.pruner].settings
-        return takes_tie and self.prune_settings(model, row).tie == "break"
+        return method.pruner is not None and self.prune_settings(model, row).tie == "break"
 
     def budget_at(self, model: str, row: str, level: float) -> Budget | None:
         """Return the budget that stands at a level; None where it is a ratio."""
