@@ -25,7 +25,7 @@ from pat.data.rows import naming
 from pat.errors import UserError
 from pat.export.export import COMPRESSED, MEBIBYTE, export
 from pat.io.marks import KINDS, check_replaceable
-from pat.io.progress import say
+from pat.io.progress import say, told_figure
 from pat.io.provenance import described, provenance
 from pat.machine.device import resolve_device
 from pat.machine.extras import need
@@ -167,7 +167,7 @@ def _line(point: Point) -> str:
     if "refused" in point:
         return f"{named}: {point['refused']}"
     left = f", {point['left_in_f16']} matrices left in f16" if point["left_in_f16"] else ""
-    told = ", ".join(f"{name} {'too large' if value is None else format(value, '.3f')}" for name, value in point["perplexity"].items())
+    told = ", ".join(f"{name} {told_figure(value, '.3f')}" for name, value in point["perplexity"].items())
     return f"{named}: {point['bytes'] / MEBIBYTE:.1f} MiB{left}, perplexity {told}"
 
 

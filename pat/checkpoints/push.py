@@ -24,7 +24,7 @@ from pat.checkpoints.checkpoint import check_finite
 from pat.checkpoints.lineage import CARD_NAME, INHERITED, check_datasets, front_matter, lineage_of
 from pat.errors import UserError
 from pat.io import artefacts
-from pat.io.progress import say
+from pat.io.progress import say, told_figure
 from pat.io.provenance import checksums
 from pat.models.reshaped import ReshapedConfig
 
@@ -187,14 +187,9 @@ def _table(scores: Mapping[str, Any]) -> str:
         lines.append("")
     if perplexities := scores.get("perplexity", {}):
         lines += ["| held-out text | perplexity per token | per byte |", "| --- | --- | --- |"]
-        lines += [
-            f"| {name} | {_told(it['token_perplexity'])} | {_told(it['byte_perplexity'])} |" for name, it in sorted(perplexities.items())
-        ]
+        for name, it in sorted(perplexities.items()):
+            lines.append(f"| {name} | {told_figure(it['token_perplexity'])} | {told_figure(it['byte_perplexity'])} |")
     return "\n## Results\n\n" + "\n".join(lines).rstrip() + "\n" if lines else ""
-
-
-def _told(perplexity: float | None) -> str:
-    return "too large" if perplexity is None else f"{perplexity:.4g}"
 
 
 def _scores(folder: Path, published: Published) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pat.families.known import FAMILIES
+from pat.families.known import FAMILIES, Family
 from pat.io.artefacts import read_record, write_json
 
 CONFIG_NAME = "config.json"
@@ -31,6 +31,6 @@ def _positions(record: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     scaling = {name: value for name, value in parameters.items() if name != "rope_theta"}
     plain = scaling.get("rope_type", "default") == "default"
-    named = FAMILIES[record["model_type"]].older_positions if record.get("model_type") in FAMILIES else (("rope_theta", "rope_theta"),)
+    named = FAMILIES.get(record.get("model_type", ""), Family).older_positions  # of a family that is not known, the usual names
     older = {old: parameters[new] for new, old in named if new in parameters}
     return older | {"rope_scaling": None if plain else scaling}

@@ -188,11 +188,8 @@ def family_of_fields(fields: Mapping[str, Any]) -> Family:
 
 
 def _checked(family: Family, value: Callable[[str], object]) -> Family:
-    for field, needed in family.alike:
-        if (found := value(field)) is not None and found != needed:
-            several = f"layers of several kinds in one {family.model_type} model are not known"
-            raise UserError(f"{field}: {found!r}: {several}; it must be {needed!r}")
-    for field, needed, reason in family.needed:
+    several = f"layers of several kinds in one {family.model_type} model are not known"
+    for field, needed, reason in (*((field, needed, several) for field, needed in family.alike), *family.needed):
         if (found := value(field)) is not None and found != needed:
             raise UserError(f"{field}: {found!r}: {reason}; it must be {needed!r}")
     return family
@@ -214,18 +211,19 @@ def is_told_by_sizes(family: Family) -> bool:
     return not family.has_experts and family.width_obstacle is None
 
 
+def _told_by_sizes() -> list[str]:
+    return [name for name, family in FAMILIES.items() if is_told_by_sizes(family)]
+
+
 def _known(model_type: str) -> str:
-    told = [name for name, family in FAMILIES.items() if is_told_by_sizes(family)]
-    if model_type not in told:
-        raise ValueError(f"must be one of {', '.join(told)}, or a family that a plugin registers")
+    if model_type not in _told_by_sizes():
+        raise ValueError(f"must be one of {', '.join(_told_by_sizes())}, or a family that a plugin registers")
     return model_type
 
 
 ModelType = Annotated[str, AfterValidator(_known)]
 """In settings that give a model's sizes: that of a known family of which they say all."""
-ARCHITECTURE = (
-    f"architecture: {', '.join(name for name, family in FAMILIES.items() if is_told_by_sizes(family))}, or one that a plugin registers"
-)
+ARCHITECTURE = f"architecture: {', '.join(_told_by_sizes())}, or one that a plugin registers"
 PASSED_OVER = re.compile(r"\.rotary_emb\.inv_freq$|^gpt_neox\.layers\.\d+\.attention\.(masked_)?bias$")
 
 

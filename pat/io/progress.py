@@ -50,6 +50,11 @@ def say(message: str) -> None:
     logger.info(message, extra={"for_terminal": True})
 
 
+def told_figure(figure: float | None, form: str = ".4g") -> str:
+    """Return a figure of a record for a line; None stands for one that is too large for a number."""
+    return "too large" if figure is None else format(figure, form)
+
+
 def fail(message: str) -> NoReturn:
     """End the process with status 1 and a message on the terminal, and in the log file where there is one: others look there for it."""
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):

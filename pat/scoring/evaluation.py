@@ -17,7 +17,7 @@ from pat.data.rows import naming, read_texts
 from pat.errors import UserError
 from pat.io import artefacts, marks
 from pat.io.marks import KINDS, check_replaceable
-from pat.io.progress import say
+from pat.io.progress import say, told_figure
 from pat.io.provenance import provenance
 from pat.machine.extras import need
 from pat.machine.threads import threads_given_back
@@ -174,6 +174,5 @@ def prepare_process(*, offline: bool) -> None:
 def _summary(record: Mapping[str, Any]) -> str:
     parts = [f"{metric} {value:.1%}" for metric, value in record["mean"].items()]
     for name, figures in record["perplexity"].items():
-        value = figures["token_perplexity"]
-        parts.append(f"perplexity of {name} " + ("too large" if value is None else f"{value:.4g}"))
+        parts.append(f"perplexity of {name} {told_figure(figures['token_perplexity'])}")
     return f"evaluated {len(record['tasks'])} task(s) and {len(record['perplexity'])} text(s): {', '.join(parts)}"
