@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from pat.benchmark.settings import InferenceBenchmark, ModelShape, widths_of
+from pat.benchmark.settings import InferenceBenchmark, ModelShape
+from pat.benchmark.widths import widths_of
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
 from pat.models.width import merged_config

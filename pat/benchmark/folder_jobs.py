@@ -18,7 +18,8 @@ from pat.benchmark import machine
 from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.random_adapter import write_random_adapter
 from pat.benchmark.random_checkpoint import DTYPE, write_random_checkpoint, write_random_text
-from pat.benchmark.settings import CHECKPOINT_BYTES, MergeBenchmark, ModelShape, PruneBenchmark, ratio_of, solved
+from pat.benchmark.settings import CHECKPOINT_BYTES, MergeBenchmark, ModelShape, PruneBenchmark
+from pat.benchmark.widths import ratio_of, solved
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import merge
 from pat.data.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration

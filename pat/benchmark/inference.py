@@ -15,8 +15,9 @@ from transformers import PreTrainedModel, StaticCache
 
 from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
-from pat.benchmark.settings import InferenceBenchmark, ModelShape, solved
+from pat.benchmark.settings import InferenceBenchmark, ModelShape
 from pat.benchmark.spread import speedup, spread
+from pat.benchmark.widths import solved
 from pat.errors import UserError
 from pat.families.known import head_size, kv_heads
 from pat.io.marks import KINDS, check_replaceable

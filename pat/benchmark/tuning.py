@@ -22,8 +22,9 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
-from pat.benchmark.settings import ModelShape, TuningBenchmark, ratio_of, solved
+from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
+from pat.benchmark.widths import ratio_of, solved
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import Progress, say

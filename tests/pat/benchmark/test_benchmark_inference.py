@@ -14,8 +14,9 @@ from pat.benchmark import inference, so_far
 from pat.benchmark.candidates import parameter_count, random_model, stock_config
 from pat.benchmark.inference import benchmark_inference, summary, weight_bytes
 from pat.benchmark.machine import OUT_OF_MEMORY
-from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, shape_of, widths_of
+from pat.benchmark.settings import KNOWN_SHAPES, InferenceBenchmark, ModelShape, shape_of
 from pat.benchmark.spread import speedup, spread
+from pat.benchmark.widths import widths_of
 from pat.errors import UserError
 from pat.io.artefacts import read_json
 from pat.settings.mistakes import load

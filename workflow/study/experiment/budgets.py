@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pat.benchmark.settings import ModelShape, solved
+from pat.benchmark.settings import ModelShape
+from pat.benchmark.widths import solved
 from pat.settings.budget import Budget
 from pat.settings.fields import BYTES
 from study.experiment.benchmark_settings import BenchmarkSettings

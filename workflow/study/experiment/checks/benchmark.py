@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pat.benchmark.settings import KNOWN_SHAPES, ratio_of, widths_of
+from pat.benchmark.settings import KNOWN_SHAPES
+from pat.benchmark.widths import ratio_of, widths_of
 from pat.errors import SettingError, UserError
 from pat.models.width import target_width
 from pat.settings.fields import BYTES
