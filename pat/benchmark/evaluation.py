@@ -33,6 +33,7 @@ from pat.scoring.batched_lm import BatchedLM
 from pat.scoring.evaluation import read_tasks
 from pat.scoring.examinee import count_cut_items, load_examinee
 from pat.scoring.generation_options import none_of_its_own
+from pat.settings.fields import GIB
 from pat.settings.jobs import EvaluationSettings
 
 SCHEMA = 1
@@ -242,7 +243,7 @@ def summary(record: dict[str, Any]) -> list[str]:
         if entry["status"] == machine.OUT_OF_MEMORY:
             lines.append(f"{label}: {machine.OUT_OF_MEMORY}")
             continue
-        line = f"{label}: {entry['items_per_s']['median']:.1f} items per second, peak {entry['peak_bytes'] / 2**30:.2f} GiB"
+        line = f"{label}: {entry['items_per_s']['median']:.1f} items per second, peak {entry['peak_bytes'] / GIB:.2f} GiB"
         if "speedup" in entry:
             line += f"; {entry['speedup']['median']:.2f} x; same answers {entry['same_answers']:.1%}"
             if entry["same_texts"] is not None:

@@ -19,7 +19,7 @@ from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.random_adapter import write_random_adapter
 from pat.benchmark.random_checkpoint import DTYPE, write_random_checkpoint, write_random_text
 from pat.benchmark.settings import CHECKPOINT_BYTES, MergeBenchmark, ModelShape, PruneBenchmark
-from pat.benchmark.widths import ratio_of, solved
+from pat.benchmark.widths import ratio_of, tell_budgets
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import merge
 from pat.data.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
@@ -36,6 +36,7 @@ from pat.pruners.budget import ratio_on
 from pat.pruners.pruning import prune
 from pat.settings.budget import Budget
 from pat.settings.config import PatConfig
+from pat.settings.fields import GIB
 
 SCHEMA = 1
 MOST_TOKENS = SEQUENCES * SEQUENCE_LENGTH
@@ -79,8 +80,7 @@ def benchmark_merge(shape: ModelShape, settings: MergeBenchmark, seed: int, out:
     """Measure the merge of a PAT adapter on a shape, write the record to `out` and return it. Raises UserError on sizes that cannot be."""
     check_replaceable(out, KINDS["benchmark merge"], force=force)
     device = _prepared(settings)
-    for line in solved(shape, [settings.ratio], settings.align, CHECKPOINT_BYTES):
-        say(f"benchmark merge: {line}")
+    tell_budgets("benchmark merge", shape, [settings.ratio], settings.align, CHECKPOINT_BYTES)
     ratio = ratio_of(shape, settings.ratio, settings.align, CHECKPOINT_BYTES)
     pat_config = PatConfig(
         pruning_ratio=ratio, hio_rank=settings.hio_rank, lora_rank=settings.lora_rank, align=settings.align,
@@ -168,9 +168,9 @@ def _written(
 def summary(record: dict[str, Any]) -> str:
     """Return a line on what the job took."""
     gpu = record["peak_gpu_bytes"]
-    on_gpu = "" if gpu is None else f", on the GPU {gpu / 2**30:.2f} GiB, {record['peak_gpu_of_copy']:.2f} copies"
+    on_gpu = "" if gpu is None else f", on the GPU {gpu / GIB:.2f} GiB, {record['peak_gpu_of_copy']:.2f} copies"
     return (
-        f"{record.get('pruner', record['kind'])}: {record['wall_s']:.1f} s on a model of {record['copy_bytes'] / 2**30:.2f} GiB, "
-        f"{record['share_removed']:.1%} of it removed; peak memory {record['peak_host_bytes'] / 2**30:.2f} GiB, "
+        f"{record.get('pruner', record['kind'])}: {record['wall_s']:.1f} s on a model of {record['copy_bytes'] / GIB:.2f} GiB, "
+        f"{record['share_removed']:.1%} of it removed; peak memory {record['peak_host_bytes'] / GIB:.2f} GiB, "
         f"{record['peak_host_of_copy']:.2f} copies{on_gpu}"
     )

@@ -17,7 +17,7 @@ from pat.benchmark import machine, so_far
 from pat.benchmark.candidates import Candidate, of_folders, of_shape
 from pat.benchmark.settings import InferenceBenchmark, ModelShape
 from pat.benchmark.spread import speedup, spread
-from pat.benchmark.widths import solved
+from pat.benchmark.widths import tell_budgets
 from pat.errors import UserError
 from pat.families.known import head_size, kv_heads
 from pat.io.marks import KINDS, check_replaceable
@@ -28,7 +28,7 @@ from pat.machine.out_of_memory import lacks_memory
 from pat.machine.threads import threads_given_back
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.compiled import compile_layers
-from pat.settings.fields import BYTES
+from pat.settings.fields import BYTES, GIB
 
 SCHEMA = 1
 PASSES_BEFORE_CAPTURE = 3
@@ -266,8 +266,8 @@ def benchmark_inference(
     device = resolve_device(settings.device)
     torch.set_num_threads(settings.threads)
     unpruned, *narrower = of_shape(shape, settings, seed) if shape is not None else of_folders(folders, settings)
-    for line in solved(shape, settings.ratios, settings.align, BYTES[settings.precision]) if shape is not None else ():
-        say(f"benchmark inference: {line}")
+    if shape is not None:
+        tell_budgets("benchmark inference", shape, settings.ratios, settings.align, BYTES[settings.precision])
     measured = {"shape": shape.model_dump() if shape else None, "folders": [str(folder) for folder in folders]}
     clocks_before = machine.clocks(device)
     comparison = Comparison(unpruned, settings, seed, device)
@@ -310,7 +310,7 @@ def summary(record: dict[str, Any]) -> list[str]:
     """Return a line per model with its size, and one per batch size: how much faster than the unpruned one, or that one did not fit."""
     whole = record["models"][0].get("weight_bytes")
     lines = [
-        f"{model['name']}: {model['parameters']:,} parameters, weights {model['weight_bytes'] / 2**30:.2f} GiB"
+        f"{model['name']}: {model['parameters']:,} parameters, weights {model['weight_bytes'] / GIB:.2f} GiB"
         + (f", {model['weight_bytes'] / whole:.3f} of the unpruned model's" if whole else "")
         for model in record["models"]
         if "weight_bytes" in model

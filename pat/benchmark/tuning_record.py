@@ -10,6 +10,7 @@ from typing import Any
 from pat.benchmark.machine import OUT_OF_MEMORY
 from pat.benchmark.settings import runtime_of
 from pat.benchmark.spread import spread
+from pat.settings.fields import GIB
 
 LORA, MASKED, CLOSED, COMPACTED = "lora", "pat, before the milestone", "pat, after the milestone", "pat, after the milestone, compacted"
 
@@ -82,7 +83,7 @@ def summary(record: dict[str, Any]) -> Iterator[str]:
             continue
         yield (
             f"{label}: {1e3 * entry['step_s']['median']:.1f} ms per step, {entry['tokens_per_s']:.0f} tokens/s, "
-            f"peak {entry['peak_bytes'] / 2**30:.2f} GiB, {entry['share_of_floor']:.0%} of the arithmetic floor's speed"
+            f"peak {entry['peak_bytes'] / GIB:.2f} GiB, {entry['share_of_floor']:.0%} of the arithmetic floor's speed"
         )
     for schedule in record["schedules"]:
         ratios = ", ".join(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from pat.benchmark.settings import InferenceBenchmark, ModelShape
 from pat.errors import SettingError, UserError
+from pat.io.progress import say
 from pat.models.budget import Fit, width_fit
 from pat.models.on_paper import Align, PaperModel
 from pat.models.width import target_width
@@ -31,6 +32,12 @@ def solved(shape: ModelShape, asked: Iterable[float | Budget], align: Align, byt
         if isinstance(budget, Budget):
             fit = fit_of(shape, budget, align, bytes_each)
             yield f"budget {budget}: {fit.size}, {fit.parameters:,} parameters"
+
+
+def tell_budgets(verb: str, shape: ModelShape, asked: Iterable[float | Budget], align: Align, bytes_each: int) -> None:
+    """Say what each budget comes to in the shape that a verb measures."""
+    for line in solved(shape, asked, align, bytes_each):
+        say(f"{verb}: {line}")
 
 
 def widths_of(shape: ModelShape, settings: InferenceBenchmark, place: str = "settings: ") -> list[int]:

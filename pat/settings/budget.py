@@ -10,9 +10,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from pat.errors import SettingError
 from pat.settings.agreement import exactly_one_of
-from pat.settings.fields import MOST, Number, Rate, Settings, is_none
-
-GIB = 2**30
+from pat.settings.fields import GIB, MOST, Number, Rate, Settings, is_none
 
 
 class Budget(Settings):

@@ -20,9 +20,9 @@ from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import PatModel
 from pat.models.kept_activations import kept_bytes
 from pat.models.token_loss import most_logits, read
+from pat.settings.fields import GIB
 from pat.training.request import TuningRequest
 
-GIB = 2**30
 SHARE = 0.92
 """Of a GPU's free memory: the rest is lost between pieces of other sizes."""
 OPTIMIZER_BYTES = 16

@@ -23,8 +23,9 @@ from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
 from pat.families.known import FAMILIES, is_told_by_sizes
 from pat.io import artefacts
-from pat.settings.budget import GIB, Budget
+from pat.settings.budget import Budget
 from pat.settings.config import PatConfig
+from pat.settings.fields import GIB
 
 SIZES: dict[str, Any] = {"vocab_size": 97, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48}
 SHAPE = ModelShape(**SIZES)

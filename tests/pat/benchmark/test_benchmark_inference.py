@@ -19,6 +19,7 @@ from pat.benchmark.spread import speedup, spread
 from pat.benchmark.widths import widths_of
 from pat.errors import UserError
 from pat.io.artefacts import read_json
+from pat.settings.fields import GIB
 from pat.settings.mistakes import load
 from tests.kit.pat_process import run
 
@@ -185,7 +186,7 @@ def test_budgets_come_to_the_widest_model_within_them() -> None:
         allowed = parameters if parameters > 1 else parameters * by_hand(64)
         (width,) = widths_of(SHAPE, load(InferenceBenchmark, json.dumps({"ratios": [{"parameters": parameters}], "align": 1})))
         assert by_hand(width) <= allowed < by_hand(width + 4)
-    in_memory = {"ratios": [{"memory_gib": 0.6 * by_hand(64) * 2 / 2**30}], "align": 1, "precision": "bf16"}
+    in_memory = {"ratios": [{"memory_gib": 0.6 * by_hand(64) * 2 / GIB}], "align": 1, "precision": "bf16"}
     assert widths_of(SHAPE, load(InferenceBenchmark, json.dumps(in_memory))) == [width]
     both = {"ratios": [0.5, {"parameters": 0.6}], "align": 1}
     assert widths_of(SHAPE, load(InferenceBenchmark, json.dumps(both))) == sorted({32, width}, reverse=True)

@@ -18,7 +18,7 @@ from pat.models.budget import parameters_at
 from pat.models.on_paper import PaperModel
 from pat.models.width import merged_config
 from pat.pruners.pruning import prune
-from pat.settings.budget import GIB
+from pat.settings.fields import GIB
 from tests.kit.pruning_inputs import write_base, write_text
 from tests.kit.tiny_models import CONFIGS, MORE, tiny_model
 

@@ -16,7 +16,8 @@ from pat.io.artefacts import read_json
 from pat.models.budget import parameters_at, width_within
 from pat.models.width import merged_config, target_width
 from pat.pruners import PRUNERS
-from pat.settings.budget import GIB, Budget
+from pat.settings.budget import Budget
+from pat.settings.fields import GIB
 from tests.kit.commands import outcome, run
 from tests.kit.pruning_inputs import write_base, write_text
 from tests.kit.tiny_models import CONFIGS, MORE

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from pat.errors import UserError
+from pat.settings.fields import GIB
 from pat.settings.jobs import TuneJob, TuningSettings
-from pat.training.micro_batch import GIB, kept_of_a_row, needed, rows_at_once
+from pat.training.micro_batch import kept_of_a_row, needed, rows_at_once
 from pat.training.request import TuningRequest
 from pat.training.tuned_model import build_model
 from pat.training.tuning import tune

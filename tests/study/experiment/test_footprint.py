@@ -18,7 +18,6 @@ from pat.settings.jobs import TuningSettings
 from study.experiment import footprint
 
 LLAMA = KNOWN_SHAPES["llama-2-7b"]
-GIB = 2**30
 
 
 def recipe(**changes: object) -> TuningSettings:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pat.errors import UserError
+from pat.settings.fields import GIB
 from study.figures import accuracy as figures
 from study.figures import gate as gate_figure
 from study.figures import memory as memory_figure
@@ -159,7 +160,7 @@ def test_memory_figure_counts_two_bytes_a_parameter_and_adds_what_was_measured(t
     memory_figure.write_memory(paper_cells(tmp_path), [benchmark], tmp_path / "out")
     lines = drawn(tmp_path / "out", "memory")
     counted = next(it for it in lines if it["method"] == "pat")
-    assert (counted["weights_gib"], counted["of_unpruned"]) == (pytest.approx(2 * 750 / 2**30, rel=1e-5), 0.75)
+    assert (counted["weights_gib"], counted["of_unpruned"]) == (pytest.approx(2 * 750 / GIB, rel=1e-5), 0.75)
     assert [it["of_unpruned"] for it in lines if it["method"] == memory_figure.MEASURED] == [1.0, 0.75]
 
 

@@ -10,6 +10,7 @@ import pytest
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.errors import UserError
 from pat.io.artefacts import write_json, write_text
+from pat.settings.fields import GIB
 from study.report.benchmark_table import write
 from tests.kit.project import ROOT
 
@@ -54,10 +55,10 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
     tuned = {**own, "provenance": {**own["provenance"], "settings": recipe}}
 
     phases = [
-        {"name": "lora", "compiled": False, "step_s": spread(0.2), "peak_bytes": 4 * 2**30},
+        {"name": "lora", "compiled": False, "step_s": spread(0.2), "peak_bytes": 4 * GIB},
         {"name": "lora", "compiled": True, "step_s": spread(0.1), "peak_bytes": 2**31, "warmup_s": [17.4, 3.0]},
         {"name": "pat, before the milestone", "compiled": False, "status": "out of memory"},
-        {"name": "pat, before the milestone", "compiled": True, "step_s": spread(0.15), "peak_bytes": 3 * 2**30},
+        {"name": "pat, before the milestone", "compiled": True, "step_s": spread(0.15), "peak_bytes": 3 * GIB},
     ]
     schedule = {"compiled": True, "compacted": True, "step_s": 0.12, "peak_bytes": 2**31, "of_lora": {"eager": 0.6, "compiled": 1.2},
                 "peak_of_lora": {"compiled": 1.0}}  # fmt: skip
@@ -84,7 +85,7 @@ def test_tuning_and_inference_become_tables_of_their_own(tmp_path: Path) -> None
 def test_evaluation_becomes_a_table_and_a_known_shape_has_its_name(tmp_path: Path) -> None:
     own = {**{name: RECORD[name] for name in ("weights", "machine", "provenance")}, "shape": KNOWN_SHAPES["gemma-2b"].model_dump()}
     ways = [
-        {"name": "lm-eval hf", "scoring": "generated", "batch_size": 1, "items_per_s": spread(2.0), "peak_bytes": 2**30},
+        {"name": "lm-eval hf", "scoring": "generated", "batch_size": 1, "items_per_s": spread(2.0), "peak_bytes": GIB},
         {"name": "pat", "scoring": "generated", "batch_size": 16, "items_per_s": spread(9.0), "peak_bytes": 2**31,
          "speedup": spread(4.5), "same_answers": 1.0, "same_texts": 0.995, "largest_log_likelihood_gap": None},
         {"name": "pat", "scoring": "log-likelihood", "batch_size": 64, "status": "out of memory"},
@@ -97,7 +98,7 @@ def test_evaluation_becomes_a_table_and_a_known_shape_has_its_name(tmp_path: Pat
 
 
 def test_a_model_that_is_no_shape_has_its_records_name_and_its_own_weights(tmp_path: Path) -> None:
-    way = {"name": "lm-eval hf", "scoring": "generated", "batch_size": 1, "items_per_s": spread(2.0), "peak_bytes": 2**30}
+    way = {"name": "lm-eval hf", "scoring": "generated", "batch_size": 1, "items_per_s": spread(2.0), "peak_bytes": GIB}
     record = RECORD | {"kind": "evaluation", "shape": None, "weights": "checkpoint", "dtype": "bf16", "measurements": [way]}
     lines = lines_of(tmp_path, **{"my-model-bf16": record})
     assert "| my-model | generated | lm-eval hf | 1 | bf16 | 2.0 | – | – | – | – | 1.0 |" in lines

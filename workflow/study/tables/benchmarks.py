@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
 from pat.io.artefacts import read_json
+from pat.settings.fields import GIB
 from study.results.benchmarks import Inference, Part, Record, Spread, fields_of
 from study.tables.layouts import HOLE, Layout
 
-GIB = 2**30
 RANDOM = "random"
 RecordT = TypeVar("RecordT", bound=Record)
 
