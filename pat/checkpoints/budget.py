@@ -8,11 +8,10 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.readers_record import kept_channels, refitted_ratio
 from pat.errors import UserError
-from pat.models.budget import check_width_within, ratio_within, width_fit
+from pat.models.budget import width_ratio_within
 from pat.models.on_paper import Align, PaperModel
 from pat.models.reshaped import ReshapedConfig
 from pat.settings.budget import Budget
-from pat.settings.jobs import PruneSettings
 
 
 def counted(base: Path) -> tuple[PaperModel, int]:
@@ -31,8 +30,5 @@ def width_ratio(base: Path, asked: float | Budget, align: Align, *, untied: bool
     """
     if not isinstance(asked, Budget):
         return asked
-    kept, refitted = kept_channels(base), refitted_ratio(base)
-    if kept is not None and refitted is not None:
-        check_width_within(*counted(base), asked, len(kept))
-        return refitted
-    return ratio_within(*counted(base), asked, width_fit, PruneSettings(tie="break" if untied else "keep"), align)
+    ratio, refitted = width_ratio_within(*counted(base), asked, align, kept_channels(base), untied=untied), refitted_ratio(base)
+    return ratio if refitted is None else refitted

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from pat.models.budget import DIGITS, check_width_within, ratio_within, width_fit
+from pat.models.budget import width_ratio_within
 from pat.models.on_paper import PaperModel
 from pat.settings.budget import Budget
 from pat.settings.config import PatConfig
-from pat.settings.jobs import PruneSettings
 
 
 def within_budget(config: PatConfig, model: PreTrainedModel, kept: Sequence[int] | None = None) -> PatConfig:
@@ -22,8 +21,4 @@ def within_budget(config: PatConfig, model: PreTrainedModel, kept: Sequence[int]
     if not isinstance(config.pruning_ratio, Budget):
         return config
     sizes = PaperModel.of_config(model.config, {name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
-    if kept is not None:
-        check_width_within(sizes, model.dtype.itemsize, config.pruning_ratio, len(kept))
-        return config.changed(pruning_ratio=round(1 - len(kept) / sizes.hidden_size, DIGITS))
-    ratio = ratio_within(sizes, model.dtype.itemsize, config.pruning_ratio, width_fit, PruneSettings(), config.align)
-    return config.changed(pruning_ratio=ratio)
+    return config.changed(pruning_ratio=width_ratio_within(sizes, model.dtype.itemsize, config.pruning_ratio, config.align, kept))

@@ -47,7 +47,21 @@ def ratio_within(model: PaperModel, bytes_each: int, budget: Budget, within: Wit
     return fit.ratio
 
 
-def check_width_within(model: PaperModel, bytes_each: int, budget: Budget, width: int) -> None:
+def width_ratio_within(
+    model: PaperModel, bytes_each: int, budget: Budget, align: Align, kept: Sequence[int] | None, *, untied: bool = False
+) -> float:
+    """Return the share of the hidden size to remove to keep a model within a budget, and say what it comes to.
+
+    `kept` are the channels that the model's readers are refitted to, which settle the width; `untied` as for `parameters_at`. Raises
+    SettingError where no width keeps within the budget, or that one does not.
+    """
+    if kept is not None:
+        _check_width_within(model, bytes_each, budget, len(kept))
+        return round(1 - len(kept) / model.hidden_size, DIGITS)
+    return ratio_within(model, bytes_each, budget, width_fit, PruneSettings(tie="break" if untied else "keep"), align)
+
+
+def _check_width_within(model: PaperModel, bytes_each: int, budget: Budget, width: int) -> None:
     """Raise SettingError where a model is over a budget at a width that is settled already: its readers are refitted to it."""
     allowed, left = budget.allowed(model.parameters, bytes_each), parameters_at(model, width)
     if left > allowed:
