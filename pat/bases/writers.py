@@ -39,7 +39,7 @@ HELD_OUT = 1 / 8
 """Of the text, on which nothing is fitted: a write changes only where that helps there."""
 CUT_FOLDER = "cut"
 WHOLE_FOLDER = "whole"
-"""In the cut's folder, where a pruner that puts the model into another basis leaves the whole one for this."""
+"""In the cut's folder, where a pruner that puts the model into another basis leaves the whole one for this; `prune` removes it."""
 
 
 @dataclass(frozen=True)

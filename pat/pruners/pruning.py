@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from pat.bases.writers import CUT_FOLDER, refit_after_cut
+from pat.bases.writers import CUT_FOLDER, WHOLE_FOLDER, refit_after_cut
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.card import model_card
@@ -82,17 +83,25 @@ def prune(
 
 def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:
     """Write what a pruner makes of its job into `folder`, with refitted writes where that is asked for; return the record."""
-    if not pruner.refits_writers(job.settings):
-        return pruner(job, folder)
-    if not any(block.writes_linearly for block in family_of(checkpoint.load_config(job.source)).blocks):
-        reason = "norms stand behind all its writes, so that what reaches the stream does not follow them linearly"
-        if job.settings.writers == "refitted":
-            raise UserError(f"prune.writers: refitted is not possible for {job.source}: {reason}; leave it out")
-        say(f"prune: the writers of {job.source} stay plain: {reason}")
-        return pruner(job, folder)
+    if not (pruner.refits_writers(job.settings) and _can_be_refitted(job)):
+        record = pruner(job, folder)
+        if (folder / WHOLE_FOLDER).is_dir():
+            shutil.rmtree(folder / WHOLE_FOLDER)
+        return record
     (folder / CUT_FOLDER).mkdir()
     record = pruner(job, folder / CUT_FOLDER)
     return record | {"writers": refit_after_cut(job.source, folder, record, job.text())}
+
+
+def _can_be_refitted(job: PruneJob) -> bool:
+    """Return whether a model has writes that can be refitted, and say why where it has none. Raises UserError where that is asked for."""
+    if any(block.writes_linearly for block in family_of(checkpoint.load_config(job.source)).blocks):
+        return True
+    reason = "norms stand behind all its writes, so that what reaches the stream does not follow them linearly"
+    if job.settings.writers == "refitted":
+        raise UserError(f"prune.writers: refitted is not possible for {job.source}: {reason}; leave it out")
+    say(f"prune: the writers of {job.source} stay plain: {reason}")
+    return False
 
 
 def _identity(calibration: Calibration | None) -> dict[str, object] | None:

@@ -7,7 +7,6 @@ single basis all shortcuts are the identity, so that a ratio removes what it say
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
 
     `rotation_gap` in it is the largest logit difference that the rotation alone makes, `captured` the share that is kept of what the
     basis measures (principal components: of the variance), `kept` the channels of the rotated model that stay; `tie` and `text` are as
-    in `pat rotate`. Where writers are to be refitted, the rotated model stays in the folder for them. Raises UserError where the
+    in `pat rotate`. The rotated model stays in the folder, for `prune` to refit writers to and to remove. Raises UserError where the
     channels that are not rotated do not fit the width.
     """
     config = checkpoint.load_config(job.source)
@@ -48,8 +47,6 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
         raise UserError(f"ratio {job.ratio:g}: leaves {width} channels, fewer than the {len(exactness['apart'])} that are not rotated")
     written = write_folded(rotated, folder, Fold(family_of(config), kept_D, tied=exactness["tie"] == "kept"), "prune")
     gap = gap_to_zeroed(written, kept_D)
-    if job.settings.writers != "refitted":
-        shutil.rmtree(rotated)
     logger.info("the leading %d of %d directions hold %.4f of what the basis measures", width, config.hidden_size, basis.captured(width))
     record = record_of(job.source, folder, job.ratio) | exactness | gap
     return record | {"rotation_gap": exactness["logit_gap"], "captured": basis.captured(width), "kept": list(range(width))}
