@@ -20,7 +20,11 @@ RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job 
 SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file"), READS]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seeds everything random")]
 PruneSettingsText = Annotated[
-    str, typer.Option("--settings", help="how sizes are found (size, tie, protect_first, protect_last), as JSON or a file"), READS
+    str,
+    typer.Option(
+        "--settings", help="size, basis, tie, writers, protect_first, protect_last, as far as the pruner has them; JSON or a file"
+    ),
+    READS,
 ]
 Data = Annotated[
     Path,

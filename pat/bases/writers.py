@@ -1,9 +1,9 @@
 """Writers refitted after a cut: each layer that writes to the stream compensates, in order, for units, layers and channels that went.
 
 In turn, from the first block to the last, the write of the pruned model is changed so that from what it is really given there (errors of
-earlier layers included) the stream comes as near as can be to the whole model's at the same place, in the channels that are left. Behind a
-layer after which others were dropped that place is in front of the next one that stayed, so that it takes their part over. Shapes stay;
-only writes change.
+earlier layers included) the stream comes as near as can be to the whole model's at the same place, in the channels that are left and at the
+scale that a narrowed stream has (fold.py). Behind a layer after which others were dropped that place is in front of the next one that
+stayed, so that it takes their part over. Shapes stay; only writes change.
 Axes: N rows of text, T tokens, D channels of the pruned model.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pat.data.calibration import Blocks, Calibration, blocks
 from pat.errors import UserError
 from pat.families.known import Family, family_of, residual_factor
 from pat.io.progress import Progress, say
+from pat.method.fold import stream_scale
 from pat.models.layer_walk import LayerWalk
 
 LENGTH = 256
@@ -132,10 +133,15 @@ def fitted_writes(
             if family.blocks[-1].writes_linearly:
                 targets[len(family.blocks) - 1] = ahead.stream_NTD
             for index, target_NTD in targets.items():
-                yield _fit(behind, family, index, target_NTD if kept is None else target_NTD[..., kept], factor)
+                yield _fit(behind, family, index, target_NTD if kept is None else _left_of(target_NTD, kept), factor)
             behind.advance()
             progress.update(place + 1)
         progress.finish()
+
+
+def _left_of(stream_NTD: Tensor, kept: Sequence[int]) -> Tensor:
+    """Return what a narrowed model's stream would be if nothing but its other channels were gone."""
+    return stream_NTD[..., kept] * stream_scale(len(kept), stream_NTD.shape[-1])
 
 
 def _targets_inside(ahead: LayerWalk, family: Family) -> dict[int, Tensor]:
@@ -178,20 +184,36 @@ def _fit(walk: LayerWalk, family: Family, index: int, target_NTD: Tensor, factor
     return fit
 
 
+def check_enough_text(source: Path, calibration: Calibration) -> None:
+    """Raise UserError where the text is too short to keep a part of it back; before a cut, which can take long."""
+    length = _row_length(checkpoint.load_config(source))
+    least = 2 * length
+    _full_rows(replace(calibration, tokens=calibration.tokens and min(calibration.tokens, least)), source, length, least)
+
+
 def _text(pruned: PreTrainedModel, calibration: Calibration, source: Path) -> tuple[Tensor, int]:
     """Return full rows of text, (N, T), and how many of them to work through at once, which divides N."""
     family = family_of(pruned.config)
     widest = max(_linear(pruned, name).in_features for name in _writes(family, pruned))
-    length = min(LENGTH, pruned.config.max_position_embeddings)
-    text = blocks(calibration, checkpoint.load_tokenizer(source), length, TOKENS_AN_INPUT * widest)
-    ids_NT = text.ids_NT[text.mask_NT.all(-1)]
+    ids_NT = _full_rows(calibration, source, _row_length(pruned.config), TOKENS_AN_INPUT * widest)
     rows = min(ROWS, len(ids_NT) // 2)
-    if rows == 0:
+    return ids_NT[: len(ids_NT) // rows * rows], rows
+
+
+def _row_length(config: Any) -> int:
+    return min(LENGTH, int(config.max_position_embeddings))
+
+
+def _full_rows(calibration: Calibration, source: Path, length: int, tokens: int) -> Tensor:
+    """Return two rows of text or more, none of them padded. Raises UserError where there is less."""
+    text = blocks(calibration, checkpoint.load_tokenizer(source), length, tokens)
+    ids_NT = text.ids_NT[text.mask_NT.all(-1)]
+    if len(ids_NT) < 2:
         raise UserError(
             f"--calibration: {int(text.mask_NT.sum())} tokens are too few to refit writers on one part and judge by another; "
             f"give {2 * length} at least, or set prune.writers: plain"
         )
-    return ids_NT[: len(ids_NT) // rows * rows], rows
+    return ids_NT
 
 
 def _held_rows(count: int, rows: int) -> int:

@@ -26,6 +26,11 @@ from pat.method.lora import LoraUpdate
 WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64, torch.float64: torch.float64}
 
 
+def stream_scale(kept: int, channels: int) -> float:
+    """Return c, the scale of a stream with `kept` of its channels beside the one that it was cut from."""
+    return math.sqrt(kept / channels)
+
+
 class Fold:
     """Maps each tensor of a base checkpoint to the merged model's; remembers which trained tensors it has used.
 
@@ -45,7 +50,7 @@ class Fold:
         self.tied = tied
         self.kept_D = kept_D
         self.index_K = kept_D.nonzero().flatten()
-        self.stream_scale = math.sqrt(self.index_K.numel() / kept_D.numel())
+        self.stream_scale = stream_scale(self.index_K.numel(), kept_D.numel())
         self.lora = dict(lora or {})
         self.hsms = dict(hsms or {})
         self._cuts = bool(self.hsms) or not bool(kept_D.all())  # a reshaped model has other widths than `kept_D`, and takes LoRA alone

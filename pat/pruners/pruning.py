@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from pat.bases.writers import CUT_FOLDER, WHOLE_FOLDER, refit_after_cut
+from pat.bases.writers import CUT_FOLDER, WHOLE_FOLDER, check_enough_text, refit_after_cut
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.card import model_card
@@ -88,6 +88,7 @@ def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:
         if (folder / WHOLE_FOLDER).is_dir():
             shutil.rmtree(folder / WHOLE_FOLDER)
         return record
+    check_enough_text(job.source, job.text())
     (folder / CUT_FOLDER).mkdir()
     record = pruner(job, folder / CUT_FOLDER)
     return record | {"writers": refit_after_cut(job.source, folder, record, job.text())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_jsonl
 from pat.models.layer_walk import LayerWalk
+from pat.pruners.channels import keep_most_important
+from pat.pruners.job import PruneJob
 from pat.pruners.pruning import prune
+from pat.pruners.registry import PRUNERS
 from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import WORDS, calibration, reload, write_base
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
@@ -162,7 +166,8 @@ def test_writers_of_a_narrowed_stream_aim_at_the_channels_that_are_left(tmp_path
         [first, *_] = fits = list(fitted_writes(whole, copy.deepcopy(narrow), range(LAYERS), ids, 4, kept))
         _, wanted_BTD = around_attention(whole, ids)
         x_BTI, there_BTD = around_attention(narrow, ids)
-    fitted, held_out, target_BTD = slice(0, 84), slice(84, 96), wanted_BTD[..., kept]
+    fitted, held_out = slice(0, 84), slice(84, 96)
+    target_BTD = wanted_BTD[..., kept] * (len(kept) / whole.config.hidden_size) ** 0.5
     weight_BT = torch.cat([weights_of(part, target_BTD.norm(dim=-1).median()) for part in target_BTD.split(4)])
     sums = Sums.none(x_BTI.shape[-1], len(kept), torch.device("cpu"))
     x_NI, target_ND, there_ND = (tensor[fitted].flatten(0, 1) for tensor in (x_BTI, target_BTD, there_BTD))
@@ -173,6 +178,24 @@ def test_writers_of_a_narrowed_stream_aim_at_the_channels_that_are_left(tmp_path
     share = (missing.square().sum(-1) * weight_BT)[held_out].sum() / (target_BTD.square().sum(-1) * weight_BT)[held_out].sum()
     assert first.error_plain == pytest.approx(float(share), rel=1e-3)
     assert len(fits) == 2 * LAYERS and sum(fit.error for fit in fits) < sum(fit.error_plain for fit in fits)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "qwen3", "llama-grouped-tied"])
+def test_channels_that_nothing_is_written_to_leave_nothing_to_refit(name: str, tmp_path: Path) -> None:
+    """Without them the model computes what it did, so that its stream already is what writes are fitted to, at whatever scale it is kept."""
+    whole: Any = tiny_model(name)
+    left_D = torch.arange(whole.config.hidden_size) % 2 == 0
+    with torch.no_grad():
+        for layer in whole.model.layers:
+            for write in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                write.weight[~left_D] = 0.0
+        whole.get_input_embeddings().weight[:, ~left_D] = 0.0
+    write_base(name, tmp_path / "base", whole)
+    (tmp_path / "cut").mkdir()
+    record = keep_most_important(PruneJob(tmp_path / "base", 0.5, 8), tmp_path / "cut", left_D.float())
+    assert record["kept"] == left_D.nonzero().flatten().tolist()
+    fits = list(fitted_writes(whole, reload(tmp_path / "cut"), range(LAYERS), text(), 4, record["kept"]))
+    assert len(fits) == 2 * LAYERS and all(fit.error_plain < 1e-9 for fit in fits)
 
 
 def around_attention(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,8 +243,17 @@ def test_layers_and_neurons_are_refitted_unless_told_otherwise(tmp_path: Path) -
     )
 
 
-def test_too_little_text_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pruner", ["shortgpt", "channel-magnitude"])
+def test_too_little_text_is_told_before_the_cut(pruner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_yet(_job: PruneJob, _folder: Path) -> dict[str, Any]:
+        raise AssertionError("a cut may take hours")
+
     write_base("llama", tmp_path / "base")
-    with pytest.raises(UserError, match=r"too few to refit writers .* prune\.writers: plain"):
-        prune(tmp_path / "base", "shortgpt", 0.2, 8, tmp_path / "pruned", calibration(tmp_path, tokens=150), own=REFITTED)
+    monkeypatch.setitem(PRUNERS, pruner, replace(PRUNERS[pruner], run=not_yet))
+    for text, said in (
+        (calibration(tmp_path, tokens=150), r"150 tokens are too few to refit writers .* give 256 at least, or set prune\.writers: plain"),
+        (None, r"--calibration: is required: .* to refit writers to"),
+    ):
+        with pytest.raises(UserError, match=said):
+            prune(tmp_path / "base", pruner, 0.25, 8, tmp_path / "pruned", text, own=REFITTED)
     assert not (tmp_path / "pruned").exists()
