@@ -240,6 +240,13 @@ class Family:
         return None
 
     @property
+    def refit_obstacle(self) -> str | None:
+        """Why none of its writes can be refitted; None where some can."""
+        if any(block.writes_linearly for block in self.blocks):
+            return None
+        return "norms stand behind all its writes, so that what reaches the stream does not follow them linearly"
+
+    @property
     def units_obstacle(self) -> str | None:
         """Why no heads or neurons can go; None where they can."""
         return "its feed-forward blocks are experts, whose neurons are not counted alike" if self.has_experts else None

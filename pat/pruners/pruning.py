@@ -96,9 +96,8 @@ def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:
 
 def _can_be_refitted(job: PruneJob) -> bool:
     """Return whether a model has writes that can be refitted, and say why where it has none. Raises UserError where that is asked for."""
-    if any(block.writes_linearly for block in family_of(checkpoint.load_config(job.source)).blocks):
+    if (reason := family_of(checkpoint.load_config(job.source)).refit_obstacle) is None:
         return True
-    reason = "norms stand behind all its writes, so that what reaches the stream does not follow them linearly"
     if job.settings.writers == "refitted":
         raise UserError(f"prune.writers: refitted is not possible for {job.source}: {reason}; leave it out")
     say(f"prune: the writers of {job.source} stay plain: {reason}")

@@ -17,11 +17,14 @@ from pat.models.depth import neurons_beside
 from pat.pruners.depth_search import dropping_order, losses_without_each, mean_loss, without_layers
 from pat.pruners.neurons import gated, neuron_information
 from pat.pruners.pruning import prune
+from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import WORDS, calibration, reload, write_base
 from tests.kit.silent_layers import make_identity
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 
 LAYERS, NEURONS = 3, 80
+
+PLAIN = PruneSettings(writers="plain")
 
 
 def a_layer(model: Any) -> int:
@@ -171,10 +174,10 @@ def test_a_share_out_of_reach_is_refused(tmp_path: Path) -> None:
     base = write_base("llama", tmp_path / "base")
     reachable = LAYERS * a_layer(base) / all_parameters(base)
     with pytest.raises(UserError, match="layers and neurons hold too little of the model"):
-        prune(tmp_path / "base", "layers-and-neurons", reachable + 0.01, "auto", tmp_path / "none", calibration(tmp_path))
+        prune(tmp_path / "base", "layers-and-neurons", reachable + 0.01, "auto", tmp_path / "none", calibration(tmp_path, tokens=300))
 
 
 def test_text_too_short_to_judge_by_is_refused(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     with pytest.raises(UserError, match="too few to measure on one part and judge by another"):
-        prune(tmp_path / "base", "layers-and-neurons", 0.3, "auto", tmp_path / "none", calibration(tmp_path, tokens=10))
+        prune(tmp_path / "base", "layers-and-neurons", 0.3, "auto", tmp_path / "none", calibration(tmp_path, tokens=10), own=PLAIN)

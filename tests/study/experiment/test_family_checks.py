@@ -37,6 +37,15 @@ def test_what_does_not_rotate_is_taken() -> None:
     assert load_experiment(smoke(dict.fromkeys(rows)), "own.yaml").models["tiny"].pretrain is not None
 
 
+def test_writers_that_norms_stand_behind() -> None:
+    row = "channel-magnitude-pft"
+    told = rf"methods\.{row}, models\.tiny: prune\.writers: refitted is not possible for a model of the family 'gemma2': norms stand"
+    with pytest.raises(UserError, match=told):
+        load_experiment(smoke({"lora": None, row: {"prune": {"writers": "refitted"}}}), "own.yaml")
+    for left_plain in ({row: {"prune": {"writers": "plain"}}}, {"layers-and-neurons-pft": None}):
+        assert load_experiment(smoke({"lora": None, **left_plain}), "own.yaml").methods
+
+
 def test_layers_of_two_sizes_under_fused_projections() -> None:
     raw = smoke({"lora": None, "llm-pruner-pft": None})
     raw["models"]["tiny"]["pretrain"]["family"] = "phi3"

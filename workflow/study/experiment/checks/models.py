@@ -14,11 +14,9 @@ from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
 from pat.pruners import PRUNERS
 from pat.settings.budget import Budget
-from pat.settings.config import Basis
 from pat.settings.jobs import PretrainSettings
 from pat.training.fit import rank_problems
 from study.experiment.checks.settings import taken
-from study.experiment.methods import Method
 from study.experiment.schema import Experiment
 
 
@@ -49,7 +47,7 @@ def problems_of(experiment: Experiment, model: str, family: Family, size: Size |
     told: set[str] = set()
     for row, method in experiment.rows_on(model).items():
         where = f"methods.{row}, models.{model}"
-        for what, reason in _reasons_not_to(method, family, taken(experiment.basis_of, model, row)):
+        for what, reason in _reasons_not_to(experiment, model, row, family):
             if reason is not None:
                 yield f"{where}: {what} is not possible for a model of the family {family.model_type!r}: {reason}"
         if size is None:
@@ -63,10 +61,14 @@ def problems_of(experiment: Experiment, model: str, family: Family, size: Size |
             yield from (f"{where}: {problem}" for problem in _cut_problems(experiment, model, row, size.paper))
 
 
-def _reasons_not_to(method: Method, family: Family, basis: Basis | None) -> Iterator[tuple[str, str | None]]:
-    """Yield what a method does to a model, with why its family does not allow it, None where it does."""
+def _reasons_not_to(experiment: Experiment, model: str, row: str, family: Family) -> Iterator[tuple[str, str | None]]:
+    """Yield what a row does to a model, with why its family does not allow it, None where it does."""
+    method, basis = experiment.method(row), taken(experiment.basis_of, model, row)
     if method.pruner is not None:
         yield f"the pruner {method.pruner!r}", PRUNERS[method.pruner].reason_not_to(family)
+        settings = taken(experiment.prune_settings, model, row)
+        if settings is not None and settings.writers == "refitted":
+            yield "prune.writers: refitted", family.refit_obstacle
     if method.masked:
         yield "pruning while tuning", family.width_obstacle
     if family.width_obstacle is None and basis not in (None, "native"):
