@@ -18,6 +18,7 @@ import yaml
 from pat.io.artefacts import check_folder
 from study.experiment.file import load_experiment
 from study.experiment.methods import MASKED_TUNERS
+from study.results.times import read_times, whole
 from tests.kit.project import ROOT, planned, snakemake
 from tests.kit.smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
 
@@ -64,6 +65,17 @@ def test_every_number_leads_to_the_commands_that_made_it(finished: Path) -> None
     recorded = [shlex.split(line.partition(": ")[2]) for line in said.splitlines() if line.startswith("   command: ")]
     assert [words[1] for words in recorded] == ["pretrain", "rotate", "refit-readers", "tune", "merge", "evaluate"]
     assert all(words in commands for words in recorded)
+
+
+def test_every_job_s_time_is_on_record(finished: Path) -> None:
+    """A measurement's time stamp is its job's end: what the job wrote is younger than its start, and no younger than its end."""
+    jobs = read_times(finished / RESULTS)
+    tuned = list((finished / RESULTS / "checkpoints").rglob("adapter/tuning.json"))
+    assert {"world", "pretrain", "tune", "merge", "evaluate", "collect", "report"} <= {job.step for job in jobs}
+    tunings = [job for job in jobs if job.step == "tune"]
+    assert len(tunings) == len(tuned)
+    assert all(any(job.started_s - 1 <= path.stat().st_mtime <= job.ended_s + 1 for job in tunings) for path in tuned)
+    assert 0 < whole(jobs).busy_s <= whole(jobs).span_s
 
 
 @pytest.mark.skipif(not NAMESPACES, reason="this system gives no network namespaces")

@@ -32,6 +32,7 @@ VERBS = {
     "figure": "study.figures.command",
     "summary": "study.report.summary",
     "report": "study.report.page.command",
+    "times": "study.report.times",
     "explain": "study.results.explain",
     "name": "study.experiment.name",
     "benchmark-tables": "study.report.benchmark_table",

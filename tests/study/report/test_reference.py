@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
 from pat.errors import UserError
-from pat.io.artefacts import check_folder, write_json, write_text
+from pat.io.artefacts import check_folder, read_json, write_json, write_text
 from pat.io.provenance import source_hash
 from study.experiment.extends import read_resolved
 from study.experiment.table_settings import TableSettings
@@ -67,6 +67,18 @@ def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
     shown = (tmp_path / "README.md").read_text()
     assert "| perplexity |" in shown and "| 1 |" not in shown and '.yaml SHOW="perplexity.md none.md"`' in shown
     assert with_block(shown, "toy", readme_block(out)) == shown
+
+
+def test_a_reference_keeps_how_long_its_jobs_took(tmp_path: Path) -> None:
+    results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
+    head = "s\th:m:s\tcpu_time\n"
+    write_text(results / "benchmarks" / "tune" / "m" / "pat" / "0.25" / "seed0.tsv", f"{head}7.50\t0:00:07\t12.25\n")
+    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
+    assert read_json(out / "origin.json")["times"] == {"jobs": 1, "span_s": 7.5, "busy_s": 7.5, "wall_s": 7.5, "processor_s": 12.2}
+    assert "The job took 7.5 s, 7.5 s one after another, at least 12.2 s of processor time." in (tmp_path / "README.md").read_text()
+    assert "How long the jobs of toy took, on a machine" in (out / "tables" / "times.md").read_text()
+    assert (out / "tables" / "times.csv").read_text().splitlines()[1].startswith("tune,1,7.5,7.5,7.5,12.25,")
+    check_folder(out)
 
 
 @pytest.mark.parametrize(

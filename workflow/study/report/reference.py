@@ -1,4 +1,4 @@
-"""Keeps a finished experiment as a reference: its tables, its cells and what made them, and the README's table from it.
+"""Keeps a finished experiment as a reference: its tables, its cells, what made them and how long that took, and the README's table from it.
 
 Writes `results/reference/<name>/` and the block of README.md that is marked with that name. Nothing is typed by hand.
 """
@@ -24,6 +24,10 @@ from study.experiment.extends import read_resolved
 from study.report.committed import is_as_committed
 from study.results.archive import ARCHIVE, pack
 from study.results.options import behind_tables
+from study.results.times import FOLDER as MEASURED
+from study.results.times import read_times, whole
+from study.tables.layouts import csv_text, markdown
+from study.tables.times import sentence, times_table
 from study.versions.seals import SEAL
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
@@ -37,16 +41,24 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
     """Copy tables, figures, benchmarks, the records behind them and the experiment's file into `out`, with a record of what made them.
 
     The records are in one compressed file, of which `unpack_records.py` makes the files again. The runs' health plots stay behind: many
-    pictures, and `tuning.json` holds their data.
+    pictures, and `tuning.json` holds their data. How long the jobs took is kept as `times.csv` and `times.md` among the tables.
 
     `shown` are the tables that the README is to show, those of them that there are.
     Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
     """
     cells = behind_tables(results)
     whole_experiment = read_resolved(experiment)
-    record = {"experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells)}
+    jobs = read_times(results) if (results / MEASURED).is_dir() else []
+    record = {
+        "experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells),
+        **({"times": whole(jobs).record()} if jobs else {}),
+    }  # fmt: skip
     with new_folder(out, REFERENCE, force=force) as folder:
         shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
+        if jobs:
+            layout, frame = times_table(jobs, out.name, machine)
+            write_text(folder / "tables" / "times.md", markdown(layout))
+            write_text(folder / "tables" / "times.csv", csv_text(frame, digits=6))
         for figure in sorted((results / "figures").glob("*.png")):
             copy_in_few_colours(figure, folder / "figures" / figure.relative_to(results / "figures"))
         pack(_records(results, cells), folder / ARCHIVE)
@@ -113,6 +125,7 @@ def readme_block(reference: Path) -> str:
     made_by = (
         f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
         f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
+        f"{sentence(origin['times']) + ' ' if 'times' in origin else ''}"
         f"To make it again: `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
     )
     return "\n\n".join([made_by, *shown])

@@ -1,4 +1,4 @@
-"""What `make demo` shows at its end: table 1, what it says in plain sentences, and where everything lies. Writes no file.
+"""What `make demo` shows at its end: table 1, what it says in plain sentences, how long it took, and where everything lies. Writes no file.
 
 An experiment without tasks has no table 1: its perplexities stand in the place.
 """
@@ -21,9 +21,12 @@ from study.results.cells import METRIC_LABELS, METRICS, metrics_of, read_cells
 from study.results.grid import Grid, texts_of
 from study.results.options import behind_tables
 from study.results.published import PRINTED, Printed
+from study.results.times import FOLDER as MEASURED
+from study.results.times import read_times, whole
 from study.tables.accuracy import accuracy_table
 from study.tables.layouts import Layout
 from study.tables.sizes import perplexities
+from study.tables.times import sentence
 
 SUMMARISED = (METRICS[0], "acc")
 """Of the scorings, the paper's and the log-likelihood one are summed up; the tables hold all."""
@@ -49,6 +52,8 @@ def show(results: Path, console: Console) -> None:
         notes |= dict.fromkeys(layout.notes)
     _show_list("Notes:", list(notes), console)
     _show_list("Checks:", [*health_lines(cells), *merge_line(cells)], console)
+    if (results / MEASURED).is_dir():
+        _show_list("Time:", [sentence(whole(read_times(results)).record()), f"study times --results {results}: step by step"], console)
     _show_list("More:", places(results), console)
 
 

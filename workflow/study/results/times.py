@@ -1,0 +1,99 @@
+"""How long an experiment's jobs took, as Snakemake has measured each: a file a job under `results/<experiment>/benchmarks/`.
+
+A file is written when its job ends, so that its time stamp is the end. Of a job that was begun more than once, the last attempt counts.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pat.errors import UserError
+from pat.io.storage import refusal
+
+FOLDER = "benchmarks"
+KINDS_OF_STEPS = ("data", "benchmark")
+"""Folders in which every step has a folder, or a file, of its own; elsewhere the outermost folder is the step."""
+NOT_SAMPLED = "NA"
+PAUSE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class JobTime:
+    """A job's step, its wall time, its processor time (None where it ended before that was sampled), and when it ended, since the epoch."""
+
+    step: str
+    wall_s: float
+    processor_s: float | None
+    ended_s: float
+
+    @property
+    def started_s(self) -> float:
+        """When it began, since the epoch."""
+        return self.ended_s - self.wall_s
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """What all jobs took: from the first start to the last end, with a job at work, one after another, and of processors."""
+
+    jobs: int
+    span_s: float
+    busy_s: float
+    wall_s: float
+    processor_s: float
+
+    def record(self) -> dict[str, Any]:
+        """Return it as a record keeps it, to a tenth of a second."""
+        return {name: round(value, 1) for name, value in asdict(self).items()}
+
+    @property
+    def paused(self) -> bool:
+        """Whether no job was at work for a while."""
+        return self.busy_s < (1 - PAUSE_SHARE) * self.span_s
+
+
+def read_times(results: Path) -> list[JobTime]:
+    """Return the jobs of an experiment in the order in which they began. Raises UserError where there are none, or a file is broken."""
+    folder = results / FOLDER
+    jobs = [_read(path, step_of(path.relative_to(folder))) for path in sorted(folder.rglob("*.tsv"))]
+    if not jobs:
+        raise UserError(f"--results {results}: holds no {FOLDER}/*.tsv, which jobs leave that run; results that were fetched have none")
+    return sorted(jobs, key=lambda job: job.started_s)
+
+
+def step_of(measured: Path) -> str:
+    """Return the step that a file in the folder of measurements is about."""
+    parts = measured.with_suffix("").parts
+    return "/".join(parts[: 1 + (parts[0] in KINDS_OF_STEPS)])
+
+
+def _read(path: Path, step: str) -> JobTime:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            line = next(csv.DictReader(stream, delimiter="\t"))
+        processor = line["cpu_time"]
+        return JobTime(step, float(line["s"]), None if processor == NOT_SAMPLED else float(processor), path.stat().st_mtime)
+    except OSError as error:
+        raise refusal(error, path) from None
+    except (StopIteration, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: is not what Snakemake measures of a job ({error!r}); remove it, it is made when its job runs") from None
+
+
+def whole(jobs: Sequence[JobTime]) -> RunTime:
+    """Return what some jobs took together."""
+    first, last = min(job.started_s for job in jobs), max(job.ended_s for job in jobs)
+    walls, processors = (job.wall_s for job in jobs), (job.processor_s or 0.0 for job in jobs)
+    return RunTime(len(jobs), last - first, busy_s(jobs), sum(walls), sum(processors))
+
+
+def busy_s(jobs: Sequence[JobTime]) -> float:
+    """Return the seconds in which at least one of the jobs was at work."""
+    busy, until = 0.0, float("-inf")
+    for job in sorted(jobs, key=lambda job: job.started_s):
+        busy += max(0.0, job.ended_s - max(until, job.started_s))
+        until = max(until, job.ended_s)
+    return busy
