@@ -21,7 +21,7 @@ from study.figures import command as figures
 MAKES_AS = {"prepare": "refit-readers"}
 """Verbs whose output is of another verb's kind."""
 WITHOUT_OUTPUT = {"validate", "explain", "push"}
-READ_ONLY = {"validate", "explain", "name", "summary", "seal", "restore", "failures"}
+READ_ONLY = {"validate", "explain", "name", "summary", "times", "seal", "restore", "failures"}
 """Verbs of the study that print, or act on the workflow's own folders, which no option names."""
 IN_PLACE = {"benchmark-tables"}
 """They change a marked block of a document, which they are given for that."""
