@@ -25,11 +25,13 @@ from pat.machine.processes import is_main
 
 JOB_NAME = "job.json"
 LOCK_NAME = ".lock"
-PROGRESS = re.compile(r"checkpoint-\d+|candidate\d+|training\.jsonl|dev\.jsonl|losses\.json")
+TRACKERS = "trackers.json"
+"""Which runs of trackers the job has opened, to go on with after a kill."""
+PROGRESS = re.compile(r"checkpoint-\d+|candidate\d+|training\.jsonl|dev\.jsonl|losses\.json|trackers\.json")
 """What a job leaves while it runs."""
 KEPT_APART = re.compile(r"other-[0-9a-f]{8}")
-BESIDE = re.compile(r"job\.json|\.lock|\..+\.tmp|runs")
-"""What may lie there too; `runs` is where the Trainer keeps TensorBoard's files, which stay when the job is done."""
+BESIDE = re.compile(r"job\.json|\.lock|\..+\.tmp|runs|wandb|mlflow\.db.*")
+"""What may lie there too: the files of trackers, which stay when the job is done."""
 logger = logging.getLogger(__name__)
 
 

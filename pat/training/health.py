@@ -84,8 +84,8 @@ class HealthRecord(TrainerCallback):
             entry.update(mask_figures(model, state.global_step))
         if self._watch is not None:
             entry.update(self._watch.figures(entry.get("grad_norm"), args.max_grad_norm or 0.0))
-        if logs is not None:
-            logs.update({name: value for name, value in entry.items() if isinstance(value, int | float)})  # trackers come after this
+        if logs is not None:  # trackers come after this; the step they are told beside it
+            logs.update({name: value for name, value in entry.items() if name != "step" and isinstance(value, int | float)})
         self._sums, self._steps = {}, 0
         self._progress.update(state.global_step, loss=entry["instruct_loss"])
 

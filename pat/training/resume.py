@@ -80,7 +80,7 @@ def identity_of(base: Path) -> object:
 
 def latest_complete(run_dir: Path, job: Mapping[str, object] | None = None) -> Path | None:
     """Return the newest checkpoint below `run_dir` whose seal holds, and which is this job's where one is given; others are passed over."""
-    for folder in sorted(run_dir.glob("checkpoint-*"), key=_step, reverse=True):
+    for folder in sorted(run_dir.glob("checkpoint-*"), key=step_of, reverse=True):
         try:
             artefacts.check_folder(folder)
         except UserError as error:
@@ -93,6 +93,7 @@ def latest_complete(run_dir: Path, job: Mapping[str, object] | None = None) -> P
     return None
 
 
-def _step(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """Return the step that a checkpoint's folder is named after, -1 for another name."""
     _, _, digits = folder.name.rpartition("-")
     return int(digits) if digits.isdigit() else -1

@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 
 from pat.errors import UserError
 from pat.machine import processes
+from pat.training.reporters import run_name
 from pat.training.request import Arm
 
 CHECKPOINTS_KEPT = 2
@@ -59,7 +60,7 @@ def training_arguments(
         ddp_find_unused_parameters=True,  # the proxy gets no gradient from the milestone on
         optim="adamw_torch_fused" if device == "cuda" else "adamw_torch",
         report_to=list(settings.report_to) or "none",
-        run_name=str(run_dir) if settings.report_to else None,
+        run_name=run_name(run_dir) if settings.report_to else None,
         disable_tqdm=True,
         label_names=["labels"],
         remove_unused_columns=False,

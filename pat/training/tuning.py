@@ -46,7 +46,8 @@ from pat.training.health import HealthRecord
 from pat.training.micro_batch import rows_at_once
 from pat.training.reporters import put_reporters_last
 from pat.training.request import TuningRequest
-from pat.training.resume import SealCheckpoints, checkpoint_of, job_identity
+from pat.training.resume import SealCheckpoints, checkpoint_of, job_identity, step_of
+from pat.training.tracker_runs import tracked
 from pat.training.trainer import PatTrainer
 from pat.training.training_arguments import training_arguments
 from pat.training.tuned_model import build_model
@@ -66,8 +67,9 @@ def tune(request: TuningRequest) -> dict[str, Any]:
     with locked(request.run_dir):
         _check_inputs(request)
         inputs = request.inputs()
-        trainer, model = _train(request)
-        check_finite(model, trainer.state.global_step, "tuning.learning_rate")
+        with tracked(request):
+            trainer, model = _train(request)
+            check_finite(model, trainer.state.global_step, "tuning.learning_rate")
         record = tuning_record(trainer, model, request.ratio, time.monotonic() - started)
         record |= {"datasets": list(request.datasets)} if request.datasets else {}
         record["provenance"] = provenance(request.settings, request.seed, str(model.device), inputs)
@@ -95,7 +97,8 @@ def train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
     request = as_pat(request)
     with locked(request.run_dir):
         _check_inputs(request)
-        return _train(request)
+        with tracked(request):
+            return _train(request)
 
 
 def _check_inputs(request: TuningRequest) -> None:
@@ -112,14 +115,14 @@ def _check_inputs(request: TuningRequest) -> None:
         choices = request.job.pat
         check_basis(request.base, choices.basis, choices.tie)
         check_readers(request.base, choices.readers, choices.mask, request.ratio)
+    check_sharding(request)
+    processes.join(request.device)
+    _check_rows(request)
 
 
 def _train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
-    check_sharding(request)
-    processes.join(request.device)
     torch.set_num_threads(request.tuning.threads)
     set_seed(request.seed)
-    _check_rows(request)
     identity, planned = job_identity(request), resume.reason_not_to(request) is None
     model = build_model(request)
     stock: Any = model.get_base_model()
@@ -147,9 +150,9 @@ def _train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    put_reporters_last(trainer)
     with PartialState().main_process_first():  # it puts aside what other jobs have left
         checkpoint_folder = checkpoint_of(request.run_dir, identity)
+    put_reporters_last(trainer, request, step_of(checkpoint_folder) if checkpoint_folder else 0)
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
     with writing(request.run_dir):
