@@ -36,7 +36,7 @@ from pat.method.importance import channel_importance
 from pat.method.mask import largest
 from pat.models.masked import kept_channels_only
 from pat.models.reshaped import ReshapedConfig
-from pat.models.width import planned_width
+from pat.models.width import planned_width, width_at
 from pat.settings.config import Mask, PatConfig
 
 
@@ -68,6 +68,7 @@ def refit_readers(
     check_replaceable(out, FOLDERS["refit-readers"], force=force)
     config = _checked(mask, ratio, align, calibration.seed, data)
     _check_base(base)
+    check_share(base, ratio, align)
     torch.set_num_threads(threads)
     learned = None if data is None else Calibration(data, seed=config.seed, columns=columns or None)
     before = _measured(base, config, calibration, learned, second_text)
@@ -97,6 +98,13 @@ def _check_base(base: Path) -> None:
         raise UserError(f"{base}: its readers have no channels to do without: {reason}")
     if readers_of(base) != "plain":
         raise UserError(f"{base}: its readers are refitted already; give the model that it was made from")
+
+
+def check_share(base: Path, ratio: float, align: int | Literal["auto"]) -> None:
+    """Raise UserError where a ratio leaves readers nothing to do without, or comes to no width of a base; before any work."""
+    if ratio == 0:
+        raise UserError("--ratio 0: no channel goes, so that readers have nothing to do without; give a share above 0")
+    width_at(checkpoint.load_config(base), ratio, align)
 
 
 @dataclass(frozen=True)

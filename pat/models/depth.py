@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from pat.errors import SettingError
+from pat.models.bounds import just_above, just_below
 
 
 def layers_to_drop(layers: int, share: float, ratio: float) -> int:
@@ -14,9 +15,10 @@ def layers_to_drop(layers: int, share: float, ratio: float) -> int:
     """
     dropped = math.floor(ratio / share + 0.5)
     if not 1 <= dropped < layers:
+        least, most = just_above(share / 2), just_below(share * (layers - 0.5))
         raise SettingError(
             f"ratio {ratio:g}: the nearest number of layers to drop is {dropped} of {layers}, but at least one has to go and one to stay; "
-            f"each is {share:.1%} of all parameters: ratios from {share / 2:.1%} to {share * (layers - 0.5):.1%} are possible"
+            f"each is {share:.1%} of all parameters: ratios from {least:.1%} to {most:.1%} are possible"
         )
     return dropped
 

@@ -14,6 +14,7 @@ from typing import Literal
 from pat.errors import SettingError
 from pat.families.blocks import Part
 from pat.families.known import Family, Kind, Role
+from pat.models.bounds import just_below
 from pat.models.width import check_rounding
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -120,15 +121,13 @@ def matched_units(parameters: int, units: Mapping[Kind, Units], ratio: float, st
     """
     groups, neurons = units["groups"], units["neurons"]
     wanted = ratio * parameters
-    share = wanted / (groups.count * groups.parameters + neurons.count * neurons.parameters)
-    removed = _fewer(min(int(share * groups.count), groups.count - 1), groups.count, allowed)
+    removed = _groups_for(units, wanted, allowed)
     left = neurons.count - (wanted - removed * groups.parameters) / neurons.parameters
     kept = int(left // step) * step
     if kept <= 0:
-        most = (removed * groups.parameters + (neurons.count - step) * neurons.parameters) / parameters
         raise SettingError(
             f"ratio {ratio:g}: attention and feed-forward layers hold too little of the model for that; "
-            f"at most {most:.1%} of all parameters can go with widths in steps of {step}"
+            f"at most {_most_of(parameters, units, step, allowed):.1%} of all parameters can go with widths in steps of {step}"
         )
     gone = removed * groups.parameters + (neurons.count - kept) * neurons.parameters
     check_rounding(ratio, _least(gone / parameters, kept + step >= neurons.count))
@@ -150,6 +149,23 @@ def nominal_units(units: Mapping[Kind, Units], head_size: int, ratio: float, all
         )
     check_rounding(ratio, _least(1 / neurons, kept.neurons == neurons - 1 and not removed))
     return kept
+
+
+def _groups_for(units: Mapping[Kind, Units], wanted: float, allowed: Callable[[int], bool]) -> int:
+    """Return how many groups go with so many parameters, of which both kinds have the same share."""
+    share = wanted / sum(kind.count * kind.parameters for kind in units.values())
+    count = units["groups"].count
+    return _fewer(min(int(share * count), count - 1), count, allowed)
+
+
+def _most_of(parameters: int, units: Mapping[Kind, Units], step: int, allowed: Callable[[int], bool]) -> float:
+    """Return the largest share of all parameters for which one step of neurons can stay beside the groups that go with it."""
+    groups, neurons = units["groups"], units["neurons"]
+    for removed in range(groups.count - 1, -1, -1):
+        most = just_below((removed * groups.parameters + (neurons.count - step) * neurons.parameters) / parameters)
+        if most <= 0 or _groups_for(units, most * parameters, allowed) >= removed:
+            return max(most, 0.0)
+    return 0.0
 
 
 def _fewer(removed: int, count: int, allowed: Callable[[int], bool]) -> int:
@@ -214,7 +230,7 @@ def matched_width(parameters: int, slicing: Slicing, hidden_size: int, ratio: fl
     most = 1 - slicing.parameters(step) / parameters
     raise SettingError(
         f"ratio {ratio:g}: the head, the last layer's output and the shortcuts leave too much of the model for that; "
-        f"at most {most:.1%} of all parameters can go with widths in steps of {step}"
+        f"at most {just_below(most):.1%} of all parameters can go with widths in steps of {step}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pat.errors import SettingError
 from pat.families.known import family_of, head_size
+from pat.models.bounds import just_above, just_below
 from pat.settings.config import PatConfig
 
 LARGEST_ALIGN = 64
@@ -47,7 +48,7 @@ def target_width(hidden_size: int, heads: int, ratio: float, align: int | Litera
         low, high = (1.0 - step * (count + 0.5) / hidden_size for count in (largest, 0))
         raise SettingError(
             f"pruning ratio {ratio:g}: the nearest width to it in steps of {step} of hidden_size={hidden_size} is {step * wanted}: "
-            f"{nearest}; ratios from {max(low, 0.0):.2g} to {high:.2g} are possible, others with a lower align"
+            f"{nearest}; ratios from {just_above(max(low, 0.0)):g} to {just_below(high):g} are possible, others with a lower align"
         )
     return step * wanted
 
@@ -90,6 +91,5 @@ def merged_config(model_config: Any, width: int) -> Any:
 def check_rounding(ratio: float, removed: float) -> None:
     """Raise SettingError where a ratio is so small that the least that can go, the share `removed`, is more than twice as much."""
     if removed > 2.0 * ratio:
-        raise SettingError(
-            f"ratio {ratio:g}: the least that can go is {removed:.2%}, more than twice as much; ask for {removed / 2.0:.2%} or more"
-        )
+        least = just_above(removed / 2.0, 4)
+        raise SettingError(f"ratio {ratio:g}: the least that can go is {removed:.2%}, more than twice as much; ask for {least:.2%} or more")

@@ -22,6 +22,7 @@ from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
+from tests.kit.pruning_inputs import write_base
 from tests.kit.tiny_world import write_world
 from tests.kit.tuning_requests import asked
 
@@ -91,6 +92,33 @@ def test_what_the_settings_say_wins(world: Path, tmp_path: Path) -> None:
 def test_a_base_that_is_not_prepared_is_told_how(world: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"give what `pat prepare --base MODEL --ratio 0.25 --calibration TEXT --out PREPARED` writes"):
         tune(asked(world / "base", world / "instruct.jsonl", "pat-g", 0.25, 0, job(), tmp_path / "run", tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("name", ["opt", "gemma2"])
+def test_of_a_base_that_cannot_be_prepared_it_is_told_why_and_not_how(name: str, tmp_path: Path) -> None:
+    write_base(name, tmp_path / "base")
+    with pytest.raises(UserError, match=r"--tuner pat-g with --base \S+: is not possible: .*norm"):
+        tune(asked(tmp_path / "base", tmp_path / "none.jsonl", "pat-g", 0.25, 0, job(), tmp_path / "run", tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "out", "said"),
+    [
+        (0.999, "out", "pruning ratio 0.999: the nearest width .* nothing stays"),
+        (0.0, "out", "--ratio 0: no channel goes"),
+        (0.25, "instruct.jsonl", "is not a folder|is a file"),
+    ],
+)
+def test_what_the_refit_would_refuse_is_told_before_the_rotation(
+    ratio: float, out: str, said: str, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(*_arguments: object) -> None:
+        raise AssertionError("a rotation may take hours")
+
+    monkeypatch.setattr("pat.bases.prepare.rotate", not_yet)
+    with pytest.raises(UserError, match=said):
+        prepare_base(world / "base", ratio, Calibration(world / "instruct.jsonl"), world / out)
+    assert (world / "instruct.jsonl").is_file() and not (world / "out").exists()
 
 
 def test_in_python(world: Path) -> None:

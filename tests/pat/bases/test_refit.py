@@ -159,6 +159,7 @@ def test_a_merge_on_readers_of_other_channels_is_refused(tmp_path: Path) -> None
         ("trained", 0.25, "only a fixed mask knows before tuning"),
         ("best", 0.25, "PatConfig.mask='best': must be one of"),
         ("leading", 1.0, r"must lie in \[0, 1\)"),
+        ("leading", 0.0, "--ratio 0: no channel goes"),
         ("fisher", 0.25, "--mask fisher: is measured on the instruction set"),
     ],
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
+from pat.errors import SettingError
 from pat.families.known import FAMILIES, Kind
 from pat.models.on_paper import PaperModel
 from pat.models.sizes import (
@@ -21,6 +23,8 @@ from pat.models.sizes import (
     units_in,
     window,
 )
+from pat.pruners import PRUNERS
+from pat.settings.jobs import PretrainSettings, PruneSettings
 
 LLAMA = FAMILIES["llama"]
 SHAPES = {  # vocabulary, hidden size, layers, query heads, key-value heads, neurons, head size, tied
@@ -168,3 +172,22 @@ def test_what_cannot_be_removed_is_refused() -> None:
 )
 def test_the_step_of_a_size(neurons: int, align: int, step: int) -> None:
     assert step_of(neurons, align) == step
+
+
+@pytest.mark.parametrize(
+    ("layers", "heads", "kv_heads", "neurons", "align"), [(2, 4, 2, 96, 64), (3, 6, 3, 200, 8), (12, 4, 1, 64, 64), (30, 4, 4, 80, 1)]
+)
+def test_the_shares_that_are_told_are_possible(layers: int, heads: int, kv_heads: int, neurons: int, align: int) -> None:
+    """Also where steps are so coarse that another share comes with another number of heads."""
+    shape = {"vocab_size": 97, "hidden_size": 48, "layers": layers, "heads": heads, "kv_heads": kv_heads, "intermediate_size": neurons}
+    recipe = {"context_length": 64, "steps": 1, "batch_size": 1, "learning_rate": 1e-3}
+    model, told = PaperModel.of(PretrainSettings.model_validate(shape | recipe)), 0
+    for size in filter(None, (pruner.size for pruner in PRUNERS.values())):
+        for ratio in (0.999, 0.5, 0.0001):
+            try:
+                size(model, ratio, PruneSettings(), align)
+            except SettingError as refused:
+                for share in map(float, re.findall(r"(?:at most|ask for|from|to) ([\d.]+)%", str(refused))):
+                    told += 1
+                    assert share == 0 or size(model, share / 100, PruneSettings(), align), refused
+    assert told

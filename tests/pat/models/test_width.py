@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -36,9 +38,17 @@ def test_laws(heads: int, per_head: int, ratio: float) -> None:
 
 @pytest.mark.parametrize(("ratio", "said"), [(1e-9, "all of it stays"), (0.9999999, "nothing stays"), (0.015, "all of it stays")])
 def test_a_ratio_that_rounds_to_all_or_nothing_is_refused_with_those_that_do_not(ratio: float, said: str) -> None:
-    with pytest.raises(SettingError, match=f"{said}; ratios from 0.031 to 0.97 are possible"):
+    with pytest.raises(SettingError, match=f"{said}; ratios from 0.032 to 0.968 are possible"):
         target_width(64, 4, ratio)
-    assert [target_width(64, 4, possible) for possible in (0.0313, 0.968)] == [60, 4]
+    assert [target_width(64, 4, possible) for possible in (0.032, 0.968)] == [60, 4]
+
+
+@pytest.mark.parametrize(("hidden", "heads", "align"), [(48, 4, 8), (576, 9, "auto"), (960, 15, "auto"), (2048, 32, 128), (100, 10, 7)])
+def test_the_ratios_that_are_told_are_possible(hidden: int, heads: int, align: int | Literal["auto"]) -> None:
+    with pytest.raises(SettingError) as refused:
+        target_width(hidden, heads, 0.9999, align)
+    for told in re.findall(r"from ([\d.]+) to ([\d.]+) are", str(refused.value))[0]:
+        assert 0 < target_width(hidden, heads, float(told), align) < hidden
 
 
 def test_auto_takes_64_on_large_models_and_less_on_small_ones() -> None:
