@@ -1,4 +1,4 @@
-"""What pruners take, for tests: base models with a tokenizer and calibration text on disk, and bases to turn them into."""
+"""What pruners take, for tests: base models with a tokenizer and calibration text on disk, and bases to turn them into; and what comes out."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from torch.nn.functional import kl_div, log_softmax
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pat.data.calibration import Calibration
+from pat.families.known import family_of
 from pat.io.artefacts import write_jsonl
-from tests.kit.tiny_models import CONFIGS, MORE, UNNARROWED, tiny_model
+from tests.kit.tiny_models import CONFIGS, MORE, UNNARROWED, random_tokens, tiny_model
 
 WIDTH = 48
 WORDS = 94
@@ -67,9 +70,23 @@ def calibration(folder: Path, tokens: int = 200) -> Calibration:
     return Calibration(write_text(folder / "text.jsonl"), tokens=tokens, seed=0)
 
 
-def reload(folder: Path) -> Any:
-    """Open a folder with stock transformers alone; nothing may be missing or left over."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    model, report = loaded
-    assert not any(report[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    return model.eval()
+def divergence(model: Any, other: Any) -> float:
+    """Return the mean KL divergence of another model's next token from a model's, in nats."""
+    tokens = random_tokens(4, 20, seed=8)
+    with torch.no_grad():
+        expected, found = (log_softmax(one(input_ids=tokens).logits, -1).flatten(0, 1) for one in (model, other))
+    return float(kl_div(found, expected, log_target=True, reduction="batchmean"))
+
+
+def check_generates_and_takes_lora(model: Any) -> None:
+    """Fail unless a model says the same with and without its cache, and a fresh LoRA on it learns and is merged to what it was."""
+    prompt = random_tokens(1, 6, seed=5)
+    settings = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None}
+    assert torch.equal(model.generate(prompt, use_cache=True, **settings), model.generate(prompt, use_cache=False, **settings))
+    with torch.no_grad():
+        before = model(input_ids=prompt).logits
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=list(family_of(model.config).linears)))
+    adapted(input_ids=prompt, labels=prompt).loss.backward()
+    merged: Any = adapted.merge_and_unload()
+    with torch.no_grad():
+        assert torch.equal(merged(input_ids=prompt).logits, before), "LoRA starts at zero"

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 
-def reload_stock(folder: Path) -> Any:
+def reload(folder: Path) -> Any:
     """Open a folder with stock transformers alone; nothing may be missing or left over."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     model, report = loaded

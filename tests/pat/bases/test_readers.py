@@ -17,7 +17,8 @@ from pat.bases.readers import SEEN, Seen, fit_readers, folded, write_refitted
 from pat.data.calibration import Blocks
 from pat.families.known import Role, family_of
 from pat.models.masked import kept_channels_only
-from tests.kit.pruning_inputs import WIDTH, reload, write_base
+from tests.kit.pruning_inputs import WIDTH, write_base
+from tests.kit.stock_models import reload
 from tests.kit.tied_inputs import OUTLIER, SINK, tied_model
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 from tests.kit.training import random_text

@@ -25,7 +25,8 @@ from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_json
 from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
-from tests.kit.pruning_inputs import calibration, reload, write_base
+from tests.kit.pruning_inputs import calibration, write_base
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import random_tokens, tiny_model
 from tests.kit.tiny_world import write_world
 from tests.kit.training import random_text

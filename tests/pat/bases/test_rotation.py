@@ -15,7 +15,8 @@ from pat.bases.rotation import Rotation, write_rotated
 from pat.checkpoints import checkpoint
 from pat.data.calibration import Blocks
 from pat.families.known import family_of
-from tests.kit.pruning_inputs import WIDTH, random_basis, reload, shifted
+from tests.kit.pruning_inputs import WIDTH, random_basis, shifted
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, VOCABULARY, random_tokens
 
 EXACT = 1e-4

@@ -25,7 +25,8 @@ from pat.method.model import attach
 from pat.pruners.pruning import prune
 from pat.settings.config import PatConfig
 from pat.settings.jobs import PruneSettings
-from tests.kit.pruning_inputs import reload, write_base, write_text
+from tests.kit.pruning_inputs import write_base, write_text
+from tests.kit.stock_models import reload
 from tests.kit.tied_inputs import NEGATIVE, OUTLIER, TIED, tied_model
 from tests.kit.tiny_models import random_tokens, tiny_model
 

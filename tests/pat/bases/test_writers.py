@@ -22,7 +22,8 @@ from pat.pruners.job import PruneJob
 from pat.pruners.pruning import prune
 from pat.pruners.registry import PRUNERS
 from pat.settings.jobs import PruneSettings
-from tests.kit.pruning_inputs import WORDS, calibration, reload, write_base
+from tests.kit.pruning_inputs import WORDS, calibration, write_base
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 
 LAYERS, NEURONS = 3, 80

@@ -17,7 +17,7 @@ from pat import PatModel
 from pat.checkpoints.merge import merge
 from pat.errors import UserError
 from pat.io import artefacts
-from tests.kit.stock_models import reload_stock
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 from tests.kit.training import trained
 
@@ -41,7 +41,7 @@ def save_pair(model: PatModel, name: str, folder: Path) -> tuple[Path, Path]:
 def test_merged_equals_masked(name: str, choices: dict[str, Any], use_dora: bool, tmp_path: Path) -> None:
     model = trained(name, use_dora=use_dora, **choices)
     record = merge(*save_pair(model, name, tmp_path), tmp_path / "merged")
-    stock = reload_stock(tmp_path / "merged")
+    stock = reload(tmp_path / "merged")
     tokens = random_tokens(3, 12, seed=99)
     with torch.no_grad():
         expected, found = model(input_ids=tokens).logits, stock(input_ids=tokens).logits
@@ -56,7 +56,7 @@ def test_merged_equals_masked(name: str, choices: dict[str, Any], use_dora: bool
 def test_in_memory_and_on_disk_merges_agree(name: str, tmp_path: Path) -> None:
     model = trained(name)
     merge(*save_pair(model, name, tmp_path), tmp_path / "merged")
-    on_disk, in_memory = reload_stock(tmp_path / "merged").state_dict(), model.merge_and_unload().state_dict()
+    on_disk, in_memory = reload(tmp_path / "merged").state_dict(), model.merge_and_unload().state_dict()
     assert set(on_disk) == set(in_memory)
     for tensor_name, tensor in on_disk.items():
         assert torch.equal(tensor, in_memory[tensor_name]), tensor_name
@@ -149,7 +149,7 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
 
 def test_the_record_counts_what_is_there(tmp_path: Path) -> None:
     record = merge(*save_pair(trained("llama-grouped-tied"), "llama-grouped-tied", tmp_path), tmp_path / "merged")
-    stock = reload_stock(tmp_path / "merged")
+    stock = reload(tmp_path / "merged")
     unique = sum(p.numel() for p in stock.parameters())
     assert record["parameters"]["after"] == {"unique": unique, "without_embeddings": unique - 97 * 36}
     assert record["ratio_requested"] == 0.25 and record["ratio_effective"] == 0.25
@@ -164,7 +164,7 @@ def test_bf16_checkpoints_stay_bf16_and_close(tmp_path: Path) -> None:
     halved: Any = tiny_model("llama-grouped")
     halved.to(torch.bfloat16).save_pretrained(base)
     record = merge(base, adapter, tmp_path / "merged")
-    stock = reload_stock(tmp_path / "merged")
+    stock = reload(tmp_path / "merged")
     assert record["fold_gap"] <= 1e-5 and 0 < record["kl_on_text"] <= 1e-3 and record["kl_dtype"] == "bfloat16"
     assert {p.dtype for p in stock.parameters()} == {torch.bfloat16}
     tokens = random_tokens()

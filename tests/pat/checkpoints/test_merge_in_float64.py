@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pat.checkpoints.merge import merge
-from tests.kit.stock_models import reload_stock
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 from tests.kit.training import trained
 
@@ -81,7 +81,7 @@ def test_merged_on_disk_equals_masked_to_the_last_digits(name: str, tmp_path: Pa
     model.double()
     model.save_pretrained(str(tmp_path / "adapter"))
     merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
-    assert (logits(wide(model)) - logits(wide(reload_stock(tmp_path / "merged")))).abs().max() <= LAST_DIGITS
+    assert (logits(wide(model)) - logits(wide(reload(tmp_path / "merged")))).abs().max() <= LAST_DIGITS
 
 
 def test_a_mistake_of_a_billionth_is_seen() -> None:

@@ -23,7 +23,8 @@ from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
 from tests.kit.project import ROOT
-from tests.kit.pruning_inputs import calibration, reload, word_tokenizer
+from tests.kit.pruning_inputs import calibration, word_tokenizer
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import random_tokens
 from tests.kit.training import random_text
 

@@ -24,7 +24,8 @@ from pat.models.masked import kept_channels_only
 from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
-from tests.kit.pruning_inputs import calibration, reload, write_base
+from tests.kit.pruning_inputs import calibration, write_base
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, MORE, SHAPE, random_tokens, tiny_model
 from tests.kit.training import trained
 

@@ -36,7 +36,8 @@ from pat.scoring.evaluation import evaluate
 from pat.settings.budget import Budget
 from pat.settings.jobs import EvaluationSettings, PruneSettings, TuneJob
 from pat.training.tuning import tune
-from tests.kit.pruning_inputs import calibration, reload, word_tokenizer, write_base, write_text
+from tests.kit.pruning_inputs import calibration, word_tokenizer, write_base, write_text
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import UNNARROWED, WIDE_SHAPE, random_tokens, tiny_model
 from tests.kit.tuning_requests import asked
 

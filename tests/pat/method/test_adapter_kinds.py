@@ -16,7 +16,7 @@ from pat.checkpoints.merge import merge
 from pat.errors import UserError
 from pat.method.adapter_kinds import FIELDS_WITHOUT_EFFECT, FOLDED_FIELDS
 from pat.method.lora import read_adapter
-from tests.kit.stock_models import reload_stock
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import tiny_model
 
 TARGETS = ["q_proj", "o_proj", "up_proj"]
@@ -60,7 +60,7 @@ def test_what_is_folded_is_what_peft_merges(kind: str, tmp_path: Path) -> None:
     base, adapter = write(tmp_path, **FOLDED[kind])
     merge(base, adapter, tmp_path / "merged")
     wrapped: Any = PeftModel.from_pretrained(tiny_model("llama-grouped"), str(adapter))
-    expected, found = wrapped.merge_and_unload().state_dict(), reload_stock(tmp_path / "merged").state_dict()
+    expected, found = wrapped.merge_and_unload().state_dict(), reload(tmp_path / "merged").state_dict()
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         assert torch.allclose(tensor, found[name], atol=1e-6), name

@@ -15,7 +15,7 @@ from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
 from pat.training.tuning import tune
 from tests.kit.evaluations import CPU, run
-from tests.kit.pruning_inputs import reload
+from tests.kit.stock_models import reload
 from tests.kit.tiny_checkpoint import some_items, write_tiny_checkpoint
 from tests.kit.tuning_requests import asked
 from tests.kit.tunings import job

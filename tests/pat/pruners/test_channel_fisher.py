@@ -10,11 +10,11 @@ import torch
 from pat import PatConfig, attach
 from pat.checkpoints import checkpoint
 from pat.data.calibration import blocks_for
-from pat.errors import UserError
 from pat.io.artefacts import read_json
 from pat.models.masked import kept_channels_only
 from pat.pruners.pruning import prune
-from tests.kit.pruning_inputs import calibration, reload, write_base
+from tests.kit.pruning_inputs import calibration, write_base
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import random_tokens
 
 
@@ -35,9 +35,3 @@ def test_pruned_equals_the_base_with_the_other_channels_of_the_fisher_mask_at_ze
         gap = (oracle(input_ids=tokens).logits - reload(tmp_path / "pruned")(input_ids=tokens).logits).abs().max()
     assert gap <= 1e-4 and record["hidden_size"] == {"before": 48, "after": 24}
     assert read_json(tmp_path / "pruned" / "prune.json") == record
-
-
-def test_it_asks_for_text(tmp_path: Path) -> None:
-    write_base("llama", tmp_path / "base")
-    with pytest.raises(UserError, match="--calibration: is required"):
-        prune(tmp_path / "base", "channel-fisher", 0.5, "auto", tmp_path / "out")

@@ -18,8 +18,9 @@ from pat.pruners.depth_search import dropping_order, losses_without_each, mean_l
 from pat.pruners.neurons import gated, neuron_information
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
-from tests.kit.pruning_inputs import WORDS, calibration, reload, write_base
+from tests.kit.pruning_inputs import WORDS, calibration, write_base
 from tests.kit.silent_layers import make_identity
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 
 LAYERS, NEURONS = 3, 80

@@ -7,12 +7,39 @@ from typing import Any
 
 import pytest
 
+from pat.checkpoints import checkpoint
 from pat.errors import UserError
+from pat.io.artefacts import MANIFEST
 from pat.pruners import PRUNERS
-from pat.pruners.pruning import prune
+from pat.pruners.pruning import PRUNE_RECORD, prune
 from pat.settings.jobs import PruneSettings
 from study.experiment.methods import METHODS
+from tests.kit.pruning_inputs import calibration, write_base
 from tests.kit.tiny_models import tiny_model
+
+PLACED = (PRUNE_RECORD, MANIFEST)
+"""Files that say where the model lies."""
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_equal_inputs_give_equal_bytes(pruner: str, tmp_path: Path) -> None:
+    """With settings that lead through more of it than their defaults do."""
+    write_base("llama-grouped", tmp_path / "base")
+    chosen = {"protect_first": 1, "protect_last": 1, "size": "nominal", "writers": "refitted"}
+    own = PruneSettings.model_validate({key: value for key, value in chosen.items() if key in PRUNERS[pruner].settings})
+    for name in ("once", "again"):
+        prune(tmp_path / "base", pruner, 0.5, 8, tmp_path / name, calibration(tmp_path, tokens=400), own=own)
+    for path in (tmp_path / "once").iterdir():
+        assert path.name in PLACED or path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("pruner", [name for name, pruner in PRUNERS.items() if pruner.measures == "text"])
+def test_what_measures_on_text_asks_for_it_before_the_model_is_loaded(pruner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_base("llama", tmp_path / "base")
+    monkeypatch.setattr(checkpoint, "load_to_measure", lambda *_: pytest.fail("loaded before the text was asked for"))
+    with pytest.raises(UserError, match="--calibration: is required"):
+        prune(tmp_path / "base", pruner, 0.4, "auto", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

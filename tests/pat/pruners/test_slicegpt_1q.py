@@ -7,22 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from torch.nn.functional import kl_div, log_softmax
 
 from pat.bases.directions import Basis, pca_basis
 from pat.bases.rotation import write_rotated
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import write_folded
 from pat.data.calibration import Calibration
-from pat.errors import UserError
 from pat.families.known import family_of
 from pat.method.fold import Fold
 from pat.models.masked import kept_channels_only
 from pat.pruners.pruning import prune
 from pat.pruners.slicegpt_1q import calibration_batches
 from pat.settings.jobs import PruneSettings
-from tests.kit.pruning_inputs import calibration, random_basis, reload, shifted, write_base
+from tests.kit.pruning_inputs import calibration, check_generates_and_takes_lora, divergence, random_basis, shifted, write_base
+from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, VOCABULARY, random_tokens
 
 KEPT = 24
@@ -83,14 +81,6 @@ def cut(source: Path, folder: Path, basis_DD: torch.Tensor, width: int) -> Any:
     return reload(folder / "cut")
 
 
-def divergence(model: Any, pruned: Any) -> float:
-    """Mean KL divergence of the pruned model's next token from the base's."""
-    tokens = random_tokens(4, 20, seed=8)
-    with torch.no_grad():
-        expected, found = (log_softmax(one(input_ids=tokens).logits, -1).flatten(0, 1) for one in (model, pruned))
-    return float(kl_div(found, expected, log_target=True, reduction="batchmean"))
-
-
 def test_less_kept_is_further_from_the_base_and_all_kept_is_the_base(tmp_path: Path) -> None:
     model = write_base("llama-grouped", tmp_path / "base", shifted("llama-grouped"))
     basis = measured_basis(tmp_path / "base", calibration(tmp_path))
@@ -102,21 +92,4 @@ def test_less_kept_is_further_from_the_base_and_all_kept_is_the_base(tmp_path: P
 
 def test_generation_and_lora_on_the_pruned_model(tmp_path: Path) -> None:
     _, stock, _ = prune_tiny("gemma", tmp_path)
-    prompt = random_tokens(1, 6, seed=5)
-    settings = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None}
-    assert torch.equal(stock.generate(prompt, use_cache=True, **settings), stock.generate(prompt, use_cache=False, **settings))
-    with torch.no_grad():
-        before = stock(input_ids=prompt).logits
-    adapted = get_peft_model(stock, LoraConfig(r=4, target_modules=list(family_of(stock.config).linears)))
-    adapted(input_ids=prompt, labels=prompt).loss.backward()
-    merged: Any = adapted.merge_and_unload()
-    with torch.no_grad():
-        assert torch.equal(merged(input_ids=prompt).logits, before), "LoRA starts at zero"
-
-
-def test_equal_inputs_give_equal_bytes_and_text_is_required(tmp_path: Path) -> None:
-    prune_tiny("llama", tmp_path)
-    prune(tmp_path / "base", "slicegpt-1q", 0.5, "auto", tmp_path / "again", calibration(tmp_path))
-    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "pruned" / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="--calibration: is required"):
-        prune(tmp_path / "base", "slicegpt-1q", 0.5, "auto", tmp_path / "none")
+    check_generates_and_takes_lora(stock)
