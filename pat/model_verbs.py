@@ -46,7 +46,10 @@ def push(
     language: Annotated[list[str] | None, typer.Option(help="language's code, such as en; may be repeated")] = None,
     license: Annotated[str | None, typer.Option(help="licence's identifier, such as apache-2.0; left out: the base's")] = None,
     base_model: Annotated[str | None, typer.Option(help="the base's name on the hub; left out: as it was imported")] = None,
-    private: Annotated[bool, typer.Option("--private", help="make the repository a private one, where it is new")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="make the repository a private one where it is new; refused where it is there and public")
+    ] = False,
+    revision: Annotated[str, typer.Option(help="branch of the repository to send to, made where it is not there")] = "main",
 ) -> None:
     """Send a model to the hub with its card and results, or list what would be sent."""
     from pat.checkpoints.push import Published, pairs
@@ -54,7 +57,7 @@ def push(
 
     benchmarks = pairs(benchmark or [], "--benchmark")
     published = Published(evaluation, dataset or (), language or (), license, base_model, benchmarks)
-    for line in run(folder, repository, published, dry_run=dry_run, private=private):
+    for line in run(folder, repository, published, dry_run=dry_run, private=private, revision=revision):
         typer.echo(line)
 
 

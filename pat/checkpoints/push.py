@@ -1,7 +1,7 @@
 """`pat push`: a model's folder on the hub, with a card and results as the hub reads them. What would be sent can be listed first.
 
 Owns what is sent: the folder's files but for its bookkeeping, its card with what an evaluation found, and a file of results for each
-benchmark of the hub. Sending is huggingface_hub's. The folder itself stays as it is.
+benchmark of the hub. Sending is hub.py's. The folder itself stays as it is.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, EvalResult, EvalResultEntry, HfApi, eval_result_entries_to_yaml
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, though not exported by name
 
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_checkpoint
 from pat.checkpoints.card import FIELDS, STOCK_CARD, front
 from pat.checkpoints.checkpoint import check_finite
+from pat.checkpoints.hub import MAIN, RESULTS_FOLDER, check_token, send
 from pat.checkpoints.lineage import CARD_NAME, INHERITED, check_datasets, front_matter, lineage_of
 from pat.errors import UserError
 from pat.io import artefacts
-from pat.io.progress import say, told_figure
+from pat.io.progress import told_figure
 from pat.io.provenance import checksums
 from pat.models.reshaped import ReshapedConfig
 
-OF_THE_NETWORK: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-"""What the hub's client raises where nothing answers, and where the hub refuses: its library's own, of whichever version."""
-RESULTS_FOLDER = ".eval_results"
 SAFE = re.compile(r"[^A-Za-z0-9._-]")
 READINGS = {
     "acc_norm": "log-likelihood per character",
@@ -45,8 +43,8 @@ LOADING = """
 ```python
 {imports}from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}"{its})
+tokenizer = AutoTokenizer.from_pretrained("{name}"{its})
 inputs = {says}
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))
 ```
@@ -84,23 +82,26 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def push(folder: Path, repository: str, published: Published, *, dry_run: bool, private: bool = False) -> list[str]:
+def push(folder: Path, repository: str, published: Published, *, dry_run: bool, private: bool = False, revision: str = MAIN) -> list[str]:
     """Send a folder to the hub in one commit, or with `dry_run` only tell what would be sent; returns that, a line a file.
 
-    Raises UserError where the folder is no model or was changed, the name cannot be, an evaluation is another model's, or the hub refuses.
+    Raises UserError where the folder is no model or was changed, the name cannot be, there is no token, an evaluation is another model's,
+    or the hub refuses.
     """
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise UserError(f"{repository!r} is no name of a repository, such as someone/some-model: {' '.join(str(error).split())}") from None
     check_datasets(published.datasets)
-    files = files_to_send(folder, repository, published)
     if not dry_run:
-        _send(repository, files, private=private)
+        check_token(repository)
+    files = files_to_send(folder, repository, published, revision)
+    if not dry_run:
+        send(repository, files, private=private, revision=revision)
     return [*_listed(files), *_notes(files, published)]
 
 
-def files_to_send(folder: Path, repository: str, published: Published) -> Sent:
+def files_to_send(folder: Path, repository: str, published: Published, revision: str = MAIN) -> Sent:
     """Return what is sent, by its name in the repository."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -110,7 +111,7 @@ def files_to_send(folder: Path, repository: str, published: Published) -> Sent:
     scores = _scores(folder, published)
     kept = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_bookkeeping(path.relative_to(folder)))
     files: Sent = {path.relative_to(folder).as_posix(): path for path in kept}
-    files[CARD_NAME] = card(folder, repository, published, scores).encode()
+    files[CARD_NAME] = card(folder, repository, published, scores, revision).encode()
     for task, benchmark in published.benchmarks.items():
         if task not in scores.get("tasks", {}):
             known = ", ".join(sorted(scores.get("tasks", {}))) or "none"
@@ -120,7 +121,7 @@ def files_to_send(folder: Path, repository: str, published: Published) -> Sent:
     return files
 
 
-def card(folder: Path, repository: str, published: Published, scores: Mapping[str, Any]) -> str:
+def card(folder: Path, repository: str, published: Published, scores: Mapping[str, Any], revision: str = MAIN) -> str:
     """Return the folder's card with everything that is known of the model, and with the results of an evaluation."""
     path = folder / CARD_NAME
     written, body = front_matter(path.read_text(encoding="utf-8")) if path.is_file() else ({}, f"\n# {repository}\n\n{STOCK_CARD}\n")
@@ -137,16 +138,17 @@ def card(folder: Path, repository: str, published: Published, scores: Mapping[st
     named = {"model_name": repository.rsplit("/", maxsplit=1)[-1], "eval_results": results} if results else {}
     if results:
         fields.pop("model-index", None)  # an earlier card's, which would win
-    return front(fields | named) + body + _how_to_load(folder, repository) + _table(scores)
+    return front(fields | named) + body + _how_to_load(folder, repository, revision) + _table(scores)
 
 
-def _how_to_load(folder: Path, repository: str) -> str:
+def _how_to_load(folder: Path, repository: str, revision: str) -> str:
     """Return the lines that open the model and let it answer, in chat form where its tokenizer has one."""
     reshaped = isinstance(checkpoint.load_config(folder), ReshapedConfig)
     chats = checkpoint.load_tokenizer(folder).chat_template is not None
+    its = f', revision="{revision}"' if revision != MAIN else ""
     says = CHAT if chats else 'tokenizer("The capital of France is", return_tensors="pt")'
     return LOADING.format(
-        imports="import pat.reshaped  # pip install pruning-aware-tuning\n" if reshaped else "", name=repository, says=says
+        imports="import pat.reshaped  # pip install pruning-aware-tuning\n" if reshaped else "", name=repository, its=its, says=says
     )
 
 
@@ -227,17 +229,3 @@ def _notes(files: Sent, published: Published) -> Iterator[str]:
         yield "note: the card has no results: --evaluation names the JSON that `pat evaluate` wrote"
     elif not published.benchmarks:
         yield f"note: no {RESULTS_FOLDER}: --benchmark task=DATASET:TASK says which benchmark of the hub a task is"
-
-
-def _send(repository: str, files: Sent, *, private: bool) -> None:
-    hub = HfApi()
-    added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(it) if isinstance(it, Path) else it) for name, it in files.items()]
-    try:
-        hub.create_repo(repository, private=private, exist_ok=True)
-        hub.create_commit(repository, added, commit_message="Model, card and results")
-    except (OF_THE_NETWORK, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{repository}: cannot be sent to the hub ({reason}); it needs a network, and a token that may write there: `hf auth login`"
-        ) from None
-    say(f"{repository}: {len(files)} files sent")

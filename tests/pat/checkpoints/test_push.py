@@ -1,4 +1,4 @@
-"""What is sent to the hub: the model's files, a card that its libraries read, results as they are there; and what is told where none can be."""
+"""What is sent to the hub: the model's files, a card that its libraries read, results as they are there. The sending is in test_hub.py."""
 
 from __future__ import annotations
 
@@ -9,43 +9,22 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, get_session, parse_eval_result_entries
-from transformers import AutoModelForCausalLM
+from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
 
-from pat.checkpoints.checkpoint import import_model
 from pat.checkpoints.lineage import lineage_of
 from pat.checkpoints.push import Published, files_to_send, pairs, push
-from pat.data.items import write_items
 from pat.errors import UserError
-from pat.io.artefacts import read_json, write_json, write_jsonl
-from pat.pruners.pruning import prune
-from pat.scoring.evaluation import evaluate
-from pat.settings.jobs import EvaluationSettings
+from pat.io.artefacts import read_json, write_json
 from tests.kit.commands import run
-from tests.kit.tiny_checkpoint import some_items, write_tiny_checkpoint
-
-CARD = "---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE.md\nlanguage: [en, de]\nbase_model: their/first\ntags: [x]\n---\n# Theirs\n"
+from tests.kit.sendable import published, write_sendable
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base as it lies in the hub's cache, what is pruned of it, and an evaluation of that."""
+    """A folder with a model and its evaluation."""
     folder = tmp_path_factory.mktemp("push")
-    base = write_tiny_checkpoint(folder / "models--someone--tiny" / "snapshots" / "abc")
-    (base / "README.md").write_text(CARD, encoding="utf-8")
-    (base / "LICENSE.md").write_text("terms", encoding="utf-8")
-    (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
-    import_model(base, folder / "imported")
-    prune(folder / "imported", "channel-magnitude", 0.25, 8, folder / "pruned")
-    write_items(folder / "toy.jsonl", some_items(6))
-    write_jsonl(folder / "held.jsonl", [{"text": "a text that is held out"}])
-    settings = EvaluationSettings(batch_size=4, perplexity_context=16, device="cpu")
-    evaluate(folder / "pruned", [folder / "toy.jsonl"], [folder / "held.jsonl"], settings, 0, folder / "evaluation.json")
+    write_sendable(folder)
     return folder
-
-
-def published(work: Path) -> Published:
-    return Published(work / "evaluation.json", ["my/rows"], benchmarks={"toy": "some/benchmark:toy_task"})
 
 
 def test_licence_language_and_base_travel_from_the_first_card_through_every_step(work: Path) -> None:
@@ -112,23 +91,6 @@ def test_a_dry_run_lists_every_file_and_sends_nothing(
     assert sorted(path.name for path in (work / "pruned").iterdir()) == before
 
 
-def test_what_is_sent_opens_with_stock_transformers(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commit that the hub would be given, written to a folder."""
-
-    def commit(_: HfApi, repository: str, operations: list[CommitOperationAdd], **__: Any) -> None:
-        for each in operations:
-            place = tmp_path / repository / each.path_in_repo
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with each.as_file() as stream:
-                place.write_bytes(stream.read())
-
-    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
-    monkeypatch.setattr(HfApi, "create_commit", commit)
-    push(work / "pruned", "me/narrow", published(work), dry_run=False)
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "me" / "narrow").config.hidden_size == 24
-    assert (tmp_path / "me" / "narrow" / ".eval_results" / "toy.yaml").is_file()
-
-
 @pytest.mark.parametrize("chats", [True, False])
 def test_the_lines_that_load_it_do(chats: bool, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "copy"
@@ -159,19 +121,6 @@ def test_an_earlier_cards_results_give_way_and_its_other_fields_stay(work: Path,
     assert card.data.model_name == "narrow" and {result.dataset_name for result in card.data.eval_results} == {"toy", "held"}
     assert card.data.license == "mit" and card.data.get("thumbnail") == "a.png" and card.data.base_model == "someone/tiny"
     assert "# Own words" in card.text and "## Results" in card.text
-
-
-def test_without_a_network_it_is_one_sentence(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"me/narrow: cannot be sent to the hub \(.*\); it needs a network, and a token") as caught:
-        push(work / "pruned", "me/narrow", Published(), dry_run=False)
-    assert "\n" not in str(caught.value)
-
-
-def test_where_nothing_answers_it_is_one_sentence(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.create_repo", lambda *_, **__: get_session().get("http://127.0.0.1:9"))
-    with pytest.raises(UserError, match=r"me/narrow: cannot be sent to the hub \(.*\); it needs a network, and a token"):
-        push(work / "pruned", "me/narrow", Published(), dry_run=False)
 
 
 def test_what_cannot_be_sent_is_named(work: Path, tmp_path: Path) -> None:
