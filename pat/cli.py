@@ -306,6 +306,8 @@ def evaluate(
     from pat.settings.mistakes import load
 
     checked = load(EvaluationSettings, settings)
+    if text_column != "text" and not text:
+        raise UserError(f"--text-column {text_column}: has no effect without --text; leave it out")
     prepare_process(offline=not checked.harness_tasks)
     run(model, task or [], text or [], checked, seed, out, text_column=text_column, force=force)
 
@@ -313,7 +315,7 @@ def evaluate(
 @app.command(cls=Verb)
 @guarded("tasks")
 def tasks(
-    task: Annotated[list[Path], typer.Option(help="zero-shot set (JSONL), as `pat evaluate` takes it; may be repeated"), READS],
+    task: Annotated[list[Path], typer.Option(help="zero-shot set, as `pat evaluate` takes it; may be repeated"), READS],
     out: Out,
     limit: Annotated[int | None, typer.Option(min=1, help="first items of every task, or of each of its groups")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens of a generated answer at most")] = 8,

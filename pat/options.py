@@ -56,7 +56,11 @@ CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of 
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
 Tie = Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")]
-Tasks = Annotated[list[Path] | None, typer.Option(help="zero-shot set: JSONL with question, choices and answer; may be repeated"), READS]
+Tasks = Annotated[
+    list[Path] | None,
+    typer.Option(help="zero-shot set: JSONL, JSON or Parquet with question, choices and answer; may be repeated"),
+    READS,
+]
 Align = Annotated[str, typer.Option(help="widths are multiples of lcm(heads, align); a number, 'auto', or 'gguf' for 256")]
 SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file with one; weights are random")
 Shape = Annotated[str | None, SHAPE, READS]

@@ -84,6 +84,11 @@ def packing_of(path: Path) -> str:
     return path.suffix if path.suffix in PACKINGS else ""
 
 
+def name_of(path: Path) -> str:
+    """Return what the rows of a file are called: as the file, without its endings."""
+    return Path(path.name.removesuffix(packing_of(path))).stem
+
+
 def _line_records(path: Path) -> Iterator[Record]:
     with bytes_of(path) as stream:
         yield from (line_record(path, number, line) for number, line in text_lines(path, stream))

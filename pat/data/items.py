@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pat.data.files import name_of, packing_of, records
 from pat.data.prompts import letters
 from pat.errors import UserError
 from pat.io.artefacts import read_jsonl, write_jsonl
 
 WRITTEN = ("question", "choices", "answer")
 """What a user gives."""
+OTHER_FORMS = (".json", ".parquet")
+"""Of files that hold no JSON lines."""
 FIELDS = (*WRITTEN, "id", "task", "group")
 
 
@@ -60,6 +63,20 @@ def write_items(path: Path, items: Iterable[Item], *, replace: bool = True) -> i
     return write_jsonl(path, (asdict(item) for item in items), replace=replace)
 
 
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a task file: JSON lines whatever it is called, but for endings that say something else."""
+    if not packing_of(path) and path.suffix not in OTHER_FORMS:
+        return read_jsonl(path, WRITTEN)
+    rows = []
+    for record in records(path):
+        if missing := [name for name in WRITTEN if name not in record.fields]:
+            raise UserError(f"{record.place}: lacks the field {missing[0]}; it has {', '.join(sorted(record.fields)) or 'none'}")
+        rows.append(dict(record.fields))
+    if not rows:
+        raise UserError(f"{path}: holds no rows")
+    return rows
+
+
 def read_items(path: Path) -> list[Item]:
     """Return a task file's items: as they were prepared, or as a user writes them, with question, choices and answer alone.
 
@@ -67,8 +84,9 @@ def read_items(path: Path) -> list[Item]:
     two tasks.
     """
     items = []
-    for number, row in enumerate(read_jsonl(path, WRITTEN)):
-        fields = {"id": f"{path.stem}-{number}", "task": path.stem, "group": ""} | {field: row[field] for field in FIELDS if field in row}
+    name = name_of(path)
+    for number, row in enumerate(_rows(path)):
+        fields = {"id": f"{name}-{number}", "task": name, "group": ""} | {field: row[field] for field in FIELDS if field in row}
         try:
             items.append(Item(**fields | {"choices": _sequence(fields["choices"]), "answer": place_of(fields["answer"])}))
         except ValueError as error:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pat.data.files import name_of
 from pat.data.items import Item, first_of_each_group, read_items
 from pat.data.prompts import first_capital_prompt
 from pat.data.rows import naming, read_texts
@@ -57,7 +58,7 @@ def evaluate(
     items = read_tasks(tasks, settings.limit)
     documents = read_documents(texts, text_column)
     record, outcomes, device = _examine(model, items, documents, settings, seed)
-    inputs = {"model": model} | {f"task {path.stem}": path for path in tasks} | {f"text {path.stem}": path for path in texts}
+    inputs = {"model": model} | {f"task {name_of(path)}": path for path in tasks} | {f"text {name_of(path)}": path for path in texts}
     record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), seed, device, inputs)
     record["wall_s"] = round(time.monotonic() - started, 3)
     artefacts.write_jsonl(samples_path(out), (outcome.row() for ones in outcomes.values() for outcome in ones))
@@ -154,9 +155,10 @@ def read_documents(paths: Sequence[Path], column: str = "text") -> dict[str, lis
     """Return the documents of text files by the file's name. Raises UserError on a broken file, or two of one name."""
     documents: dict[str, list[str]] = {}
     for path in paths:
-        if path.stem in documents:
-            raise UserError(f"{path}: the text {path.stem!r} is given twice; texts are distinguished by their files' names")
-        documents[path.stem] = read_texts(path, column)
+        name = name_of(path)
+        if name in documents:
+            raise UserError(f"{path}: the text {name!r} is given twice; texts are distinguished by their files' names")
+        documents[name] = read_texts(path, column)
     return documents
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from pat.data.files import name_of
 from pat.data.items import Item
 from pat.errors import UserError
 from pat.io import artefacts
@@ -83,7 +84,7 @@ def write_task_files(
                 artefacts.write_text(folder / f"{label}.yaml", yaml.dump(definition, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
                 named.setdefault(name, []).append(label)
         settings = {"limit": limit, "max_new_tokens": max_new_tokens}
-        record = {"tasks": named, "provenance": provenance(settings, 0, inputs={f"task {path.stem}": path for path in tasks})}
+        record = {"tasks": named, "provenance": provenance(settings, 0, inputs={f"task {name_of(path)}": path for path in tasks})}
         artefacts.write_json(folder / RECORD, record)
     say(f"{out}: {', '.join(named)}; lm_eval --model hf --model_args pretrained=MODEL,dtype=float32 --include_path {out} --tasks {TAG}")
     return named

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from pat.data.items import Item, first_of_each_group, read_items, write_items
@@ -57,11 +61,27 @@ def test_items_as_a_user_writes_them_are_called_as_their_file_is(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize("ending", [".json", ".jsonl.gz", ".json.xz", ".parquet"])
+def test_a_task_may_be_another_form_of_file_and_compressed(ending: str, tmp_path: Path) -> None:
+    rows = [{"question": f"Snow {place}?", "choices": ["white", "green"], "answer": "A"} for place in range(3)]
+    path, lines = tmp_path / f"colours{ending}", "".join(json.dumps(row) + "\n" for row in rows)
+    if ending == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        text = (lines if "jsonl" in ending else json.dumps(rows)).encode()
+        path.write_bytes(gzip.compress(text) if ending.endswith(".gz") else lzma.compress(text) if ending.endswith(".xz") else text)
+    assert read_items(path) == [Item(f"colours-{place}", f"Snow {place}?", ("white", "green"), 0, "colours") for place in range(3)]
+
+
 def test_an_item_without_an_answer_is_named(tmp_path: Path) -> None:
     path = tmp_path / "colours.jsonl"
-    path.write_text('{"question": "Snow?", "choices": ["white", "green"]}\n', encoding="utf-8")
+    line = '{"question": "Snow?", "choices": ["white", "green"]}'
+    path.write_text(line + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"colours\.jsonl:1: lacks the field\(s\) answer"):
         read_items(path)
+    (tmp_path / "colours.json").write_text(f"[{line}]", encoding="utf-8")
+    with pytest.raises(UserError, match=r"colours\.json: record 1: lacks the field answer; it has choices, question"):
+        read_items(tmp_path / "colours.json")
 
 
 def test_two_tasks_in_one_file_and_repeated_ids_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from pathlib import Path
@@ -215,10 +216,17 @@ def test_a_published_task_with_equal_choices_is_read_and_told(tmp_path: Path) ->
 def test_texts_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     texts = []
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "held.jsonl").write_text('{"text": "x"}\n')
-        texts += ["--text", str(tmp_path / folder / "held.jsonl")]
+    for name, pack in (("held.jsonl", bytes), ("held.jsonl.gz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(b'{"text": "x"}\n'))
+        texts += ["--text", str(tmp_path / name)]
     model = write_tiny_checkpoint(tmp_path / "model", context=CONTEXT)
     code, said = outcome(["evaluate", "--model", str(model), "--settings", "{}", *texts, "--out", str(tmp_path / "o.json")], capsys)
-    assert code == 1 and "the text 'held' is given twice" in said
+    assert code == 1 and "held.jsonl.gz: the text 'held' is given twice" in said
+
+
+def test_a_column_of_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    model = write_tiny_checkpoint(tmp_path / "model", context=CONTEXT)
+    task = ["--task", str(tmp_path / "toy.jsonl"), "--text-column", "body"]
+    code, said = outcome(["evaluate", "--model", str(model), "--settings", "{}", *task, "--out", str(tmp_path / "o.json")], capsys)
+    assert code == 1 and "--text-column body: has no effect without --text" in said
