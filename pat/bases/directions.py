@@ -5,14 +5,10 @@ Owns the directions. The statistics are second_moment.py's, putting a model into
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-
-from pat.models.second_moment import second_moment
 
 
 @dataclass(frozen=True)
@@ -25,11 +21,6 @@ class Basis:
     def captured(self, width: int) -> float:
         """Return the leading `width` directions' share of the whole importance."""
         return (self.importance_D[:width].sum() / self.importance_D.sum()).item()
-
-
-def pca_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Basis:
-    """Return the principal directions of what the norms pass on."""
-    return principal(second_moment(model, batches))
 
 
 def principal(moment_DD: Tensor) -> Basis:

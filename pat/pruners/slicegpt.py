@@ -23,12 +23,12 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, write_changed
 from pat.checkpoints.unrounded import Written
+from pat.data.calibration import Calibration, blocks_for
 from pat.families.known import EMBEDDING_SHORTCUT, Family, Role, family_of, residual_factor
 from pat.models.reshaped import ReshapedConfig
 from pat.models.sizes import matched_width, nominal_width, slicing_of, step_of
 from pat.models.stream import Stream, enter, written_by
 from pat.pruners.job import PruneJob
-from pat.pruners.slicegpt_1q import calibration_batches
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,11 @@ def width_for(job: PruneJob) -> int:
     parameters = checkpoint.parameter_counts(job.source, config)["unique"]
     slicing = slicing_of(checkpoint.tensor_shapes(job.source), family, config.num_hidden_layers, hidden_size, tied=tied)
     return matched_width(parameters, slicing, hidden_size, job.ratio, step)
+
+
+def calibration_batches(source: Path, calibration: Calibration) -> Iterator[dict[str, Tensor]]:
+    """Yield a model's arguments: 128 sequences of 2048 tokens as in the paper, less where the model or the text is smaller."""
+    return blocks_for(checkpoint.load_config(source), calibration, checkpoint.load_tokenizer(source)).batches()
 
 
 @torch.no_grad()

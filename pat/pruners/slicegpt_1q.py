@@ -7,19 +7,16 @@ single basis all shortcuts are the identity, so that a ratio removes what it say
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pat.bases.change_of_basis import write_in_basis
 from pat.bases.writers import WHOLE_FOLDER
 from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import gap_to_zeroed
 from pat.checkpoints.merge import record_of, write_folded
-from pat.data.calibration import Calibration, blocks_for
 from pat.errors import UserError
 from pat.families.known import family_of
 from pat.method.fold import Fold
@@ -50,8 +47,3 @@ def prune_rotated(job: PruneJob, folder: Path) -> dict[str, Any]:
     logger.info("the leading %d of %d directions hold %.4f of what the basis measures", width, config.hidden_size, basis.captured(width))
     record = record_of(job.source, folder, job.ratio) | exactness | gap
     return record | {"rotation_gap": exactness["logit_gap"], "captured": basis.captured(width), "kept": list(range(width))}
-
-
-def calibration_batches(source: Path, calibration: Calibration) -> Iterator[dict[str, Tensor]]:
-    """Yield a model's arguments: 128 sequences of 2048 tokens as in the paper, less where the model or the text is smaller."""
-    return blocks_for(checkpoint.load_config(source), calibration, checkpoint.load_tokenizer(source)).batches()

@@ -16,8 +16,8 @@ from pat.data.items import Item, first_of_each_group, read_items
 from pat.data.prompts import first_capital_prompt
 from pat.data.rows import naming, read_texts
 from pat.errors import UserError
-from pat.io import artefacts, marks
-from pat.io.marks import KINDS, check_replaceable
+from pat.io import artefacts
+from pat.io.marks import KINDS, check_replaceable, samples_path
 from pat.io.progress import say, told_figure
 from pat.io.provenance import provenance
 from pat.machine.extras import need
@@ -27,8 +27,6 @@ from pat.settings.jobs import EvaluationSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-samples_path = marks.samples_path
 
 
 @threads_given_back

@@ -7,7 +7,8 @@ from typing import Any
 
 from pat.data.items import Item, write_items
 from pat.io.artefacts import read_json, read_jsonl, write_jsonl
-from pat.scoring.evaluation import evaluate, samples_path
+from pat.io.marks import samples_path
+from pat.scoring.evaluation import evaluate
 from pat.settings.jobs import EvaluationSettings
 
 TEXTS = [{"text": "Some held-out words."}, {"text": "And a few more of them."}]

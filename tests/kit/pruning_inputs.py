@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from pat.bases.directions import Basis, principal
 from pat.data.calibration import Calibration
 from pat.families.known import family_of
 from pat.io.artefacts import write_jsonl
+from pat.models.second_moment import second_moment
 from tests.kit.tiny_models import CONFIGS, MORE, UNNARROWED, random_tokens, tiny_model
 
 WIDTH = 48
@@ -38,6 +41,11 @@ def random_basis(seed: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     basis_DD: Tensor = torch.linalg.qr(torch.randn(WIDTH, WIDTH, dtype=torch.float64, generator=generator)).Q
     return basis_DD
+
+
+def pca_basis(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> Basis:
+    """Return the principal directions of what the norms pass on."""
+    return principal(second_moment(model, batches))
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pat.bases.directions import pca_basis, principal
+from pat.bases.directions import principal
 from pat.bases.rotation import Rotation, write_rotated
 from pat.checkpoints import checkpoint
 from pat.data.calibration import Blocks
 from pat.families.known import family_of
-from tests.kit.pruning_inputs import WIDTH, random_basis, shifted
+from tests.kit.pruning_inputs import WIDTH, pca_basis, random_basis, shifted
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, VOCABULARY, random_tokens
 

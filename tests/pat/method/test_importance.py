@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pat.bases.directions import pca_basis
 from pat.families.known import family_of
 from pat.method.importance import channel_importance, fisher, gradient_batches
 from pat.settings.config import PatConfig
+from tests.kit.pruning_inputs import pca_basis
 from tests.kit.tiny_models import CONFIGS, tiny_model
 from tests.kit.training import random_text
 

@@ -16,8 +16,7 @@ from pat.errors import UserError
 from pat.families.known import family_of
 from pat.models.sizes import slicing_of
 from pat.pruners.pruning import prune
-from pat.pruners.slicegpt import block_bases, project_stream, write_sliced
-from pat.pruners.slicegpt_1q import calibration_batches
+from pat.pruners.slicegpt import block_bases, calibration_batches, project_stream, write_sliced
 from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import calibration, divergence, random_basis, shifted, write_base
 from tests.kit.stock_models import reload

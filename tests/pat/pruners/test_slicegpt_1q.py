@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pat.bases.directions import Basis, pca_basis
+from pat.bases.directions import Basis
 from pat.bases.rotation import write_rotated
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import write_folded
@@ -17,9 +17,9 @@ from pat.families.known import family_of
 from pat.method.fold import Fold
 from pat.models.masked import kept_channels_only
 from pat.pruners.pruning import prune
-from pat.pruners.slicegpt_1q import calibration_batches
+from pat.pruners.slicegpt import calibration_batches
 from pat.settings.jobs import PruneSettings
-from tests.kit.pruning_inputs import calibration, check_generates_and_takes_lora, divergence, random_basis, shifted, write_base
+from tests.kit.pruning_inputs import calibration, check_generates_and_takes_lora, divergence, pca_basis, random_basis, shifted, write_base
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, VOCABULARY, random_tokens
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from pat.data.items import write_items
 from pat.io.artefacts import read_jsonl
+from pat.io.marks import samples_path
 from pat.scoring.batched_lm import BatchedLM
-from pat.scoring.evaluation import evaluate, samples_path
+from pat.scoring.evaluation import evaluate
 from pat.settings.jobs import EvaluationSettings
 from tests.kit.tiny_checkpoint import byte_tokenizer, some_items, write_tiny_checkpoint
 

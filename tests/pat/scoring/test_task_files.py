@@ -13,7 +13,8 @@ from lm_eval.tasks import TaskManager
 from pat.data.items import write_items
 from pat.errors import UserError
 from pat.io.artefacts import read_json, read_jsonl
-from pat.scoring.evaluation import evaluate, samples_path
+from pat.io.marks import samples_path
+from pat.scoring.evaluation import evaluate
 from pat.scoring.task_files import write_task_files
 from pat.settings.jobs import EvaluationSettings
 from tests.kit.tiny_checkpoint import some_items, write_tiny_checkpoint

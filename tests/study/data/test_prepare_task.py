@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, get_args
 
 import pytest
@@ -17,7 +19,7 @@ from pat.errors import UserError
 from study.data.task import main, prepare
 from study.sources.hub_layouts import LAYOUTS
 from study.sources.kinds import TaskLayout
-from study.sources.release_prompts import put_together, release_items, take_apart
+from study.sources.release_prompts import CLOSING, release_items, take_apart
 from tests.kit.shared_data import shared_data
 
 RELEASED_ITEMS = {
@@ -25,6 +27,11 @@ RELEASED_ITEMS = {
     "openbookqa_fact": 500, "piqa": 1838, "siqa": 1954, "winogrande": 1267,
 }  # fmt: skip
 LINE = st.text(st.characters(exclude_characters="\n.", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+def put_together(question: str, choices: Sequence[str]) -> str:
+    """Return the prompt that `take_apart` takes apart."""
+    return "\n".join([question, *(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))]) + CLOSING
 
 
 @given(st.lists(LINE, min_size=1, max_size=3).map("\n".join), st.lists(LINE, min_size=2, max_size=6))

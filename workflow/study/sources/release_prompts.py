@@ -69,11 +69,6 @@ def take_apart(prompt: str) -> tuple[str, list[str]]:
     return "\n".join(lines[: starts[0]]), choices
 
 
-def put_together(question: str, choices: Sequence[str]) -> str:
-    """Return the prompt that `take_apart` takes apart."""
-    return "\n".join([question, *(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))]) + CLOSING
-
-
 def _label(line: str) -> str:
     found = LABELLED.match(line)
     return found.group(1) if found else ""
