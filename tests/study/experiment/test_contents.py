@@ -78,6 +78,12 @@ def test_a_fraction_that_leaves_nothing_is_told(workspace: Path) -> None:
     assert len(found) == 1 and "holds 2 row(s), of which the fraction 0.1 leaves none" in found[0]
 
 
+def test_an_item_without_an_id_is_named_after_its_task_as_when_it_is_prepared(workspace: Path) -> None:
+    for first, told in (("task-1", 0), ("own-1", 1)):
+        (workspace / "items.jsonl").write_bytes(lines(ITEM | {"id": first}, ITEM))
+        assert len(problems(workspace, "data.tasks.own", {"source": "json", "path": "items.jsonl"})) == told
+
+
 ITEMS: dict[str, tuple[bytes, str]] = {
     "a null question": (lines(ITEM, ITEM | {"question": None}), "items.jsonl:2: question is null; must be a text"),
     "an empty choice": (lines(ITEM | {"choices": ["x", " "]}), "items.jsonl:1: choices=['x', ' ']: must be two or more texts"),

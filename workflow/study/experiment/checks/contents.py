@@ -34,17 +34,18 @@ BLOCK_BYTES = 2**20
 EachT = TypeVar("EachT", bound=Record | Item)
 
 
-def check_contents(source: Settings, *, as_text: bool, task: str = "task") -> None:
+def check_contents(source: Settings, name: str, *, as_text: bool) -> None:
     """Raise UserError on the first row of a local source that the preparation would refuse, and where there is nothing to prepare.
 
-    `as_text`: rows are documents, else instructions; a source of items has neither. Paths are as seen from the working folder.
+    `name` is what the source is called in its block, which items without an id are named after. `as_text`: rows are documents, else
+    instructions; a source of items has neither. Paths are as seen from the working folder.
     """
     if isinstance(source, TextFile):
         _check_text(Path(source.path))
     elif isinstance(source, JsonRows | RowFile):
         _check_rows(source, partial(document if as_text else usable_row, columns=columns_of(source)))
     elif isinstance(source, HubTask | JsonFile | Release):
-        _check_items(source, task)
+        _check_items(source, name)
 
 
 def _check_text(path: Path) -> None:

@@ -70,7 +70,7 @@ def _data_problems(experiment: Experiment) -> Iterator[str]:
             try:
                 _check_data(Path(experiment.path(path)), part)
                 as_text = place.startswith(("data.text", "data.pretrain"))
-                check_contents(part.model_copy(update={"path": experiment.path(path)}), as_text=as_text)
+                check_contents(part.model_copy(update={"path": experiment.path(path)}), place.rpartition(".")[2], as_text=as_text)
             except UserError as error:
                 yield f"{place}.path: {error}"
 
