@@ -20,12 +20,12 @@ class Printed:
 
     metric = METRIC
 
-    def __init__(self, table: str, folder: Path = FOLDER) -> None:
+    def __init__(self, table: str) -> None:
         self.number = int(table.removeprefix("table"))
-        self._models, self._rows = _paper_models(folder), _paper_rows(folder, table)
+        self._models, self._rows = _paper_models(), _paper_rows(table)
         self._cells = {
             (line["method"], line.get("mode", ""), float(line["pruning_ratio"]), model): float(value)
-            for line in _read(folder / PRINTED[table])
+            for line in _read(PRINTED[table])
             for model, value in line.items()
             if model not in ("pruning_ratio", "method", "mode")
         }
@@ -42,11 +42,11 @@ class PrintedAblation:
     number = 2
     _others = ("model", "pruning_ratio", "method", "accuracy")
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._models, self._rows = _paper_models(folder), _paper_rows(folder, "table2")
+    def __init__(self) -> None:
+        self._models, self._rows = _paper_models(), _paper_rows("table2")
         self._cells = {
             (line["model"], line["method"], float(line["pruning_ratio"]), self._factors(line)): float(line["accuracy"])
-            for line in _read(folder / "table2_ablation.csv")
+            for line in _read("table2_ablation.csv")
         }
 
     def _factors(self, line: Mapping[str, str]) -> frozenset[tuple[str, Factor]]:
@@ -64,9 +64,9 @@ class PrintedTrainable:
 
     metric = METRIC
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._models = _paper_models(folder)
-        self._lines = _read(folder / "figure4_trainable.csv")
+    def __init__(self) -> None:
+        self._models = _paper_models()
+        self._lines = _read("figure4_trainable.csv")
 
     def lookup(self, model: str, ratio: float) -> list[dict[str, object]]:
         """Return the rows printed for one model and ratio: label, trainable_share and accuracy, both in 0..1."""
@@ -80,25 +80,25 @@ class PrintedTrainable:
 class PrintedSpeedup:
     """The speed-up of the first token that the paper prints for single models and ratios."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._models = _paper_models(folder)
-        self._values = {(it["model"], float(it["pruning_ratio"])): float(it["speedup"]) for it in _read(folder / "figure6_speedup.csv")}
+    def __init__(self) -> None:
+        self._models = _paper_models()
+        self._values = {(it["model"], float(it["pruning_ratio"])): float(it["speedup"]) for it in _read("figure6_speedup.csv")}
 
     def lookup(self, model: str, ratio: float) -> float | None:
         """Return the paper's number for a model's shape at an effective ratio, None where it prints none."""
         return self._values.get((self._models.get(model, ""), round(ratio, 3)))
 
 
-def _paper_models(folder: Path) -> dict[str, str]:
-    return {line["model"]: line["paper_model"] for line in _read(folder / "models.csv")}
+def _paper_models() -> dict[str, str]:
+    return {line["model"]: line["paper_model"] for line in _read("models.csv")}
 
 
-def _paper_rows(folder: Path, table: str) -> dict[tuple[str, str], tuple[str, str]]:
+def _paper_rows(table: str) -> dict[tuple[str, str], tuple[str, str]]:
     """Return (row, base_method): (method, mode) as the paper's table calls them."""
-    lines = [line for line in _read(folder / "rows.csv") if line["table"] == table]
+    lines = [line for line in _read("rows.csv") if line["table"] == table]
     return {(line["row"], line["base_method"]): (line["paper_method"], line["paper_mode"]) for line in lines}
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
+def _read(name: str) -> list[dict[str, str]]:
+    with (FOLDER / name).open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
