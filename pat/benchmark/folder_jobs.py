@@ -19,7 +19,7 @@ from pat.benchmark.candidates import parameter_shapes
 from pat.benchmark.random_adapter import write_random_adapter
 from pat.benchmark.random_checkpoint import DTYPE, write_random_checkpoint, write_random_text
 from pat.benchmark.settings import CHECKPOINT_BYTES, MergeBenchmark, ModelShape, PruneBenchmark
-from pat.benchmark.widths import ratio_of, tell_budgets
+from pat.benchmark.widths import narrowed_at, tell_budgets
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import merge
 from pat.data.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
@@ -79,9 +79,9 @@ def benchmark_prune(
 def benchmark_merge(shape: ModelShape, settings: MergeBenchmark, seed: int, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Measure the merge of a PAT adapter on a shape, write the record to `out` and return it. Raises UserError on sizes that cannot be."""
     check_replaceable(out, KINDS["benchmark merge"], force=force)
-    device = _prepared(settings)
+    ratio = narrowed_at(shape, settings.ratio, settings.align, CHECKPOINT_BYTES, settings.hio_rank)
     tell_budgets("benchmark merge", shape, [settings.ratio], settings.align, CHECKPOINT_BYTES)
-    ratio = ratio_of(shape, settings.ratio, settings.align, CHECKPOINT_BYTES)
+    device = _prepared(settings)
     pat_config = PatConfig(
         pruning_ratio=ratio, hio_rank=settings.hio_rank, lora_rank=settings.lora_rank, align=settings.align,
         total_steps=SHORTEST_SCHEDULE, seed=seed,

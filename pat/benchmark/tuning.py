@@ -24,7 +24,7 @@ from pat.benchmark import machine
 from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stock_config
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
-from pat.benchmark.widths import ratio_of, tell_budgets
+from pat.benchmark.widths import narrowed_at, ratio_of, tell_budgets
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import Progress, say
@@ -132,6 +132,7 @@ class StepClock(TrainerCallback):
 def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Measure LoRA and PAT on a shape, write the record to `out` and return it; times in seconds, memory in bytes."""
     check_replaceable(out, KINDS["benchmark tune"], force=force)
+    narrowed_at(shape, settings.ratio, settings.pat.align, BYTES[settings.precision], settings.pat.hio_rank, "pat.")
     tell_budgets("benchmark tune", shape, [settings.ratio], settings.pat.align, BYTES[settings.precision])
     device = resolve_device(settings.device)
     torch.set_num_threads(settings.threads)

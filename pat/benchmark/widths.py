@@ -26,6 +26,23 @@ def ratio_of(shape: ModelShape, asked: float | Budget, align: Align, bytes_each:
     return fit_of(shape, asked, align, bytes_each).ratio if isinstance(asked, Budget) else asked
 
 
+def narrowed_at(
+    shape: ModelShape, asked: float | Budget, align: Align, bytes_each: int, hio_rank: int | str, ranks: str = "", place: str = "settings: "
+) -> float:
+    """Return the same, where the shape has such a width and operators of such a rank fit it. Raises UserError where they do not.
+
+    `place` is what stands before the names of the fields, `ranks` what besides before the rank's.
+    """
+    try:
+        ratio = ratio_of(shape, asked, align, bytes_each)
+        target_width(shape.hidden_size, shape.heads, ratio, align)
+    except SettingError as error:
+        raise UserError(f"{place}ratio: {error}") from None
+    if isinstance(hio_rank, int) and hio_rank > shape.hidden_size:
+        raise UserError(f"{place}{ranks}hio_rank: {hio_rank} is not allowed: must be at most the shape's hidden size, {shape.hidden_size}")
+    return ratio
+
+
 def solved(shape: ModelShape, asked: Iterable[float | Budget], align: Align, bytes_each: int) -> Iterator[str]:
     """Yield in words what each budget comes to in a shape."""
     for budget in asked:

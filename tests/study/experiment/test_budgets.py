@@ -86,7 +86,7 @@ def test_what_is_measured_takes_budgets_and_validate_tells_their_widths(tmp_path
     block = {
         "shapes": {"small": shape},
         "inference": {"ratios": [{"parameters": 0.6}], "align": 1},
-        "tuning": {"ratio": {"memory_gib": 4e-5}},
+        "tuning": {"ratio": {"memory_gib": 4e-5}, "pat": {"hio_rank": 4}},
     }
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(changed("benchmark", value=block)))
     told = "\n".join(validate(tmp_path / "x.yaml")[1])

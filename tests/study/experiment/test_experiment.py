@@ -91,6 +91,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (changed("benchmark", "inference", "contxt", value=1), "benchmark.inference.contxt: unknown key; did you mean 'context'?"),
     (changed("benchmark", "tuning", value={"pat": {"align": 32}}), "benchmark.tuning.ratio: align=32: widths are multiples of 32"),
+    (
+        changed("benchmark", "tuning", value={"pat": {"hio_rank": 999}}),
+        "benchmark.tuning.pat.hio_rank: 999 is not allowed: must be at most",
+    ),
     (changed("models", value={}), "models: {} is not allowed"),
     (changed("models", "../up", value={"path": "x"}), 'models: the name "../up" is not allowed'),
     (changed("models", "data", value={"path": "x"}), 'models: the name "data" is reserved'),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pat.benchmark.settings import KNOWN_SHAPES
-from pat.benchmark.widths import ratio_of, widths_of
-from pat.errors import SettingError, UserError
-from pat.models.width import target_width
+from pat.benchmark.widths import narrowed_at, widths_of
+from pat.errors import UserError
 from pat.settings.fields import BYTES
 from pat.settings.mistakes import nearest, shown
 from study.experiment.schema import Experiment
@@ -32,7 +31,7 @@ def benchmark_problems(experiment: Experiment) -> Iterator[str]:
             yield f"{error} (shape {name})"
         try:
             if (tuning := block.tuning) is not None:
-                ratio = ratio_of(shape, tuning.ratio, tuning.pat.align, BYTES[tuning.precision])
-                target_width(shape.hidden_size, shape.heads, ratio, tuning.pat.align)
-        except SettingError as error:
-            yield f"benchmark.tuning.ratio: {error} (shape {name})"
+                settings, bytes_each = tuning.pat, BYTES[tuning.precision]
+                narrowed_at(shape, tuning.ratio, settings.align, bytes_each, settings.hio_rank, "pat.", "benchmark.tuning.")
+        except UserError as error:
+            yield f"{error} (shape {name})"
