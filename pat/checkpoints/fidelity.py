@@ -1,8 +1,9 @@
 """Whether a checkpoint that was written computes what it should: two comparisons with the model that it stands for, and their bounds.
 
 Before rounding, in fp32, its logits must be the reference's: what is left is the order of sums. As written, each tensor must be the
-rounding of that, and predictions on text the reference's: what is left is what the dtype cannot hold. Where that is more than of any model
-of use, it is held against roundings of the same weights that fall at random. A maximum over random tokens tells neither from a mistake.
+rounding of that, and predictions on text the reference's: what is left is what the dtype cannot hold. Where either is more than of any
+model of use, it is held against the same weights with roundings that fall at random, in fp32 or in that dtype. A maximum over random tokens
+tells neither from a mistake.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from transformers import PreTrainedModel
 
 from pat.checkpoints import checkpoint
 from pat.checkpoints.probe_text import probe_for
+from pat.checkpoints.random_rounding import nudged_at_random, rounded_at_random
 from pat.checkpoints.stored import stored_tensors
 from pat.checkpoints.unrounded import Written, unrounded_logits
 from pat.errors import UserError
@@ -29,6 +32,9 @@ from pat.models.wide_arithmetic import wide_logits
 LARGEST_FOLD_GAP = 2e-4
 """Of the largest logit, before rounding. Right folds stay below 3e-6, on a pretrained model that a cut has upset below 2e-5, and with a
 basis for every block below 8e-5; the smallest planted mistake makes 4e-4."""
+TIMES_NUDGED = 20.0
+"""Half of a pretrained model can lie above that bound: 2.3e-4 was seen, 1.5e-4 on another processor, where fp32 weights off by their last
+digit make up to 4.5e-5. Sums of many are off by some digits more than one weight is; a mistake is off by leading ones."""
 LARGEST_KL = 1e-3
 """Nats per token on text, as written. Right models of use stay below it in any dtype, wrong ones begin at 0.03."""
 RANDOM_ROUNDINGS = 3
@@ -67,6 +73,8 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
         "logit_gap_dtype": "float32",
         "logit_size": size,
     }
+    if LARGEST_FOLD_GAP < record["fold_gap"] < math.inf:
+        record["fold_gap_of_rounding"] = _gap_of_rounding(written, probe.ids_BT, unrounded_BTV) / size
     _check_fold(record, written.folder)
     if record["kl_dtype"] != "float32" and LARGEST_KL < record["kl_on_text"] < math.inf:
         record["kl_of_rounding"] = _kl_of_rounding(written, probe.ids_BT, expected_BTV)
@@ -76,8 +84,17 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
 
 def _kl_of_rounding(written: Written, ids_BT: Tensor, expected_BTV: Tensor) -> float:
     """Return the largest mean KL that some roundings of the right weights make, each of which falls its own way."""
-    draws = [torch.Generator().manual_seed(seed) for seed in range(RANDOM_ROUNDINGS)]
-    return max(mean_kl(expected_BTV, unrounded_logits(written, ids_BT, draw)) for draw in draws)
+    return max(mean_kl(expected_BTV, unrounded_logits(written, ids_BT, partial(rounded_at_random, draw=draw))) for draw in _draws())
+
+
+def _gap_of_rounding(written: Written, ids_BT: Tensor, unrounded_BTV: Tensor) -> float:
+    """Return by how much the last digits of fp32 weights, at random, change a logit at most."""
+    disturbed = (unrounded_logits(written, ids_BT, partial(nudged_at_random, draw=draw)) for draw in _draws())
+    return max((logits_BTV - unrounded_BTV).abs().max().item() for logits_BTV in disturbed)
+
+
+def _draws() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(RANDOM_ROUNDINGS)]
 
 
 def loading_dtype(dtypes: set[str]) -> torch.dtype:
@@ -97,10 +114,11 @@ def mean_kl(expected_BTV: Tensor, found_BTV: Tensor) -> float:
 
 def _check_fold(record: dict[str, Any], folder: Path) -> None:
     """Raise RuntimeError where the logits before rounding are off by more than sums are, NaN included."""
-    if not record["fold_gap"] <= LARGEST_FOLD_GAP:
+    largest = max(LARGEST_FOLD_GAP, TIMES_NUDGED * record.get("fold_gap_of_rounding", 0.0))
+    if not record["fold_gap"] <= largest:
         raise RuntimeError(
             f"{folder}: before rounding, logits differ from those of the model it stands for by {record['fold_gap']:.2g} of their size "
-            f"(at most {LARGEST_FOLD_GAP:g} is rounding): the checkpoint is wrong"
+            f"(at most {largest:.2g} is rounding): the checkpoint is wrong"
         )
 
 

@@ -1,4 +1,4 @@
-"""What rounding fp32 tensors to half precision does: how far neighbours lie apart, and roundings that fall either way at random.
+"""What rounding does to fp32 tensors: how far neighbours lie apart, and roundings that fall either way at random.
 
 Those show how much of a model rounding alone can change. An entry goes to one of its two neighbours, the likelier the nearer, so that on
 average it stays; one that half precision holds stays as it is.
@@ -25,6 +25,11 @@ def rounded_at_random(tensor: Tensor, stored: str, draw: torch.Generator) -> Ten
     near = near.float()
     share = (tensor - near).div_(beyond - near)  # of the way to the other neighbour
     return torch.where(torch.rand(tensor.shape, generator=draw) < share, beyond, near)
+
+
+def nudged_at_random(tensor: Tensor, _stored: str, draw: torch.Generator) -> Tensor:
+    """Return an fp32 tensor whose entries are off by one in their last digit, or as they were: as sums in another order leave them."""
+    return tensor + steps_at(tensor, "F32").mul_(torch.randint(-1, 2, tensor.shape, generator=draw))
 
 
 def steps_at(tensor: Tensor, stored: str) -> Tensor:

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from pat.checkpoints import checkpoint
-from pat.checkpoints.random_rounding import rounded_at_random, steps_at
+from pat.checkpoints.random_rounding import steps_at
 from pat.checkpoints.stored import StoredTensor, stored_tensors
 from pat.families.known import Family, Role, family_of
 from pat.io.tensors import opened
 
 Change = Callable[[str, Tensor], Iterable[tuple[str, Tensor]]]
 """From a tensor of a checkpoint to those of the changed one that it becomes, in the same dtype: one, none, or several."""
+Disturbance = Callable[[Tensor, str], Tensor]
+"""From an fp32 tensor, and the dtype that it is stored in, to one that is off by what computing in so many digits makes."""
 SUM_ERROR = 1e-6
 """What fp32 sums of a fold may be off by, of the tensor's largest entry: an entry that is nearly zero is a difference of large ones."""
 ROWS_AT_ONCE = 16384
@@ -46,8 +48,8 @@ class Written:
 
 
 @torch.no_grad()
-def unrounded_logits(written: Written, ids_BT: Tensor, draw: torch.Generator | None = None) -> Tensor:
-    """Return the logits of the changed model before rounding, (B, T, V); with `draw`, after one that falls either way at random.
+def unrounded_logits(written: Written, ids_BT: Tensor, disturb: Disturbance | None = None) -> Tensor:
+    """Return the logits of the changed model before rounding, (B, T, V); with `disturb`, of tensors that it has disturbed.
 
     Raises RuntimeError where tensors are missing or left over, or what was written is not the rounding of what was meant.
     """
@@ -55,7 +57,7 @@ def unrounded_logits(written: Written, ids_BT: Tensor, draw: torch.Generator | N
     family = family_of(config)
     with init_empty_weights(include_buffers=False):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    supply = _Supply(written, family, draw, tied=bool(config.tie_word_embeddings))
+    supply = _Supply(written, family, disturb, tied=bool(config.tie_word_embeddings))
     layers = (f"{family.layers}.{layer}" for layer in range(config.num_hidden_layers))
     for name in (*family.entrance, *layers, family.final_norm, family.head):
         module = model.get_submodule(name)
@@ -74,10 +76,10 @@ def _fill(supply: _Supply, name: str, module: nn.Module, _inputs: Any) -> None:
 class _Supply:
     """The changed tensors in the order of the computation; each is made when it is first asked for, or a later one is."""
 
-    def __init__(self, written: Written, family: Family, draw: torch.Generator | None, *, tied: bool) -> None:
+    def __init__(self, written: Written, family: Family, disturb: Disturbance | None, *, tied: bool) -> None:
         self._where = written.folder
         self._family = family
-        self._stages = _stages(written, draw)
+        self._stages = _stages(written, disturb)
         self._waiting: dict[str, Tensor] = {}
         self._head, self._embedding = f"{family.head}.weight", f"{family.embedding}.weight"
         self._tied = tied
@@ -112,8 +114,8 @@ class _Supply:
             raise RuntimeError(f"{self._where}: its model has no place for {', '.join(sorted(self._waiting)[:4])}")
 
 
-def _stages(written: Written, draw: torch.Generator | None) -> Iterator[dict[str, Tensor]]:
-    """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32, unrounded or rounded by `draw`."""
+def _stages(written: Written, disturb: Disturbance | None) -> Iterator[dict[str, Tensor]]:
+    """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32, unrounded, `disturb`ed if need be."""
     config = checkpoint.load_config(written.source)
     family, stored, rounded = family_of(config), stored_tensors(written.source), stored_tensors(written.folder)
     groups: dict[tuple[int, int], list[str]] = {}
@@ -127,7 +129,7 @@ def _stages(written: Written, draw: torch.Generator | None) -> Iterator[dict[str
             stage |= _changed(written, family, name, tensor)
         for new_name, meant in stage.items():
             _check_rounded(written.folder, new_name, rounded.get(new_name), meant)
-        made = stage if draw is None else {name: rounded_at_random(it, rounded[name].dtype, draw) for name, it in stage.items()}
+        made = stage if disturb is None else {name: disturb(it, rounded[name].dtype) for name, it in stage.items()}
         yield {family.in_memory(name): tensor for name, tensor in made.items()}
 
 

@@ -26,10 +26,10 @@ from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint
 from pat.checkpoints.card import model_card
-from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, gap_between, mean_kl
+from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, TIMES_NUDGED, gap_between, mean_kl
 from pat.checkpoints.merge import merge, summary, write_changed
 from pat.checkpoints.probe_text import PASSAGES, probe_for
-from pat.checkpoints.random_rounding import rounded_at_random, steps_at
+from pat.checkpoints.random_rounding import nudged_at_random, rounded_at_random, steps_at
 from pat.checkpoints.unrounded import Written
 from pat.errors import UserError
 from pat.io import artefacts
@@ -271,6 +271,20 @@ def test_a_model_that_rounding_upsets_is_refused_where_more_than_rounding_is_wro
         VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_model_that_sums_upset_is_held_against_its_last_digits(
+    verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums in another order may change the logits of an upset model by more than of any other; a mistake still changes them more."""
+    monkeypatch.setattr("pat.checkpoints.fidelity.LARGEST_FOLD_GAP", 0.0)
+    record = VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+    assert record["fold_gap"] <= TIMES_NUDGED / 2 * record["fold_gap_of_rounding"] <= 1e-5
+    plant(monkeypatch, FAULTS["one writer of another scale"])
+    with pytest.raises(RuntimeError, match=r"before rounding, logits differ.*the checkpoint is wrong"):
+        VERBS[verb](inputs, inputs / dtype, tmp_path / "wrong")
+
+
 @pytest.mark.parametrize("factor", [1 + 2.0**-7, 1 - 2.0**-7])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_rounding_to_the_second_nearest_is_refused(
@@ -305,6 +319,9 @@ def test_a_rounding_at_random_goes_to_neighbours_and_stays_on_average() -> None:
             > 0.9
         )
     assert torch.equal(rounded_at_random(values, "F32", draw), values)
+    nudged = torch.stack([nudged_at_random(values, "F32", draw) for _ in range(200)])
+    below, above = (torch.nextafter(values, torch.tensor(side)) for side in (-torch.inf, torch.inf))
+    assert bool(((nudged >= below) & (nudged <= above + steps_at(values, "F32"))).all()) and bool((nudged != values).any(0).all())
 
 
 def test_what_does_not_fit_the_dtype_is_the_user_s_to_know(inputs: Path, tmp_path: Path) -> None:
