@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -331,6 +332,12 @@ for verb in (export, push, sizes):
     app.command(cls=Verb)(verb)
 
 
+@cache
+def command() -> Callable[..., Any]:
+    """Return the command line as it is called, built once: a process that calls many verbs would spend most of their time on that."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback.
 
@@ -343,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb != "tune" or not processes.launched():
         processes.stand_alone(gpu=may_need_gpu(given))
     try:
-        app(arguments)
+        command()(arguments)
     except SystemExit as ended:
         if ended.code != INTERRUPTED or isinstance(ended, HandedOver):
             raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,6 +73,14 @@ def _loaded(verb: str) -> Any:
         fail(f"study {verb} needs {error.name}: pip install 'pruning-aware-tuning[workflow]'")
 
 
+@cache
+def command(verb: str) -> Callable[..., Any]:
+    """Return a verb as it is called, built once in a process."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(cls=Verb)(_loaded(verb).main)
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake, or a file that the system refuses, is one message and status 1, never a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -84,10 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     if verb not in VERBS:
         fail(f"study {verb}: no such verb{nearest(verb, VERBS)}")
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(cls=Verb)(_loaded(verb).main)
+    called = command(verb)
     try:
-        app(rest, prog_name=f"study {verb}")
+        called(rest, prog_name=f"study {verb}")
     except UserError as error:
         fail(str(error))
     except OSError as error:
