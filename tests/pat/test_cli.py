@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pat import cli
-from tests.kit.pat_process import run
+from tests.kit.commands import outcome
 
 TUNE = ("tune", "--base", "b", "--data", "d", "--run-dir", "r", "--out", "x")
 SEARCH = '{"tuning": {"max_steps": 1, "batch_size": 1, "search": {"learning_rates": [1, 2]}}}'
@@ -41,15 +43,26 @@ SEARCH = '{"tuning": {"max_steps": 1, "batch_size": 1, "search": {"learning_rate
         (("search-rate", *TUNE[1:], "--tuner", "lora", "--settings", SEARCH), "b: no such folder"),
     ],
 )
-def test_a_users_mistake_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    finished = run(*arguments)
+def test_a_users_mistake_is_one_message(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = outcome(arguments, capsys)
+    assert code == 1 and said.startswith("error: ") and message in said and "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_ends_with_the_message_and_its_status() -> None:
+    command = [sys.executable, "-m", "pat.cli", "merge", "--base", "nowhere", "--adapter", "nowhere", "--out", "x"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
-    assert finished.stderr.startswith("error: ") and message in finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert finished.stderr.startswith("error: nowhere") and len(finished.stderr.splitlines()) == 1
 
 
-def test_help_lists_every_verb() -> None:
-    shown = run("--help").stdout
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
     listed = set(re.findall(r"^\W*([a-z][a-z-]+)\s", shown, re.MULTILINE))
     verbs = {command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands if command.callback}
     groups = {group.name for group in cli.app.registered_groups}

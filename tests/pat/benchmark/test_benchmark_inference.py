@@ -21,7 +21,7 @@ from pat.errors import UserError
 from pat.io.artefacts import read_json
 from pat.settings.fields import GIB
 from pat.settings.mistakes import load
-from tests.kit.pat_process import run
+from tests.kit.commands import outcome
 
 pytestmark = pytest.mark.lengthy
 
@@ -227,6 +227,6 @@ def test_shape_is_a_name_or_a_file_or_text(tmp_path: Path) -> None:
         shape_of("lama-2-7b")
 
 
-def test_the_verb_wants_exactly_one_kind_of_model(tmp_path: Path) -> None:
-    finished = run("benchmark", "inference", "--out", str(tmp_path / "x.json"))
-    assert finished.returncode == 1 and finished.stderr == "error: give exactly one of --shape and --model\n"
+def test_the_verb_wants_exactly_one_kind_of_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["benchmark", "inference", "--out", str(tmp_path / "x.json")]
+    assert outcome(arguments, capsys) == (1, "error: give exactly one of --shape and --model")
