@@ -18,6 +18,7 @@ from pat.io.resume_folder import check_run_folder, enter, leave, locked
 from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
 from tests.kit.children import child, wait_for
+from tests.kit.fuzz_workspace import Ended, ended, quiet_process
 from tests.kit.tiny_world import write_world
 from tests.kit.tuning_requests import asked
 
@@ -31,21 +32,27 @@ def command(folder: Path, out: str, **tuning: object) -> list[str]:
     return [sys.executable, "-m", "pat", "tune", "--tuner", "lora", "--settings", json.dumps(settings), *map(str, places)]
 
 
+def here(folder: Path, words: list[str]) -> Ended:
+    """Run a command in this process."""
+    with quiet_process(folder):
+        return ended(words[words.index("tune") :])
+
+
 def test_of_two_equal_jobs_at_once_one_is_told(tmp_path: Path) -> None:
     write_world(tmp_path)
     endless = command(tmp_path, "out", max_steps=100_000)
     with child(endless, stderr=subprocess.PIPE) as first:
         wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*/manifest.json")), first)
         for second in (endless, command(tmp_path, "other", learning_rate=0.5)):
-            told = subprocess.run(second, capture_output=True, text=True, check=False)
-            assert told.returncode == 1 and "Traceback" not in told.stderr
-            assert f"another job is at work in it (process {first.pid} on " in told.stderr
+            told = here(tmp_path, second)
+            assert told.code == 1 and told.error is None
+            assert f"another job is at work in it (process {first.pid} on " in told.said
         assert first.poll() is None, "the first goes on"
         first.kill()
         first.wait()
-    finished = subprocess.run(command(tmp_path, "out"), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, "a killed job's lock holds nobody up: " + finished.stderr
-    assert "kept in" in finished.stderr, "the first job had other settings"
+    finished = here(tmp_path, command(tmp_path, "out"))
+    assert finished.code == 0, f"a killed job's lock holds nobody up: {finished.said} {finished.error}"
+    assert "kept in" in finished.said, "the first job had other settings"
 
 
 def test_a_locked_folder_is_free_once_the_job_has_ended_or_failed(tmp_path: Path) -> None:
