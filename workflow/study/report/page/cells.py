@@ -45,6 +45,39 @@ class Section:
     steps: Sequence[Made]
 
 
+@dataclass(frozen=True)
+class Indexed:
+    """A row of a model in the index of cells: at each ratio its seeds with the sections that they are in, none where it was not run."""
+
+    model: str
+    name: str
+    seeds: Sequence[Sequence[tuple[int, str]]]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Which cells there are: the ratios asked for, and a line for each row."""
+
+    ratios: Sequence[str]
+    rows: Sequence[Indexed]
+    models: int
+
+
+def cell_index(run: Run) -> Index:
+    """Return which seeds each row has at each ratio."""
+    ratios = sorted({cell.ratio_requested for cell in run.cells})
+    found: dict[tuple[str, str], dict[float, list[tuple[int, str]]]] = {}
+    for cell in run.cells:
+        at = found.setdefault((cell.model, cell.row.name), {})
+        at.setdefault(cell.ratio_requested, []).append((cell.seed, _id(cell)))
+    rows = [Indexed(model, name, [sorted(at.get(ratio, [])) for ratio in ratios]) for (model, name), at in found.items()]
+    return Index([percent(ratio) for ratio in ratios], rows, len({cell.model for cell in run.cells}))
+
+
+def _id(cell: Cell) -> str:
+    return f"cell-{place(cell).replace('/', '-')}"
+
+
 def sections(run: Run) -> list[Section]:
     """Return a section for every cell, in the order of the tables."""
     return [_section(run, cell) for cell in run.cells]
@@ -56,9 +89,9 @@ def _section(run: Run, cell: Cell) -> Section:
     drawn = [course(name, history, key, health.get("milestone_step")) for key, name in COURSES.items()]
     perplexities = _perplexities(cell)
     return Section(
-        f"cell-{place(cell).replace('/', '-')}",
+        _id(cell),
         f"{cell.model}: {cell.row.name}, {percent(cell.ratio_requested)}, seed {cell.seed}",
-        ", ".join(f"{name} {value}" for name, value in perplexities[:2]),
+        _glance(cell),
         list(_facts(cell)),
         perplexities,
         _accuracies(cell),
@@ -66,6 +99,12 @@ def _section(run: Run, cell: Cell) -> Section:
         [it for it in drawn if it is not None],
         [_made(step) for step in run.steps(cell)],
     )
+
+
+def _glance(cell: Cell) -> str:
+    """Return the perplexities in one line, without what the section says of them."""
+    said = ", ".join(f"{text} {value.token_perplexity:.2f}" for text, value in sorted(cell.perplexity.items()))
+    return f"perplexity: {said}" if said else ""
 
 
 def _perplexities(cell: Cell) -> list[tuple[str, str]]:

@@ -10,15 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH = 680
-LEFT, RIGHT, TOP, BOTTOM = 236, 16, 10, 34
+WIDTH = 740
+LEFT, RIGHT, TOP, BOTTOM = 336, 16, 18, 34
+VALUES = LEFT - 12
+"""Where the column of numbers ends, right of the names."""
+NAMES = LEFT - 72
 LINE = 22
 COURSE_HEIGHT, COURSE_LEFT = 190, 52
 MARGIN = 0.03
 """The share of an axis that stays free at either end."""
-LABEL_LENGTH = 40
+LABEL_LENGTH = 46
 LEAST_SHARE = 0.02
 TICKS = 5
+DECADES = 6.0
+"""A logarithmic axis that spans so many times its lowest value has the round values of every power of ten."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Dot:
     """A value on its line, with the ends of its interval; `beyond` where it lies outside the axis."""
 
     label: str
+    number: str
     x: float
     y: float
     low: float | None
@@ -74,17 +80,18 @@ def dots(title: str, unit: str, entries: Sequence[Entry], across: Mapping[str, f
     drawn = [
         Dot(
             entry.name if len(entry.name) <= LABEL_LENGTH else entry.name[: LABEL_LENGTH - 1] + "…",
+            number_of(entry.value),
             axis.place(entry.value),
-            TOP + LINE * (number + 0.5),
+            TOP + LINE * (line + 0.5),
             None if entry.half is None else axis.place(entry.value - entry.half),
             None if entry.half is None else axis.place(entry.value + entry.half),
             entry.ours,
             entry.value > edge,
             f"{entry.name}: {entry.says}",
         )
-        for number, entry in enumerate(entries)
+        for line, entry in enumerate(entries)
     ]
-    marks = [(axis.place(value), f"{name}: {value:.4g}") for name, value in across.items()]
+    marks = [(axis.place(value), f"{name} {value:.4g}") for name, value in across.items()]
     return Dots(title, unit, TOP + LINE * len(entries) + BOTTOM, drawn, axis.ticks(), marks)
 
 
@@ -134,14 +141,24 @@ class _Axis:
         """Return round values on the axis with their places."""
         if self.high == self.low:
             return [(self.place(self.low), f"{self.low:.4g}")]
-        step = _round_step((self.high - self.low) / TICKS)
-        values = [number * step for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-        placed = [(self.place(value), f"{value:.6g}") for value in values]
+        placed = [(self.place(value), f"{value:.6g}") for value in self._round_values()]
         apart = [placed[0]] if placed else []
         for one in placed[1:]:  # a logarithmic axis crowds the larger ones
             if abs(one[0] - apart[-1][0]) >= 2 * RIGHT:
                 apart.append(one)
         return apart
+
+    def _round_values(self) -> list[float]:
+        if self.logarithmic and self.high >= DECADES * self.low > 0:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            return [value for power in powers for factor in (1, 2, 5) if self.low <= (value := factor * 10.0**power) <= self.high]
+        step = _round_step((self.high - self.low) / TICKS)
+        return [number * step for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def number_of(value: float) -> str:
+    """Return a value as it stands beside its line."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
 
 
 def _round_step(wish: float) -> float:

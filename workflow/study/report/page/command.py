@@ -12,26 +12,32 @@ from pat.io.artefacts import write_text
 from pat.io.places import READS, WRITES
 from study.commands.errors import run_reporting_errors
 from study.commands.places import PAGE, guarded
-from study.report.page.cells import sections
-from study.report.page.charts import BOTTOM, COURSE_HEIGHT, COURSE_LEFT, LEFT, RIGHT, TOP, WIDTH
+from study.report.page.cells import cell_index, sections
+from study.report.page.charts import BOTTOM, COURSE_HEIGHT, COURSE_LEFT, LEFT, NAMES, RIGHT, TOP, VALUES, WIDTH
 from study.report.page.differences import differences
 from study.report.page.figures import figures
+from study.report.page.glance import glance
 from study.report.page.run import Run, opened
+from study.report.page.tables import milestones, shown_tables
 from study.report.page.verdict import remarks, verdict
-from study.tables.origins import FOUND, health
 from study.tables.page import environment
-from study.tables.writing import tables_of
 
 TEMPLATES = Path(__file__).parent / "templates"
-BOX = {"width": WIDTH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM, "height": COURSE_HEIGHT, "course_left": COURSE_LEFT}
-OPEN = ("perplexity", "perplexity_comparisons", "table1", "table3", "comparisons", "sizes")
-"""The tables that the page shows at once, in this order; the others open when they are pressed."""
+BOX = {
+    "width": WIDTH,
+    "left": LEFT,
+    "right": RIGHT,
+    "top": TOP,
+    "bottom": BOTTOM,
+    "height": COURSE_HEIGHT,
+    "course_left": COURSE_LEFT,
+    "names": NAMES,
+    "numbers": VALUES,
+}
 
 
 def page(run: Run, other: Run | None = None, *, called: str = "", against: str = "") -> str:
     """Return the page of a run, with what differs from another where one is given; `called` and `against` are what a reader calls them."""
-    tables = {name: layout for name, (layout, _) in tables_of(run.cells, run.table_settings).items()}
-    first = [name for name in OPEN if name in tables]
     return (
         environment(TEMPLATES)
         .get_template("report.html")
@@ -42,9 +48,10 @@ def page(run: Run, other: Run | None = None, *, called: str = "", against: str =
             findings=verdict(run),
             remarks=remarks(run),
             figures=figures(run),
-            tables=[(name, tables[name], name in first) for name in [*first, *(name for name in tables if name not in first)]],
-            health=health(run.cells),
-            found=FOUND,
+            glance=glance(run),
+            tables=shown_tables(run),
+            milestones=milestones(run),
+            cells=cell_index(run),
             sections=sections(run),
             differences=[] if other is None else differences(run, other),
             other=other,

@@ -106,11 +106,15 @@ def _numbers(run: Run, other: Run) -> Layout:
         if (same := theirs.get((row.method, row.ratio))) is not None:
             for model in sorted({cell.model for cell in run.cells} & {cell.model for cell in other.cells}):
                 rows += [[model, percent(row.ratio), row.name, *entries] for entries in _compared(run, other, model, row, same)]
+    differing = [row for row in rows if row[-2] != row[-3] or row[-1] == HOLE]
+    alike = (
+        f" {len(rows) - len(differing)} of {len(rows)} numbers are the same as printed, and left out." if len(differing) < len(rows) else ""
+    )
     return Layout(
         "Numbers of the rows that both runs have, means over their seeds, of accuracy over the tasks whose items both have. The difference "
-        "is in percent of the other run's perplexity, and in points of accuracy; nothing here says whether it is more than chance.",
+        f"is in percent of the other run's perplexity, and in points of accuracy; nothing here says whether it is more than chance.{alike}",
         ["Model", "Pruned", "Method", "Measure", "this run", "the other run", "difference"],
-        rows,
+        differing,
         text_columns=4,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from study.report.page.charts import Dots, Entry, dots
 from study.report.page.run import Run
+from study.report.page.verdict import ratios_of
 from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
 from study.results.grid import texts_of
 from study.statistics.intervals import Estimate
@@ -20,8 +21,7 @@ def figures(run: Run) -> list[Dots]:
     """Return the charts of all models, at each ratio the rows that prune so much, beside those that prune nothing."""
     found = []
     for model in models_of(run.cells):
-        ratios = sorted({cell.ratio_requested for cell in run.cells if cell.model == model and cell.ratio_requested}) or [0.0]
-        for ratio in ratios:
+        for ratio in ratios_of(run, model):
             place = f"{model}, {percent(ratio)} removed"
             for text in texts_of(run.cells):
                 title = f"{place}: perplexity of {text}"

@@ -18,7 +18,7 @@ from study.results.grid import Grid, texts_of
 from study.tables.accuracy import percent
 from study.tables.comparison import comparisons
 from study.tables.pairs import BETTER, ONE_SEED, WORSE
-from study.tables.perplexity import perplexity_comparisons
+from study.tables.perplexity import UNTESTED, perplexity_comparisons
 
 CHOSEN_AFTERWARDS = (
     "The best row was picked on the very numbers that it is compared on, which favours it a little; differences are called shown where the "
@@ -36,14 +36,15 @@ class Finding:
 
 
 def verdict(run: Run) -> list[Finding]:
-    """Return the findings of every model and ratio: perplexity first, then each scoring that no better one of its kind stands before."""
-    places = [(model, ratio) for model in models_of(run.cells) for ratio in _ratios(run, model)]
+    """Return the findings of every model and ratio: perplexity first, then the scorings that tell rows apart, then the others."""
+    places = [(model, ratio) for model in models_of(run.cells) for ratio in ratios_of(run, model)]
     found = []
     for model, ratio in places:
         name = f"{model}, {percent(ratio)} removed" if ratio else f"{model}, nothing removed"
         if sentences := list(_of_perplexity(run.grid, model, ratio)):
             found.append(Finding(f"{name}: perplexity", sentences))
-        for metric, grid in run.grids.items():
+        telling_first = sorted(run.grids.items(), key=lambda named: not tells(named[1], model, ratio))
+        for metric, grid in telling_first:
             if sentences := list(_of_accuracy(grid, model, ratio)):
                 found.append(Finding(f"{name}: accuracy by {METRIC_LABELS.get(metric, metric)}", sentences))
     return found
@@ -55,7 +56,8 @@ def remarks(run: Run) -> list[str]:
     return [CHOSEN_AFTERWARDS, ONE_SEED if seeds == 1 else f"Rows have up to {seeds} seeds; tables say how many each comparison rests on."]
 
 
-def _ratios(run: Run, model: str) -> list[float]:
+def ratios_of(run: Run, model: str) -> list[float]:
+    """Return the ratios that a model was pruned at; 0 where at none."""
     ratios = sorted({cell.ratio_requested for cell in run.cells if cell.model == model})
     return [ratio for ratio in ratios if ratio] or ratios
 
@@ -78,8 +80,8 @@ def _of_perplexity(grid: Grid, model: str, ratio: float) -> Iterator[str]:
         yield f"Next is {_named(rows[1])}, {levels[rows[1]] / levels[best]:.3f} times as high{' over all texts' if len(texts) > 1 else ''}."
         table = perplexity_comparisons(grid, best.method)
         yield from _shown(table[1] if table else None, model, best, rows[1:], "text")
-    if (unpruned := _unpruned(grid, levels)) is not None and ratio:
-        yield f"Against {_named(unpruned)}, which removes nothing, it is {levels[best] / levels[unpruned]:.2f} times as high."
+    if (whole_row := unpruned(grid, levels)) is not None and ratio:
+        yield f"Against {_named(whole_row)}, which removes nothing, it is {levels[best] / levels[whole_row]:.2f} times as high."
 
 
 def _of_accuracy(grid: Grid, model: str, ratio: float) -> Iterator[str]:
@@ -106,12 +108,19 @@ def _of_accuracy(grid: Grid, model: str, ratio: float) -> Iterator[str]:
         yield f"Next is {_named(rows[1])}, {'as high to a tenth of a point' if lower == '0.0' else f'{lower} points lower'}."
         table = comparisons(grid, best.method)
         yield from _shown(table[1] if table else None, model, best, rows[1:], None)
-    if (unpruned := _unpruned(grid, means)) is not None and ratio:
-        difference = f"{POINTS * (value.mean - means[unpruned].mean):+.1f}".replace("-", "−")
-        yield f"Against {_named(unpruned)}, which removes nothing: {difference} points."
+    if (whole_row := unpruned(grid, means)) is not None and ratio:
+        difference = f"{POINTS * (value.mean - means[whole_row].mean):+.1f}".replace("-", "−")
+        yield f"Against {_named(whole_row)}, which removes nothing: {difference} points."
 
 
-def _unpruned(grid: Grid, known: Mapping[Row, object]) -> Row | None:
+def tells(grid: Grid, model: str, ratio: float | None = None) -> bool:
+    """Return whether any row that prunes, or prunes so much, is shown to be better than guessing: else a scoring tells none apart."""
+    rows = [row for row in rows_of(grid.cells) if (row.ratio > 0 if ratio is None else row.ratio == ratio)]
+    means = [value for row in rows or rows_of(grid.cells) if (value := grid.mean(model, row)) is not None]
+    return any(value.position(grid.chance) == "above" for value in means)
+
+
+def unpruned(grid: Grid, known: Mapping[Row, object]) -> Row | None:
     """Return the row that all others are measured by: the tuned one that prunes nothing, else the first that prunes nothing."""
     rows = [row for row in rows_of(grid.cells) if row.ratio == 0 and row in known]
     return next((row for row in rows if row.base_method == "lora"), next(iter(rows), None))
@@ -124,14 +133,18 @@ def _shown(frame: pd.DataFrame | None, model: str, best: Row, others: Sequence[R
         return
     here = frame[(frame["model"] == model) & (frame["reference"] == best.method) & (frame["reference_ratio"] == best.ratio)]
     everywhere, partly, nowhere, behind = [], [], [], []
+    untested: dict[str, list[str]] = {}
     for row in others:
         mine = here[(here["method"] == row.method) & (here["ratio"] == row.ratio)]
         worse, better = mine[mine["verdict"] == WORSE], mine[mine["verdict"] == BETTER]
+        unknown = mine[mine["verdict"] == UNTESTED]
+        if not unknown.empty and per:
+            untested.setdefault(_listed([str(text) for text in unknown[per]]), []).append(_named(row))
         if not mine.empty and len(worse) == len(mine):
             everywhere.append(_named(row))
         elif not worse.empty and per:
             partly.append(f"{_named(row)} ({_listed([str(text) for text in worse[per]])})")
-        else:
+        elif mine.empty or len(unknown) < len(mine):
             nowhere.append(_named(row))
         if not better.empty and per:
             behind.append(f"{_named(row)} ({_listed([str(text) for text in better[per]])})")
@@ -141,6 +154,8 @@ def _shown(frame: pd.DataFrame | None, model: str, best: Row, others: Sequence[R
         yield f"Shown on some texts alone: better than {_listed(partly)}."
     if nowhere:
         yield f"Not shown to be better than {_listed(nowhere)}."
+    for texts, names in untested.items():
+        yield f"Not tested on {texts}, where one seed tells nothing without the losses of single documents: {_listed(names)}."
     if behind:
         yield f"Shown to be worse on a text than {_listed(behind)}."
 
