@@ -26,6 +26,7 @@ PLAIN_WORDS = {
     "string_type": "text",
 }
 """Pydantic's error types whose own wording speaks of Python to somebody who wrote YAML."""
+IN_ONE_LINE = "; in one line they are JSON, keys and texts in double quotes; YAML has to be in a file, which is named in their place"
 KEY = "[key]"
 """The last step of pydantic's path to a key of a mapping that is refused."""
 SHOULD = re.compile(r"[A-Z]\w+ should (be )?")
@@ -42,7 +43,7 @@ def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
     """
     is_text = isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{")
     source = "settings" if is_text else str(text_or_path)
-    data = parse_json(str(text_or_path), source, unique_keys=True) if is_text else read_yaml(Path(text_or_path))
+    data = parse_json(str(text_or_path), source, IN_ONE_LINE, unique_keys=True) if is_text else read_yaml(Path(text_or_path))
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -92,6 +92,13 @@ def test_settings_come_from_json_text_and_from_files_alike(tmp_path: Path) -> No
     assert load(TuningSettings, text) == load(TuningSettings, tmp_path / "a.json") == load(TuningSettings, str(tmp_path / "a.yaml"))
 
 
+def test_yaml_in_one_line_is_told_where_it_may_stand() -> None:
+    with pytest.raises(
+        UserError, match=r"settings: is not valid JSON .*; in one line they are JSON, keys and texts in double quotes; YAML has"
+    ):
+        load(PatChoices, "{mask: random}")
+
+
 @pytest.mark.parametrize("content", ["a: [1", "\x00", "a: 1\na: 2\n", "- a: {b: 1, b: 2}"])
 def test_broken_yaml_is_a_users_mistake(tmp_path: Path, content: str) -> None:
     path = tmp_path / "broken.yaml"
