@@ -6,7 +6,8 @@ The inverse of sizes.py, width.py and depth.py: those go from a ratio to a size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,9 +41,19 @@ Within = Callable[[PaperModel, int, PruneSettings, Align], Fit]
 """From a model, the parameters that may stay, settings and align to the largest size within; raises SettingError where there is none."""
 
 
+@contextmanager
+def of_budget(budget: object) -> Iterator[None]:
+    """Name the budget in a mistake that speaks of the ratio it was solved to, which the user has not written."""
+    try:
+        yield
+    except SettingError as error:
+        raise error if str(error).startswith("budget") else SettingError(f"budget {budget}: {error}") from None
+
+
 def ratio_within(model: PaperModel, bytes_each: int, budget: Budget, within: Within, settings: PruneSettings, align: Align) -> float:
     """Return the ratio at which a model keeps within a budget, and say what it comes to. Raises SettingError where none does."""
-    fit = within(model, budget.allowed(model.parameters, bytes_each), settings, align)
+    with of_budget(budget):
+        fit = within(model, budget.allowed(model.parameters, bytes_each), settings, align)
     say(f"budget {budget}: ratio {fit.ratio:g}, {fit.size}: {fit.parameters:,} of {model.parameters:,} parameters stay at most")
     return fit.ratio
 

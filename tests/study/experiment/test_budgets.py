@@ -126,5 +126,7 @@ def test_budgets_that_cannot_be_are_told_with_row_and_model() -> None:
     assert any("at the smallest width" in line for line in refusal(changed("ratios", value=[{"parameters": 50}])))
     assert any("0.3 and parameters 0.7 both come to 0.3" in line for line in refusal(changed("ratios", value=[0.3, {"parameters": 0.7}])))
     assert any("give exactly one of" in line for line in refusal(changed("ratios", value=[{"parameters": 0.5, "memory_gib": 1}])))
+    units = changed("methods", value={"lora": None, "wanda-sp-pft": None}) | {"ratios": [{"parameters": 0.1}]}
+    assert any("wanda-sp-pft, models.tiny: ratios: budget parameters 0.1: ratio 0.9" in line for line in refusal(units))
     row = changed("methods", value={"lora": None, "pat": {"ratios": [{"parameters": 0.6}]}}) | {"ratios": BUDGETS}
     assert any("methods.pat.ratios" in line and "must be among" in line for line in refusal(row))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pat.errors import SettingError
 from pat.families.known import Family, family_named
+from pat.models.budget import of_budget
 from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
 from pat.pruners import PRUNERS
@@ -116,7 +117,8 @@ def budget_problems(experiment: Experiment) -> Iterator[str]:
                 try:
                     name, level = str(asked), f"{experiment.level(model, asked):g}"
                     if isinstance(asked, Budget):
-                        experiment.fit(model, row, asked)
+                        with of_budget(asked):
+                            experiment.fit(model, row, asked)
                 except ValidationError:
                     continue  # of the row's settings, told by override_problems
                 except SettingError as error:
