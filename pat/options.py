@@ -10,6 +10,8 @@ import typer
 from pat.errors import UserError
 from pat.io.places import KEEPS, READS, WRITES
 from pat.settings.formats import ALIGN_NAMES
+from pat.settings.limits import LARGEST_SEED, MOST_THREADS
+from pat.settings.tuners import MASKED, MASKED_NAMES
 
 if TYPE_CHECKING:
     from pat.data.calibration import Calibration
@@ -18,7 +20,7 @@ Base = Annotated[Path, typer.Option(help="folder of a stock model, as save_pretr
 Out = Annotated[Path, typer.Option(help="what to write; appears in one piece when it is complete"), WRITES]
 RunDir = Annotated[Path, typer.Option(help="where checkpoints lie while the job runs; a killed job resumes from there"), KEEPS]
 SettingsText = Annotated[str, typer.Option("--settings", help="settings as JSON, or a YAML or JSON file"), READS]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seeds everything random")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="seeds everything random")]
 PruneSettingsText = Annotated[
     str,
     typer.Option(
@@ -44,7 +46,7 @@ BudgetMemory = Annotated[
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g on what `pat prepare` writes")]
 Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float | None, typer.Option(help="share of the hidden size to prune; this or a budget")]
-RatioOfTuner = Annotated[float | None, typer.Option(help="share of the hidden size to prune; pat, pat-dora and pat-g need it, or a budget")]
+RatioOfTuner = Annotated[float | None, typer.Option(help=f"share of the hidden size to prune; {MASKED_NAMES} need it, or a budget")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]
 CalibrationText = Annotated[Path, typer.Option(help="rows of any form to measure and fit on, as --data of `pat tune`"), READS]
 CalibrationColumns = Annotated[
@@ -54,7 +56,7 @@ CalibrationColumns = Annotated[
 TextColumn = Annotated[str, typer.Option(help="the field of the rows that is the text")]
 CalibrationTokens = Annotated[int | None, typer.Option(min=1, help="how much of the calibration text; as much as the papers by default")]
 MeasuringDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where the measuring runs")]
-Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; results depend on them in the last digit")]
+Threads = Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; results depend on them in the last digit")]
 Tie = Annotated[str, typer.Option(help="keep or break: embedding and head, where they are one matrix")]
 Tasks = Annotated[
     list[Path] | None,
@@ -66,8 +68,6 @@ SHAPE = typer.Option(help="a known shape (llama-2-7b, ...), or JSON or a file wi
 Shape = Annotated[str | None, SHAPE, READS]
 MeasuredShape = Annotated[str, SHAPE, READS]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile; the same as `compile: true` in the settings")]
-UNPRUNED = ("lora", "dora")
-"""The tuners that prune nothing."""
 
 
 def datasets_of(names: list[str] | None) -> tuple[str, ...]:
@@ -89,11 +89,11 @@ def ratio_of(
     tuner: str, base: Path, ratio: float | None, parameters: float | None, memory_gib: float | None, align: int | Literal["auto"]
 ) -> float:
     """Return the ratio that a tuner prunes at, or that a budget comes to; it has to be said, were it 0, where it prunes."""
-    if tuner in UNPRUNED and (parameters is not None or memory_gib is not None):
+    if tuner not in MASKED and (parameters is not None or memory_gib is not None):
         option = "--budget-parameters" if parameters is not None else "--budget-memory-gib"
-        raise UserError(f"{option} with --tuner {tuner}: only pat, pat-dora and pat-g prune while they tune; leave it out")
+        raise UserError(f"{option} with --tuner {tuner}: only {MASKED_NAMES} prune while they tune; leave it out")
     ratio = width_ratio_of(base, ratio, parameters, memory_gib, align)
-    if ratio is None and tuner.startswith("pat"):
+    if ratio is None and tuner in MASKED:
         raise UserError(f"--tuner {tuner}: prunes while it tunes, so --ratio is needed, such as 0.25 of its channels, or a budget")
     return ratio or 0.0
 

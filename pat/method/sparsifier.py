@@ -20,7 +20,7 @@ from pat.method.mask import UnifiedMask
 from pat.method.orthogonality import identity_loss
 from pat.method.release_mask import ReleaseMask
 from pat.settings.config import PatConfig
-from pat.settings.fields import MOST
+from pat.settings.limits import MOST
 
 HSM_WEIGHTS_NAME = "hsm.safetensors"
 

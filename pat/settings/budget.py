@@ -10,7 +10,8 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from pat.errors import SettingError
 from pat.settings.agreement import exactly_one_of
-from pat.settings.fields import GIB, MOST, Number, Rate, Settings, is_none
+from pat.settings.fields import GIB, Number, Rate, Settings, is_none
+from pat.settings.limits import MOST
 
 
 class Budget(Settings):

@@ -21,6 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from pat.settings.formats import ALIGN_NAMES, aligned_to
+from pat.settings.limits import LARGEST_SEED, MOST, MOST_THREADS
 
 EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
@@ -41,16 +42,11 @@ def equals(default: object) -> Callable[[object], bool]:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
-MOST = 2**31 - 1
-"""The largest whole number that torch's kernels count with."""
 Count = Annotated[int, Field(gt=0, le=MOST)]
 NAMED_COUNT = {"anyOf": [{"exclusiveMinimum": 0, "maximum": MOST, "type": "integer"}, {"enum": ["auto", *ALIGN_NAMES], "type": "string"}]}
 Align = Annotated[Count | Literal["auto"], BeforeValidator(aligned_to), WithJsonSchema(NAMED_COUNT)]
 CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
-MOST_THREADS = 1024
 Threads = Annotated[int, Field(gt=0, le=MOST_THREADS, description="threads that torch works with; numbers depend on it")]
-LARGEST_SEED = 2**32 - 1
-"""numpy's generators take no larger one."""
 SeedNumber = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 LARGEST_FACTOR = 1e6
 """Beyond it, rates and factors of losses leave nothing of fp32's digits."""

@@ -13,21 +13,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pat.families.known import ARCHITECTURE, ModelType
 from pat.settings.agreement import at_most, divides, each_once, exactly_one_of
 from pat.settings.config import PatChoices, Tie
-from pat.settings.fields import (
-    MOST,
-    Count,
-    CountOrZero,
-    Device,
-    Number,
-    Precision,
-    Rate,
-    SeedNumber,
-    Settings,
-    Threads,
-    Weight,
-    equals,
-    is_none,
-)
+from pat.settings.fields import Count, CountOrZero, Device, Number, Precision, Rate, SeedNumber, Settings, Threads, Weight, equals, is_none
+from pat.settings.limits import MOST
 
 Reporter = Literal["tensorboard", "wandb", "mlflow"]
 """The trackers by the Trainer's names for them."""

@@ -8,6 +8,7 @@ from pat.errors import SettingError
 from pat.models.width import planned_width
 from pat.settings.config import SHORTEST_MILESTONE
 from pat.settings.jobs import TuneJob
+from pat.settings.tuners import MASKED
 from pat.training.request import TuningRequest
 
 
@@ -21,7 +22,7 @@ def check_fit(request: TuningRequest) -> None:
 
 def rank_problems(hidden_size: int, tuner: str, job: TuneJob) -> Iterator[str]:
     """Yield the ranks that are larger than the model is wide."""
-    ranks = {"tuning.lora.rank": job.tuning.lora.rank, "pat.hio_rank": job.pat.hio_rank if tuner.startswith("pat") else 0}
+    ranks = {"tuning.lora.rank": job.tuning.lora.rank, "pat.hio_rank": job.pat.hio_rank if tuner in MASKED else 0}
     for name, rank in ranks.items():
         if isinstance(rank, int) and rank > hidden_size:
             yield f"{name}={rank}: must be at most the model's hidden size, {hidden_size}"

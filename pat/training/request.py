@@ -15,14 +15,13 @@ from pat.errors import UserError
 from pat.io.provenance import described
 from pat.settings.config import PatConfig
 from pat.settings.jobs import TuneJob, TuningSettings
+from pat.settings.tuners import MASKED, MASKED_NAMES, TUNERS, WITH_DORA
 from pat.training.reporters import check_reporters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from pat.data.instructions import Instructions
-
-TUNERS = ("lora", "dora", "pat", "pat-dora", "pat-g")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +36,12 @@ class Arm:
     @property
     def masked(self) -> bool:
         """Whether the tuner prunes while it tunes."""
-        return self.tuner.startswith("pat")
+        return self.tuner in MASKED
 
     @property
     def with_dora(self) -> bool:
         """Whether the tuner's low-rank adapters are DoRA's."""
-        return self.tuner.endswith("dora")
+        return self.tuner in WITH_DORA
 
     @property
     def tuning(self) -> TuningSettings:
@@ -75,7 +74,7 @@ class Arm:
         if not 0.0 <= self.ratio < 1.0:
             raise UserError(f"--ratio {self.ratio}: must lie in [0, 1)")
         if self.ratio and not self.masked:
-            raise UserError(f"--ratio {self.ratio} with --tuner {self.tuner}: only pat, pat-dora and pat-g prune while they tune; use 0")
+            raise UserError(f"--ratio {self.ratio} with --tuner {self.tuner}: only {MASKED_NAMES} prune while they tune; use 0")
         check_reporters(self.tuning.report_to)
 
 

@@ -17,7 +17,6 @@ import yaml
 
 from pat.io.artefacts import check_folder
 from study.experiment.file import load_experiment
-from study.experiment.methods import MASKED_TUNERS
 from study.results.times import read_times, whole
 from tests.kit.project import ROOT, planned, snakemake
 from tests.kit.smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
@@ -52,7 +51,7 @@ def test_tables_and_figures_hold_every_row(finished: Path) -> None:
     assert {row["method"] for row in rows} == set(EXPERIMENT.methods)
     figures = finished / RESULTS / "figures"
     assert all(path.stat().st_size > 1000 for path in figures.rglob("*.png"))
-    masked = {row for row in EXPERIMENT.methods if EXPERIMENT.method(row).tuner in MASKED_TUNERS}
+    masked = {row for row in EXPERIMENT.methods if EXPERIMENT.method(row).masked}
     assert {path.parent.parent.parent.name for path in figures.rglob("health.png")} == masked
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.experiment.methods import MASKED_TUNERS, METHODS, Method, Pruner
+from study.experiment.methods import METHODS, Method, Pruner
 
 
 def test_names_are_keys_and_labels_with_modes_are_unique() -> None:
@@ -14,7 +14,7 @@ def test_names_are_keys_and_labels_with_modes_are_unique() -> None:
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_a_method_prunes_by_its_mask_or_by_its_pruner(method: Method) -> None:
-    assert method.prunes == (method.tuner in MASKED_TUNERS or method.pruner is not None)
+    assert method.prunes == (method.masked or method.pruner is not None)
 
 
 def test_every_pruner_is_there_before_tuning_and_the_papers_after_it_too() -> None:

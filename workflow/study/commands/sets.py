@@ -12,7 +12,8 @@ import typer
 from pat.errors import UserError
 from pat.io.artefacts import parse_json
 from pat.io.places import READS, WRITES, Force, Place, check_apart
-from pat.settings.fields import LARGEST_SEED, Settings
+from pat.settings.fields import Settings
+from pat.settings.limits import LARGEST_SEED
 from pat.settings.mistakes import load, shown
 from study.commands.errors import run_reporting_errors
 from study.commands.places import Unmarked, guarded

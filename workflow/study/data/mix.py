@@ -17,7 +17,7 @@ import typer
 from pat.errors import UserError
 from pat.io.artefacts import numbered_rows, write_jsonl
 from pat.io.places import READS, WRITES, Force, Place, check_apart
-from pat.settings.fields import LARGEST_SEED
+from pat.settings.limits import LARGEST_SEED
 from study.commands.errors import run_reporting_errors
 from study.commands.places import Unmarked, guarded
 

@@ -8,10 +8,9 @@ from typing import Literal
 
 from pat.pruners import PRUNERS
 from pat.settings.config import PAT_G
+from pat.settings.tuners import MASKED
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
-MASKED_TUNERS: tuple[Tuner, ...] = ("pat", "pat-dora")
-DORA_TUNERS: tuple[Tuner, ...] = ("dora", "pat-dora")
 Pruner = str
 """A name in the registry of pruners."""
 Order = Literal["tune", "prune-tune", "tune-prune", "given"]
@@ -57,7 +56,7 @@ class Method:
     @property
     def masked(self) -> bool:
         """Whether the method trains a mask."""
-        return self.tuner in MASKED_TUNERS
+        return self.tuner in MASKED
 
     @property
     def narrows(self) -> bool:

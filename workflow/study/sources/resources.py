@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pat.settings.fields import MOST, Count, CountOrZero, Settings
+from pat.settings.fields import Count, CountOrZero, Settings
+from pat.settings.limits import MOST
 
 
 class PhaseResources(Settings):

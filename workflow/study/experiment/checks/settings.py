@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pat.settings.config import SHORTEST_MILESTONE
 from pat.settings.jobs import EvaluationSettings, PruneSettings, TuneJob, TuningSettings
 from pat.settings.mistakes import problems
+from pat.settings.tuners import WITH_DORA
 from pat.training.reporters import missing_reporters
-from study.experiment.methods import DORA_TUNERS, Method
+from study.experiment.methods import Method
 from study.experiment.schema import Experiment
 from study.sources.resources import Resources
 
@@ -97,7 +98,7 @@ def _spread(model: str, row: str, method: Method, tuning: TuningSettings, gpus: 
         return
     if gpus < 2:
         yield f"tuning.shard: has no effect on models.{model}, which is tuned on one GPU: set its resources.tune.gpu, or remove it"
-    if method.tuner in DORA_TUNERS:
+    if method.tuner in WITH_DORA:
         yield f"methods.{row}: is not possible with tuning.shard on models.{model}: DoRA takes norms of whole weights; give another method"
 
 
