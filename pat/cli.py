@@ -114,7 +114,7 @@ def import_model(
         need("gguf", "--gguf")
         from pat.checkpoints.gguf_import import import_gguf
 
-        import_gguf(gguf, out, dtype or "bf16", force=force)
+        import_gguf(gguf, out, dtype, force=force)
     else:
         assert hub is not None
         checkpoint.fetch_model(hub, revision, out, force=force)

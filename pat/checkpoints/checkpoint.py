@@ -37,7 +37,7 @@ from pat.io.provenance import provenance
 from pat.io.tensors import opened
 from pat.machine.out_of_memory import lacks_memory
 from pat.models.sharding import sharding_of
-from pat.settings.fields import GIB
+from pat.settings.fields import FP32_BYTES, GIB
 
 IMPORT_RECORD = "import.json"
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
@@ -46,8 +46,6 @@ REFUSALS = (StrictDataclassError, ValueError, KeyError, TypeError, AttributeErro
 """What transformers raises of a config whose values it cannot use."""
 MIN_SHARD_BYTES = 64 * 2**20
 MAX_SHARD_BYTES = 4 * GIB
-FP32_BYTES = 4 * GIB
-"""Weights larger than this are checked and measured in their own dtype, so that it needs no more memory than loading them."""
 SHARDS_AT_LEAST = 8
 """A shard of an eighth of the source keeps the merge's memory well under the source's size."""
 

@@ -53,12 +53,13 @@ NOT_OF_A_CHECKPOINT = ("quantization_config", "_model_name_or_path")
 logger = logging.getLogger(__name__)
 
 
-def import_gguf(file: Path, out: Path, dtype: str = "bf16", *, force: bool = False) -> dict[str, Any]:
+def import_gguf(file: Path, out: Path, dtype: str | None = None, *, force: bool = False) -> dict[str, Any]:
     """Write the model of a GGUF file to `out` as a stock checkpoint and return its record, which is `origin.json`.
 
-    Raises UserError where the file is missing, no GGUF, truncated, without a tokenizer, or of an architecture that transformers or
-    pat/families/known.py does not know, and where it holds what would be left out.
+    Its weights become `dtype`, bf16 where that is None. Raises UserError where the file is missing, no GGUF, truncated, without a
+    tokenizer, or of an architecture that transformers or pat/families/known.py does not know, and where it holds what would be left out.
     """
+    dtype = dtype or "bf16"
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
     reader = read_header(file)

@@ -56,6 +56,8 @@ Precision = Annotated[Literal["fp32", "bf16"], Field(description="arithmetic of 
 BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
 GIB = 2**30
 """Bytes."""
+FP32_BYTES = 4 * GIB
+"""Weights up to this size are checked and measured in fp32, larger ones in their own dtype: that needs no more memory than loading them."""
 """Of a number, by precision."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="where it runs; auto: on a GPU where there is one")]
 

@@ -17,13 +17,11 @@ from pat.errors import UserError
 from pat.families.known import FAMILIES, is_told_by_sizes
 from pat.io.artefacts import read_json
 from pat.models.on_paper import PaperModel
-from pat.settings.fields import BYTES, Precision
+from pat.settings.fields import BYTES, FP32_BYTES, GIB, Precision
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, TuningSettings
 
 PARAMETERS_FOR_A_GPU = 100_000_000
 """Models smaller than this are soon done on a CPU."""
-FP32_BYTES = 4 * 2**30
-"""Weights up to this size are measured in fp32 (checkpoint.affordable_dtype)."""
 LIBRARIES_MB = 3000
 """Python with torch, transformers and a CUDA context: 1 to 2 GB, and as much again to spare."""
 COPIES = 1.5
@@ -157,7 +155,7 @@ def scoring_minutes(parameters: int, settings: EvaluationSettings, items: int, *
 
 def handling_minutes(parameters: int) -> int:
     """Return the time of a job that reads a model and writes one: an hour, and two minutes a GiB of 16-bit weights."""
-    return SHORTEST_MIN + math.ceil(MINUTES_A_GIB * parameters * BYTES["bf16"] / 2**30)
+    return SHORTEST_MIN + math.ceil(MINUTES_A_GIB * parameters * BYTES["bf16"] / GIB)
 
 
 def _minutes(parameters: int, work: float, precision: Precision, threads: int, *, on_gpu: bool) -> int:

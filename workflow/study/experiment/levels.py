@@ -61,7 +61,7 @@ def sizes_of(source: ModelSource, place: str, root: Path) -> tuple[PaperModel, f
     if source.pretrain is not None:
         return PaperModel.of(source.pretrain), PRETRAINED_BYTES
     if source.gguf is not None:
-        return _sizes_in_gguf(root / source.gguf), GGUF_BYTES[source.dtype or "bf16"]
+        return _sizes_in_gguf(root / source.gguf), GGUF_BYTES[source.gguf_dtype]
     folder = root / source.path if source.path is not None else _in_cache(source.hub)
     if folder is None:
         raise SettingError(

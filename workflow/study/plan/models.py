@@ -59,7 +59,7 @@ class Models:
 
     def gguf_dtype(self, wildcards: Wildcards) -> str:
         """Return what the weights of a GGUF file become."""
-        return self.experiment.models[wildcards.model].dtype or "bf16"
+        return self.experiment.models[wildcards.model].gguf_dtype
 
     def hub_id(self, wildcards: Wildcards) -> str | None:
         """Return a model's id on the hub."""

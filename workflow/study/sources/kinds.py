@@ -222,6 +222,11 @@ class ModelSource(Settings):
 
     _one_place = field_validator("hub")(exactly_one_of("pretrain", "path", "gguf", "hub"))
 
+    @property
+    def gguf_dtype(self) -> str:
+        """What the weights of a GGUF file become."""
+        return self.dtype or "bf16"
+
     @field_validator("dtype")
     @classmethod
     def _of_a_gguf(cls, dtype: str | None, info: ValidationInfo) -> str | None:
