@@ -19,7 +19,10 @@ from study.figures import methods as methods_figure
 from study.figures import perplexity as perplexity_figure
 from study.figures import speedup as speedup_figure
 from study.figures import trainable as trainable_figure
-from study.figures.style import few_at_a_time, look_of
+from study.figures.heading import heading
+from study.figures.style import few_at_a_time, figure, look_of, save
+from study.results.grid import headline_grid
+from study.results.published import Printed
 from tests.kit.cell_maker import cell, write_cell
 
 
@@ -45,6 +48,27 @@ def test_accuracy_figure_refuses_cells_without_accuracies(tmp_path: Path) -> Non
     path = write_cell(tmp_path, cell() | {"tasks": {}})
     with pytest.raises(UserError, match="no cell has an accuracy"):
         figures.write_figures([path], tmp_path / "out")
+
+
+def test_a_figure_of_accuracies_says_where_its_scoring_orders_nothing(tmp_path: Path) -> None:
+    for right, doubt in ((0.2, "\nno row is shown to be better than guessing"), (0.9, "")):
+        paths = [write_cell(tmp_path / str(right), cell("pat", 0.5, scores={"sums": {"acc": right}}))]
+        assert (
+            heading(headline_grid(paths), ["items", ""], "small; ")
+            == f"demo: small; log-likelihood, acc{doubt}\nbars: 95 % interval over items"
+        )
+
+
+def test_the_titles_of_panels_do_not_run_into_each_other(tmp_path: Path) -> None:
+    """The model, whose name may be long, stands at the side."""
+    paths = [write_cell(tmp_path, cell("pat", ratio, model="a-model-with-a-name-that-is-long")) for ratio in (0.25, 0.5)]
+    data = methods_figure.points(headline_grid(paths), Printed("table1"))
+    with figure(6.4, 3.0) as drawing:
+        methods_figure.draw(data, drawing, "title")
+        save(drawing, tmp_path, "methods")
+        boxes = [axes.title.get_window_extent() for axes in drawing.axes]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 <= drawing.bbox.x1
+    assert drawing.axes[0].get_ylabel() == "a-model-with-a-name-that-is-long"
 
 
 def test_gate_figure_starts_at_one_and_ends_as_a_step() -> None:

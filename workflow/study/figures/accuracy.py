@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
+from study.figures.heading import heading
 from study.figures.lines import names_in_order
 from study.figures.style import GREY, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
-from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
+from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
 from study.statistics.intervals import Estimate
 from study.tables.layouts import csv_text
@@ -130,11 +131,9 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
     data = points(grid)
     views = _views(data)
     width, height = 1.2 + 2.6 * min(len(views), PANELS_A_LINE), 1.0 + 2.6 * math.ceil(len(views) / PANELS_A_LINE)
-    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
-    bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
     least = 4.6 if data["method"].nunique() <= FEW else 7.0  # for the legend's columns
     with figure(max(width, least), height) as drawing:
-        draw(data, views, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+        draw(data, views, drawing, heading(grid, data["interval_over"]))
         save(drawing, out, "accuracy")
     write_text(out / "accuracy.csv", csv_text(data, digits=6))
     return grid.metric

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
+from study.figures.heading import heading
 from study.figures.lines import names_in_order
 from study.figures.style import BLACK, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
 from study.results.benchmarks import Inference, read_inference
-from study.results.cells import METRIC_LABELS, models_of, rows_of
+from study.results.cells import models_of, rows_of
 from study.results.grid import Grid, headline_grid
 from study.tables.layouts import csv_text
 
@@ -150,12 +151,9 @@ def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -
     """Write memory.png, memory.pdf and memory.csv into `out`; returns the metric. Raises UserError on broken cells or benchmarks."""
     grid = headline_grid(paths)
     data = points(grid, [read_inference(path) for path in benchmarks])
-    bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
-    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
-    heading = f"{grid.cells[0].experiment}: weights in bf16; {scoring}\nbars: 95 % interval over {bars or 'nothing'}"
     columns = _columns(data)
     with figure(max(1.4 + 2.4 * len(columns), 6.0), 5.2) as drawing:
-        draw(data, columns, drawing, heading)
+        draw(data, columns, drawing, heading(grid, data["interval_over"].dropna(), "weights in bf16; "))
         save(drawing, out, "memory")
     write_text(out / "memory.csv", csv_text(data, digits=6))
     return grid.metric

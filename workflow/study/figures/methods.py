@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
 from study.experiment.methods import METHODS
+from study.figures.heading import heading
 from study.figures.lines import LINE_IN, draw_points, name_lines, names_in_order
 from study.figures.style import GREY, VERMILION, below, figure, save
-from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
+from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
 from study.results.published import Printed
 from study.tables.accuracy import percent
@@ -54,8 +55,9 @@ def draw(data: pd.DataFrame, drawing: Figure, title: str, whole: str | None = No
     for line, model in zip(panels, models, strict=True):
         for axes, ratio in zip(line, ratios, strict=True):
             _panel(axes, data[(data["model"] == model) & (data["panel"] == ratio)], names, whole)
-            axes.set_title(f"{model}, {percent(ratio)} removed")
+            axes.set_title(f"{percent(ratio)} removed")
         name_lines(line[0], names)
+        line[0].set_ylabel(model)
     panels[0, 0].set_xlim(left=0)  # a bar over few seeds can reach below
     for axes in panels[-1]:
         axes.set_xlabel("mean accuracy (%)")
@@ -90,10 +92,8 @@ def write_methods(paths: Sequence[Path], out: Path) -> str:
     data = points(grid, Printed("table1"))
     width = 2.0 + 2.2 * data["panel"].nunique()
     height = 1.0 + data["model"].nunique() * (0.6 + LINE_IN * data["method"].nunique())
-    bars = " and ".join(sorted(set(data["interval_over"]) - {""}))
-    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     with figure(max(width, 4.6), height) as drawing:
-        draw(data, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}", _whole(grid))
+        draw(data, drawing, heading(grid, data["interval_over"]), _whole(grid))
         save(drawing, out, "methods")
     write_text(out / "methods.csv", csv_text(data, digits=6))
     return grid.metric

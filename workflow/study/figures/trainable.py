@@ -15,8 +15,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pat.io.artefacts import write_text
 from study.experiment.methods import METHODS
+from study.figures.heading import heading
 from study.figures.style import VERMILION, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
-from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
+from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
 from study.results.published import PrintedTrainable
 from study.tables.accuracy import percent
@@ -160,12 +161,10 @@ def write_trainable(paths: Sequence[Path], out: Path) -> str:
     """Write trainable.png, .pdf and .csv into `out`; returns the metric they show. Raises UserError on broken cells."""
     grid = headline_grid(paths)
     data = points(grid, PrintedTrainable())
-    bars = " and ".join(sorted(set(data["interval_over"].dropna()) - {""}))
-    scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     data = data.assign(series=_series_of(data))
     lines = _lines(data)
     with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * len(lines)) as drawing:
-        draw(data, lines, drawing, f"{grid.cells[0].experiment}: {scoring}\nbars: 95 % interval over {bars or 'nothing'}")
+        draw(data, lines, drawing, heading(grid, data["interval_over"].dropna()))
         save(drawing, out, "trainable")
     write_text(out / "trainable.csv", csv_text(data, digits=6))
     return grid.metric
