@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from pat.data.calibration import Blocks
+from pat.models.token_loss import Head, read
 
 LOGITS_AT_ONCE = 2**25
 """128 MB in fp32: a batch of text has far more logits than that."""
@@ -28,29 +27,26 @@ class Said:
     """What a model says of some text: what its head is given for each token with a next one, (N, D), the head, the next tokens (N,)."""
 
     states_ND: Tensor
-    head_VD: Tensor
-    bias_V: Tensor | None
+    head: Head
     next_N: Tensor
 
     def log_probabilities(self) -> Iterator[Tensor]:
         """Yield the next token's log-probabilities in fp32, some tokens at a time."""
-        for states_ND in self.states_ND.split(max(1, LOGITS_AT_ONCE // len(self.head_VD))):
-            yield linear(states_ND, self.head_VD, self.bias_V).float().log_softmax(-1)
+        for states_ND in self.states_ND.split(max(1, LOGITS_AT_ONCE // len(self.head.weight_VD))):
+            yield self.head.logits(states_ND).float().log_softmax(-1)
 
 
 @torch.no_grad()
 def said(model: PreTrainedModel, text: Blocks) -> Said:
     """Return what `model` says of the text's real tokens."""
     states, following = [], []
-    body: Any = model.base_model
     for batch in text.batches():
         arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        hidden_BTD = body(**arguments, use_cache=False).last_hidden_state
+        hidden_BTD, head = read(model, model, arguments)
         real_BT = arguments["attention_mask"][:, 1:].bool()
         states.append(hidden_BTD[:, :-1][real_BT])
         following.append(arguments["input_ids"][:, 1:][real_BT])
-    head: Any = model.get_output_embeddings()
-    return Said(torch.cat(states), head.weight.detach(), head.bias, torch.cat(following))
+    return Said(torch.cat(states), head, torch.cat(following))
 
 
 @torch.no_grad()
