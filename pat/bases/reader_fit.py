@@ -84,7 +84,7 @@ def selection(index_K: Tensor, channels: int) -> Tensor:
 def fitted(ordinary: Moments, massive: Moments, held_out: Moments, index_K: Tensor, ridge: float = RIDGE) -> Fit:
     """Return the fit to all tokens that is exact where the massive ones lie; `index_K` says which channels of n are the kept ones."""
     plain_DK = selection(index_K, len(ordinary.cross_DK))
-    map_DK = least_squares(ordinary.with_(massive), massive, index_K, ridge)
+    map_DK = map_of_reader(ordinary.with_(massive), massive, index_K, ridge)
 
     def errors(of: Moments) -> tuple[float | None, float | None]:
         return (of.error(plain_DK), of.error(map_DK)) if of.tokens else (None, None)
@@ -92,7 +92,7 @@ def fitted(ordinary: Moments, massive: Moments, held_out: Moments, index_K: Tens
     return Fit(map_DK.cpu(), ordinary.error(plain_DK), ordinary.error(map_DK), massive.tokens, *errors(massive), *errors(held_out))
 
 
-def least_squares(tokens: Moments, massive: Moments, index_K: Tensor, ridge: float = RIDGE) -> Tensor:
+def map_of_reader(tokens: Moments, massive: Moments, index_K: Tensor, ridge: float = RIDGE) -> Tensor:
     """Return the B (D, K) that minimises Σ‖n − B·n_kept‖² + ‖(B − S)·λ^½‖² over tokens, B·n_kept = n where massive ones lie.
 
     λ is `ridge` times the diagonal of Σ n_kept·n_keptᵀ; it draws to plain reading S and not to zero: B is exactly I where nothing is

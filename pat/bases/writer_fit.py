@@ -55,7 +55,7 @@ class Sums:
         return float((left / self.target.clamp(min=TINY)).clamp(min=0))
 
 
-def least_squares(sums: Sums, ridge: float = RIDGE) -> Tensor:
+def change_of_write(sums: Sums, ridge: float = RIDGE) -> Tensor:
     """Return the change Δ, (D, I) in fp64; zero where the layer is given nothing."""
     size = sums.inputs_II.diagonal().mean().clamp(min=TINY)
     regular_II = sums.inputs_II + ridge * size * torch.eye(len(sums.inputs_II), dtype=torch.float64, device=sums.inputs_II.device)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.bases.text_gap import said, text_gap
-from pat.bases.writer_fit import Sums, least_squares, weights_of
+from pat.bases.writer_fit import Sums, change_of_write, weights_of
 from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import gap_between
 from pat.checkpoints.merge import write_changed
@@ -177,7 +177,7 @@ def _fit(walk: LayerWalk, family: Family, index: int, target_NTD: Tensor, factor
         weight_BT = weights_of(target_BTD, median)
         sums = fitted if part.start < held_from else held_out
         sums.add(caught[block.write].flatten(0, -2), target_BTD.flatten(0, 1), behind_BTD.flatten(0, 1), weight_BT.flatten())
-    change_DI = least_squares(fitted)
+    change_DI = change_of_write(fitted)
     fit = WriterFit(name, (change_DI / factor).float().cpu(), held_out.error(), held_out.error(change_DI))
     if fit.helps:
         write.weight.data += (change_DI / factor).to(write.weight.dtype)

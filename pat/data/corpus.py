@@ -58,7 +58,7 @@ def _sample(texts: Sequence[str], phrases: Sequence[str]) -> Iterator[str]:
         yield words
 
 
-class Blocks(Dataset[Tensor]):
+class PackedTexts(Dataset[Tensor]):
     """Texts, each between bos and eos, one after the other and cut into blocks of `length` tokens; the remainder is left out.
 
     Raises UserError where they do not fill one block.

@@ -32,7 +32,7 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.lineage import tuned_on, write_lineage
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.tokenizer_fields import write_old_names
-from pat.data.corpus import Blocks, stack, train_tokenizer
+from pat.data.corpus import PackedTexts, stack, train_tokenizer
 from pat.data.rows import naming, read_texts
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
@@ -85,16 +85,16 @@ def _pretrain(
     set_seed(settings.seed)
     texts = read_texts(corpus, text_column)
     inputs = {"corpus": described(corpus)}
-    learned, heldout = split(texts, settings.heldout_fraction)
+    learned, heldout = split_evenly(texts, settings.heldout_fraction)
     tokenizer = train_tokenizer(learned, settings.vocab_size, whole_prompts=settings.whole_prompts)
-    blocks = Blocks(learned, tokenizer, settings.context_length, str(corpus))
+    blocks = PackedTexts(learned, tokenizer, settings.context_length, str(corpus))
     say(f"pretrain: {len(blocks) * settings.context_length} tokens of text, vocabulary {len(tokenizer)}")
     identity = {"settings": settings.model_dump(mode="json"), "corpus": inputs["corpus"]["sha256"]}
     identity |= naming(text_column)
     model = new_model(settings, tokenizer)
     trainer = Trainer(
         model=model,
-        args=training_arguments(settings, run_dir, device),
+        args=pretraining_arguments(settings, run_dir, device),
         train_dataset=blocks,
         data_collator=stack,
         callbacks=[ShowProgress(settings.steps), StopWhenDiverged(), SealCheckpoints(identity)],
@@ -106,7 +106,7 @@ def _pretrain(
     with writing(run_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
     check_finite(model, trainer.state.global_step, "pretrain.learning_rate")
-    heldout_blocks = Blocks(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
+    heldout_blocks = PackedTexts(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
     record = pretraining_record(trainer, model, settings, blocks, heldout_blocks)
     record["wall_s"] = time.monotonic() - started
     record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), settings.seed, str(model.device), inputs)
@@ -122,7 +122,7 @@ def _pretrain(
     return record
 
 
-def split(texts: list[str], heldout_fraction: float) -> tuple[list[str], list[str]]:
+def split_evenly(texts: list[str], heldout_fraction: float) -> tuple[list[str], list[str]]:
     """Return the texts to learn from and the held-out ones, which lie evenly spread over the corpus."""
     if not heldout_fraction:
         return texts, []
@@ -152,7 +152,7 @@ def new_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) ->
     return model
 
 
-def training_arguments(settings: PretrainSettings, run_dir: Path, device: str) -> TrainingArguments:
+def pretraining_arguments(settings: PretrainSettings, run_dir: Path, device: str) -> TrainingArguments:
     """Return the Trainer's arguments: one cosine over all steps, weights kept in fp32."""
     return TrainingArguments(
         output_dir=str(run_dir),
@@ -201,7 +201,7 @@ class ShowProgress(TrainerCallback):
 
 
 def pretraining_record(
-    trainer: Trainer, model: PreTrainedModel, settings: PretrainSettings, blocks: Blocks, heldout: Blocks | None
+    trainer: Trainer, model: PreTrainedModel, settings: PretrainSettings, blocks: PackedTexts, heldout: PackedTexts | None
 ) -> dict[str, Any]:
     """Return what `pretraining.json` says of the run but for its size: tokens seen, the course of the loss, the held-out loss."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -210,13 +210,13 @@ def pretraining_record(
         "steps": trainer.state.global_step,
         "tokens": {"corpus": len(blocks) * settings.context_length, "seen": settings.steps * settings.batch_size * settings.context_length},
         "history": [{"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"]} for entry in history],
-        "heldout_loss": mean_loss(model, heldout, settings) if heldout else None,
+        "heldout_loss": heldout_loss(model, heldout, settings) if heldout else None,
         "peak_memory_gib": peak_memory_gib(),
     }
 
 
 @torch.no_grad()
-def mean_loss(model: PreTrainedModel, blocks: Blocks, settings: PretrainSettings) -> float:
+def heldout_loss(model: PreTrainedModel, blocks: PackedTexts, settings: PretrainSettings) -> float:
     """Return the cross-entropy per token, in nats, over the blocks."""
     model.eval()
     total = 0.0

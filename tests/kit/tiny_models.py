@@ -130,3 +130,10 @@ def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
 def random_tokens(batch: int = 2, length: int = 10, seed: int = 0) -> torch.Tensor:
     """Return token ids without padding or special tokens."""
     return torch.randint(3, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return what a model says to tokens, (B, T, V)."""
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=tokens).logits
+    return found

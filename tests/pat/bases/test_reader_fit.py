@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pat.bases.reader_fit import RIDGE, RIDGES, Moments, fitted, least_squares, selection
+from pat.bases.reader_fit import RIDGE, RIDGES, Moments, fitted, map_of_reader, selection
 from pat.bases.readers import fit_readers
 from pat.bases.refit import _told, refit_readers
 from pat.data.calibration import Blocks
@@ -45,9 +45,9 @@ def sink(seed: int = 0) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("ridge", RIDGES)
 def test_massive_tokens_are_read_exactly_whatever_the_ridge(ridge: float) -> None:
     whole_ND, kept_NK = sink()
-    map_DK = least_squares(moments_of(*tokens(60, 1)), moments_of(whole_ND, kept_NK), INDEX, ridge)
+    map_DK = map_of_reader(moments_of(*tokens(60, 1)), moments_of(whole_ND, kept_NK), INDEX, ridge)
     assert torch.allclose(kept_NK @ map_DK.T, whole_ND, rtol=1e-9, atol=1e-9)
-    unconstrained = least_squares(moments_of(*tokens(60, 1)), moments_of(whole_ND[:0], kept_NK[:0]), INDEX, ridge)
+    unconstrained = map_of_reader(moments_of(*tokens(60, 1)), moments_of(whole_ND[:0], kept_NK[:0]), INDEX, ridge)
     assert not torch.allclose(kept_NK @ unconstrained.T, whole_ND, rtol=1e-2)
 
 
@@ -61,7 +61,7 @@ def test_the_others_are_fitted_as_well_as_the_constraint_allows() -> None:
     system = torch.cat([torch.cat([regular_KK, direction_K1], 1), torch.cat([direction_K1.T, torch.zeros(1, 1, dtype=torch.float64)], 1)])
     right = torch.cat([(ordinary.cross_DK - plain_DK @ ordinary.kept_KK).T, massive_ND[:1] - massive_NK[:1] @ plain_DK.T])
     expected_DK = plain_DK + torch.linalg.solve(system, right)[:6].T
-    assert torch.allclose(least_squares(ordinary, moments_of(massive_ND, massive_NK), INDEX), expected_DK, rtol=1e-6, atol=1e-8)
+    assert torch.allclose(map_of_reader(ordinary, moments_of(massive_ND, massive_NK), INDEX), expected_DK, rtol=1e-6, atol=1e-8)
 
 
 def wide_tokens(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -123,7 +123,7 @@ def test_without_massive_and_held_out_tokens_it_is_the_plain_fit() -> None:
     none = moments_of(*(part[:0] for part in tokens(1, 0)))
     ordinary = moments_of(*tokens(60, 1))
     found = fitted(ordinary, none, none, INDEX)
-    assert torch.equal(found.map_DK, least_squares(ordinary, none, INDEX))
+    assert torch.equal(found.map_DK, map_of_reader(ordinary, none, INDEX))
     assert found.massive is found.massive_plain is found.held_out is None
 
 

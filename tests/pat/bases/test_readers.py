@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pat.bases.reader_fit import RIDGE, Moments, least_squares
+from pat.bases.reader_fit import RIDGE, Moments, map_of_reader
 from pat.bases.readers import SEEN, Seen, fit_readers, folded, write_refitted
 from pat.data.calibration import Blocks
 from pat.families.known import Role, family_of
@@ -20,18 +20,12 @@ from pat.models.masked import kept_channels_only
 from tests.kit.pruning_inputs import WIDTH, write_base
 from tests.kit.stock_models import reload
 from tests.kit.tied_inputs import OUTLIER, SINK, tied_model
-from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
+from tests.kit.tiny_models import CONFIGS, logits, random_tokens, tiny_model
 from tests.kit.training import random_text
 
 EXACT = 1e-4
 KEPT_D = torch.arange(WIDTH) % 4 != 1
 """Every fourth channel is dead: neither the first nor the last ones alone."""
-
-
-def logits(model: Any, tokens: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = model(input_ids=tokens).logits
-    return found
 
 
 def masked(model: Any) -> Any:
@@ -68,7 +62,7 @@ def test_the_map_is_the_textbooks(seed: int, dead: int) -> None:
     whole_ND = torch.randn(40, 6, generator=generator, dtype=torch.float64) @ mixing_DD
     index_K = torch.randperm(6, generator=generator)[dead:].sort().values
     kept_NK = whole_ND[:, index_K] * (0.5 + torch.rand(40, 1, generator=generator, dtype=torch.float64))
-    found_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), index_K)
+    found_DK = map_of_reader(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), index_K)
 
     plain_DK = torch.zeros(6, len(index_K), dtype=torch.float64)
     plain_DK[index_K, torch.arange(len(index_K))] = 1.0
@@ -82,7 +76,7 @@ def test_by_hand_a_dead_channel_that_copies_a_living_one_is_read_from_it() -> No
     """n = (a, 2a, b), channel 1 dead: its reader has to take twice channel 0; a and b are uncorrelated."""
     kept_NK = torch.tensor([[1.0, 1.0], [1.0, -1.0], [2.0, 0.0]], dtype=torch.float64)
     whole_ND = torch.stack([kept_NK[:, 0], 2 * kept_NK[:, 0], kept_NK[:, 1]], 1)
-    map_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
+    map_DK = map_of_reader(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
     expected = torch.tensor([[1.0, 0.0], [2.0 / (1 + RIDGE), 0.0], [0.0, 1.0]], dtype=torch.float64)
     assert torch.allclose(map_DK, expected, rtol=1e-12)
     weight_OD = torch.tensor([[1.0, 10.0, 100.0]])
@@ -92,7 +86,7 @@ def test_by_hand_a_dead_channel_that_copies_a_living_one_is_read_from_it() -> No
 def test_a_silent_channel_is_no_obstacle() -> None:
     kept_NK = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     whole_ND = torch.stack([kept_NK[:, 0], -kept_NK[:, 0], kept_NK[:, 1]], 1)
-    map_DK = least_squares(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
+    map_DK = map_of_reader(moments_of(whole_ND, kept_NK), none(whole_ND, kept_NK), torch.tensor([0, 2]))
     assert torch.allclose(map_DK, torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64), atol=1e-5)
 
 

@@ -23,21 +23,15 @@ from pat.checkpoints.readers_record import check_readers, kept_channels, readers
 from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_json
-from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
 from tests.kit.pruning_inputs import calibration, write_base
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import random_tokens, tiny_model
 from tests.kit.tiny_world import write_world
 from tests.kit.training import random_text
-from tests.kit.tuning_requests import asked
+from tests.kit.tuning_requests import asked, twelve_steps
 
 REFITTED: dict[str, Any] = {"mask": "leading", "readers": "least-squares", "hio_rank": 0}
-
-
-def job(**pat: Any) -> TuneJob:
-    recipe = {"max_steps": 12, "learning_rate": 3e-3, "batch_size": 4, "device": "cpu", "lora": {"rank": 2, "dropout": 0.0}}
-    return TuneJob.model_validate({"tuning": recipe, "pat": pat})
 
 
 @pytest.mark.parametrize("name", ["llama-grouped-tied", "gemma-untied"])
@@ -97,7 +91,7 @@ def test_the_channels_are_those_that_plain_tuning_keeps(mask: str, tmp_path: Pat
     base, data = write_world(tmp_path)
     refit_readers(base, mask, 0.5, 1, Calibration(data, tokens=400, seed=3), tmp_path / "refitted", data)
     for folder, readers in ((base, "plain"), (tmp_path / "refitted", "least-squares")):
-        settings = job(mask=mask, readers=readers, hio_rank=0, closing="at-once", align=1)
+        settings = twelve_steps(mask=mask, readers=readers, hio_rank=0, closing="at-once", align=1)
         tune(asked(folder, data, "pat", 0.5, 3, settings, tmp_path / "run", tmp_path / readers))
     plain, refitted = (checkpoint_mask(tmp_path / name) for name in ("plain", "least-squares"))
     assert plain == refitted == kept_channels(tmp_path / "refitted")
@@ -117,7 +111,7 @@ def test_pat_tunes_and_merges_on_refitted_readers(tuner: str, hio_rank: int, clo
     rotate(base, "gradient", text, tmp_path / "rotated")
     refit_readers(tmp_path / "rotated", "leading", 0.5, 1, text, tmp_path / "refitted")
     assert basis_of(tmp_path / "refitted") == "gradient"
-    settings = job(**REFITTED | {"hio_rank": hio_rank, "closing": closing, "basis": "gradient", "align": 1})
+    settings = twelve_steps(**REFITTED | {"hio_rank": hio_rank, "closing": closing, "basis": "gradient", "align": 1})
     tune(asked(tmp_path / "refitted", data, tuner, 0.5, 0, settings, tmp_path / "run", tmp_path / "adapter"))
     record = merge(tmp_path / "refitted", tmp_path / "adapter", tmp_path / "merged")
     assert record["hidden_size"] == {"before": 32, "after": 16} and record["logit_gap"] <= 1e-4
@@ -130,16 +124,16 @@ def test_a_base_for_other_readers_is_refused_before_tuning(tmp_path: Path) -> No
     base, data = write_world(tmp_path)
     refitted, adapter = tmp_path / "refitted", tmp_path / "adapter"
     with pytest.raises(UserError, match=r"what `pat refit-readers --mask leading --ratio 0\.5` makes of it"):
-        tune(asked(base, data, "pat", 0.5, 0, job(**REFITTED), tmp_path / "run", adapter))
+        tune(asked(base, data, "pat", 0.5, 0, twelve_steps(**REFITTED), tmp_path / "run", adapter))
     refit_readers(base, "leading", 0.5, 1, Calibration(data, tokens=400), refitted)
     with pytest.raises(UserError, match=r"its readers are least-squares, pat\.readers is 'plain': give what it was made from"):
-        tune(asked(refitted, data, "pat", 0.5, 0, job(mask="leading", hio_rank=0), tmp_path / "run", adapter))
+        tune(asked(refitted, data, "pat", 0.5, 0, twelve_steps(mask="leading", hio_rank=0), tmp_path / "run", adapter))
     with pytest.raises(UserError, match=r"refitted for pruning_ratio 0\.5, not 0\.25"):
-        tune(asked(refitted, data, "pat", 0.25, 0, job(**REFITTED), tmp_path / "run", adapter))
+        tune(asked(refitted, data, "pat", 0.25, 0, twelve_steps(**REFITTED), tmp_path / "run", adapter))
     with pytest.raises(UserError, match="refitted for mask leading, not frozen"):
         check_readers(refitted, "least-squares", "frozen", 0.5)
     with pytest.raises(UserError, match="refitted to 16 channels, the mask's settings keep 12"):
-        tune(asked(refitted, data, "pat", 0.5, 0, job(**REFITTED | {"align": 12}), tmp_path / "run", adapter))
+        tune(asked(refitted, data, "pat", 0.5, 0, twelve_steps(**REFITTED | {"align": 12}), tmp_path / "run", adapter))
     with pytest.raises(UserError, match="rotate first"):
         rotate(refitted, "pca", Calibration(data, tokens=400), tmp_path / "rotated")
 
@@ -148,7 +142,7 @@ def test_a_merge_on_readers_of_other_channels_is_refused(tmp_path: Path) -> None
     base, data = write_world(tmp_path)
     for seed in (0, 1):
         refit_readers(base, "random", 0.5, 1, Calibration(data, tokens=400, seed=seed), tmp_path / f"refitted{seed}")
-    settings = job(**REFITTED | {"mask": "random", "closing": "at-once"})
+    settings = twelve_steps(**REFITTED | {"mask": "random", "closing": "at-once"})
     tune(asked(tmp_path / "refitted0", data, "pat", 0.5, 0, settings, tmp_path / "run", tmp_path / "adapter"))
     with pytest.raises(UserError, match="refitted to other channels than"):
         merge(tmp_path / "refitted1", tmp_path / "adapter", tmp_path / "merged")

@@ -14,13 +14,12 @@ from pat.checkpoints.basis_record import basis_of, check_basis
 from pat.checkpoints.merge import merge
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_json
-from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
 from tests.kit.pruning_inputs import calibration, write_base
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import random_tokens
 from tests.kit.tiny_world import write_world
-from tests.kit.tuning_requests import asked
+from tests.kit.tuning_requests import asked, twelve_steps
 
 LEADING: dict[str, Any] = {"hio_rank": 0, "basis": "gradient", "mask": "leading", "closing": "at-once"}
 
@@ -63,20 +62,15 @@ def test_a_base_is_rotated_once(tmp_path: Path) -> None:
         check_basis(tmp_path / "rotated", "native")
 
 
-def job(**pat: Any) -> TuneJob:
-    recipe = {"max_steps": 12, "learning_rate": 3e-3, "batch_size": 4, "device": "cpu", "lora": {"rank": 2, "dropout": 0.0}}
-    return TuneJob.model_validate({"tuning": recipe, "pat": pat})
-
-
 def test_pat_tunes_and_merges_in_the_gradient_basis_and_in_no_other(tmp_path: Path) -> None:
     _, data = write_world(tmp_path)
     base, rotated, adapter = tmp_path / "base", tmp_path / "rotated", tmp_path / "adapter"
     with pytest.raises(UserError, match="what `pat rotate --basis gradient` makes of it"):
-        tune(asked(base, data, "pat", 0.5, 0, job(**LEADING), tmp_path / "run", adapter))
+        tune(asked(base, data, "pat", 0.5, 0, twelve_steps(**LEADING), tmp_path / "run", adapter))
     rotate(base, "gradient", calibration_of(data), rotated)
     with pytest.raises(UserError, match=r"is in the gradient basis, pat\.basis is 'native'"):
-        tune(asked(rotated, data, "pat", 0.5, 0, job(hio_rank=0), tmp_path / "run", adapter))
-    tune(asked(rotated, data, "pat", 0.5, 0, job(**LEADING), tmp_path / "run", adapter))
+        tune(asked(rotated, data, "pat", 0.5, 0, twelve_steps(hio_rank=0), tmp_path / "run", adapter))
+    tune(asked(rotated, data, "pat", 0.5, 0, twelve_steps(**LEADING), tmp_path / "run", adapter))
     with pytest.raises(UserError, match=r"is in the native basis, pat\.basis is 'gradient'"):
         merge(base, adapter, tmp_path / "wrong")
     record = merge(rotated, adapter, tmp_path / "merged")

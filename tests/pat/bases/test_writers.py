@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pat.bases.writer_fit import MASSIVE_SHARE, RIDGE, Sums, least_squares, weights_of
+from pat.bases.writer_fit import MASSIVE_SHARE, RIDGE, Sums, change_of_write, weights_of
 from pat.bases.writers import fitted_writes
 from pat.data.calibration import Calibration
 from pat.errors import UserError
@@ -78,7 +78,7 @@ def test_the_change_is_that_of_ridge_regression() -> None:
     stacked = torch.cat([x_NI.double() * rows, strength * torch.eye(7, dtype=torch.float64)])
     wanted = torch.cat([missing_ND.double() * rows, torch.zeros(7, 5, dtype=torch.float64)])
     expected = torch.linalg.lstsq(stacked, wanted).solution.T
-    change = least_squares(sums)
+    change = change_of_write(sums)
     assert torch.allclose(change, expected, atol=1e-5)
     left = (missing_ND.double() - x_NI.double() @ change.T).square().sum(-1)
     assert sums.error(change) == pytest.approx(float((left * weight_N).sum() / (target_ND.square().sum(-1) * weight_N).sum()), rel=1e-5)
@@ -88,7 +88,7 @@ def test_the_change_is_that_of_ridge_regression() -> None:
 def test_a_layer_that_is_given_nothing_stays_as_it_is() -> None:
     sums = Sums.none(3, 2, torch.device("cpu"))
     sums.add(torch.zeros(10, 3), torch.randn(10, 2), torch.randn(10, 2), torch.ones(10))
-    assert torch.equal(least_squares(sums), torch.zeros(2, 3, dtype=torch.float64))
+    assert torch.equal(change_of_write(sums), torch.zeros(2, 3, dtype=torch.float64))
 
 
 def test_massive_tokens_have_their_share_of_the_weight_and_sizes_do_not_count() -> None:
@@ -173,7 +173,7 @@ def test_writers_of_a_narrowed_stream_aim_at_the_channels_that_are_left(tmp_path
     sums = Sums.none(x_BTI.shape[-1], len(kept), torch.device("cpu"))
     x_NI, target_ND, there_ND = (tensor[fitted].flatten(0, 1) for tensor in (x_BTI, target_BTD, there_BTD))
     sums.add(x_NI, target_ND, there_ND, weight_BT[fitted].flatten())
-    change = least_squares(sums)
+    change = change_of_write(sums)
     assert torch.allclose(first.change_DI.double(), change, atol=1e-4 * float(change.abs().max()))
     missing = target_BTD - there_BTD
     share = (missing.square().sum(-1) * weight_BT)[held_out].sum() / (target_BTD.square().sum(-1) * weight_BT)[held_out].sum()

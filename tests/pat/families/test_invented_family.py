@@ -25,7 +25,7 @@ from pat.settings.jobs import PruneSettings
 from tests.kit.project import ROOT
 from tests.kit.pruning_inputs import calibration, word_tokenizer
 from tests.kit.stock_models import reload
-from tests.kit.tiny_models import random_tokens
+from tests.kit.tiny_models import logits, random_tokens
 from tests.kit.training import random_text
 
 EXACT = 1e-4
@@ -53,12 +53,6 @@ def written(folder: Path, *, tied: bool = False) -> Path:
     tern(tied=tied).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return folder
-
-
-def logits(model: Any, tokens: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = model(input_ids=tokens).logits
-    return found
 
 
 def test_its_stream_is_walked_as_the_model_walks_it() -> None:

@@ -26,7 +26,7 @@ from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import calibration, write_base
 from tests.kit.stock_models import reload
-from tests.kit.tiny_models import CONFIGS, MORE, SHAPE, random_tokens, tiny_model
+from tests.kit.tiny_models import CONFIGS, MORE, SHAPE, logits, random_tokens, tiny_model
 from tests.kit.training import trained
 
 EXACT = 1e-4
@@ -62,12 +62,6 @@ def in_fp64(model: Any) -> Any:
         if type(module).__name__.endswith("RMSNorm"):
             model.set_submodule(name, FineNorm(module, family.gain_offset, norm_eps(model.config)))
     return model
-
-
-def logits(model: Any, tokens: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = model(input_ids=tokens).logits
-    return found
 
 
 @pytest.mark.parametrize("name", MORE)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
-from pat.data.corpus import Blocks, train_tokenizer
+from pat.data.corpus import PackedTexts, train_tokenizer
 from pat.data.prompts import alpaca_prompt, first_capital_prompt, fixed_phrases
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_json, sha256, write_json
@@ -84,7 +84,7 @@ def test_fixed_phrases_are_one_token_each_where_asked_for(tokenizer: PreTrainedT
 
 
 def test_blocks_hold_the_texts_in_order_between_marks(tokenizer: PreTrainedTokenizerFast) -> None:
-    blocks = Blocks(TEXTS, tokenizer, 8, "corpus")
+    blocks = PackedTexts(TEXTS, tokenizer, 8, "corpus")
     stream = torch.cat([blocks[place] for place in range(len(blocks))]).tolist()
     pieces = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in TEXTS]
     expected = [token for piece in pieces for token in piece]
