@@ -112,6 +112,8 @@ OPT = Family(
     needed=(
         ("do_layer_norm_before", True, "norms behind the sum, as OPT-350M has them, are not known"),
         ("layer_norm_elementwise_affine", True, "norms without a gain are not known"),
+        ("_remove_final_layer_norm", False, "a head without a norm before it is not known"),
+        ("layerdrop", 0.0, "a tuning would leave out layers at random"),
     ),
 )
 GPT_NEOX = Family(

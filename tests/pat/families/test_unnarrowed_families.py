@@ -257,6 +257,11 @@ def test_the_mask_another_basis_and_readers_are_refused_too(name: str, tmp_path:
             "do_layer_norm_before: False: norms behind the sum, as OPT-350M has them, are not known; it must be True",
         ),
         ({"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine: False: norms without a gain"),
+        (
+            {"_remove_final_layer_norm": True},
+            "_remove_final_layer_norm: True: a head without a norm before it is not known; it must be False",
+        ),
+        ({"layerdrop": 0.5}, "layerdrop: 0.5: a tuning would leave out layers at random; it must be 0.0"),
         ({"word_embed_proj_dim": 32}, "tensor 'model.decoder.project_"),
     ],
 )
