@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from pat.errors import UserError
 from pat.training.health import histogram
 from study.figures import command, health
+from study.figures.style import figure, save
 from study.results.milestones import is_healthy, is_shock, verdict
 
 runner = CliRunner()
@@ -45,6 +46,16 @@ def write_run(folder: Path, masked: bool = True, **changes: Any) -> Path:
     path = folder / "tuning.json"
     path.write_text(json.dumps(record), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(("largest", "scale"), [(0.005, "linear"), (3.0, "symlog")])
+def test_small_terms_of_the_loss_stand_on_an_axis_with_round_numbers(largest: float, scale: str, tmp_path: Path) -> None:
+    steps = [entry(step) | {"identity_loss": largest * step / 150} for step in (50, 100, 150)]
+    with figure(7.0, 8.0) as drawing:
+        health.draw({"hidden_size": 96, "width": 72, "health": HEALTH}, pd.DataFrame(steps), drawing, "run")
+        save(drawing, tmp_path, "health")
+        (terms,) = [axes for axes in drawing.axes if axes.get_title(loc="left").startswith("Other loss terms")]
+    assert terms.get_yscale() == scale and all("times" not in label.get_text() for label in terms.get_yticklabels())
 
 
 def test_a_calm_milestone_with_the_exact_count() -> None:

@@ -30,6 +30,8 @@ HISTOGRAM, HISTOGRAM_STEP = "mask_histogram", 0.1
 """Channels by their mask's value: a column per bin, named by its middle, 0.1 apart from 0 on."""
 SPARSE = 20
 """Runs with fewer logged steps get a dot at each."""
+LINEAR_BELOW = 0.01
+"""Where the logarithmic axis of the mask's and the operators' losses begins."""
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -89,8 +91,10 @@ def _loss(axes: Axes, history: pd.DataFrame) -> None:
 def _terms(axes: Axes, history: pd.DataFrame) -> None:
     _line(axes, history, "identity_loss", "identity", BLUE)
     _line(axes, history, "active_loss", "active", VERMILION, "--")
-    axes.set_yscale("symlog", linthresh=0.01)
-    axes.set(title="Other loss terms (linear below 0.01)", ylim=(0, None))
+    largest = history[["identity_loss", "active_loss"]].max().max()
+    if largest > LINEAR_BELOW:  # else the axis had no round value to name
+        axes.set_yscale("symlog", linthresh=LINEAR_BELOW)
+    axes.set(title="Other loss terms" + (f" (linear below {LINEAR_BELOW:g})" if largest > LINEAR_BELOW else ""), ylim=(0, None))
     axes.legend(loc="best")
 
 
