@@ -23,7 +23,7 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.data.rows import naming
 from pat.errors import UserError
-from pat.export.export import COMPRESSED, MEBIBYTE, export
+from pat.export.export import COMPRESSED, export
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import say, told_figure
 from pat.io.provenance import described, provenance
@@ -32,6 +32,7 @@ from pat.machine.extras import need
 from pat.machine.threads import threads_given_back
 from pat.scoring.evaluation import read_documents
 from pat.scoring.perplexity import perplexity
+from pat.settings.fields import MIB
 
 SCHEMA = 1
 STORED = "stored"
@@ -168,10 +169,10 @@ def _line(point: Point) -> str:
         return f"{named}: {point['refused']}"
     left = f", {point['left_in_f16']} matrices left in f16" if point["left_in_f16"] else ""
     told = ", ".join(f"{name} {told_figure(value, '.3f')}" for name, value in point["perplexity"].items())
-    return f"{named}: {point['bytes'] / MEBIBYTE:.1f} MiB{left}, perplexity {told}"
+    return f"{named}: {point['bytes'] / MIB:.1f} MiB{left}, perplexity {told}"
 
 
 def _verdict(it: Mapping[str, Any]) -> str:
     other = it["only_quantised"]
     beside = "the first model has no format of as many bytes" if other is None else f"only quantised {other:.3f}"
-    return f"{it['model']}, {it['format']}, {it['bytes'] / MEBIBYTE:.1f} MiB: {it['text']} {it['perplexity']:.3f}, {beside}"
+    return f"{it['model']}, {it['format']}, {it['bytes'] / MIB:.1f} MiB: {it['text']} {it['perplexity']:.3f}, {beside}"

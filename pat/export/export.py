@@ -15,11 +15,11 @@ from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import say
 from pat.io.provenance import described, provenance
 from pat.machine.extras import need
+from pat.settings.fields import MIB
 
 COMPRESSED = ("int8", "int4", "fp8")
 FORMATS = ("gguf", *COMPRESSED)
 EXPORT_RECORD = "export.json"
-MEBIBYTE = 2**20
 
 
 def export(model: Path, to: str, out: Path, kind: str | None = None, split: str | None = None, *, force: bool = False) -> dict[str, Any]:
@@ -71,4 +71,4 @@ def _summary(out: Path, record: dict[str, Any]) -> str:
     named = out / record["file"] if "file" in record else out
     left = record.get("left_in_f16", [])
     note = f"; {len(left)} of {record['matrices']} matrices stay in f16, as their rows fit no block of {record['type']}" if left else ""
-    return f"{named}: {record.get('type', record['to'])}, {record['bytes'] / MEBIBYTE:.1f} MiB{note}"
+    return f"{named}: {record.get('type', record['to'])}, {record['bytes'] / MIB:.1f} MiB{note}"

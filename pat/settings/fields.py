@@ -54,11 +54,11 @@ Rate = Annotated[Number, Field(gt=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
 Weight = Annotated[Number, Field(ge=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
 Precision = Annotated[Literal["fp32", "bf16"], Field(description="arithmetic of the model")]
 BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
-GIB = 2**30
+"""Of a number, by precision."""
+GIB, MIB = 2**30, 2**20
 """Bytes."""
 FP32_BYTES = 4 * GIB
 """Weights up to this size are checked and measured in fp32, larger ones in their own dtype: that needs no more memory than loading them."""
-"""Of a number, by precision."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="where it runs; auto: on a GPU where there is one")]
 
 

@@ -10,7 +10,7 @@ import pytest
 from pat.benchmark.settings import KNOWN_SHAPES
 from pat.errors import UserError
 from pat.io.artefacts import write_json, write_text
-from pat.settings.fields import GIB
+from pat.settings.fields import GIB, MIB
 from study.report.benchmark_table import write
 from tests.kit.project import ROOT
 
@@ -123,3 +123,21 @@ def test_the_document_agrees_with_the_committed_records(tmp_path: Path) -> None:
     for folder in shown:
         write(folder, document)
     assert document.read_text(encoding="utf-8") == text
+
+
+def test_exports_become_a_table_with_what_is_as_large_beside_them(tmp_path: Path) -> None:
+    whole: dict[str, Any] = {"model": "whole", "hidden_size": 4}
+    half: dict[str, Any] = {"model": "half", "hidden_size": 2, "format": "q8_0", "bytes": 3 * MIB, "left_in_f16": 7}
+    points = [
+        {**whole, "format": "f16", "bytes": 8 * MIB, "perplexity": {"news": 10.0, "mail": 5.0}},
+        {**whole, "format": "q4_0", "refused": "why"},
+        {**half, "perplexity": {"news": 20.5, "mail": None}},
+    ]
+    beside = [{"model": "half", "format": "q8_0", "text": "news", "only_quantised": 12.25, "bytes": 3 * MIB, "perplexity": 20.5}]
+    own = {name: RECORD[name] for name in ("machine", "provenance")}
+    record = {**own, "kind": "export", "measurements": points, "at_equal_bytes": beside}
+    lines = [line.replace("\\", "") for line in lines_of(tmp_path, small=record)]
+    assert "| Model | Format | MiB | Matrices left in f16 | mail | only quantised, as large | news | only quantised, as large |" in lines
+    assert "| whole | f16 | 8.0 |  | 5.00 | – | 10.00 | – |" in lines
+    assert "| half | q8_0 | 3.0 | 7 | – | – | 20.50 | 12.25 |" in lines
+    assert not [line for line in lines if "q4" in line]

@@ -12,11 +12,10 @@ import pandas as pd
 
 from pat.errors import UserError
 from pat.io.artefacts import write_text
+from pat.settings.fields import MIB
 from study.figures.style import below, figure, grid_lines, look_of, save
 from study.results.exports import read_exports
 from study.tables.layouts import csv_text
-
-MEBIBYTE = 2**20
 
 
 def write_exports(paths: Sequence[Path], out: Path) -> int:
@@ -25,7 +24,7 @@ def write_exports(paths: Sequence[Path], out: Path) -> int:
     data = pd.DataFrame(
         {
             "model": it.model, "format": it.format, "hidden_size": it.hidden_size, "text": text,
-            "mib": it.bytes / MEBIBYTE, "left_in_f16": it.left_in_f16, "perplexity": value,
+            "mib": it.bytes / MIB, "left_in_f16": it.left_in_f16, "perplexity": value,
         }
         for record in records
         for it in record.measured

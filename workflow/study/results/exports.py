@@ -1,4 +1,4 @@
-"""Records of `pat benchmark export` as figures see them (schema 1)."""
+"""Records of `pat benchmark export` as tables and figures see them (schema 1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pat.errors import UserError
 from pat.io.artefacts import read_json
-from study.results.benchmarks import Part
+from study.results.benchmarks import Machine, Part, Provenance
 
 
 class Export(Part):
@@ -23,11 +23,23 @@ class Export(Part):
     perplexity: dict[str, float | None] = {}
 
 
+class BesideQuantised(Part):
+    """One smaller model in one format on one text, beside what the first model has at as many bytes; None beyond its formats."""
+
+    model: str
+    format: str
+    text: str
+    only_quantised: float | None
+
+
 class Exports(Part):
     """A record."""
 
     kind: Literal["export"]
     measurements: list[Export]
+    at_equal_bytes: list[BesideQuantised]
+    machine: Machine
+    provenance: Provenance
 
     @property
     def measured(self) -> list[Export]:

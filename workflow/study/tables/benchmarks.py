@@ -1,4 +1,4 @@
-"""Lays out benchmark records as tables: pruning and merging, a step of tuning, inference, evaluation. No number is typed by hand."""
+"""Lays out benchmark records as tables: pruning and merging, a step of tuning, inference, evaluation, exports. No number is typed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from pat.benchmark.settings import runtime_of
 from pat.errors import UserError
 from pat.io.artefacts import read_json
-from pat.settings.fields import GIB
+from pat.settings.fields import GIB, MIB
 from study.results.benchmarks import Inference, Part, Record, Spread, fields_of
+from study.results.exports import Exports, read_exports
 from study.tables.layouts import HOLE, Layout
 
 RANDOM = "random"
+EXPORT = "export"
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -83,41 +85,49 @@ KINDS: Mapping[str, type[Record]] = {
 }  # fmt: skip
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> Record | Exports:
     """Return a record. Raises UserError where the file is none."""
     content: Any = read_json(path)
     kind = str(content.get("kind")) if isinstance(content, dict) else ""
+    if kind == EXPORT:
+        return read_exports(path)
     if kind not in KINDS:
-        raise UserError(f"{path}: is not a record of `pat benchmark` that has a table; its kind is {kind!r}, not one of {', '.join(KINDS)}")
+        known = ", ".join((*KINDS, EXPORT))
+        raise UserError(f"{path}: is not a record of `pat benchmark` that has a table; its kind is {kind!r}, not one of {known}")
     try:
         return KINDS[kind].model_validate(fields_of(content, path))
     except ValidationError as error:
         raise UserError(f"{path}: is not a record of `pat benchmark` ({error})") from None
 
 
-def layouts_of(records: Sequence[Record]) -> list[Layout]:
-    """Return a table for each kind of benchmark that there is, and one for each tuning: PAT differs from one to the next."""
+def layouts_of(records: Sequence[Record | Exports]) -> list[Layout]:
+    """Return a table for each kind of benchmark that there is, and one for each tuning and each comparison of exports."""
     jobs, generations, answers = _of(FolderJob, records), _of(Inference, records), _of(Evaluation, records)
     made = [
         folder_jobs(jobs) if jobs else None,
         *(tuning(step) for step in _of(Tuning, records)),
         inference(generations) if generations else None,
         evaluation(answers) if answers else None,
+        *(exports(it) for it in records if isinstance(it, Exports)),
     ]
     return [layout for layout in made if layout]
 
 
-def _of(kind: type[RecordT], records: Iterable[Record]) -> list[RecordT]:
+def _of(kind: type[RecordT], records: Iterable[Record | Exports]) -> list[RecordT]:
     return [it for it in records if isinstance(it, kind)]
 
 
 def _caption(what: str, records: Sequence[Record]) -> str:
+    random = [it.weights == RANDOM for it in records]
+    weights = ", random weights" if all(random) else ", random weights in a part" if any(random) else ""
+    return f"{what}{weights}. {_made_by(records)}"
+
+
+def _made_by(records: Sequence[Record | Exports]) -> str:
     made_by = sorted({f"{it.machine.name}, {it.machine.cores} CPU cores" for it in records})
     commits = sorted({(it.provenance.git_commit or "unknown")[:10] for it in records})
     torch = sorted({it.provenance.versions["torch"] for it in records})
-    random = [it.weights == RANDOM for it in records]
-    weights = ", random weights" if all(random) else ", random weights in a part" if any(random) else ""
-    return f"{what}{weights}. {'; '.join(made_by)}; torch {', '.join(torch)}; commit {', '.join(commits)}."
+    return f"{'; '.join(made_by)}; torch {', '.join(torch)}; commit {', '.join(commits)}."
 
 
 def folder_jobs(records: Sequence[FolderJob]) -> Layout:
@@ -224,6 +234,25 @@ def _answer_lines(record: Evaluation) -> Iterable[list[str]]:
             *identity, f"{it.items_per_s.median:.1f}", _with_range(it.speedup), _share(it.same_answers), _share(it.same_texts),
             HOLE if gap is None else f"{gap:.1g}", f"{it.peak_bytes / GIB:.1f}",
         ]  # fmt: skip
+
+
+def exports(record: Exports) -> Layout:
+    """Return a line per model and format: its size, its perplexity of each text, and beside it the first model's at as many bytes."""
+    texts = list(dict.fromkeys(text for it in record.measured for text in it.perplexity))
+    beside = {(it.model, it.format, it.text): it.only_quantised for it in record.at_equal_bytes}
+    header = ["Model", "Format", "MiB", "Matrices left in f16", *(name for text in texts for name in (text, "only quantised, as large"))]
+    rows = [
+        [
+            it.model, it.format, f"{it.bytes / MIB:.1f}", str(it.left_in_f16 or ""),
+            *(_decimals(value) for text in texts for value in (it.perplexity.get(text), beside.get((it.model, it.format, text)))),
+        ]
+        for it in record.measured
+    ]  # fmt: skip
+    return Layout(f"Perplexity per token against bytes. {_made_by([record])}", header, rows, text_columns=2)
+
+
+def _decimals(value: float | None) -> str:
+    return HOLE if value is None else f"{value:.2f}"
 
 
 def _milliseconds(value: Spread) -> str:
