@@ -1,6 +1,6 @@
 """Multiple-choice items as they pass from the preparation of data to the evaluation: one checked form, one JSON line each.
 
-Knows nothing of where items come from (the preparation scripts do) nor of how they are scored.
+Knows nothing of where items come from (the preparation does) nor of how they are scored.
 """
 
 from __future__ import annotations

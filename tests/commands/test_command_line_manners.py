@@ -15,7 +15,7 @@ from pat import __version__, cli
 from pat.io import places
 from pat.io.progress import INTERRUPTED, log_to
 from study import cli as study_cli
-from study.commands import places as script_places
+from study.commands import places as study_places
 from tests.kit.children import child, wait_for
 from tests.kit.command_places import COMMANDS, VERBS, Command
 from tests.kit.commands import outcome
@@ -78,7 +78,7 @@ def test_ctrl_c_is_one_line(command: Command, tmp_path: Path, capsys: pytest.Cap
         raise KeyboardInterrupt
 
     monkeypatch.setattr(places, "check_apart", interrupt)
-    monkeypatch.setattr(script_places, "check_apart", interrupt)
+    monkeypatch.setattr(study_places, "check_apart", interrupt)
     code, said = outcome(command.arguments(tmp_path), capsys)
     assert code == INTERRUPTED
     assert "interrupted" in said and len(said.strip().splitlines()) == 1

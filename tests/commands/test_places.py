@@ -1,7 +1,6 @@
-"""Every verb and every script that writes, against places that are not its own: one message before the work, and nothing has changed.
+"""Every verb that writes, of pat and of the study, against places that are not its own: one message before the work, and nothing changes.
 
-The list of verbs is the command line's own, that of scripts is the folder's: a new one is tried as it comes, and fails where its places
-are not checked.
+The lists of verbs are the command lines' own: a new one is tried as it comes, and fails where its places are not checked.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pytest
 
 from pat.io.places import KEEPS, READS, WRITES
 from study.figures import command as figures
-from tests.kit.command_places import COMMANDS, VERBS, Command, scripts
+from tests.kit.command_places import COMMANDS, VERBS, Command, of_the_study
 from tests.kit.commands import outcome
 
 each_verb = pytest.mark.parametrize("command", VERBS, ids=str)
@@ -253,8 +252,8 @@ def test_names_that_a_shell_would_have_read_otherwise_or_that_are_too_long_are_r
         assert "give it a shorter name" in refused(command, here, capsys, **{name: here / ("o" * 240)})
 
 
-@pytest.mark.parametrize("command", list(scripts()), ids=str)
-def test_a_scripts_own_kind_of_file_is_known(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", list(of_the_study()), ids=str)
+def test_the_own_kind_of_file_of_a_verb_of_the_study_is_known(command: Command, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures, tables, cells, references, repeats: what lies there under their names and is none of them stays."""
     if command.function is figures.main:
         name = command.words[-1]

@@ -29,7 +29,7 @@ IN_PLACE = {"benchmark-tables"}
 
 @dataclass(frozen=True)
 class Command:
-    """A verb or a script: how it is called, its parameters by name, and their roles."""
+    """A verb: how it is called, its parameters by name, and their roles."""
 
     words: tuple[str, ...]
     function: Callable[..., Any]
@@ -93,7 +93,7 @@ def verbs() -> Iterator[Command]:
             yield Command((*prefix.split(), name), command.callback)
 
 
-def scripts() -> Iterator[Command]:
+def of_the_study() -> Iterator[Command]:
     """Yield the study's verbs that write; the one that draws once for every figure."""
     for verb, module in study_cli.VERBS.items():
         if verb == "figure":
@@ -103,4 +103,4 @@ def scripts() -> Iterator[Command]:
 
 
 VERBS = [command for command in verbs() if str(command) not in WITHOUT_OUTPUT]
-COMMANDS = [*VERBS, *scripts()]
+COMMANDS = [*VERBS, *of_the_study()]

@@ -77,7 +77,7 @@ def quiet_process(folder: Path) -> Iterator[None]:
 
 
 def ended(arguments: Sequence[str]) -> Ended:
-    """Run a verb or a script to its end; whatever it raises besides SystemExit would be a traceback."""
+    """Run a verb to its end; whatever it raises besides SystemExit would be a traceback."""
     logging.getLogger().handlers[:] = []
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""How every script of the workflow ends: one line on success; a user's mistake, or a file that the system refuses, as one message."""
+"""How every verb of the study ends: one line on success; a user's mistake, or a file that the system refuses, as one message."""
 
 from __future__ import annotations
 

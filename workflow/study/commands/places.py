@@ -1,6 +1,6 @@
-"""Where a script reads and writes, checked before it reads anything, as for the verbs of the command line (pat/io/places.py).
+"""Where a verb of the study reads and writes, checked before it reads anything, as for those of pat (pat/io/places.py).
 
-A script's files are known by their fields or by what their makers write into them. Sets of data have no such mark: they are replaced where
+Its files are known by their fields or by what their makers write into them. Sets of data have no such mark: they are replaced where
 the content is the same, or with --force.
 """
 
@@ -22,6 +22,7 @@ from study.commands.figure_mark import bears_mark
 
 TABLES = Folder("tables.py", "cells.csv", ("*.csv", "*.md", "*.tex", "*.html"), sign="config_hash_")
 REFERENCE = Folder("reference.py", "origin.json", ())
+"""By the makers' names that stand in the manifests of tables and references that are there."""
 CELL = Record(frozenset({"schema", "tasks", "tuning", "provenance"}))
 REPEATS = Record(frozenset({"schema", "kind", "provenance"}), {"kind": "repeats"})
 
@@ -52,7 +53,7 @@ Written = Kind | Unmarked | Pictures | Page
 
 
 def guarded(kind: Written | Callable[[Mapping[str, Any]], Written]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator for a script's main function, which checks its places and adds --force.
+    """Return a decorator for a verb's main function, which checks its places and adds --force.
 
     `kind` is what it writes, or says so from the values that it is called with. The function is given `force` where it has such a
     parameter itself.

@@ -1,4 +1,4 @@
-"""The command line of the scripts that prepare a set from one of its sources: the same options, the same end, one reader of the block."""
+"""The command line of the verbs that prepare a set from one of its sources: the same options, the same end, one reader of the block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from study.commands.places import Unmarked, guarded
 
 
 def command_line(prepare: Callable[..., str]) -> Callable[..., None]:
-    """Return what a script's command line runs: `prepare(source, seed, out, replace=…)`, described by its docstring."""
+    """Return what a verb's command line runs: `prepare(source, seed, out, replace=…)`, described by its docstring."""
 
     @guarded(Unmarked())
     def main(

@@ -1,6 +1,6 @@
-"""Draws figure 3 of the paper, the gate M against the proxy w at several steps, from the code that trains with it (pat.mask).
+"""Draws figure 3 of the paper, the gate M against the proxy w at several steps, from the code that trains with it (pat.method.mask).
 
-The only script of the report that imports torch: a second copy of the formula could drift from the one in use.
+The only figure that imports torch: a second copy of the formula could drift from the one in use.
 """
 
 from __future__ import annotations

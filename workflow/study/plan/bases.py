@@ -1,4 +1,4 @@
-"""What becomes of a base before PAT tunes it: put into another basis, its readers refitted. Paths and arguments, as plan.py's.
+"""What becomes of a base before PAT tunes it: put into another basis, its readers refitted. Paths and arguments of jobs.
 
 Rows that want the same of a model share it, a seed at a time. Runs nothing.
 """

@@ -1,4 +1,4 @@
-"""The sets that an experiment learns from and is scored on: where each is prepared, and what from. Paths and arguments, as plan.py's.
+"""The sets that an experiment learns from and is scored on: where each is prepared, and what from. Paths and arguments of jobs.
 
 The embedded world's lie in a folder of their own, as one job writes them all. Runs nothing.
 """
@@ -60,7 +60,7 @@ class PreparedData:
         return list(self._calibration_parts())
 
     def mixing_options(self, wildcards: object) -> list[str]:
-        """Return the sets as the mixing script takes them: share:file."""
+        """Return the sets as `study mix` takes them: share:file."""
         return [f"{share:g}:{path}" for path, share in self._calibration_parts().items()]
 
     def _calibration_parts(self) -> dict[str, float]:

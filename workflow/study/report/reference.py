@@ -32,7 +32,7 @@ from study.versions.seals import SEAL
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
 REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
-"""Tables that say nothing beyond the records and the tables beside them: `unpack_records.py` and `tables.py` make them again."""
+"""Tables that say nothing beyond the records and the tables beside them: `study unpack` and `study tables` make them again."""
 COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
@@ -40,7 +40,7 @@ FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prun
 def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
     """Copy tables, figures, benchmarks, the records behind them and the experiment's file into `out`, with a record of what made them.
 
-    The records are in one compressed file, of which `unpack_records.py` makes the files again. The runs' health plots stay behind: many
+    The records are in one compressed file, of which `study unpack` makes the files again. The runs' health plots stay behind: many
     pictures, and `tuning.json` holds their data. How long the jobs took is kept as `times.csv` and `times.md` among the tables.
 
     `shown` are the tables that the README is to show, those of them that there are.

@@ -50,7 +50,7 @@ def behind_tables(results: Path) -> list[Path]:
         with table.open(encoding="utf-8", newline="") as stream:
             named = dict.fromkeys(Path(line["json"]) for line in csv.DictReader(stream))
     except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: is not the table of cells that tables.py writes ({error!r}); make the tables again") from None
+        raise UserError(f"{table}: is not the table of cells that `study tables` writes ({error!r}); make the tables again") from None
     if not named or any(".." in path.parts for path in named):
         raise UserError(f"{table}: names no cell, or one outside the results; make the tables again")
     # A path starts where the tables were written from; where a cell lies below the results is in its last six steps.

@@ -1,4 +1,4 @@
-"""Makes the records of a kept reference into files again, as the tables' and figures' scripts read them."""
+"""Makes the records of a kept reference into files again, as the tables and figures read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where data and base models come from: one checked model per kind of source. Reads nothing; the workflow's scripts do."""
+"""Where data and base models come from: one checked model per kind of source. Reads nothing."""
 
 from __future__ import annotations
 
