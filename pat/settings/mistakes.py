@@ -69,7 +69,8 @@ def _follows(detail: ErrorDetails) -> bool:
 def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]) -> tuple[str, str]:
     field, known = _locate(model, [step for step in detail["loc"] if step != KEY])
     if detail["type"] == "invalid_key" or detail["loc"][-1:] == (KEY,):
-        return f"{'.'.join([*prefix, *field[:-1], shown(detail['input'])])}: is not allowed as a key: ", "must be text; write it in quotes"
+        right = wanted(detail["msg"]) if isinstance(detail["input"], str) else "must be text; write it in quotes"
+        return f"{'.'.join([*prefix, *field[:-1], shown(detail['input'])])}: is not allowed as a key: ", right
     path = ".".join([*prefix, *field]) or "top level"
     if detail["type"] == "extra_forbidden":
         return f"{path}: unknown key", nearest(field[-1], known)

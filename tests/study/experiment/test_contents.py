@@ -126,8 +126,9 @@ TEXTS: dict[str, tuple[str, bytes, str]] = {
 @pytest.mark.parametrize("field", ["data.text.held", "data.pretrain"])
 def test_texts_are_read_too(field: str, name: str, workspace: Path) -> None:
     source, content, said = TEXTS[name]
-    (workspace / "t.jsonl").write_bytes(content)
-    found = problems(workspace, field, {"source": source, "path": "t.jsonl"})
+    path = "t.txt" if source == "text" else "t.jsonl"
+    (workspace / path).write_bytes(content)
+    found = problems(workspace, field, {"source": source, "path": path})
     assert len(found) == 1 and found[0].startswith(f"{field}.path: ") and said in found[0], found
 
 

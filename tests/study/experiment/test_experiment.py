@@ -45,6 +45,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("models", value={3: {"path": "x"}}), "models.3: is not allowed as a key: must be text; write it in quotes"),
     (changed("methods", value={True: None}), "methods.true: is not allowed as a key: must be text; write it in quotes"),
     (changed("methods", "pat", value={"factors": {1: 2}}), "methods.pat.factors.1: is not allowed as a key: must be text; write it in"),
+    (
+        changed("data", "instruct", value={"source": "file", "path": "a.csv", "columns": {"question": "q"}}),
+        """data.instruct.columns."question": is not allowed as a key: must be 'messages', 'prompt', 'completion'""",
+    ),
+    (
+        changed("data", "text", "held", value={"source": "text", "path": "a.jsonl.xz"}),
+        'data.text.held.path: "a.jsonl.xz" is not allowed: must be plain text; a file of rows is read by source: file',
+    ),
     (dict[Any, Any](SMOKE) | {3: 4}, "3: is not allowed as a key: must be text; write it in quotes"),
     (changed("root", value=3), "root: 3 is not allowed: must be text"),
     (changed("seeds", value=[]), "seeds: [] is not allowed"),

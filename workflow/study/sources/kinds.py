@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from pat.data.files import KINDS, packing_of
 from pat.data.rows import Column
 from pat.settings.agreement import exactly_one_of
 from pat.settings.config import PatChoices
@@ -37,6 +39,13 @@ def _hub_id(value: str) -> str:
     if odd or len(parts) > 2 or not all(map(HUB_NAME.fullmatch, parts)):
         raise ValueError("must be owner/name, of letters, digits, '-', '_' and '.', as the hub has it; what is on this disk is a `path`")
     return value
+
+
+def _no_rows(path: str) -> str:
+    """Return the path. Raises ValueError where its ending says rows, whose marks would be read as words of one long text."""
+    if path.removesuffix(packing_of(Path(path))).endswith(tuple(kind for kind in KINDS if kind != ".txt")):
+        raise ValueError("must be plain text; a file of rows is read by source: file")
+    return path
 
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
@@ -99,7 +108,7 @@ class TextFile(Settings):
     """A local plain text file, or the share of it that it begins with."""
 
     source: Literal["text"] = Field(description="a local plain text file")
-    path: Text = Field(description="the file")
+    path: Annotated[Text, AfterValidator(_no_rows)] = Field(description="the file, perhaps compressed")
     fraction: Share = Field(default=1.0, exclude_if=equals(1.0), description="share of the lines that it begins with")
 
 
