@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 Cuts = Literal["width", "units", "slices", "layers"]
 """What gets smaller: the hidden size; heads and neurons of layers; the stream of each block by itself; the number of layers."""
-PruningOrder = Literal["prune-tune", "tune-prune"]
-BOTH_ORDERS: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune")
+PruningOrder = Literal["prune-tune", "tune-prune", "tune-prune-tune"]
+ALL_ORDERS: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune", "tune-prune-tune")
+TUNED_AFTER: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune-tune")
+"""The orders in which a tuning follows the cut."""
 Run = Callable[["PruneJob", Path], dict[str, Any]]
 """Writes the pruned checkpoint into an empty folder and returns the record of its sizes and of how far it is from what it stands for."""
 Size = Callable[[PaperModel, float, PruneSettings, Align], Hashable | None]
@@ -51,7 +53,7 @@ class Pruner:
     summary: str
     reach: str
     when: str
-    orders: tuple[PruningOrder, ...] = BOTH_ORDERS
+    orders: tuple[PruningOrder, ...] = ALL_ORDERS
     size: Size | None = None
     within: Within | None = None
     same: str = "give the same sizes: must differ; keep one, or lower pat.align"

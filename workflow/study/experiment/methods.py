@@ -13,7 +13,7 @@ from pat.settings.tuners import MASKED
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
 Pruner = str
 """A name in the registry of pruners."""
-Order = Literal["tune", "prune-tune", "tune-prune", "given"]
+Order = Literal["tune", "prune-tune", "tune-prune", "tune-prune-tune", "given"]
 CHECKPOINT = "checkpoint"
 """The method of a row that is a checkpoint made elsewhere; a row that names a checkpoint has it without saying so."""
 
@@ -23,9 +23,10 @@ class Method:
     """One way from a base model to a tuned checkpoint.
 
     `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
-    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it; "given" does nothing to a model that is there. A method that
-    does not prune has ratio 0 alone. `pat` holds mask settings that are the method's own, where a row of an experiment does not say
-    otherwise. `summary`, `reach` and `when` are its sentences in the docs: what it does, at which ratios, when to take it.
+    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it; "tune-prune-tune" tunes for a part of the steps, prunes, and
+    tunes for the rest; "given" does nothing to a model that is there. A method that does not prune has ratio 0 alone. `pat` holds mask
+    settings that are the method's own, where a row of an experiment does not say otherwise. `summary`, `reach` and `when` are its
+    sentences in the docs: what it does, at which ratios, when to take it.
     """
 
     name: str
@@ -51,7 +52,12 @@ class Method:
     @property
     def tunes(self) -> bool:
         """Whether the method has a tuning of its own."""
-        return self.order in ("tune", "prune-tune")
+        return self.order in ("tune", "prune-tune", "tune-prune-tune")
+
+    @property
+    def in_two_parts(self) -> bool:
+        """Whether the tuning is cut in two by the pruning."""
+        return self.order == "tune-prune-tune"
 
     @property
     def masked(self) -> bool:
@@ -96,8 +102,10 @@ _OWN = (
         when="where the number of layers and their inner sizes have to stay",
     ),
 )  # fmt: skip
-MODES: dict[Order, tuple[str, str]] = {"prune-tune": ("pft", "P→FT"), "tune-prune": ("ftp", "FT→P")}
-"""The end of a method's name and what the tables call it, for a pruner before tuning and after it."""
+MODES: dict[Order, tuple[str, str]] = {
+    "prune-tune": ("pft", "P→FT"), "tune-prune": ("ftp", "FT→P"), "tune-prune-tune": ("ftpft", "FT→P→FT"),
+}  # fmt: skip
+"""The end of a method's name and what the tables call it, for a pruner before tuning, after it, and between its two parts."""
 
 
 class _Methods(Mapping[str, Method]):

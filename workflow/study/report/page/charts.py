@@ -104,11 +104,14 @@ class Course:
     points: Sequence[tuple[float, float, str]]
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
-    milestone: tuple[float, str] | None
+    mark: tuple[float, str] | None
 
 
-def course(title: str, history: Sequence[Mapping[str, Any]], key: str, milestone: int | None) -> Course | None:
-    """Return the course of one figure of the log; None where fewer than two entries have it."""
+def course(title: str, history: Sequence[Mapping[str, Any]], key: str, marks: Mapping[str, int | None]) -> Course | None:
+    """Return the course of one figure of the log; None where fewer than two entries have it.
+
+    The first of the steps in `marks` that is known is marked by its name.
+    """
     known = [(int(entry["step"]), float(entry[key])) for entry in history if entry.get(key) is not None and math.isfinite(entry[key])]
     if len(known) < 2:
         return None
@@ -117,7 +120,7 @@ def course(title: str, history: Sequence[Mapping[str, Any]], key: str, milestone
     up = _Axis(min(values), max(values), COURSE_HEIGHT - BOTTOM, TOP)
     points = [(across.place(step), up.place(value), f"step {step}: {value:.4g}") for step, value in known]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
-    mark = None if milestone is None or milestone > steps[-1] else (across.place(milestone), f"milestone at step {milestone}")
+    mark = next(((across.place(at), f"{name} at step {at}") for name, at in marks.items() if at is not None and at <= steps[-1]), None)
     return Course(title, line, points, across.ticks(), up.ticks(), mark)
 
 
