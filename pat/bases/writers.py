@@ -82,7 +82,7 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
     found = {
         "applied": applied,
         "changed": len(changes),
-        "tokens": held.start * LENGTH,
+        "tokens": ids_NT[: held.start].numel(),
         "errors": {fit.write: {"plain": fit.error_plain, "refitted": fit.error} for fit in fits},
         "text": {
             "tokens": before["tokens"],
@@ -196,7 +196,7 @@ def _text(pruned: PreTrainedModel, calibration: Calibration, source: Path) -> tu
     family = family_of(pruned.config)
     widest = max(_linear(pruned, name).in_features for name in _writes(family, pruned))
     ids_NT = _full_rows(calibration, source, _row_length(pruned.config), TOKENS_AN_INPUT * widest)
-    rows = min(ROWS, len(ids_NT) // 2)
+    rows = min(ROWS, max(1, round(len(ids_NT) * HELD_OUT)))  # so that the part that is held out can be whole batches
     return ids_NT[: len(ids_NT) // rows * rows], rows
 
 

@@ -235,6 +235,13 @@ def test_a_narrowed_model_with_refitted_writers_is_a_stock_one(name: str, pruner
     assert found["applied"] is (found["text"]["refitted"] < found["text"]["plain"])
 
 
+def test_an_eighth_of_little_text_is_held_out_and_the_record_counts_the_rest(tmp_path: Path) -> None:
+    write_base("llama", tmp_path / "base")  # whose rows of text have its context, 128 tokens
+    given = replace(much_text(tmp_path), tokens=64 * 128)
+    found = prune(tmp_path / "base", "channel-magnitude", 0.25, 8, tmp_path / "pruned", given, own=REFITTED)["writers"]
+    assert found["tokens"] == 56 * 128 and found["text"]["tokens"] == 8 * 127
+
+
 def test_layers_and_neurons_are_refitted_unless_told_otherwise(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     given = calibration(tmp_path, tokens=4000)
