@@ -20,7 +20,8 @@ COURSE_HEIGHT, COURSE_LEFT = 190, 52
 MARGIN = 0.03
 """The share of an axis that stays free at either end."""
 LABEL_LENGTH = 46
-LEAST_SHARE = 0.02
+LEAST_SHARE = 0.7
+"""A logarithmic axis begins no lower than this share of the least value: an interval over few seeds may reach to nothing."""
 TICKS = 5
 DECADES = 6.0
 """A logarithmic axis that spans so many times its lowest value has the round values of every power of ten."""
@@ -73,7 +74,7 @@ def dots(title: str, unit: str, entries: Sequence[Entry], across: Mapping[str, f
     logarithmic = math.isfinite(edge)
     values = [entry.value for entry in entries]
     ends = [end for entry in entries if entry.value <= edge for end in (entry.value - (entry.half or 0), entry.value + (entry.half or 0))]
-    least = LEAST_SHARE * min(values) if logarithmic else 0.0  # an interval may reach below what can be
+    least = LEAST_SHARE * min(values) if logarithmic else 0.0
     low, high = max(least, min([*ends, *across.values()])), min(edge, max([*ends, *across.values()]))
     free = MARGIN * (WIDTH - RIGHT - LEFT)
     axis = _Axis(low, high, LEFT + free, WIDTH - RIGHT - free, logarithmic=logarithmic)
