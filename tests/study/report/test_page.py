@@ -15,7 +15,7 @@ from pat.errors import UserError
 from pat.io.artefacts import write_json
 from study.cli import main
 from study.report.page.cells import cell_index
-from study.report.page.charts import Entry, dots
+from study.report.page.charts import LEFT, WIDTH, Entry, dots
 from study.report.page.command import page
 from study.report.page.differences import differences
 from study.report.page.glance import glance
@@ -262,6 +262,13 @@ def test_round_values_mark_a_logarithmic_axis() -> None:
     chart = dots("t", "u", [Entry(str(value), value, None, False, True, "") for value in (3.0, 40.0, 900.0)], {}, edge=3600.0)
     assert [said for _, said in chart.ticks] == ["5", "10", "20", "50", "100", "200", "500"]
     assert [dot.number for dot in chart.dots] == ["3.0", "40.0", "900.0"]
+
+
+def test_an_interval_that_reaches_to_nothing_does_not_stretch_a_logarithmic_axis() -> None:
+    rows = [Entry("one", 40.0, None, False, True, ""), Entry("other", 120.0, 115.0, False, True, "")]
+    one, other = dots("t", "u", rows, {}, edge=160.0).dots
+    assert other.low is not None and other.low <= one.x < other.x
+    assert other.x - one.x > 0.4 * (WIDTH - LEFT), "the rows stand apart"
 
 
 def test_what_a_run_holds_is_text_and_never_markup(tmp_path: Path) -> None:
