@@ -40,7 +40,8 @@ class Pruner:
     text. `summary`, `reach` and `when` are its sentences in the docs: what it does, which ratios it reaches, when to take it. `size` is
     how it meets a ratio, where that can be told on paper and is not the hidden size's rounding; `same` says in words that two ratios come
     to one size. `within` is how it meets a budget of parameters, where that is not by a width. `settings`
-    are the keys of PruneSettings that have an effect on it. `refits` says that what it leaves has its writes refitted unless the settings
+    are the keys of PruneSettings that have an effect on it; with `writers`, its record tells the cut: the channels that are `kept`, where
+    some go, and of `layers` those `dropped`. `refits` says that what it leaves has its writes refitted unless the settings
     say otherwise. `obstacle` says why a family cannot be pruned so,
     beside what stands in the way of every cut of the width.
     """
