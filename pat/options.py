@@ -44,7 +44,7 @@ BudgetMemory = Annotated[
     float | None, typer.Option("--budget-memory-gib", help="in place of --ratio: GiB that the weights take at most, in the base's dtype")
 ]
 Tuner = Annotated[str, typer.Option(help="lora, dora, pat, pat-dora, or pat-g on what `pat prepare` writes")]
-Pruner = Annotated[str, typer.Option(help="a method's name without -pft or -ftp; a wrong one is answered with all of them")]
+Pruner = Annotated[str, typer.Option(help="a method's name without -pft, -ftp or -ftpft; a wrong one is answered with all of them")]
 TunedRatio = Annotated[float | None, typer.Option(help="share of the hidden size to prune; this or a budget")]
 RatioOfTuner = Annotated[float | None, typer.Option(help=f"share of the hidden size to prune; {MASKED_NAMES} need it, or a budget")]
 Teacher = Annotated[Path | None, typer.Option(help="folder of the tuned, unpruned model that tuning.distillation learns from"), READS]

@@ -18,14 +18,16 @@ def page(text: str) -> str:
 
 
 def table() -> str:
-    """Return a line a method, one for both orders of a pruner, and what the lines have in common."""
+    """Return a line a method, one for all orders of a pruner, and what the lines have in common."""
     lines = [_line(list(methods)) for _, methods in groupby(METHODS.values(), lambda method: (method.summary, method.pruner))]
     plain = ", ".join(f"`{pruner.name}`" for pruner in PRUNERS.values() if pruner.measures != "text")
     return (
         HEAD
         + "".join(lines)
         + "\n`-pft` prunes the base and then tunes it with LoRA (P→FT); `-ftp` takes the merged model of the row `lora` and "
-        f"prunes that (FT→P).\nAll pruners but {plain} measure on text, see `data.calibration`.\n"
+        "prunes that (FT→P);\n`-ftpft` tunes the base for the first part of the steps, merges and prunes it, and tunes it for the rest "
+        "(FT→P→FT).\n"
+        f"All pruners but {plain} measure on text, see `data.calibration`.\n"
     )
 
 

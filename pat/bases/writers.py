@@ -63,17 +63,19 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
 
     `source` is the model before the cut, in whose place comes what lies in `cut/whole`, and `record` what the pruner said. The writes
     stay as they are (`applied`) where the fit does not make held-out text likelier. `errors` are, a write, the shares of the stream
-    missed with plain and with refitted writes. Raises UserError where the text is too short to keep a part of it back.
+    missed with plain and with refitted writes. Raises UserError where the text is too short to keep a part of it back, and where the
+    record does not tell the cut.
     """
     cut = folder / CUT_FOLDER
     whole_folder = cut / WHOLE_FOLDER if (cut / WHOLE_FOLDER).is_dir() else source
     base, pruned = (checkpoint.load_to_measure(path, calibration.device) for path in (whole_folder, cut))
+    layers, kept = _surviving(base, record), record.get("kept")
+    _check_told(base, pruned, layers, kept)
     ids_NT, rows = _text(pruned, calibration, source)
     held = slice(len(ids_NT) - _held_rows(len(ids_NT), rows), len(ids_NT))
     check = Blocks(ids_NT[held], torch.ones_like(ids_NT[held]))
     whole, plain = said(base, check), said(pruned, check)
-    layers = _surviving(base, record)
-    fits = list(fitted_writes(base, pruned, layers, ids_NT, rows, record.get("kept")))
+    fits = list(fitted_writes(base, pruned, layers, ids_NT, rows, kept))
     refitted = said(pruned, check)
     del base, pruned
     before, after = text_gap(whole, plain), text_gap(whole, refitted)
@@ -82,7 +84,7 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
     found = {
         "applied": applied,
         "changed": len(changes),
-        "tokens": held.start * LENGTH,
+        "tokens": ids_NT[: held.start].numel(),
         "errors": {fit.write: {"plain": fit.error_plain, "refitted": fit.error} for fit in fits},
         "text": {
             "tokens": before["tokens"],
@@ -196,7 +198,7 @@ def _text(pruned: PreTrainedModel, calibration: Calibration, source: Path) -> tu
     family = family_of(pruned.config)
     widest = max(_linear(pruned, name).in_features for name in _writes(family, pruned))
     ids_NT = _full_rows(calibration, source, _row_length(pruned.config), TOKENS_AN_INPUT * widest)
-    rows = min(ROWS, len(ids_NT) // 2)
+    rows = min(ROWS, max(1, round(len(ids_NT) * HELD_OUT)))  # so that the part that is held out can be whole batches
     return ids_NT[: len(ids_NT) // rows * rows], rows
 
 
@@ -239,6 +241,17 @@ def _writes(family: Family, model: PreTrainedModel) -> Iterator[str]:
 def _surviving(base: PreTrainedModel, record: Mapping[str, Any]) -> list[int]:
     dropped = record.get("layers", {}).get("dropped", ())
     return [layer for layer in range(base.config.num_hidden_layers) if layer not in dropped]
+
+
+def _check_told(base: PreTrainedModel, pruned: PreTrainedModel, layers: Sequence[int], kept: Sequence[int] | None) -> None:
+    """Raise UserError where a record, that of a pruner of one's own, does not tell what the cut model has of the whole one."""
+    told = (len(layers), base.config.hidden_size if kept is None else len(kept))
+    found = (pruned.config.num_hidden_layers, pruned.config.hidden_size)
+    if told != found:
+        raise UserError(
+            f"prune.writers: refitted: the cut model has {found[0]} layers and {found[1]} channels, by its pruner's record {told[0]} and "
+            f"{told[1]}: the record has to say which channels are `kept`, and in `layers` which are `dropped`"
+        )
 
 
 def _write(cut: Path, folder: Path, changes: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -32,8 +32,9 @@ from pat.machine.device import resolve_device
 from pat.machine.out_of_memory import lacks_memory
 from pat.machine.threads import threads_given_back
 from pat.models.on_paper import PaperModel
+from pat.models.width import target_width
 from pat.pruners.budget import ratio_on
-from pat.pruners.pruning import prune
+from pat.pruners.pruning import prune, pruner_for
 from pat.settings.budget import Budget
 from pat.settings.config import PatConfig
 from pat.settings.fields import GIB
@@ -59,7 +60,14 @@ def benchmark_prune(
 ) -> dict[str, Any]:
     """Measure a pruner on a shape, write the record to `out` and return it. Raises UserError as `pat prune` does."""
     check_replaceable(out, KINDS["benchmark prune"], force=force)
-    ratio = ratio_on(lambda: (PaperModel.of(shape), CHECKPOINT_BYTES), pruner, asked, settings.prune, settings.align)
+    chosen, sizes = pruner_for(pruner, asked, settings.prune), PaperModel.of(shape)
+    if (reason := chosen.reason_not_to(sizes.family)) is not None:
+        raise UserError(f"--pruner {pruner}: is not possible for a {shape.family} model: {reason}")
+    ratio = ratio_on(lambda: (sizes, CHECKPOINT_BYTES), pruner, asked, settings.prune, settings.align)
+    if chosen.narrows:
+        target_width(shape.hidden_size, shape.heads, ratio, settings.align)
+    elif chosen.size is not None:
+        chosen.size(sizes, ratio, settings.prune, settings.align)
     device = _prepared(settings)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch, "base")

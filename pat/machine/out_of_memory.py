@@ -8,11 +8,11 @@ ON_GPU = {
     "tune": "set tuning.micro_batch_size: auto, or a lower number (fewer rows at once; the batch, and with it the result, stays), "
     "tuning.gradient_checkpointing: true, tuning.precision: bf16, or tuning.max_length lower",
     "pretrain": "set pretrain.batch_size or pretrain.context_length lower, or pretrain.precision: bf16",
-    "prune": "tune and prune that model on a larger GPU, or set tuning.device: cpu",
+    "prune": "measure on the CPU (tuning.device: cpu; by hand --device cpu), or by hand on less text (--calibration-tokens)",
     "evaluate": "set evaluation.batch_size lower, evaluation.precision: bf16, or evaluation.perplexity_context lower",
     "benchmark": "set the benchmark's batch_sizes or batch_size lower",
 }
-PHASES = {"search-rate": "tune", "rotate": "prune", "refit-readers": "prune", "import-model": "prepare"}
+PHASES = {"search-rate": "tune", "rotate": "prune", "refit-readers": "prune", "prepare": "prune", "import-model": "prepare"}
 """Verbs that are not named after the block of `resources` that they run under."""
 REFUSED_BY_CPU = ("can't allocate memory", "not enough memory")
 """Torch has no exception of its own for this, on the CPU."""

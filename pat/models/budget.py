@@ -16,7 +16,7 @@ from pat.families.known import Kind, Role
 from pat.io.progress import say
 from pat.models.on_paper import Align, PaperModel, kept_inner_units, kept_units, sliced_width
 from pat.models.sizes import Kept, Shapes, Units, slicing_of, step_of, units_in, window
-from pat.models.width import width_step
+from pat.models.width import no_width, width_step
 from pat.settings.budget import Budget
 from pat.settings.jobs import PruneSettings
 
@@ -111,6 +111,8 @@ def _channels(role: Role, shape: Sequence[int]) -> int | None:
 def width_within(model: PaperModel, allowed: int, align: Align, *, untied: bool = False) -> Fit:
     """Return the largest width that stock software takes at which a model keeps within what is allowed."""
     step = width_step(model.hidden_size, model.heads, align)
+    if step >= model.hidden_size:
+        raise no_width(model.hidden_size, step, align)
     for width in range((model.hidden_size - 1) // step * step, 0, -step):
         if (left := parameters_at(model, width, untied=untied)) <= allowed:
             return Fit(round(1 - width / model.hidden_size, DIGITS), f"width {width} of {model.hidden_size}", left)

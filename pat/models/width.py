@@ -41,7 +41,7 @@ def target_width(hidden_size: int, heads: int, ratio: float, align: int | Litera
     step = width_step(hidden_size, heads, align)
     largest = (hidden_size - 1) // step
     if largest < 1:
-        raise SettingError(f"align={align!r}: widths are multiples of {step}, and hidden_size={hidden_size} has none below it")
+        raise no_width(hidden_size, step, align)
     wanted = round((1.0 - ratio) * hidden_size / step)
     if not 1 <= wanted <= largest:
         nearest = "all of it stays" if wanted else "nothing stays"
@@ -51,6 +51,11 @@ def target_width(hidden_size: int, heads: int, ratio: float, align: int | Litera
             f"{nearest}; ratios from {just_above(max(low, 0.0)):g} to {just_below(high):g} are possible, others with a lower align"
         )
     return step * wanted
+
+
+def no_width(hidden_size: int, step: int, align: int | Literal["auto"]) -> SettingError:
+    """Return the mistake of an alignment that leaves no smaller width."""
+    return SettingError(f"align={align!r}: widths are multiples of {step}, and hidden_size={hidden_size} has none below it")
 
 
 def planned_width(model_config: Any, config: PatConfig) -> int:

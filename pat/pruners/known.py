@@ -5,7 +5,7 @@ from __future__ import annotations
 from pat.families.known import Family
 from pat.models.budget import inner_units_fit, layers_and_neurons_fit, layers_fit, slices_fit, units_fit
 from pat.models.on_paper import dropped_layers, kept_inner_units, kept_units, sliced_width
-from pat.pruners.registry import Pruner, register
+from pat.pruners.registry import TUNED_AFTER, Pruner, register
 
 
 def no_rotation(family: Family) -> str | None:
@@ -117,7 +117,7 @@ for _pruner in (
         summary="Wanda-sp: heads and neurons by weight times activation, as many as LLM-Pruner over all layers",
         reach="up to what heads and neurons hold",
         when="as LLM-Pruner, uniform, where a backward pass does not fit the memory",
-        orders=("prune-tune",),
+        orders=TUNED_AFTER,
         size=kept_units,
         within=units_fit,
         settings=("size", "writers"),
@@ -131,7 +131,7 @@ for _pruner in (
         summary="ShortGPT: whole layers, those that turn the stream least; as many as come nearest to the share asked for",
         reach="from half a layer's share to all but one layer's",
         when="where each token must be fast: fewer layers save time at any batch size",
-        orders=("prune-tune",),
+        orders=TUNED_AFTER,
         settings=("writers",),
         size=dropped_layers,
         within=layers_fit,
@@ -150,7 +150,7 @@ for _pruner in (
         ),
         reach="up to what layers and neurons hold",
         when="the best at a given size on the one model of others measured so far, SmolLM2-135M; it takes longest",
-        orders=("prune-tune",),
+        orders=TUNED_AFTER,
         settings=("writers",),
         within=layers_and_neurons_fit,
         refits=True,
@@ -164,7 +164,7 @@ for _pruner in (
         summary="Minitron-style width: hidden channels by the size of the norms' outputs, no distillation",
         reach="all",
         when="to compare with its paper",
-        orders=("prune-tune",),
+        orders=TUNED_AFTER,
         settings=("writers",),
     ),
 ):

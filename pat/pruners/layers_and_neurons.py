@@ -85,6 +85,8 @@ def possible_widths(job: PruneJob, config: Any) -> dict[int, int]:
     of_a_layer = share_of_a_layer(job.source, family, config) * parameters
     of_a_neuron = units_of(job.source, family, config)["neurons"].parameters / count
     wanted, step = job.ratio * parameters, step_of(width, job.align)
+    if step > width:
+        raise SettingError(f"align={job.align!r}: a layer keeps neurons in steps of {step}, and has {width}; lower it")
     found = {
         dropped: kept
         for dropped in range(count)

@@ -51,13 +51,8 @@ def prune(
     incomplete, changed or reshaped, or where `out` holds something else than such a model, unless with `force`.
     """
     check_replaceable(out, FOLDERS["prune"], force=force)
-    chosen = pruner_named(pruner)
-    if isinstance(asked, float) and not 0.0 < asked < 1.0:
-        raise UserError(f"--ratio {asked}: must lie between 0 and 1")
     own = own or PruneSettings()
-    if idle := chosen.without_effect(own):
-        known = ", ".join(chosen.settings) or "none"
-        raise UserError(f"settings: {idle[0]}: has no effect on --pruner {pruner}, whose settings are: {known}; leave it out")
+    chosen = pruner_for(pruner, asked, own)
     check_base(base)
     checkpoint.check_opens(base)
     artefacts.check_if_listed(base)
@@ -79,6 +74,17 @@ def prune(
         artefacts.write_text(folder / "README.md", card)
     say(summary(record))
     return record
+
+
+def pruner_for(name: str, asked: float | Budget | None, own: PruneSettings) -> Pruner:
+    """Return the pruner of a name. Raises UserError where there is none, on a ratio outside (0, 1), and on settings without effect."""
+    chosen = pruner_named(name)
+    if isinstance(asked, float) and not 0.0 < asked < 1.0:
+        raise UserError(f"--ratio {asked}: must lie between 0 and 1")
+    if idle := chosen.without_effect(own):
+        known = ", ".join(chosen.settings) or "none"
+        raise UserError(f"settings: {idle[0]}: has no effect on --pruner {name}, whose settings are: {known}; leave it out")
+    return chosen
 
 
 def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:

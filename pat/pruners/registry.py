@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 Cuts = Literal["width", "units", "slices", "layers"]
 """What gets smaller: the hidden size; heads and neurons of layers; the stream of each block by itself; the number of layers."""
-PruningOrder = Literal["prune-tune", "tune-prune"]
-BOTH_ORDERS: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune")
+PruningOrder = Literal["prune-tune", "tune-prune", "tune-prune-tune"]
+ALL_ORDERS: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune", "tune-prune-tune")
+TUNED_AFTER: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune-tune")
+"""The orders in which a tuning follows the cut."""
 Run = Callable[["PruneJob", Path], dict[str, Any]]
 """Writes the pruned checkpoint into an empty folder and returns the record of its sizes and of how far it is from what it stands for."""
 Size = Callable[[PaperModel, float, PruneSettings, Align], Hashable | None]
@@ -38,7 +40,8 @@ class Pruner:
     text. `summary`, `reach` and `when` are its sentences in the docs: what it does, which ratios it reaches, when to take it. `size` is
     how it meets a ratio, where that can be told on paper and is not the hidden size's rounding; `same` says in words that two ratios come
     to one size. `within` is how it meets a budget of parameters, where that is not by a width. `settings`
-    are the keys of PruneSettings that have an effect on it. `refits` says that what it leaves has its writes refitted unless the settings
+    are the keys of PruneSettings that have an effect on it; with `writers`, its record tells the cut: the channels that are `kept`, where
+    some go, and of `layers` those `dropped`. `refits` says that what it leaves has its writes refitted unless the settings
     say otherwise. `obstacle` says why a family cannot be pruned so,
     beside what stands in the way of every cut of the width.
     """
@@ -51,7 +54,7 @@ class Pruner:
     summary: str
     reach: str
     when: str
-    orders: tuple[PruningOrder, ...] = BOTH_ORDERS
+    orders: tuple[PruningOrder, ...] = ALL_ORDERS
     size: Size | None = None
     within: Within | None = None
     same: str = "give the same sizes: must differ; keep one, or lower pat.align"

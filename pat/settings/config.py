@@ -143,7 +143,9 @@ class PatChoices(Settings):
         exclude_if=equals(True),
         description="false: the mask of release keeps the channels that are open in the end, however many",
     )
-    milestone_fraction: Fraction = Field(default=1 / 3, description="share of all steps after which the mask is 0/1")
+    milestone_fraction: Fraction = Field(
+        default=1 / 3, description="share of all steps after which the mask is 0/1, or a `-ftpft` row is pruned"
+    )
     decide_fraction: Fraction | None = Field(
         default=None,
         description="share of the milestone after which it is settled which channels live; left out: 1, with adam 0.1, with release 0.8",

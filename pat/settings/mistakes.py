@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -53,17 +53,23 @@ def load(model: type[SettingsT], text_or_path: str | Path) -> SettingsT:
 def problems(model: type[BaseModel], error: ValidationError, prefix: Sequence[str] = ()) -> list[str]:
     """Return one line per problem, "field.path: value …: what is allowed", unknown keys with the nearest known one."""
     found: dict[str, list[str]] = {}  # what is wrong -> what would be right, from each branch of a union
+    misspelt = {detail["loc"][:-1] for detail in error.errors() if detail["type"] == "extra_forbidden"}
     for detail in error.errors():
-        if _follows(detail):
+        if _follows(detail, misspelt):
             continue
         wrong, right = _problem(model, detail, prefix)
         found.setdefault(wrong, []).append(right)
     return [wrong + " or ".join(right) for wrong, right in found.items()]
 
 
-def _follows(detail: ErrorDetails) -> bool:
-    """Return whether a list is called too short only because its entries were refused."""
-    return detail["type"] == "too_short" and len(detail["input"]) >= detail.get("ctx", {})["min_length"]
+def _follows(detail: ErrorDetails, misspelt: Container[tuple[int | str, ...]]) -> bool:
+    """Return whether a problem only follows from another.
+
+    A list is called too short because its entries were refused, or one of several keys left out where one that is not known stands.
+    """
+    if detail["type"] == "too_short":
+        return bool(len(detail["input"]) >= detail.get("ctx", {})["min_length"])
+    return detail["type"] == "value_error" and detail["input"] is None and detail["loc"][:-1] in misspelt
 
 
 def _problem(model: type[BaseModel], detail: ErrorDetails, prefix: Sequence[str]) -> tuple[str, str]:

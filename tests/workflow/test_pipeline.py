@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,15 +127,24 @@ def test_a_cell_that_is_deleted_is_made_again(finished: Path, tmp_path: Path) ->
     assert not any("lora" in job for job in jobs)
 
 
+def kill_when(condition: Callable[[], bool], folder: Path) -> None:
+    """Start the run, and kill it with all its jobs at a moment of it."""
+    process = started(folder)
+    wait_for(condition, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def test_a_run_that_is_killed_in_the_middle_of_tuning_ends_in_the_same_table(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     shutil.copytree(finished, folder, symlinks=True)
-    cell = folder / RESULTS / "checkpoints/tiny/pat/0.5/seed0"
+    checkpoint_folder = folder / RESULTS / "checkpoints/tiny"
+    in_two, cell = checkpoint_folder / "channel-magnitude-ftpft", checkpoint_folder / "pat/0.5/seed0"
+    shutil.rmtree(in_two)
+    kill_when((in_two / "before/seed0/adapter/manifest.json").exists, folder)
+    assert not (in_two / "0.5/seed0/adapter").exists(), "killed between the parts of its tuning"
     shutil.rmtree(cell)
-    process = started(folder)
-    wait_for(lambda: any(cell.glob("run/checkpoint-*/manifest.json")), process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_when(lambda: any(cell.glob("run/checkpoint-*/manifest.json")), folder)
 
     again = run(folder)
     said = again.stdout + again.stderr

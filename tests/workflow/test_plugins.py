@@ -31,7 +31,7 @@ def small_experiment(folder: Path) -> Path:
     raw["name"], raw["plugins"] = "plugin", ["own/tern.py"]
     raw["models"]["tiny"]["pretrain"]["family"] = "tern"
     raw["benchmark"]["shapes"]["tiny"]["family"] = "tern"
-    raw["methods"] = dict.fromkeys(ROWS)
+    raw["methods"], raw["figures"] = dict.fromkeys(ROWS), ["methods"]
     (folder / "own").mkdir()
     shutil.copy(PLUGIN, folder / "own" / "tern.py")
     path = Path("config", "plugin.yaml")

@@ -130,19 +130,25 @@ def test_distilled_tunings_wait_for_the_tuned_model(workflow_copy: Path, tmp_pat
 def test_searched_tunings_wait_for_one_search_an_arm(workflow_copy: Path, tmp_path: Path) -> None:
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"seeds": [2, 0]}
     raw["methods"] = {"lora": None, "pat": None, "dora": {"tuning": {"learning_rate": 1e-3}}, "channel-magnitude-ftp": None}
+    raw["methods"]["channel-magnitude-ftpft"] = None
+    raw["ratios"] = [0.25, 0.5]
     raw["tuning"] = {key: value for key, value in raw["tuning"].items() if key != "learning_rate"} | {"search": {"learning_rates": [1, 2]}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
     plan = snakemake(workflow_copy, "--dry-run", "--printshellcmds", "--configfile", str(tmp_path / "own.yaml"))
     assert plan.returncode == 0, plan.stderr
     searches = [job for job in jobs_of(plan) if "pat search-rate " in job]
     assert sorted(job.split("search the learning rate of ")[1].splitlines()[0] for job in searches) == [
+        "tiny, channel-magnitude-ftpft, ratio before",
         "tiny, lora, ratio 0",
+        "tiny, pat, ratio 0.25",
         "tiny, pat, ratio 0.5",
     ]
     assert all(" --seed 2 " in job for job in searches)
     tunings = [job for job in jobs_of(plan) if "pat tune " in job]
-    assert len(tunings) == 6
+    assert len(tunings) == 2 * (1 + 2 + 1 + 3), "lora, pat at two ratios, dora, and two parts of which the first is shared"
+    in_two = "channel-magnitude-ftpft"
+    arms = {"lora/0": "lora/0", "pat/0.25": "pat/0.25", "pat/0.5": "pat/0.5", in_two: f"{in_two}/before"}
     for job in tunings:
-        arm = next((arm for arm in ("lora/0", "pat/0.5") if f"/{arm}/" in job), None)
+        arm = next((arm for place, arm in arms.items() if f"/{place}/" in job), None)
         assert (f"--rate-from results/smoke/checkpoints/tiny/{arm}/rate.json " in job) if arm else "--rate-from" not in job
         assert arm is None or min(jobs_of(plan).index(one) for one in searches if f"/{arm}/" in one) < jobs_of(plan).index(job)

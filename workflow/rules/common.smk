@@ -61,6 +61,6 @@ onsuccess:
 wildcard_constraints:
     model=one_of(plan.experiment.models),
     row=one_of(plan.experiment.methods),
-    ratio=one_of(sorted({f"{cell.ratio:g}" for cell in plan.experiment.cells()})),
+    ratio=one_of(plan.cells.levels()),
     seed=one_of(plan.experiment.seeds),
     shape=one_of(plan.benchmarks.shapes),

@@ -75,11 +75,12 @@ rule collect_cell:
     params:
         cell=plan.cells.identity,
         tuning=plan.cells.tuning_record,
+        before=plan.cells.earlier_tuning,
         steps=plan.cells.step_records,
     message:
         "collect {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
-        "python -m study collect --cell {params.cell:q} --tuning={params.tuning:q} {params.steps}"
+        "python -m study collect --cell {params.cell:q} --tuning={params.tuning:q} {params.before} {params.steps}"
         " --evaluation {input.evaluation:q} --samples {input.samples:q} --out {output:q} > {log:q} 2>&1"
 
 

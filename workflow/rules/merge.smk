@@ -1,4 +1,8 @@
-"""Merging: base and adapter become a stock checkpoint. `checkpoints` is everything up to here."""
+"""Merging: base and adapter become a stock checkpoint. `checkpoints` is everything up to here.
+
+What a row has tuned before its pruning stays, merged, for whoever adds a ratio: as a temp() it would be made again then, and with it every
+ratio that is there already.
+"""
 
 
 rule merge:
@@ -12,7 +16,8 @@ rule merge:
     benchmark:
         f"{RESULTS}/benchmarks/merge/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.cells.rows_of("tune", "prune-tune")),
+        row=one_of(plan.cells.tuned_rows()),
+        ratio=one_of(plan.cells.levels(tuned=True)),
     resources:
         gpu=plan.gpu("merge"),
         mem_mb=plan.memory("merge"),

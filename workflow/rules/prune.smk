@@ -1,4 +1,4 @@
-"""Pruning without training the mask: the base before tuning (P→FT), or the tuned and merged model (FT→P).
+"""Pruning without training the mask: before tuning (P→FT), the tuned and merged model (FT→P), or between two tunings (FT→P→FT).
 
 Pruners that measure on text take the instruction set, or the corpus; the others leave it unread.
 """
@@ -6,7 +6,7 @@ Pruners that measure on text take the instruction set, or the corpus; the others
 
 rule prune_base:
     input:
-        base=plan.bases.base,
+        base=plan.tunings.pruned_from,
         text=plan.data.calibration_file(),
     output:
         temp(f"{CELL}/pruned/{MANIFEST}"),
@@ -15,7 +15,7 @@ rule prune_base:
     benchmark:
         f"{RESULTS}/benchmarks/prune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.cells.rows_of("prune-tune")),
+        row=one_of(plan.cells.rows_of("prune-tune", "tune-prune-tune")),
     threads: plan.tunings.threads
     resources:
         gpu=plan.gpu("prune"),

@@ -1,4 +1,7 @@
-"""Learning rates, where the experiment searches them: every arm (method × ratio) tries the same number, on its first seed."""
+"""Learning rates, where the experiment searches them: every arm (method × ratio) tries the same number, on its first seed.
+
+A row that tunes before its pruning and after it is one arm for all its ratios.
+"""
 
 
 rule search_rate:
@@ -13,7 +16,8 @@ rule search_rate:
     benchmark:
         f"{RESULTS}/benchmarks/search/{{model}}/{{row}}/{{ratio}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.cells.rows_of("tune", "prune-tune")),
+        row=one_of(plan.cells.tuned_rows()),
+        ratio=one_of(plan.cells.levels(tuned=True)),
     threads: plan.tunings.threads
     resources:
         gpu=plan.allowances.one_gpu,
@@ -25,7 +29,7 @@ rule search_rate:
         tuner=plan.tunings.tuner,
         ratio=plan.tunings.ratio,
         seed=plan.tunings.first_seed,
-        settings=plan.tunings.settings,
+        settings=plan.tunings.whole_settings,
         teacher=plan.tunings.teacher_option,
     message:
         "search the learning rate of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}"

@@ -1,4 +1,7 @@
-"""Tuning: one adapter per cell, on the base model, or on the pruned one where the method prunes first."""
+"""Tuning: one adapter per cell, on the base model, or on the pruned one where the method prunes first.
+
+A method that prunes between two tunings has one more adapter per row and seed, where the ratio `before` stands.
+"""
 
 
 rule tune:
@@ -14,7 +17,8 @@ rule tune:
     benchmark:
         f"{RESULTS}/benchmarks/tune/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        row=one_of(plan.cells.rows_of("tune", "prune-tune")),
+        row=one_of(plan.cells.tuned_rows()),
+        ratio=one_of(plan.cells.levels(tuned=True)),
     threads: plan.allowances.cores
     resources:
         gpu=plan.gpu("tune"),

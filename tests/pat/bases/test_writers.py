@@ -235,6 +235,27 @@ def test_a_narrowed_model_with_refitted_writers_is_a_stock_one(name: str, pruner
     assert found["applied"] is (found["text"]["refitted"] < found["text"]["plain"])
 
 
+def test_a_record_that_does_not_tell_the_cut_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(job: PruneJob, folder: Path) -> dict[str, Any]:
+        record = keep_most_important(job, folder, torch.arange(48.0))
+        return {name: value for name, value in record.items() if name != "kept"}
+
+    write_base("llama", tmp_path / "base")
+    monkeypatch.setitem(PRUNERS, "channel-magnitude", replace(PRUNERS["channel-magnitude"], run=silent))
+    with pytest.raises(
+        UserError, match="the cut model has 3 layers and 32 channels, by its pruner's record 3 and 48: the record has to say"
+    ):
+        prune(tmp_path / "base", "channel-magnitude", 0.25, 8, tmp_path / "out", calibration(tmp_path, tokens=600), own=REFITTED)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_eighth_of_little_text_is_held_out_and_the_record_counts_the_rest(tmp_path: Path) -> None:
+    write_base("llama", tmp_path / "base")  # whose rows of text have its context, 128 tokens
+    given = replace(much_text(tmp_path), tokens=64 * 128)
+    found = prune(tmp_path / "base", "channel-magnitude", 0.25, 8, tmp_path / "pruned", given, own=REFITTED)["writers"]
+    assert found["tokens"] == 56 * 128 and found["text"]["tokens"] == 8 * 127
+
+
 def test_layers_and_neurons_are_refitted_unless_told_otherwise(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     given = calibration(tmp_path, tokens=4000)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pat.benchmark import folder_jobs, tuning
-from pat.benchmark.settings import MergeBenchmark, ModelShape, TuningBenchmark
+from pat.benchmark.settings import MergeBenchmark, ModelShape, PruneBenchmark, TuningBenchmark
 from pat.benchmark.widths import narrowed_at
 from pat.errors import UserError
+from pat.settings.budget import Budget
 from pat.settings.mistakes import load
 
 SHAPE = ModelShape(vocab_size=97, hidden_size=32, layers=2, heads=4, intermediate_size=48)
@@ -36,6 +37,28 @@ def test_what_cannot_be_is_told_first(
     monkeypatch.setattr(folder_jobs, "write_random_checkpoint", not_yet)
     with pytest.raises(UserError, match=said):
         measure(SHAPE, settings, 0, tmp_path / "out.json")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "asked", "settings", "said"),
+    [
+        ("magic", 0.25, "{}", "--pruner 'magic': must be one of"),
+        ("slicegpt", 0.25, '{"prune": {"writers": "refitted"}}', "writers: has no effect on --pruner slicegpt"),
+        ("channel-fisher", 0.999, "{}", "nothing stays"),
+        ("wanda-sp", 0.999, "{}", r"hold too little of the model for that; at most \d"),
+        ("shortgpt", 0.01, "{}", "the nearest number of layers to drop is 0 of 2"),
+        ("shortgpt", Budget(parameters=3), "{}", "with a single layer of 2"),
+    ],
+)
+def test_what_a_pruner_cannot_do_is_told_first(
+    pruner: str, asked: float | Budget, settings: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(*_arguments: object) -> None:
+        raise AssertionError("a model of a real shape takes minutes")
+
+    monkeypatch.setattr(folder_jobs, "write_random_checkpoint", not_yet)
+    with pytest.raises(UserError, match=said):
+        folder_jobs.benchmark_prune(SHAPE, pruner, asked, load(PruneBenchmark, settings), 0, tmp_path / "out.json")
 
 
 def test_what_can_be_is_its_ratio() -> None:

@@ -102,6 +102,10 @@ def test_a_tuning_keeps_within_memory(tmp_path: Path) -> None:
         (["--budget-parameters", "1e9"], "which is within it already; ask for less"),
         (["--budget-memory-gib", "4"], "GiB, which is within it already"),
         (["--budget-parameters", "10"], "budget of 10 parameters: at the smallest width"),
+        (
+            ["--align", "gguf", "--budget-parameters", "0.5"],
+            "budget parameters 0.5: align=256: widths are multiples of 256, and hidden_size=",
+        ),
         (["--pruner", "wanda-sp", "--budget-parameters", "0.1"], "budget parameters 0.1: ratio 0.9"),
         (["--budget-parameters", "-3"], "--budget-parameters -3.0: must be greater than 0"),
     ],

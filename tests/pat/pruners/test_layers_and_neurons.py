@@ -178,6 +178,12 @@ def test_a_share_out_of_reach_is_refused(tmp_path: Path) -> None:
         prune(tmp_path / "base", "layers-and-neurons", reachable + 0.01, "auto", tmp_path / "none", calibration(tmp_path, tokens=300))
 
 
+def test_steps_longer_than_a_layer_are_named(tmp_path: Path) -> None:
+    write_base("llama", tmp_path / "base")
+    with pytest.raises(UserError, match="align=96: a layer keeps neurons in steps of 96, and has 80; lower it"):
+        prune(tmp_path / "base", "layers-and-neurons", 0.3, 96, tmp_path / "none", calibration(tmp_path, tokens=300))
+
+
 def test_text_too_short_to_judge_by_is_refused(tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     with pytest.raises(UserError, match="too few to measure on one part and judge by another"):

@@ -92,6 +92,14 @@ def test_settings_come_from_json_text_and_from_files_alike(tmp_path: Path) -> No
     assert load(TuningSettings, text) == load(TuningSettings, tmp_path / "a.json") == load(TuningSettings, str(tmp_path / "a.yaml"))
 
 
+def test_a_key_is_not_called_left_out_beside_one_that_is_misspelt() -> None:
+    with pytest.raises(UserError) as refused:
+        load(TuningSettings, '{"max_step": 3, "learning_rate": 1e-3, "batch_size": 2}')
+    assert str(refused.value).startswith("settings: max_step: unknown key; did you mean 'max_steps'?") and "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="give exactly one of epochs and max_steps"):
+        load(TuningSettings, '{"learning_rate": 1e-3, "batch_size": 2}')
+
+
 def test_yaml_in_one_line_is_told_where_it_may_stand() -> None:
     with pytest.raises(
         UserError, match=r"settings: is not valid JSON .*; in one line they are JSON, keys and texts in double quotes; YAML has"

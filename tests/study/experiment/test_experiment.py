@@ -178,6 +178,29 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("methods", "pat", value={"tuning": {"shard": True, "compile": True}}), "must be false with compile: true"),
     (changed("methods", "dora", value={"tuning": {"shard": True}}), "methods.dora: is not possible with tuning.shard on models.tiny"),
     (changed("methods", "pat", value={"tuning": {"max_steps": 2}}), "max_steps 2 with milestone_fraction 0.333333 is not allowed"),
+    (
+        changed("methods", "channel-magnitude-ftpft", value={"tuning": {"warmup_steps": 5}}),
+        "methods.channel-magnitude-ftpft: tuning.max_steps 12 with pat.milestone_fraction 0.333333 is not allowed: leaves 4 before the cut, "
+        "less than tuning.warmup_steps, 5",
+    ),
+    (
+        changed("methods", "channel-magnitude-ftpft", value={"pat": {"milestone_fraction": 1}}),
+        "methods.channel-magnitude-ftpft: tuning.max_steps 12 with pat.milestone_fraction 1 is not allowed: leaves 0 after the cut, less than "
+        "one step",
+    ),
+    (
+        changed("methods", "channel-magnitude-ftpft", value={"pat": {"milestone_fraction": 1}, "tuning": {"epochs": 2}}),
+        "methods.channel-magnitude-ftpft: tuning.epochs 2 with pat.milestone_fraction 1 is not allowed: leaves nothing after the cut",
+    ),
+    (
+        changed("methods", "channel-magnitude-ftpft", value={"pat": {"hio_rank": 2}}),
+        "methods.channel-magnitude-ftpft.pat.hio_rank: has no effect: the method 'channel-magnitude-ftpft' trains no mask; of pat it takes "
+        "align and milestone_fraction; remove it",
+    ),
+    (
+        changed("methods", "channel-magnitude-pft", value={"pat": {"milestone_fraction": 0.5}}),
+        "methods.channel-magnitude-pft.pat.milestone_fraction: has no effect: the method 'channel-magnitude-pft' trains no mask",
+    ),
     (changed("methods", "lora", value=...), "methods.channel-magnitude-ftp: prunes what the row 'lora' has tuned"),
     (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),
     (changed("methods", "other", value={"method": "pat"}), "methods.other: is called \"PAT\" in the tables, as is 'pat': give it a label"),
@@ -388,7 +411,8 @@ def test_distillation_is_every_rows_but_the_teachers_and_the_tables_say_whose() 
     experiment = loaded(raw)
     found = {row: experiment.tune_job("tiny", row).tuning.distillation for row in experiment.methods}
     settings = {row: (it.weight, it.temperature) for row, it in found.items() if it}
-    assert settings == {"pat": (0.25, 2.0), **dict.fromkeys(("pat-dora", "pat-g", "channel-magnitude-pft", "again"), (0.25, 1.0))}
+    others = ("pat-dora", "pat-g", "channel-magnitude-pft", "channel-magnitude-ftpft", "again")
+    assert settings == {"pat": (0.25, 2.0), **dict.fromkeys(others, (0.25, 1.0))}
     labels = {row: experiment.label(row) for row in experiment.methods}
     assert {row for row, label in labels.items() if label.endswith(", distilled")} == set(settings)
     assert (labels["pat"], labels["dora"], labels["channel-magnitude-ftp"]) == ("PAT, distilled", "DoRA, data alone", "Channel magnitude")

@@ -84,7 +84,15 @@ def test_a_job_that_the_kernel_killed_is_told_apart_from_one_that_failed(ending:
     assert told(tmp_path, SLURM_BLOCK.format(rule="tune", state="FAILED")) == []
 
 
-@pytest.mark.parametrize(("verb", "key"), [("tune", "tuning.micro_batch_size"), ("evaluate", "evaluation.batch_size"), ("prune", "device")])
+@pytest.mark.parametrize(
+    ("verb", "key"),
+    [
+        ("tune", "tuning.micro_batch_size"),
+        ("evaluate", "evaluation.batch_size"),
+        ("prune", "--device cpu"),
+        ("prepare", "--calibration-tokens"),
+    ],
+)
 def test_a_full_gpu_is_one_message_that_says_what_to_change(verb: str, key: str) -> None:
     said = memory_advice(torch.OutOfMemoryError(GPU_MESSAGE), verb)
     assert said and key in said and "79.10 GiB" in said and "reserved by PyTorch" not in said

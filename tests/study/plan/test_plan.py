@@ -117,6 +117,16 @@ def test_every_further_attempt_gets_more_and_a_model_may_ask_for_its_own() -> No
             "0",
             ["lora/0/seed0/merged/merge.json", "channel-magnitude-ftp/0.5/seed0/merged/prune.json"],
         ),
+        (
+            "channel-magnitude-ftpft",
+            "checkpoints/{model}/{row}/{ratio}/seed{seed}/pruned",
+            "0",
+            [
+                "channel-magnitude-ftpft/before/seed0/merged/merge.json",
+                "channel-magnitude-ftpft/0.5/seed0/pruned/prune.json",
+                "channel-magnitude-ftpft/0.5/seed0/merged/merge.json",
+            ],
+        ),
     ],
 )
 def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio: str, steps: list[str]) -> None:
@@ -124,6 +134,55 @@ def test_a_methods_order_decides_base_ratio_and_steps(row: str, base: str, ratio
     assert plan.tunings.base(job(row)) == f"results/smoke/{base}/manifest.json"
     assert plan.tunings.ratio(job(row)) == ratio
     assert plan.cells.step_records(job(row)) == " ".join(f"--step results/smoke/checkpoints/tiny/{step}" for step in steps)
+
+
+ROW = "channel-magnitude-ftpft"
+BEFORE = f"results/smoke/checkpoints/tiny/{ROW}/before"
+
+
+def lengths(plan: Plan, key: str, row: str = ROW) -> list[float]:
+    """Return how long the parts of a row's tuning are, and the whole that its search tries."""
+    found = [plan.tunings.settings(job(row, ratio)) for ratio in ("before", "0.5")]
+    return [json.loads(settings)["tuning"][key] for settings in (*found, plan.tunings.whole_settings(job(row, "before")))]
+
+
+def test_what_is_tuned_before_the_cut_lies_where_all_ratios_of_a_row_find_it() -> None:
+    plan = Plan(smoke(ratios=[0.25, 0.5]))
+    assert plan.tunings.base(job(ROW, "before")) == "results/smoke/models/{model}/manifest.json"
+    assert plan.tunings.ratio(job(ROW, "before")) == "0"
+    assert {plan.tunings.pruned_from(job(ROW, ratio)) for ratio in ("0.25", "0.5")} == {f"{BEFORE}/seed0/merged/manifest.json"}
+    assert plan.tunings.pruned_from(job("channel-magnitude-pft")) == "results/smoke/models/tiny/manifest.json"
+    assert plan.tunings.asked_ratio(job(ROW)) == "0.5"
+    assert plan.cells.earlier_tuning(job(ROW)) == f"--before {BEFORE}/seed0/adapter/tuning.json"
+    assert plan.cells.tuning_record(job(ROW)) == f"results/smoke/checkpoints/tiny/{ROW}/0.5/seed0/adapter/tuning.json"
+    assert plan.cells.earlier_tuning(job("channel-magnitude-pft")) == plan.cells.earlier_tuning(job("lora", "0")) == ""
+    assert (plan.cells.levels(), plan.cells.levels(tuned=True)) == (["0", "0.25", "0.5"], ["0", "0.25", "0.5", "before"])
+    assert "before" not in Plan(smoke(methods={"lora": None})).cells.levels(tuned=True)
+
+
+def test_the_steps_of_a_tuning_are_shared_out_before_and_after_the_cut() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    assert lengths(Plan(smoke()), "max_steps") == [4, 8, 12]  # a third, as PAT's milestone
+    raw["methods"]["half"] = {"method": ROW, "label": "half", "pat": {"milestone_fraction": 0.5}, "tuning": {"max_steps": 5}}
+    raw["methods"]["soon"] = {"method": ROW, "label": "soon", "pat": {"milestone_fraction": 0.001}}
+    raw["methods"]["epochs"] = {"method": ROW, "label": "epochs", "tuning": {"epochs": 3}}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    assert [lengths(plan, "max_steps", row) for row in ("half", "soon")] == [[2, 3, 5], [1, 11, 12]]
+    assert lengths(plan, "epochs", "epochs") == [1, 2, 3]
+    assert lengths(Plan(smoke(pat={"milestone_fraction": 0.75, "align": 1, "hio_rank": 2})), "max_steps") == [9, 3, 12]
+    first, second = (json.loads(plan.tunings.settings(job("half", ratio))) for ratio in ("before", "0.5"))
+    assert first["tuning"] | {"max_steps": 3} == second["tuning"] and first["pat"] == second["pat"]
+
+
+def test_a_tuning_in_two_parts_is_searched_once_for_all_ratios_on_the_whole_base() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"seeds": [3, 0], "ratios": [0.25, 0.5]}
+    del raw["tuning"]["learning_rate"]
+    raw["tuning"]["search"] = {"learning_rates": [1e-3, 1e-2]}
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    assert [plan.tunings.rate(job(ROW, ratio)) for ratio in ("before", "0.25", "0.5")] == 3 * [[f"{BEFORE}/rate.json"]]
+    arm = SimpleNamespace(model="tiny", row=ROW, ratio="before")
+    assert plan.tunings.on_first_seed(plan.tunings.base)(arm) == "results/smoke/models/tiny/manifest.json"
+    assert (plan.tunings.search_folder(arm), plan.tunings.ratio(job(ROW, "before"))) == (f"{BEFORE}/search", "0")
 
 
 def test_rows_in_one_basis_share_the_rotated_base_of_their_seed() -> None:
@@ -280,6 +339,23 @@ def test_a_cells_sizes_go_from_before_its_first_step_to_after_its_last(tmp_path:
     assert cell["logit_gap"] == 0.5
     assert cell["tuning"] == {"trainable_parameters": 7, "wall_s": 3.0}
     assert set(cell["provenance"]) == {"tune", "prune", "merge", "evaluate"}
+
+
+def test_a_cell_that_was_tuned_in_two_parts_has_the_records_of_both(tmp_path: Path) -> None:
+    tuning, (pruned, merged), *evaluated = records(tmp_path)
+    count = {name: {"unique": 960} for name in ("before", "after")}
+    sizes = {"hidden_size": {"before": 96, "after": 96}, "parameters": count, "ratio_effective": 0.0, "logit_gap": 0.0}
+    write_json(tmp_path / "first" / "merge.json", sizes | {"provenance": {"seed": 3}})
+    write_json(tmp_path / "first" / "tuning.json", {"trainable_parameters": 9, "history": [], "wall_s": 1.0, "provenance": {"seed": 4}})
+    steps = [tmp_path / "first" / "merge.json", pruned, merged]
+    evaluation, samples = evaluated
+    cell = joined({"method": "x"}, tuning, steps, evaluation, samples, tmp_path / "first" / "tuning.json")
+    assert (cell["tuning_before"]["wall_s"], cell["tuning"]["wall_s"]) == (1.0, 3.0)
+    assert cell["trainable_parameters"] == 9, "the larger of the two"
+    assert {name: made["seed"] for name, made in cell["provenance"].items()} == {
+        "before/tune": 4, "before/merge": 3, "prune": 0, "tune": 1, "merge": 0, "evaluate": 2,
+    }  # fmt: skip
+    assert (cell["hidden_size"], cell["ratio_effective"]) == ({"before": 96, "after": 48}, 0.5)
 
 
 def test_a_record_that_lacks_a_field_is_a_message(tmp_path: Path) -> None:

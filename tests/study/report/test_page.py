@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from pat.errors import UserError
+from pat.io.artefacts import write_json
 from study.cli import main
 from study.report.page.cells import cell_index
-from study.report.page.charts import Entry, dots
+from study.report.page.charts import LEFT, WIDTH, Entry, dots
 from study.report.page.command import page
 from study.report.page.differences import differences
 from study.report.page.glance import glance
@@ -82,6 +83,25 @@ def test_every_cell_has_its_section_with_all_that_made_it(reference: str) -> Non
     courses = reference.count('<polyline class="course"')
     assert courses >= 2 * len(tuned) > 0
     assert sum(text.startswith("step ") for tag, text in read.texts if tag == "title") > courses, "points say their numbers"
+
+
+def test_a_tuning_in_two_parts_is_drawn_and_counted_as_one(tmp_path: Path) -> None:
+    """The second part's steps count on from the first's, and the cut between them is marked."""
+    parts: dict[str, Any] = {
+        "tuning_before": {"steps": 4, "wall_s": 60.0, "peak_memory_gib": 2.0},
+        "tuning": {"steps": 8, "wall_s": 90.0, "peak_memory_gib": 1.0},
+    }
+    results = run_of(tmp_path, [cell("lora", 0.0), cell("shortgpt-ftpft", 0.25, **parts)])
+    for ratio, steps in (("before", (2, 4)), ("0.25", (2, 8))):
+        record = results / "checkpoints" / "tiny" / "shortgpt-ftpft" / ratio / "seed0" / "adapter" / "tuning.json"
+        write_json(record, {"history": [{"step": step, "instruct_loss": 1.0 + step} for step in steps]})
+    with opened(results) as run:
+        (two,) = (each for each in run.cells if each.tuning_before)
+        assert [(entry["step"], entry["instruct_loss"]) for entry in run.history(two)] == [(2, 3.0), (4, 5.0), (6, 3.0), (12, 9.0)]
+        said = page(run, called="x")
+    assert "4 steps in 1.0 minutes, pruned, 8 steps in 1.5 minutes" in said and "2.00 GiB" in said and "the cut at step 4" in said
+    health = (results / "tables" / "health.html").read_text()
+    assert "ShortGPT FT→P→FT, before the cut" in health and "ShortGPT FT→P→FT, after it" in health and "LoRA, " not in health
 
 
 def test_every_number_of_the_tables_is_on_the_page(reference: str) -> None:
@@ -242,6 +262,13 @@ def test_round_values_mark_a_logarithmic_axis() -> None:
     chart = dots("t", "u", [Entry(str(value), value, None, False, True, "") for value in (3.0, 40.0, 900.0)], {}, edge=3600.0)
     assert [said for _, said in chart.ticks] == ["5", "10", "20", "50", "100", "200", "500"]
     assert [dot.number for dot in chart.dots] == ["3.0", "40.0", "900.0"]
+
+
+def test_an_interval_that_reaches_to_nothing_does_not_stretch_a_logarithmic_axis() -> None:
+    rows = [Entry("one", 40.0, None, False, True, ""), Entry("other", 120.0, 115.0, False, True, "")]
+    one, other = dots("t", "u", rows, {}, edge=160.0).dots
+    assert other.low is not None and other.low <= one.x < other.x
+    assert other.x - one.x > 0.4 * (WIDTH - LEFT), "the rows stand apart"
 
 
 def test_what_a_run_holds_is_text_and_never_markup(tmp_path: Path) -> None:

@@ -60,6 +60,22 @@ def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 
+def test_a_reference_keeps_what_lies_before_the_cut_once_for_all_ratios(tmp_path: Path) -> None:
+    results, out = finished(tmp_path), tmp_path / "out" / "toy"
+    row, cells = Path("m", "shortgpt-ftpft"), "method,json\n"
+    for ratio in ("0.25", "0.5"):
+        write_json(results / "evaluation" / row / ratio / "seed0" / "cell.json", {"provenance": {"tune": ORIGIN}})
+        cells += f"shortgpt-ftpft,results/toy/evaluation/{row}/{ratio}/seed0/cell.json\n"
+    for name in ("adapter/tuning.json", "merged/merge.json"):
+        write_json(results / "checkpoints" / row / "before" / "seed0" / name, {"name": name})
+    write_text(results / "tables" / "cells.csv", cells)
+    keep(results, out, "a machine", tmp_path / "toy.yaml")
+    unpack_reference(out, tmp_path / "again")
+    assert read_json(tmp_path / "again" / "cells" / row / "before" / "seed0" / "merged" / "merge.json") == {"name": "merged/merge.json"}
+    kept = [name for name, _ in packed(out / ARCHIVE) if "/before/" in name]
+    assert sorted(kept) == [f"cells/{row}/before/seed0/{name}" for name in ("adapter/tuning.json", "merged/merge.json")]
+
+
 def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "out" / "toy"
     write_text(results / "tables" / "perplexity.md", "| perplexity |")

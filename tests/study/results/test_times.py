@@ -81,7 +81,7 @@ def test_a_duration_is_read_in_two_units(seconds: float, said: str) -> None:
 
 
 def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no benchmarks/\*\.tsv"):
+    with pytest.raises(UserError, match=r"holds no measurements of jobs \(benchmarks/\*\.tsv\)"):
         read_times(tmp_path)
     for broken in ("", "a\tb\n1\t2\n", f"{HEADER}x\n", HEADER):
         write_text(tmp_path / "benchmarks" / "tune" / "x.tsv", broken)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
-from pat.pruners import PRUNERS
+from pat.pruners import PRUNERS, Pruner
 from pat.settings.config import PAT_G
 from pat.settings.tuners import MASKED
 
 Tuner = Literal["lora", "dora", "pat", "pat-dora"]
-Pruner = str
-"""A name in the registry of pruners."""
-Order = Literal["tune", "prune-tune", "tune-prune", "given"]
+Order = Literal["tune", "prune-tune", "tune-prune", "tune-prune-tune", "given"]
 CHECKPOINT = "checkpoint"
 """The method of a row that is a checkpoint made elsewhere; a row that names a checkpoint has it without saying so."""
 
@@ -23,16 +22,17 @@ class Method:
     """One way from a base model to a tuned checkpoint.
 
     `order` names the path: "tune" trains the base (and, for a pruning tuner, prunes while it does); "prune-tune" prunes first;
-    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it; "given" does nothing to a model that is there. A method that
-    does not prune has ratio 0 alone. `pat` holds mask settings that are the method's own, where a row of an experiment does not say
-    otherwise. `summary`, `reach` and `when` are its sentences in the docs: what it does, at which ratios, when to take it.
+    "tune-prune" takes the merged model of the unpruned `tuner` and prunes it; "tune-prune-tune" tunes for a part of the steps, prunes, and
+    tunes for the rest; "given" does nothing to a model that is there. A method that does not prune has ratio 0 alone. `pruner` is a name
+    in the registry. `pat` holds mask settings that are the method's own, where a row of an experiment does not say otherwise. `summary`,
+    `reach` and `when` are its sentences in the docs: what it does, at which ratios, when to take it.
     """
 
     name: str
     label: str
     mode: str
     tuner: Tuner | None
-    pruner: Pruner | None
+    pruner: str | None
     order: Order
     prunes: bool
     pat: Mapping[str, object] = field(default_factory=dict, hash=False)
@@ -51,7 +51,12 @@ class Method:
     @property
     def tunes(self) -> bool:
         """Whether the method has a tuning of its own."""
-        return self.order in ("tune", "prune-tune")
+        return self.order in ("tune", "prune-tune", "tune-prune-tune")
+
+    @property
+    def in_two_parts(self) -> bool:
+        """Whether the tuning is cut in two by the pruning."""
+        return self.order == "tune-prune-tune"
 
     @property
     def masked(self) -> bool:
@@ -96,31 +101,39 @@ _OWN = (
         when="where the number of layers and their inner sizes have to stay",
     ),
 )  # fmt: skip
-MODES: dict[Order, tuple[str, str]] = {"prune-tune": ("pft", "P→FT"), "tune-prune": ("ftp", "FT→P")}
-"""The end of a method's name and what the tables call it, for a pruner before tuning and after it."""
+MODES: dict[Order, tuple[str, str]] = {
+    "prune-tune": ("pft", "P→FT"), "tune-prune": ("ftp", "FT→P"), "tune-prune-tune": ("ftpft", "FT→P→FT"),
+}  # fmt: skip
+"""The end of a method's name and what the tables call it, for a pruner before tuning, after it, and between its two parts."""
+
+
+@lru_cache(maxsize=1)
+def _methods_of(pruners: tuple[Pruner, ...]) -> dict[str, Method]:
+    """Return PAT's own methods and the unpruned ones, then those of the pruners: a plan asks for them some thousand times."""
+    pruned = [
+        Method(
+            f"{pruner.name}-{MODES[order][0]}",
+            pruner.label,
+            MODES[order][1],
+            "lora",
+            pruner.name,
+            order,
+            prunes=True,
+            summary=pruner.summary,
+            reach=pruner.reach,
+            when=pruner.when,
+        )
+        for pruner in pruners
+        for order in pruner.orders
+    ]
+    return {method.name: method for method in (*_OWN, *pruned)}
 
 
 class _Methods(Mapping[str, Method]):
-    """PAT's own methods and the unpruned ones, then those of every registered pruner, in the registry's order."""
+    """All methods, those of the pruners in the order of their registry, in which a plugin may have put its own."""
 
     def _all(self) -> dict[str, Method]:
-        pruned = [
-            Method(
-                f"{pruner.name}-{MODES[order][0]}",
-                pruner.label,
-                MODES[order][1],
-                "lora",
-                pruner.name,
-                order,
-                prunes=True,
-                summary=pruner.summary,
-                reach=pruner.reach,
-                when=pruner.when,
-            )
-            for pruner in PRUNERS.values()
-            for order in pruner.orders
-        ]
-        return {method.name: method for method in (*_OWN, *pruned)}
+        return _methods_of(tuple(PRUNERS.values()))
 
     def __getitem__(self, name: str) -> Method:
         return self._all()[name]

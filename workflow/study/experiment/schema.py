@@ -26,6 +26,7 @@ from study.experiment.benchmark_settings import BenchmarkSettings
 from study.experiment.levels import fit_at, level_of, sizes_of
 from study.experiment.methods import CHECKPOINT, METHODS, Method, method_name
 from study.experiment.overrides import merged_job, overridden
+from study.experiment.parts import in_two
 from study.experiment.row import Ratios, Row, Seeds
 from study.experiment.table_settings import TableSettings
 from study.sources.kinds import Data, ModelSource
@@ -231,6 +232,13 @@ class Experiment(Settings):
         if not self.distils(row):
             job["tuning"].pop("distillation", None)
         return TuneJob.model_validate(job)
+
+    @checked_once
+    def parts_of(self, model: str, row: str) -> tuple[TuneJob, TuneJob]:
+        """Return the settings of a tuning that its row's pruning cuts in two: before the cut, and after it."""
+        job = self.tune_job(model, row)
+        before, after = (job.model_copy(update={"tuning": part}) for part in in_two(job))
+        return before, after
 
     @checked_once
     def choices_of(self, model: str, row: str) -> PatChoices:

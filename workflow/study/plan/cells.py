@@ -5,7 +5,7 @@ from __future__ import annotations
 from pat.io.artefacts import MANIFEST
 from study.experiment.schema import Experiment
 from study.plan.bases import PreparedBases
-from study.plan.paths import Paths, Wildcards, of_cell
+from study.plan.paths import BEFORE, Paths, Wildcards, of_cell
 from study.plan.values import as_json, repeated
 
 
@@ -32,6 +32,15 @@ class Cells:
         """Return the rows whose method takes its steps in one of these orders."""
         return [row for row in self.experiment.methods if self.experiment.method(row).order in orders]
 
+    def tuned_rows(self) -> list[str]:
+        """Return the rows that have a tuning of their own."""
+        return [row for row in self.experiment.methods if self.experiment.method(row).tunes]
+
+    def levels(self, *, tuned: bool = False) -> list[str]:
+        """Return what may stand at a ratio's place in paths; with `tuned` also what stands there before a pruning between two tunings."""
+        shared = [BEFORE] if tuned and self.rows_of("tune-prune-tune") else []
+        return sorted({f"{cell.ratio:g}" for cell in self.experiment.cells()}) + shared
+
     def given_rows(self, *, made_elsewhere: bool = False) -> list[str]:
         """Return the rows of models to which nothing is done; with `made_elsewhere` the checkpoints among them alone."""
         return [row for row in self.rows_of("given") if not made_elsewhere or self.experiment.row(row).checkpoint is not None]
@@ -55,12 +64,22 @@ class Cells:
         after_tuning = self.experiment.method(wildcards.row).order == "tune-prune"
         return of_cell(f"{self.paths.tuned_cell if after_tuning else self.paths.cell}/adapter/tuning.json", wildcards)
 
+    def earlier_tuning(self, wildcards: Wildcards) -> str:
+        """Return the record of the first part of a tuning in two, as an option; none where a tuning is one."""
+        two = self.experiment.method(wildcards.row).in_two_parts
+        return repeated("--before", [of_cell(f"{self.paths.before}/adapter/tuning.json", wildcards)] if two else [])
+
     def step_records(self, wildcards: Wildcards) -> str:
         """Return the records of the steps that made a cell's model, in their order, as options."""
         steps = {
             "tune": [*self.bases.records(wildcards.model, wildcards.row), f"{self.paths.cell}/merged/merge.json"],
             "prune-tune": [f"{self.paths.cell}/pruned/prune.json", f"{self.paths.cell}/merged/merge.json"],
             "tune-prune": [f"{self.paths.tuned_cell}/merged/merge.json", f"{self.paths.cell}/merged/prune.json"],
+            "tune-prune-tune": [
+                f"{self.paths.before}/merged/merge.json",
+                f"{self.paths.cell}/pruned/prune.json",
+                f"{self.paths.cell}/merged/merge.json",
+            ],
             "given": [f"{self.paths.scores}/sizes.json"],
         }
         paths = steps[self.experiment.method(wildcards.row).order]

@@ -11,7 +11,7 @@ from pathlib import Path
 from pat.io.artefacts import MANIFEST
 
 INTERMEDIATE = "checkpoints/*/*/*/*/pruned"
-"""Below an experiment's results: model, row, ratio, seed. Bases that rows share are none: whoever adds a row needs them."""
+"""Below an experiment's results: model, row, ratio, seed. Bases that rows or ratios share are none: whoever adds one needs them."""
 WEIGHTS = "*.safetensors"
 
 

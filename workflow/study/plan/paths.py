@@ -6,6 +6,9 @@ from typing import Protocol
 
 from study.experiment.schema import TUNED_ROW
 
+BEFORE = "before"
+"""What stands at a ratio's place in the paths of what a row makes before its pruning, which all its ratios share."""
+
 
 class Wildcards(Protocol):
     """What a rule's functions are called with; which of these it has depends on the rule."""
@@ -26,6 +29,7 @@ class Paths:
         self.results = f"results/{name}"
         self.arm = f"{self.results}/checkpoints/{{model}}/{{row}}/{{ratio}}"
         self.cell = f"{self.arm}/seed{{seed}}"
+        self.before = f"{self.results}/checkpoints/{{model}}/{{row}}/{BEFORE}/seed{{seed}}"
         self.tuned_cell = f"{self.results}/checkpoints/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
         self.scores = f"{self.results}/evaluation/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
 

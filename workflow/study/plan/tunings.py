@@ -12,7 +12,7 @@ from pat.settings.config import MEASURED_MASKS
 from study.experiment.schema import Experiment
 from study.plan.bases import PreparedBases
 from study.plan.data import PreparedData
-from study.plan.paths import Paths, Wildcards, of_arm, of_cell
+from study.plan.paths import BEFORE, Paths, Wildcards, of_arm, of_cell
 from study.plan.values import as_json, repeated
 
 
@@ -23,10 +23,16 @@ class Tunings:
         self.experiment, self.paths, self.data, self.bases = experiment, paths, data, bases
 
     def base(self, wildcards: Wildcards) -> str:
-        """Return the manifest of what a row tunes: the base as its mask wants it, or the pruned base where it prunes first."""
-        if self.experiment.method(wildcards.row).order == "prune-tune":
+        """Return the manifest of what a row tunes: the base as its mask wants it, or what its pruner has left where a tuning follows it."""
+        order = self.experiment.method(wildcards.row).order
+        if order == "prune-tune" or (order == "tune-prune-tune" and wildcards.ratio != BEFORE):
             return f"{self.paths.cell}/pruned/{MANIFEST}"
         return self.bases.of(wildcards.model, wildcards.row)
+
+    def pruned_from(self, wildcards: Wildcards) -> str:
+        """Return the manifest of what a pruner that a tuning follows is given: the base, or what the row's first part has made of it."""
+        two = self.experiment.method(wildcards.row).in_two_parts
+        return of_cell(f"{self.paths.before}/merged/{MANIFEST}" if two else self.bases.base, wildcards)
 
     def mask_data(self, wildcards: Wildcards) -> list[str]:
         """Return the instruction set where a mask is measured on it, as it is when tuning."""
@@ -46,9 +52,13 @@ class Tunings:
         return repeated("--teacher", (str(Path(manifest).parent) for manifest in input.teacher))
 
     def rate(self, wildcards: Wildcards) -> list[str]:
-        """Return the record of the search for a row's learning rate, which all its seeds share; none where the file gives the rate."""
+        """Return the record of the search for a row's learning rate, which all its seeds share; none where the file gives the rate.
+
+        A tuning in two parts is searched once, unpruned and whole, and every ratio takes that rate in both.
+        """
         searched = self.experiment.search_of(wildcards.model, wildcards.row)
-        return [of_arm(f"{self.paths.arm}/rate.json", wildcards)] if searched else []
+        arm = self.paths.arm.replace("{ratio}", BEFORE) if self.experiment.method(wildcards.row).in_two_parts else self.paths.arm
+        return [of_arm(f"{arm}/rate.json", wildcards)] if searched else []
 
     def rate_option(self, wildcards: Wildcards, input: Any) -> str:
         """Return the option that names it; derived as the teacher's."""
@@ -90,7 +100,14 @@ class Tunings:
         return f"{self.experiment.ratio_for(wildcards.model, wildcards.row, float(wildcards.ratio)):g}"
 
     def settings(self, wildcards: Wildcards) -> str:
-        """Return a tuning's settings."""
+        """Return a tuning's settings: the whole recipe, or a part of its steps where the pruning lies between."""
+        if not self.experiment.method(wildcards.row).in_two_parts:
+            return self.whole_settings(wildcards)
+        before, after = self.experiment.parts_of(wildcards.model, wildcards.row)
+        return as_json(before if wildcards.ratio == BEFORE else after)
+
+    def whole_settings(self, wildcards: Wildcards) -> str:
+        """Return the settings of all of a row's steps, which a search of its rate tries."""
         return as_json(self.experiment.tune_job(wildcards.model, wildcards.row))
 
     def pruner(self, wildcards: Wildcards) -> str | None:

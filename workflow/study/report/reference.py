@@ -21,6 +21,7 @@ from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
 from study.experiment.extends import read_resolved
+from study.plan.paths import BEFORE
 from study.report.committed import is_as_committed
 from study.results.archive import ARCHIVE, pack
 from study.results.options import behind_tables
@@ -74,8 +75,9 @@ def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
     for cell in cells:
         place = cell.parent.relative_to(results / "evaluation")
         found[f"cells/{place}/{cell.name}"] = cell
-        steps = [(name, results / "checkpoints" / place / name) for name in FROM_EACH_CHECKPOINT]
-        found |= {f"cells/{place}/{name}": path for name, path in steps if path.is_file()}
+        shared = place.parent.with_name(BEFORE) / place.name
+        steps = [f"{folder}/{name}" for folder in (place, shared) for name in FROM_EACH_CHECKPOINT]
+        found |= {f"cells/{step}": path for step in steps if (path := results / "checkpoints" / step).is_file()}
     for rate in results.glob("checkpoints/*/*/*/rate.json"):
         found[f"cells/{rate.relative_to(results / 'checkpoints')}"] = rate
     for base in results.glob("models/*/pretraining.json"):

@@ -116,7 +116,10 @@ class Parameters(_Part):
 
 
 class Cell(_Part):
-    """The result of one (model, method, ratio, seed); `method` is the row's name, `base_method` its entry in the registry."""
+    """The result of one (model, method, ratio, seed); `method` is the row's name, `base_method` its entry in the registry.
+
+    Where the pruning cuts a tuning in two, `tuning_before` is the record of the first part and `tuning` that of the second.
+    """
 
     experiment: str
     model: Name
@@ -136,9 +139,15 @@ class Cell(_Part):
     tasks: dict[str, TaskResult]
     perplexity: dict[str, Perplexity]
     tuning: dict[str, Any] | None
+    tuning_before: dict[str, Any] | None = None
     origin: dict[str, Any] | None = None
     provenance: dict[str, dict[str, Any] | None]
     path: Path
+
+    @property
+    def tunings(self) -> list[dict[str, Any]]:
+        """The records of what was tuned, in order: none, one, or two where the pruning lies between."""
+        return [record for record in (self.tuning_before, self.tuning) if record]
 
     @property
     def row(self) -> Row:

@@ -24,21 +24,33 @@ EVALUATION_KEYS = ("mean", "perplexity", "harness")
 SAMPLE_FIELDS = ("task", "id", "gold", "correct")
 
 
-def joined(cell: dict[str, Any], tuning: Path | None, steps: list[Path], evaluation: Path, samples: Path) -> dict[str, Any]:
-    """Return the cell's result; `tuning` is None where nothing was tuned.
+UNSHOWN = ("history", "provenance")
+"""Fields of a tuning's record that its cell leaves out, or keeps elsewhere."""
+EARLIER = "before/"
+"""In front of the name of a step in a cell's provenance that comes again after the pruning."""
+
+
+def joined(
+    cell: dict[str, Any], tuning: Path | None, steps: list[Path], evaluation: Path, samples: Path, before: Path | None = None
+) -> dict[str, Any]:
+    """Return the cell's result; `tuning` is None where nothing was tuned, `before` is the part of the tuning before the pruning, if any.
 
     Raises UserError where a file lacks a field, naming both, and where answers are not those scored.
     """
-    tuned, scored = read_record(tuning) if tuning else None, read_record(evaluation)
-    records = [read_record(step) for step in steps]
-    named = ", ".join(map(str, filter(None, (tuning, *steps, evaluation))))
+    tuned, earlier = (read_record(path) if path else None for path in (tuning, before))
+    scored, records = read_record(evaluation), [read_record(step) for step in steps]
+    tunings = [record for record in (earlier, tuned) if record]
+    named = ", ".join(map(str, filter(None, (before, tuning, *steps, evaluation))))
     try:
         widths = {"before": records[0]["hidden_size"]["before"], "after": records[-1]["hidden_size"]["after"]}
         base = records[0].get("base") or {"parameters": records[0]["parameters"]["before"]}  # what a rotation may have taken apart
         sizes = {"before": base["parameters"], "after": records[-1]["parameters"]["after"]}
         gaps = [record["logit_gap"] for record in records if record["logit_gap"] is not None]
         kls = [record["kl_on_text"] for record in records if record.get("kl_on_text") is not None]
-        origin = {step.stem: record["provenance"] for step, record in zip(steps, records, strict=True)}
+        verbs = [step.stem for step in steps]
+        names = [EARLIER + verb if verb in verbs[place + 1 :] else verb for place, verb in enumerate(verbs)]
+        origin = {name: record["provenance"] for name, record in zip(names, records, strict=True)}
+        tuned_by = {"tune": tuned, EARLIER + "tune": earlier}
         return {
             **cell,
             "tasks": with_answers(scored["tasks"], samples),
@@ -49,15 +61,24 @@ def joined(cell: dict[str, Any], tuning: Path | None, steps: list[Path], evaluat
             "ratio_effective": 1.0 - math.prod(1.0 - record["ratio_effective"] for record in records),
             "logit_gap": max(gaps, default=None),
             "kl_on_text": max(kls, default=None),
-            "trainable_parameters": tuned["trainable_parameters"] if tuned else 0,
+            "trainable_parameters": max((record["trainable_parameters"] for record in tunings), default=0),
             **({"origin": records[0]["origin"]} if records[0].get("origin") else {}),
-            "tuning": {key: value for key, value in tuned.items() if key not in ("history", "provenance")} if tuned else None,
-            "provenance": {**({"tune": tuned["provenance"]} if tuned else {}), **origin, "evaluate": scored["provenance"]},
+            "tuning": _shown(tuned) if tuned else None,
+            **({"tuning_before": _shown(earlier)} if earlier else {}),
+            "provenance": {
+                **{name: record["provenance"] for name, record in tuned_by.items() if record},
+                **origin,
+                "evaluate": scored["provenance"],
+            },
         }
     except KeyError as error:
         raise UserError(f"{named}: one of them lacks the field {error}") from None
     except (TypeError, AttributeError) as error:
         raise UserError(f"{named}: one of them has a field of the wrong kind: {error}") from None
+
+
+def _shown(tuned: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tuned.items() if key not in UNSHOWN}
 
 
 def with_answers(tasks: dict[str, Any], samples: Path) -> dict[str, Any]:
@@ -92,11 +113,12 @@ def main(
     evaluation: Annotated[Path, typer.Option(help="The cell's evaluation.json."), READS],
     samples: Annotated[Path, typer.Option(help="The cell's evaluation_samples.jsonl."), READS],
     out: Annotated[Path, typer.Option(help="The cell.json to write."), WRITES],
+    before: Annotated[Path | None, typer.Option(help="The tuning.json of the part of the tuning before the pruning."), READS] = None,
 ) -> None:
     """Join a cell's JSONs into cell.json."""
 
     def action() -> str:
-        write_json(out, joined(parse_json(cell, "--cell"), Path(tuning) if tuning else None, step, evaluation, samples))
+        write_json(out, joined(parse_json(cell, "--cell"), Path(tuning) if tuning else None, step, evaluation, samples, before))
         return str(out)
 
     run_reporting_errors(action)

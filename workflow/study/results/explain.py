@@ -22,7 +22,7 @@ from study.results.archive import ARCHIVE, packed
 RESULT, EVALUATION = "cell.json", "evaluation.json"
 RECORDS = {ORIGIN_NAME: "import-model"} | FOLDER_RECORDS
 """What each step writes into the folder that it makes, and the verb that makes it; the first travels into those of later steps."""
-PHASES = ("sizes", "rotation", "readers", "prune", "tune", "merge", "evaluate")
+PHASES = ("sizes", "rotation", "readers", "before/tune", "before/merge", "prune", "tune", "merge", "evaluate")
 """Keys of a cell's provenance, for cells that recorded no inputs by which to follow their steps."""
 SHOWN_DIGITS = 12
 NOT_RECORDED = "not recorded"

@@ -61,7 +61,10 @@ def read_times(results: Path) -> list[JobTime]:
     folder = results / FOLDER
     jobs = [_read(path, step_of(path.relative_to(folder))) for path in sorted(folder.rglob("*.tsv"))]
     if not jobs:
-        raise UserError(f"--results {results}: holds no {FOLDER}/*.tsv, which jobs leave that run; results that were fetched have none")
+        raise UserError(
+            f"--results {results}: holds no measurements of jobs ({FOLDER}/*.tsv); name results/<experiment> of one that ran here: those "
+            "that were fetched have none"
+        )
     return sorted(jobs, key=lambda job: job.started_s)
 
 

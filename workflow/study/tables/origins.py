@@ -14,6 +14,8 @@ from study.tables.accuracy import percent
 from study.tables.layouts import HOLE, Layout
 
 SHOWN_DIGITS = 10
+PLACES = (", before the cut", ", after it")
+"""Behind the method's name, of the two parts of a tuning that a pruning cuts in two."""
 COMMAND, FOUND = 9, 9
 """The places of the columns that hold a command, and what was found of a tuning's health."""
 
@@ -32,7 +34,11 @@ def provenance(cells: Sequence[Cell]) -> Layout:
 
 def health(cells: Sequence[Cell]) -> Layout | None:
     """Return a line for each tuning: its length, losses and milestone; None where nothing was tuned."""
-    body = [[*_name(cell), *_course(cell.tuning, cell.hidden_size.after)] for cell in cells if cell.tuning]
+    body = [
+        [*_name(cell, place), *_course(record, cell.hidden_size.after)]
+        for cell in cells
+        for record, place in zip(cell.tunings, PLACES if len(cell.tunings) > 1 else ("",), strict=False)
+    ]
     if not body:
         return None
     return Layout(
@@ -44,8 +50,8 @@ def health(cells: Sequence[Cell]) -> Layout | None:
     )
 
 
-def _name(cell: Cell) -> list[str]:
-    return [cell.model, percent(cell.ratio_requested), cell.row.name, str(cell.seed)]
+def _name(cell: Cell, place: str = "") -> list[str]:
+    return [cell.model, percent(cell.ratio_requested), cell.row.name + place, str(cell.seed)]
 
 
 def _course(tuning: Mapping[str, Any], width: int) -> Iterator[str]:

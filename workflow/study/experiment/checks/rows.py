@@ -41,13 +41,19 @@ def _without_effect(experiment: Experiment, row: str, method: Method) -> Iterato
         for key in (key for key in own.prune if key in PruneSettings.model_fields and key not in takes):
             yield f"prune.{key}", f"the settings of {method.pruner} are: {', '.join(takes) or 'none'}"
     for key in own.pat:
-        if not method.masked and not (key == "align" and method.prunes):
-            yield f"pat.{key}", f"{named} trains no mask"
+        if not method.masked and key not in (known := _mask_keys(method)):
+            taken = f"; of pat it takes {' and '.join(known)}" if known else ""
+            yield f"pat.{key}", f"{named} trains no mask{taken}"
     for key in ("tuning", "lora"):
         if getattr(own, key) and not method.tunes:
             yield key, "nothing is tuned" if method.order == "given" else f"the row prunes what {TUNED_ROW!r} has tuned"
     if own.ratios and not method.prunes:
         yield "ratios", f"{named} does not prune"
+
+
+def _mask_keys(method: Method) -> tuple[str, ...]:
+    """Return the keys of `pat` that have an effect on a method without a mask."""
+    return (*(["align"] if method.prunes else []), *(["milestone_fraction"] if method.in_two_parts else []))
 
 
 def _checkpoint(experiment: Experiment, row: str, method: Method) -> Iterator[str]:

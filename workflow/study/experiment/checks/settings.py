@@ -16,6 +16,7 @@ from pat.settings.mistakes import problems
 from pat.settings.tuners import WITH_DORA
 from pat.training.reporters import missing_reporters
 from study.experiment.methods import Method
+from study.experiment.parts import too_short
 from study.experiment.schema import Experiment
 from study.sources.resources import Resources
 
@@ -81,6 +82,8 @@ def tuning_problems(experiment: Experiment) -> Iterator[str]:
             yield from _spread(model, row, method, job.tuning, gpus)
             if method.masked:
                 yield from _milestone(job, row)
+            if method.in_two_parts and (problem := too_short(job)) is not None:
+                yield f"methods.{row}: {problem}"
             if method.tunes and job.tuning.search is not None:
                 found = searches[row] = _budget(job.tuning)
                 first, expected = next(iter(searches.items()))

@@ -86,7 +86,8 @@ def sections(run: Run) -> list[Section]:
 def _section(run: Run, cell: Cell) -> Section:
     history = run.history(cell)
     health = (cell.tuning or {}).get("health") or {}
-    drawn = [course(name, history, key, health.get("milestone_step")) for key, name in COURSES.items()]
+    marks = {"milestone": health.get("milestone_step"), "the cut": (cell.tuning_before or {}).get("steps")}
+    drawn = [course(name, history, key, marks) for key, name in COURSES.items()]
     perplexities = _perplexities(cell)
     return Section(
         _id(cell),
@@ -139,16 +140,17 @@ def _facts(cell: Cell) -> Iterator[tuple[str, str]]:
     if exact is not None:
         what = "KL on text, nats per token" if cell.kl_on_text is not None else "largest difference of a logit"
         yield "written model against what it stands for", f"{exact:.1e} ({what})"
-    tuning = cell.tuning or {}
-    if tuning:
-        seconds = tuning.get("wall_s")
-        yield (
-            "tuning",
-            f"{number(tuning.get('steps'), '{:,}')} steps in {number(None if seconds is None else seconds / 60, '{:.1f}')} minutes",
-        )
-        yield "peak memory of the tuning", number(tuning.get("peak_memory_gib"), "{:.2f} GiB")
+    if tunings := cell.tunings:
+        told = [f"{number(it.get('steps'), '{:,}')} steps in {_minutes(it.get('wall_s'))} minutes" for it in tunings]
+        peaks = [it["peak_memory_gib"] for it in tunings if it.get("peak_memory_gib") is not None]
+        yield "tuning", ", pruned, ".join(told)
+        yield "peak memory of the tuning", number(max(peaks, default=None), "{:.2f} GiB")
     for name, value in sorted(cell.factors.items()):
         yield name, str(value) if value is not None else HOLE
+
+
+def _minutes(seconds: float | None) -> str:
+    return number(None if seconds is None else seconds / 60, "{:.1f}")
 
 
 def _made(step: Step) -> Made:

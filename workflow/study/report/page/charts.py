@@ -20,7 +20,8 @@ COURSE_HEIGHT, COURSE_LEFT = 190, 52
 MARGIN = 0.03
 """The share of an axis that stays free at either end."""
 LABEL_LENGTH = 46
-LEAST_SHARE = 0.02
+LEAST_SHARE = 0.7
+"""A logarithmic axis begins no lower than this share of the least value: an interval over few seeds may reach to nothing."""
 TICKS = 5
 DECADES = 6.0
 """A logarithmic axis that spans so many times its lowest value has the round values of every power of ten."""
@@ -73,7 +74,7 @@ def dots(title: str, unit: str, entries: Sequence[Entry], across: Mapping[str, f
     logarithmic = math.isfinite(edge)
     values = [entry.value for entry in entries]
     ends = [end for entry in entries if entry.value <= edge for end in (entry.value - (entry.half or 0), entry.value + (entry.half or 0))]
-    least = LEAST_SHARE * min(values) if logarithmic else 0.0  # an interval may reach below what can be
+    least = LEAST_SHARE * min(values) if logarithmic else 0.0
     low, high = max(least, min([*ends, *across.values()])), min(edge, max([*ends, *across.values()]))
     free = MARGIN * (WIDTH - RIGHT - LEFT)
     axis = _Axis(low, high, LEFT + free, WIDTH - RIGHT - free, logarithmic=logarithmic)
@@ -104,11 +105,14 @@ class Course:
     points: Sequence[tuple[float, float, str]]
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
-    milestone: tuple[float, str] | None
+    mark: tuple[float, str] | None
 
 
-def course(title: str, history: Sequence[Mapping[str, Any]], key: str, milestone: int | None) -> Course | None:
-    """Return the course of one figure of the log; None where fewer than two entries have it."""
+def course(title: str, history: Sequence[Mapping[str, Any]], key: str, marks: Mapping[str, int | None]) -> Course | None:
+    """Return the course of one figure of the log; None where fewer than two entries have it.
+
+    The first of the steps in `marks` that is known is marked by its name.
+    """
     known = [(int(entry["step"]), float(entry[key])) for entry in history if entry.get(key) is not None and math.isfinite(entry[key])]
     if len(known) < 2:
         return None
@@ -117,7 +121,7 @@ def course(title: str, history: Sequence[Mapping[str, Any]], key: str, milestone
     up = _Axis(min(values), max(values), COURSE_HEIGHT - BOTTOM, TOP)
     points = [(across.place(step), up.place(value), f"step {step}: {value:.4g}") for step, value in known]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
-    mark = None if milestone is None or milestone > steps[-1] else (across.place(milestone), f"milestone at step {milestone}")
+    mark = next(((across.place(at), f"{name} at step {at}") for name, at in marks.items() if at is not None and at <= steps[-1]), None)
     return Course(title, line, points, across.ticks(), up.ticks(), mark)
 
 

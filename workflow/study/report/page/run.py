@@ -17,6 +17,7 @@ from typing import Any
 from pat.errors import UserError
 from pat.io.artefacts import read_record
 from study.experiment.table_settings import TableSettings
+from study.plan.paths import BEFORE
 from study.results.archive import ARCHIVE, unpack
 from study.results.cells import Cell, metrics_of, read_cells
 from study.results.explain import Step, steps
@@ -64,8 +65,19 @@ class Run:
         return TableSettings.model_validate({"reference": next(references, None), "accuracy": accuracy, "ablations": ablations})
 
     def history(self, cell: Cell) -> Sequence[Mapping[str, Any]]:
-        """Return what a cell's own tuning logged; nothing where it has none, or its record was not kept."""
-        record = self.checkpoints / place(cell) / TUNING
+        """Return what a cell's own tuning logged; nothing where it has none, or its record was not kept.
+
+        Of a tuning in two parts it is both, the second's steps counted on from the first's.
+        """
+        own = self._logged(place(cell))
+        if cell.tuning_before is None:
+            return own
+        steps = cell.tuning_before["steps"]
+        earlier = self._logged(f"{cell.model}/{cell.method}/{BEFORE}/seed{cell.seed}")
+        return [*earlier, *({**entry, "step": entry["step"] + steps} for entry in own)]
+
+    def _logged(self, folder: str) -> Sequence[Mapping[str, Any]]:
+        record = self.checkpoints / folder / TUNING
         return read_record(record).get("history") or [] if record.is_file() else []
 
     def steps(self, cell: Cell) -> Sequence[Step]:

@@ -1,0 +1,36 @@
+"""A tuning that a pruning cuts in two: how many of its steps lie before the cut, how many after it. All else is the same in both."""
+
+from __future__ import annotations
+
+from pat.settings.jobs import TuneJob, TuningSettings
+
+
+def in_two(job: TuneJob) -> tuple[TuningSettings, TuningSettings]:
+    """Return the recipes before and after the cut, which stands where PAT's milestone would: at `pat.milestone_fraction` of the whole.
+
+    The first has a step at least. A part that is empty or shorter than its warm-up is returned as it is: `too_short` tells it.
+    """
+    whole = job.tuning
+    if whole.max_steps is not None:
+        steps = max(1, job.pat.milestone_of(whole.max_steps))
+        lengths: tuple[dict[str, float], ...] = ({"max_steps": steps}, {"max_steps": whole.max_steps - steps})
+    else:
+        epochs = whole.epochs or 1.0
+        first = epochs * job.pat.milestone_fraction
+        lengths = {"epochs": first}, {"epochs": epochs - first}
+    before, after = (whole.model_copy(update=length) for length in lengths)
+    return before, after
+
+
+def too_short(job: TuneJob) -> str | None:
+    """Return in words why a tuning cannot be cut in two where it is; None where it can, as far as its length is known without the rows."""
+    whole = job.tuning
+    refused = f"with pat.milestone_fraction {job.pat.milestone_fraction:g} is not allowed: leaves"
+    for part, place in zip(in_two(job), ("before", "after"), strict=True):
+        if part.max_steps is None:
+            if not part.epochs:
+                return f"tuning.epochs {whole.epochs:g} {refused} nothing {place} the cut"
+        elif part.max_steps < max(1, whole.warmup_steps):
+            least = f"tuning.warmup_steps, {whole.warmup_steps}" if whole.warmup_steps > 1 else "one step"
+            return f"tuning.max_steps {whole.max_steps} {refused} {part.max_steps} {place} the cut, less than {least}"
+    return None
