@@ -36,6 +36,7 @@ OPTIONS = {
     "params.parts",
     "params.tie",
     "params.datasets",
+    "params.before",
 }
 READY = OPTIONS | {"params.online", "params.launcher", "params.reads", "PLUGINS"}
 """What the plan has put together and quoted by itself: options, and what stands before a command."""

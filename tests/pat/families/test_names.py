@@ -36,5 +36,5 @@ def test_there_are_names_to_look_for() -> None:
 
 def test_the_guide_names_every_family() -> None:
     text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
-    sentence = text[text.index("Known architectures") : text.index("What a family rules")]
+    sentence = text[text.index("### Architectures") : text.index("What a family rules")]
     assert set(re.findall(r"`(\w+)`", sentence)) - {"model_type", "config"} == FAMILIES.keys()
