@@ -13,12 +13,11 @@ from pat.errors import UserError
 from pat.io.artefacts import read_json
 from pat.settings.fields import GIB, MIB
 from study.results.benchmarks import Inference, Part, Record, Spread, fields_of
-from study.results.exports import Exports, read_exports
+from study.results.exports import Exports
 from study.tables.layouts import HOLE, Layout
 
 RANDOM = "random"
-EXPORT = "export"
-RecordT = TypeVar("RecordT", bound=Record)
+RecordT = TypeVar("RecordT", bound=Part)
 
 
 class FolderJob(Record):
@@ -80,8 +79,8 @@ class Evaluation(Record):
     measurements: list[_Answers]
 
 
-KINDS: Mapping[str, type[Record]] = {
-    "prune": FolderJob, "merge": FolderJob, "tuning": Tuning, "inference": Inference, "evaluation": Evaluation,
+KINDS: Mapping[str, type[Record | Exports]] = {
+    "prune": FolderJob, "merge": FolderJob, "tuning": Tuning, "inference": Inference, "evaluation": Evaluation, "export": Exports,
 }  # fmt: skip
 
 
@@ -89,11 +88,8 @@ def read_record(path: Path) -> Record | Exports:
     """Return a record. Raises UserError where the file is none."""
     content: Any = read_json(path)
     kind = str(content.get("kind")) if isinstance(content, dict) else ""
-    if kind == EXPORT:
-        return read_exports(path)
     if kind not in KINDS:
-        known = ", ".join((*KINDS, EXPORT))
-        raise UserError(f"{path}: is not a record of `pat benchmark` that has a table; its kind is {kind!r}, not one of {known}")
+        raise UserError(f"{path}: is not a record of `pat benchmark` that has a table; its kind is {kind!r}, not one of {', '.join(KINDS)}")
     try:
         return KINDS[kind].model_validate(fields_of(content, path))
     except ValidationError as error:
@@ -108,7 +104,7 @@ def layouts_of(records: Sequence[Record | Exports]) -> list[Layout]:
         *(tuning(step) for step in _of(Tuning, records)),
         inference(generations) if generations else None,
         evaluation(answers) if answers else None,
-        *(exports(it) for it in records if isinstance(it, Exports)),
+        *(exports(it) for it in _of(Exports, records)),
     ]
     return [layout for layout in made if layout]
 
