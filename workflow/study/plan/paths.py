@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Protocol
 
 from study.experiment.schema import TUNED_ROW
@@ -29,9 +30,15 @@ class Paths:
         self.results = f"results/{name}"
         self.arm = f"{self.results}/checkpoints/{{model}}/{{row}}/{{ratio}}"
         self.cell = f"{self.arm}/seed{{seed}}"
-        self.before = f"{self.results}/checkpoints/{{model}}/{{row}}/{BEFORE}/seed{{seed}}"
+        self.arm_before = f"{self.results}/checkpoints/{{model}}/{{row}}/{BEFORE}"
+        self.before = f"{self.arm_before}/seed{{seed}}"
         self.tuned_cell = f"{self.results}/checkpoints/{{model}}/{TUNED_ROW}/0/seed{{seed}}"
         self.scores = f"{self.results}/evaluation/{{model}}/{{row}}/{{ratio}}/seed{{seed}}"
+
+
+def before_the_cut(place: PurePath) -> PurePath:
+    """Return where the row of a cell at this place, model/row/ratio/seed, has what it made before its pruning."""
+    return place.parent.with_name(BEFORE) / place.name
 
 
 def of_cell(pattern: str, wildcards: Wildcards) -> str:

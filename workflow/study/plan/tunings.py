@@ -57,7 +57,7 @@ class Tunings:
         A tuning in two parts is searched once, unpruned and whole, and every ratio takes that rate in both.
         """
         searched = self.experiment.search_of(wildcards.model, wildcards.row)
-        arm = self.paths.arm.replace("{ratio}", BEFORE) if self.experiment.method(wildcards.row).in_two_parts else self.paths.arm
+        arm = self.paths.arm_before if self.experiment.method(wildcards.row).in_two_parts else self.paths.arm
         return [of_arm(f"{arm}/rate.json", wildcards)] if searched else []
 
     def rate_option(self, wildcards: Wildcards, input: Any) -> str:

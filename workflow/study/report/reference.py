@@ -21,10 +21,10 @@ from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
 from study.experiment.extends import read_resolved
-from study.plan.paths import BEFORE
+from study.plan.paths import before_the_cut
 from study.report.committed import is_as_committed
 from study.results.archive import ARCHIVE, pack
-from study.results.options import behind_tables
+from study.results.options import behind_tables, origins_of
 from study.results.times import FOLDER as MEASURED
 from study.results.times import read_times, whole
 from study.tables.layouts import csv_text, markdown
@@ -75,8 +75,7 @@ def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
     for cell in cells:
         place = cell.parent.relative_to(results / "evaluation")
         found[f"cells/{place}/{cell.name}"] = cell
-        shared = place.parent.with_name(BEFORE) / place.name
-        steps = [f"{folder}/{name}" for folder in (place, shared) for name in FROM_EACH_CHECKPOINT]
+        steps = [f"{folder}/{name}" for folder in (place, before_the_cut(place)) for name in FROM_EACH_CHECKPOINT]
         found |= {f"cells/{step}": path for step in steps if (path := results / "checkpoints" / step).is_file()}
     for rate in results.glob("checkpoints/*/*/*/rate.json"):
         found[f"cells/{rate.relative_to(results / 'checkpoints')}"] = rate
@@ -87,7 +86,7 @@ def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
 
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
     """Return commits and versions that all phases of all cells share. Raises UserError on changed code."""
-    origins = [phase for cell in cells for phase in read_json(cell)["provenance"].values() if phase]
+    origins = origins_of(cells)
     if any(origin["git_commit"] is None for origin in origins):
         raise UserError("some cells were made by code outside a git checkout; a reference must name its commit: run from a clone")
     if not all(is_as_committed(origin) for origin in origins):

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pat.io.artefacts import read_json
 from study.commands.errors import run_reporting_errors
-from study.results.options import behind_tables
+from study.results.options import behind_tables, origins_of
 from study.results.times import read_times
 from study.tables.layouts import csv_text, markdown
 from study.tables.times import times_table
@@ -21,8 +20,7 @@ def devices(results: Path) -> str:
     """Return on which devices the cells of an experiment were made; nothing where it has no tables yet."""
     if not (results / "tables").is_dir():
         return ""
-    origins = [phase for cell in behind_tables(results) for phase in read_json(cell)["provenance"].values() if phase]
-    return ", ".join(sorted({str(origin.get("gpu", origin["device"])) for origin in origins}))
+    return ", ".join(sorted({str(origin.get("gpu", origin["device"])) for origin in origins_of(behind_tables(results))}))
 
 
 def main(

@@ -6,11 +6,12 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pat.errors import UserError
+from pat.io.artefacts import read_json
 from pat.io.places import READS
 from pat.settings.mistakes import shown
 
@@ -55,3 +56,8 @@ def behind_tables(results: Path) -> list[Path]:
         raise UserError(f"{table}: names no cell, or one outside the results; make the tables again")
     # A path starts where the tables were written from; where a cell lies below the results is in its last six steps.
     return sorted(results.joinpath(*path.parts[-CELL_STEPS:]) for path in named)
+
+
+def origins_of(cells: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the provenance of every phase of these cells."""
+    return [phase for cell in cells for phase in read_json(cell)["provenance"].values() if phase]

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pat.errors import UserError
 from pat.io.artefacts import read_record
 from study.experiment.table_settings import TableSettings
-from study.plan.paths import BEFORE
+from study.plan.paths import before_the_cut
 from study.results.archive import ARCHIVE, unpack
 from study.results.cells import Cell, metrics_of, read_cells
 from study.results.explain import Step, steps
@@ -69,14 +69,14 @@ class Run:
 
         Of a tuning in two parts it is both, the second's steps counted on from the first's.
         """
-        own = self._logged(place(cell))
+        own = self._logged(PurePath(place(cell)))
         if cell.tuning_before is None:
             return own
         steps = cell.tuning_before["steps"]
-        earlier = self._logged(f"{cell.model}/{cell.method}/{BEFORE}/seed{cell.seed}")
+        earlier = self._logged(before_the_cut(PurePath(place(cell))))
         return [*earlier, *({**entry, "step": entry["step"] + steps} for entry in own)]
 
-    def _logged(self, folder: str) -> Sequence[Mapping[str, Any]]:
+    def _logged(self, folder: PurePath) -> Sequence[Mapping[str, Any]]:
         record = self.checkpoints / folder / TUNING
         return read_record(record).get("history") or [] if record.is_file() else []
 
