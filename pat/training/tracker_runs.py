@@ -16,6 +16,7 @@ from typing import Any
 
 from pat.errors import UserError
 from pat.io import artefacts
+from pat.io.dotted import dotted
 from pat.io.locks import acquire
 from pat.io.progress import say
 from pat.io.resume_folder import TRACKERS, enter, job_in
@@ -80,7 +81,7 @@ def _in_mlflow(request: TuningRequest, earlier: Identity) -> Iterator[Identity]:
             try:
                 with _alone_at(mlflow.get_tracking_uri()):
                     run = _mlflow_run(mlflow, request, earlier)
-                mlflow.log_params(dict(_flat(run_facts(request))))
+                mlflow.log_params(dict(dotted(run_facts(request))))  # it knows no nesting
             except mlflow.MlflowException as error:
                 raise _refused("mlflow", error, "MLFLOW_TRACKING_URI says where it writes") from error
             with _ended(lambda failed: _end_mlflow(mlflow, failed)):
@@ -161,12 +162,3 @@ def _refused(name: str, error: Exception, hint: str) -> UserError:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _flat(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the values of nested settings by dotted names, which is all that MLflow's parameters can be."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pat.io.dotted import dotted
 from study.report.page.run import Run, place
 from study.results.cells import METRIC_LABELS, Cell, Row, rows_of
 from study.results.grid import Grid, texts_of
@@ -58,21 +59,15 @@ def _settings(run: Run, other: Run) -> Layout:
 
 def _differing(mine: Cell, theirs: Cell) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
     for step in sorted(mine.provenance.keys() | theirs.provenance.keys()):
-        one, two = (_flat((cell.provenance.get(step) or {}).get("settings") or {}) for cell in (mine, theirs))
+        one, two = (_settings_of((cell.provenance.get(step) or {}).get("settings") or {}) for cell in (mine, theirs))
         for key in sorted(one.keys() | two.keys()):
             if one.get(key, HOLE) != two.get(key, HOLE):
                 yield (step, key), (one.get(key, HOLE), two.get(key, HOLE))
 
 
-def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, str]:
+def _settings_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return nested settings by their dotted names, without checksums, which say that inputs differ and not which setting does."""
-    found: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{key}.")
-        elif not CHECKSUM.fullmatch(str(value)):
-            found[f"{before}{key}"] = str(value)
-    return found
+    return {name: str(value) for name, value in dotted(settings) if not CHECKSUM.fullmatch(str(value))}
 
 
 def _some(values: list[str]) -> str:
