@@ -22,8 +22,6 @@ from study.commands.places import CELL, guarded
 SCHEMA = 1
 EVALUATION_KEYS = ("mean", "perplexity", "harness")
 SAMPLE_FIELDS = ("task", "id", "gold", "correct")
-
-
 UNSHOWN = ("history", "provenance")
 """Fields of a tuning's record that its cell leaves out, or keeps elsewhere."""
 EARLIER = "before/"
