@@ -91,6 +91,12 @@ class TuningSettings(Settings):
     )
     checkpoint_steps: Count = Field(default=100, description="steps between two checkpoints; a killed job loses at most these")
     log_steps: Count = Field(default=10, description="steps between two entries of the log")
+    data_order: CountOrZero = Field(
+        default=0,
+        exclude_if=equals(0),
+        description="which of a seed's orders of the rows is taken; what follows a tuning of the same rows takes another, as the second "
+        "part of FT→P→FT does by itself",
+    )
     report_to: Annotated[tuple[Reporter, ...], Field(strict=False)] = Field(
         default=(),
         exclude_if=equals(()),

@@ -12,6 +12,7 @@ from pat.training.reporters import run_name
 from pat.training.request import Arm
 
 CHECKPOINTS_KEPT = 2
+ORDERS_APART = 1_000_003  # further apart than the seeds that people take: no two orders of any two of them are the same
 
 
 def training_arguments(
@@ -51,7 +52,7 @@ def training_arguments(
         save_steps=settings.checkpoint_steps,
         save_total_limit=CHECKPOINTS_KEPT,
         seed=arm.seed,
-        data_seed=arm.seed,
+        data_seed=arm.seed + settings.data_order * ORDERS_APART,
         use_cpu=device == "cpu",
         # A GPU is given the next step while it works on this one: between two log entries only distillation waits for it.
         dataloader_pin_memory=device == "cuda",

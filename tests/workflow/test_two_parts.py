@@ -27,9 +27,9 @@ def call(*words: object) -> None:
     assert not ended.value.code
 
 
-def tuned(base: Path, data: Path, steps: int, out: Path) -> Path:
+def tuned(base: Path, data: Path, steps: int, order: int, out: Path) -> Path:
     """Tune by LoRA for so many steps and merge, by the commands; return the merged model."""
-    settings = json.dumps({"tuning": RAW["tuning"] | {"max_steps": steps}})
+    settings = json.dumps({"tuning": RAW["tuning"] | {"max_steps": steps, "data_order": order}})
     adapter, merged = out / "adapter", out / "merged"
     given = ("--base", base, "--data", data, "--tuner", "lora", "--ratio", 0, "--seed", 0, "--settings", settings)
     call("tune", *given, "--run-dir", out / "run", "--out", adapter)
@@ -40,9 +40,9 @@ def tuned(base: Path, data: Path, steps: int, out: Path) -> Path:
 def test_a_row_in_two_parts_is_what_the_commands_make_by_hand(finished: Path, tmp_path: Path) -> None:
     """The smoke run has 12 steps, of which a third lies before the cut."""
     base, data = finished / RESULTS / "models" / "tiny", finished / RESULTS / "data" / "world" / "instruct.jsonl"
-    before, pruned = tuned(base, data, 4, tmp_path / "before"), tmp_path / "pruned"
+    before, pruned = tuned(base, data, 4, 0, tmp_path / "before"), tmp_path / "pruned"
     call("prune", "--base", before, "--pruner", "channel-magnitude", "--ratio", 0.5, "--align", 1, "--seed", 0, "--out", pruned)
-    after = tuned(pruned, data, 8, tmp_path / "after")
+    after = tuned(pruned, data, 8, 1, tmp_path / "after")
     assert (after / WEIGHTS).read_bytes() == (finished / MADE / "0.5/seed0/merged" / WEIGHTS).read_bytes()
     assert (after / WEIGHTS).read_bytes() != (finished / str(MADE).replace("ftpft", "pft") / "0.5/seed0/merged" / WEIGHTS).read_bytes()
 

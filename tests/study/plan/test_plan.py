@@ -171,7 +171,7 @@ def test_the_steps_of_a_tuning_are_shared_out_before_and_after_the_cut() -> None
     assert lengths(plan, "epochs", "epochs") == [1, 2, 3]
     assert lengths(Plan(smoke(pat={"milestone_fraction": 0.75, "align": 1, "hio_rank": 2})), "max_steps") == [9, 3, 12]
     first, second = (json.loads(plan.tunings.settings(job("half", ratio))) for ratio in ("before", "0.5"))
-    assert first["tuning"] | {"max_steps": 3} == second["tuning"] and first["pat"] == second["pat"]
+    assert first["tuning"] | {"max_steps": 3, "data_order": 1} == second["tuning"] and first["pat"] == second["pat"]
 
 
 def test_a_tuning_in_two_parts_is_searched_once_for_all_ratios_on_the_whole_base() -> None:

@@ -1,4 +1,4 @@
-"""A tuning that a pruning cuts in two: how many of its steps lie before the cut, how many after it. All else is the same in both."""
+"""A tuning that a pruning cuts in two: how many of its steps lie before the cut, how many after it, and that these see other rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pat.settings.jobs import TuneJob, TuningSettings
 def in_two(job: TuneJob) -> tuple[TuningSettings, TuningSettings]:
     """Return the recipes before and after the cut, which stands where PAT's milestone would: at `pat.milestone_fraction` of the whole.
 
-    The first has a step at least. A part that is empty or shorter than its warm-up is returned as it is: `too_short` tells it.
+    The first has a step at least. The second takes the rows in another order: in the same one it would begin with those of the first again,
+    which a tuning in one piece meets once in an epoch. A part that is empty or shorter than its warm-up is returned as it is: `too_short` tells it.
     """
     whole = job.tuning
     if whole.max_steps is not None:
@@ -18,6 +19,7 @@ def in_two(job: TuneJob) -> tuple[TuningSettings, TuningSettings]:
         epochs = whole.epochs or 1.0
         first = epochs * job.pat.milestone_fraction
         lengths = {"epochs": first}, {"epochs": epochs - first}
+    lengths[1]["data_order"] = whole.data_order + 1
     before, after = (whole.model_copy(update=length) for length in lengths)
     return before, after
 
