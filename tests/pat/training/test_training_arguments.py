@@ -23,4 +23,5 @@ def batches_of_rows(tmp_path: Path, order: int) -> list[list[int]]:
 def test_another_order_of_the_rows_is_another_shuffle_of_the_same_rows(tmp_path: Path) -> None:
     first, again, second = (batches_of_rows(tmp_path, order) for order in (0, 0, 1))
     assert first == again != second
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(64))
+    for batches in (first, second):
+        assert sorted(row for batch in batches for row in batch) == list(range(64))

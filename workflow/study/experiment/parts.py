@@ -8,8 +8,9 @@ from pat.settings.jobs import TuneJob, TuningSettings
 def in_two(job: TuneJob) -> tuple[TuningSettings, TuningSettings]:
     """Return the recipes before and after the cut, which stands where PAT's milestone would: at `pat.milestone_fraction` of the whole.
 
-    The first has a step at least. The second takes the rows in another order: in the same one it would begin with those of the first again,
-    which a tuning in one piece meets once in an epoch. A part that is empty or shorter than its warm-up is returned as it is: `too_short` tells it.
+    The second takes the rows in another order: in the same one it would begin with those of the first again, which a tuning in one piece
+    meets once in an epoch. The first has a step at least. A part that is empty or shorter than its warm-up is returned as it is:
+    `too_short` tells it.
     """
     whole = job.tuning
     if whole.max_steps is not None:
