@@ -7,10 +7,8 @@ figure: pruned and quantised, or only quantised?
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pat.benchmark import machine, so_far
+from pat.benchmark.equal_bytes import at_equal_bytes
 from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
@@ -118,47 +117,6 @@ def _read_again(folder: Path, form: str, scratch: Path) -> tuple[int, int, PreTr
     return record["bytes"], len(record["left_in_f16"]), checkpoint.load_model(scratch / "again", torch.float32)
 
 
-def at_equal_bytes(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return each point of a later model beside what the first one, only quantised, has at as many bytes.
-
-    That lies on the line between two neighbours among its formats, in the logarithms of bytes and perplexity; None beyond its own range.
-    Formats that a smaller one beats do not count.
-    """
-    whole = [point for point in points if point["model"] == points[0]["model"] and "bytes" in point]
-    return [
-        {
-            "model": point["model"], "format": point["format"], "bytes": point["bytes"], "text": text, "perplexity": value,
-            "only_quantised": _between(best(_sizes(whole, text)), point["bytes"]),
-        }
-        for point in points
-        if point["model"] != points[0]["model"] and "bytes" in point
-        for text, value in point["perplexity"].items()
-        if value is not None
-    ]  # fmt: skip
-
-
-def _sizes(points: Iterable[Point], text: str) -> Iterator[tuple[int, float]]:
-    """Yield bytes and perplexity of the points whose perplexity is not too large for a number."""
-    yield from ((it["bytes"], it["perplexity"][text]) for it in points if it["perplexity"][text] is not None)
-
-
-def best(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Return the points, bytes and perplexity, which no smaller one beats, the smallest first."""
-    kept: list[tuple[int, float]] = []
-    for size, value in sorted(points):
-        if not kept or value < kept[-1][1]:
-            kept.append((size, value))
-    return kept
-
-
-def _between(line: Sequence[tuple[int, float]], bytes_: int) -> float | None:
-    for (smaller, before), (larger, behind) in pairwise(line):
-        if smaller <= bytes_ <= larger:
-            share = 0.0 if smaller == larger else math.log(bytes_ / smaller) / math.log(larger / smaller)
-            return math.exp((1 - share) * math.log(before) + share * math.log(behind))
-    return None
-
-
 def _record(points: Sequence[Point]) -> dict[str, Any]:
     return {"schema": SCHEMA, "kind": "export", "measurements": list(points), "at_equal_bytes": at_equal_bytes(points)}
 
@@ -174,5 +132,5 @@ def _line(point: Point) -> str:
 
 def _verdict(it: Mapping[str, Any]) -> str:
     other = it["only_quantised"]
-    beside = "the first model has no format of as many bytes" if other is None else f"only quantised {other:.3f}"
+    beside = "no format of the first model is as small" if other is None else f"only quantised {other:.3f}"
     return f"{it['model']}, {it['format']}, {it['bytes'] / MIB:.1f} MiB: {it['text']} {it['perplexity']:.3f}, {beside}"

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pat.benchmark.exported import at_equal_bytes, benchmark_export
+from pat.benchmark.equal_bytes import at_equal_bytes
+from pat.benchmark.exported import benchmark_export
 from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
@@ -67,6 +68,14 @@ def test_at_equal_bytes_by_hand() -> None:
     assert [(it["format"], it["perplexity"]) for it in found] == [("q8_0", 30.0), ("q4_0", 99.0)]
     assert found[0]["only_quantised"] == pytest.approx(20.0)  # half way in the logarithm of bytes, the root of 10 · 40; int4 is beaten
     assert found[1]["only_quantised"] is None
+
+
+def test_in_more_bytes_than_the_best_format_has_that_one_is_what_only_quantised_gives() -> None:
+    """The whole model is as good in 8 bits as stored: beside a cut one of a size between them it has its 8 bits, not nothing."""
+    sizes = {"q4_0": (100, 40.0), "q8_0": (200, 10.0), "stored": (400, 10.0)}
+    points = [{"model": "whole", "format": form, "bytes": size, "perplexity": {"text": value}} for form, (size, value) in sizes.items()]
+    points += [{"model": "cut", "format": "stored", "bytes": size, "perplexity": {"text": 30.0}} for size in (99, 200, 300, 999)]
+    assert [it["only_quantised"] for it in at_equal_bytes(points)] == [None, *[pytest.approx(10.0)] * 3]
 
 
 def test_a_perplexity_too_large_for_a_number_is_said_and_compares_with_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,10 @@ def test_what_is_no_record_is_refused(tmp_path: Path, content: object, message: 
         write(tmp_path / "mine", tmp_path / "doc.md")
 
 
-def test_the_document_agrees_with_the_committed_records(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    document = tmp_path / "performance.md"
+@pytest.mark.parametrize("name", ["performance.md", "runtimes.md"])
+def test_the_documents_agree_with_the_committed_records(name: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    document = tmp_path / name
     write_text(document, text)
     shown = [folder for folder in REFERENCES if f"<!-- {folder.name}:start -->" in text]
     assert shown
@@ -130,14 +132,16 @@ def test_exports_become_a_table_with_what_is_as_large_beside_them(tmp_path: Path
     half: dict[str, Any] = {"model": "half", "hidden_size": 2, "format": "q8_0", "bytes": 3 * MIB, "left_in_f16": 7}
     points = [
         {**whole, "format": "f16", "bytes": 8 * MIB, "perplexity": {"news": 10.0, "mail": 5.0}},
-        {**whole, "format": "q4_0", "refused": "why"},
+        {**whole, "format": "q4_0", "bytes": 2 * MIB, "perplexity": {"news": 40.0, "mail": None}},
+        {**whole, "format": "int4", "refused": "odd rows"},
         {**half, "perplexity": {"news": 20.5, "mail": None}},
     ]
-    beside = [{"model": "half", "format": "q8_0", "text": "news", "only_quantised": 12.25, "bytes": 3 * MIB, "perplexity": 20.5}]
     own = {name: RECORD[name] for name in ("machine", "provenance")}
-    record = {**own, "kind": "export", "measurements": points, "at_equal_bytes": beside}
+    record = {**own, "kind": "export", "measurements": points}
     lines = [line.replace("\\", "") for line in lines_of(tmp_path, small=record)]
     assert "| Model | Format | MiB | Matrices left in f16 | mail | only quantised, as large | news | only quantised, as large |" in lines
     assert "| whole | f16 | 8.0 |  | 5.00 | – | 10.00 | – |" in lines
-    assert "| half | q8_0 | 3.0 | 7 | – | – | 20.50 | 12.25 |" in lines
-    assert not [line for line in lines if "q4" in line]
+    only_quantised = 40 * (10 / 40) ** (math.log(3 / 2) / math.log(8 / 2))
+    assert f"| half | q8_0 | 3.0 | 7 | – | – | 20.50 | {only_quantised:.2f} |" in lines
+    assert not [line for line in lines if line.startswith("| whole | int4")]
+    assert any("whole in int4: not measured: odd rows." in line for line in lines)

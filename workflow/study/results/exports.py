@@ -7,13 +7,14 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from pat.benchmark.equal_bytes import at_equal_bytes
 from pat.errors import UserError
 from pat.io.artefacts import read_json
 from study.results.benchmarks import Machine, Part, Provenance
 
 
 class Export(Part):
-    """One model in one format; without bytes where the format was refused, without a perplexity where it was too large for a number."""
+    """One model in one format; without bytes where the format was refused, and why, without a perplexity too large for a number."""
 
     model: str
     format: str
@@ -21,15 +22,7 @@ class Export(Part):
     bytes: int = 0
     left_in_f16: int = 0
     perplexity: dict[str, float | None] = {}
-
-
-class BesideQuantised(Part):
-    """One smaller model in one format on one text, beside what the first model has at as many bytes; None beyond its formats."""
-
-    model: str
-    format: str
-    text: str
-    only_quantised: float | None
+    refused: str = ""
 
 
 class Exports(Part):
@@ -37,7 +30,6 @@ class Exports(Part):
 
     kind: Literal["export"]
     measurements: list[Export]
-    at_equal_bytes: list[BesideQuantised]
     machine: Machine
     provenance: Provenance
 
@@ -45,6 +37,12 @@ class Exports(Part):
     def measured(self) -> list[Export]:
         """What was not refused."""
         return [it for it in self.measurements if it.bytes]
+
+    @property
+    def only_quantised(self) -> dict[tuple[str, str, str], float | None]:
+        """What the first model has in as many bytes as a later one, by that model, its format, and the text."""
+        points = [it.model_dump() for it in self.measured]
+        return {(it["model"], it["format"], it["text"]): it["only_quantised"] for it in at_equal_bytes(points)}
 
 
 def read_exports(path: Path) -> Exports:

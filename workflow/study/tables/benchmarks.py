@@ -235,7 +235,7 @@ def _answer_lines(record: Evaluation) -> Iterable[list[str]]:
 def exports(record: Exports) -> Layout:
     """Return a line per model and format: its size, its perplexity of each text, and beside it the first model's at as many bytes."""
     texts = list(dict.fromkeys(text for it in record.measured for text in it.perplexity))
-    beside = {(it.model, it.format, it.text): it.only_quantised for it in record.at_equal_bytes}
+    beside = record.only_quantised
     header = ["Model", "Format", "MiB", "Matrices left in f16", *(name for text in texts for name in (text, "only quantised, as large"))]
     rows = [
         [
@@ -244,7 +244,8 @@ def exports(record: Exports) -> Layout:
         ]
         for it in record.measured
     ]  # fmt: skip
-    return Layout(f"Perplexity per token against bytes. {_made_by([record])}", header, rows, text_columns=2)
+    notes = [f"{it.model} in {it.format}: not measured: {it.refused}." for it in record.measurements if it.refused]
+    return Layout(f"Perplexity per token against bytes. {_made_by([record])}", header, rows, text_columns=2, notes=notes)
 
 
 def _decimals(value: float | None) -> str:
