@@ -319,13 +319,14 @@ def tasks(
     task: Annotated[list[Path], typer.Option(help="zero-shot set, as `pat evaluate` takes it; may be repeated"), READS],
     out: Out,
     limit: Annotated[int | None, typer.Option(min=1, help="first items of every task, or of each of its groups")] = None,
+    group_limit: Annotated[int | None, typer.Option(min=1, help="items of each group, where a task has some; left out: as --limit")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens of a generated answer at most")] = 8,
     force: Force = False,
 ) -> None:
     """Write tasks as files that lm-eval runs by itself, with the numbers of `pat evaluate`."""
     from pat.scoring.task_files import write_task_files
 
-    write_task_files(task, out, limit=limit, max_new_tokens=max_new_tokens, force=force)
+    write_task_files(task, out, limit=limit, group_limit=group_limit, max_new_tokens=max_new_tokens, force=force)
 
 
 for verb in (export, push, sizes):

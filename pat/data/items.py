@@ -108,14 +108,16 @@ def _sequence(choices: Any) -> Any:
     return tuple(choices) if isinstance(choices, list) else choices
 
 
-def first_of_each_group(items: Iterable[Item], limit: int | None) -> list[Item]:
-    """Return the first `limit` items of a task, or of each of its groups where it has some, in their order; None keeps all."""
-    if limit is None:
-        return list(items)
+def first_of_each_group(items: Iterable[Item], limit: int | None, group_limit: int | None = None) -> list[Item]:
+    """Return the first `limit` items of a task, in their order; None keeps all.
+
+    Of a task with groups, as many of each are kept, or the first `group_limit`.
+    """
     taken: dict[str, int] = {}
     kept = []
     for item in items:
+        most = (group_limit or limit) if item.group else limit
         taken[item.group] = taken.get(item.group, 0) + 1
-        if taken[item.group] <= limit:
+        if most is None or taken[item.group] <= most:
             kept.append(item)
     return kept

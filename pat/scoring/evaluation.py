@@ -53,7 +53,7 @@ def evaluate(
         raise UserError(f"nothing to evaluate: {unscored}")
     if tasks or settings.harness_tasks:
         need("evaluation", "evaluate, where it asks questions,")
-    items = read_tasks(tasks, settings.limit)
+    items = read_tasks(tasks, settings.limit, settings.group_limit)
     documents = read_documents(texts, text_column)
     record, outcomes, device = _examine(model, items, documents, settings, seed)
     inputs = {"model": model} | {f"task {name_of(path)}": path for path in tasks} | {f"text {name_of(path)}": path for path in texts}
@@ -137,15 +137,18 @@ def _perplexities(
     return {name: perplexity(model, tokenizer, ones, context, settings.batch_size, name) for name, ones in scored.items()}
 
 
-def read_tasks(paths: Sequence[Path], limit: int | None) -> dict[str, list[Item]]:
-    """Return the items of task files by task, the first `limit` of each group. Raises UserError on a broken file or a repeated task."""
+def read_tasks(paths: Sequence[Path], limit: int | None, group_limit: int | None = None) -> dict[str, list[Item]]:
+    """Return the items of task files by task, as many as `first_of_each_group` keeps.
+
+    Raises UserError on a broken file or a repeated task.
+    """
     tasks: dict[str, list[Item]] = {}
     for path in paths:
         items = read_items(path)
         name = items[0].task
         if name in tasks:
             raise UserError(f"{path}: the task {name!r} is given twice")
-        tasks[name] = first_of_each_group(items, limit)
+        tasks[name] = first_of_each_group(items, limit, group_limit)
     return tasks
 
 

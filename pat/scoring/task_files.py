@@ -67,10 +67,16 @@ _Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar(
 
 
 def write_task_files(
-    tasks: Sequence[Path], out: Path, *, limit: int | None = None, max_new_tokens: int = 8, force: bool = False
+    tasks: Sequence[Path],
+    out: Path,
+    *,
+    limit: int | None = None,
+    group_limit: int | None = None,
+    max_new_tokens: int = 8,
+    force: bool = False,
 ) -> dict[str, list[str]]:
     """Write the folder and return the names of its tasks by ours. Raises UserError on a broken task file, or where `out` is in use."""
-    items = read_tasks(tasks, limit)
+    items = read_tasks(tasks, limit, group_limit)
     if both := next((name for name in items if f"{name}{GENERATED}" in items), None):
         raise UserError(f"--task: {both} asked for an answer is called {both}{GENERATED} too, as another task is; rename one of the two")
     kind = KINDS["tasks"]
@@ -83,7 +89,7 @@ def write_task_files(
                 artefacts.write_jsonl(folder / f"{label}.jsonl", rows)
                 artefacts.write_text(folder / f"{label}.yaml", yaml.dump(definition, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
                 named.setdefault(name, []).append(label)
-        settings = {"limit": limit, "max_new_tokens": max_new_tokens}
+        settings = {"limit": limit, "group_limit": group_limit, "max_new_tokens": max_new_tokens}
         record = {"tasks": named, "provenance": provenance(settings, 0, inputs={f"task {name_of(path)}": path for path in tasks})}
         artefacts.write_json(folder / RECORD, record)
     say(f"{out}: {', '.join(named)}; lm_eval --model hf --model_args pretrained=MODEL,dtype=float32 --include_path {out} --tasks {TAG}")

@@ -236,13 +236,16 @@ class PretrainSettings(Settings):
 
 class EvaluationSettings(Settings):
     """How a checkpoint is scored. `limit` keeps the first items of every task, of each of its groups where it has some, and as many
-    windows of every text, unless `text_limit` says otherwise; `harness_tasks` are lm-eval's own variants.
+    windows of every text, unless `group_limit` and `text_limit` say otherwise; `harness_tasks` are lm-eval's own variants.
     """
 
     batch_size: Count = Field(default=16, description="prompts per forward pass")
     max_new_tokens: Count = Field(default=8, description="tokens of a generated answer at most")
     limit: Count | None = Field(
         default=None, description="first items of every task, or of each of its groups, and windows of every text; left out: all"
+    )
+    group_limit: Count | None = Field(
+        default=None, exclude_if=is_none, description="items of each group, for tasks that have some; left out: as `limit`"
     )
     text_limit: Count | Literal["all"] | None = Field(
         default=None, exclude_if=is_none, description="windows of every text; left out: as `limit`"

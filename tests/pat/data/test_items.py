@@ -97,3 +97,10 @@ def test_a_limit_counts_within_each_group() -> None:
     items = some_items(10, groups=("x", "y"))
     assert [item.id for item in first_of_each_group(items, 2)] == ["toy-0", "toy-1", "toy-5", "toy-6"]
     assert first_of_each_group(items, None) == items
+
+
+def test_a_limit_of_groups_is_theirs_alone() -> None:
+    grouped, plain = some_items(10, groups=("x", "y")), some_items(10)
+    assert [item.id for item in first_of_each_group(grouped, 4, 1)] == ["toy-0", "toy-5"]
+    assert first_of_each_group(grouped, None, 3) == first_of_each_group(grouped, 3)
+    assert len(first_of_each_group(plain, 4, 1)) == 4 and first_of_each_group(plain, None, 1) == plain

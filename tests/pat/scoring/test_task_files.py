@@ -31,9 +31,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_items(folder / "toy.jsonl", [replace(first, question="Which\u2028comes\x85after 0?"), *others])  # ends of lines, to Unicode
     write_items(folder / "of-groups.jsonl", some_items(10, task="of-groups", groups=("x", "y")))
     paths = [folder / "toy.jsonl", folder / "of-groups.jsonl"]
-    settings = EvaluationSettings(batch_size=4, max_new_tokens=6, limit=4, device="cpu")
+    settings = EvaluationSettings(batch_size=4, max_new_tokens=6, limit=4, group_limit=3, device="cpu")
     evaluate(model, paths, [], settings, 0, folder / "evaluation.json")
-    assert write_task_files(paths, folder / "written", limit=4, max_new_tokens=6) == NAMES
+    assert write_task_files(paths, folder / "written", limit=4, group_limit=3, max_new_tokens=6) == NAMES
     (folder / "written").rename(folder / "moved")
     return folder
 
@@ -56,7 +56,7 @@ def theirs(work: Path) -> dict[str, Any]:
 
 def test_lm_eval_gets_the_same_numbers(work: Path, theirs: dict[str, Any]) -> None:
     ours = read_json(work / "evaluation.json")["tasks"]
-    assert ours["of-groups"]["items"] == 8 and ours["toy"]["items"] == 4
+    assert ours["of-groups"]["items"] == 6 and ours["toy"]["items"] == 4
     for name, labels in NAMES.items():
         merged = {key.split(",")[0]: value for label in labels for key, value in theirs["results"][label].items()}
         for metric, score in ours[name]["scores"].items():
