@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pat.data.chat import chat_text
-from pat.data.rows import Columns, Row, as_document, read_rows
+from pat.data.rows import TOOLS, Columns, Row, as_document, read_rows
 from pat.errors import UserError
 from pat.io.progress import Progress, say
 
@@ -129,5 +129,5 @@ def _default_tokens(model_config: Any) -> int:
 def _tokens(place: str, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return a row as the model would see it: plain, or the prompt with its answer, or the conversation, as in tuning."""
     if "messages" in row:
-        return list(tokenizer(chat_text(tokenizer, row["messages"], place), add_special_tokens=False)["input_ids"])
+        return list(tokenizer(chat_text(tokenizer, row["messages"], place, row.get(TOOLS)), add_special_tokens=False)["input_ids"])
     return list(tokenizer(as_document(row))["input_ids"])

@@ -14,32 +14,45 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from pat.data.rows import ASSISTANT
+from pat.data.rows import ASSISTANT, is_learned
 from pat.errors import UserError
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 WORD = "Wordinplaceofananswer"
 Message = dict[str, Any]
+Tools = list[Any] | None
 Render = Callable[[Sequence[Message], bool], str]
 """Renders messages; the flag asks for the prompt of an answer behind them."""
 
 
-def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: str) -> tuple[list[int], bytearray]:
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: str, tools: Tools = None
+) -> tuple[list[int], bytearray]:
     """Return a conversation's token ids, and for each whether it is learned: 1 where it holds a character that the assistant says.
 
     Raises UserError naming the place where the tokenizer has no template, or one that refuses these messages or hides who says what.
     """
     template = template_of(tokenizer, place)
+    learned = [number for number, message in enumerate(messages) if is_learned(message)]
     try:
-        if GENERATION.search(template):
-            found: Any = tokenizer.apply_chat_template(list(messages), return_dict=True, return_assistant_tokens_mask=True)
-            return list(found["input_ids"]), bytearray(found["assistant_masks"])
-        text, spans = render_spans(_render_with(tokenizer), messages)
+        render = _render_with(tokenizer, tools)
+        if not GENERATION.search(template):
+            return _within(tokenizer, *render_spans(render, messages, learned))
+        found: Any = tokenizer.apply_chat_template(list(messages), tools=tools, return_dict=True, return_assistant_tokens_mask=True)
+        ids, mask = list(found["input_ids"]), bytearray(found["assistant_masks"])
+        if read := [number for number, message in enumerate(messages) if message["role"] == ASSISTANT and number not in learned]:
+            only_read = _within(tokenizer, *render_spans(render, messages, read))[1]
+            mask = bytearray(said and not passed for said, passed in zip(mask, only_read, strict=True))
+        return ids, mask
     except (TemplateError, ValueError, TypeError) as error:
         raise UserError(f"{place}: messages do not fit the tokenizer's chat template ({error})") from None
+
+
+def _within(tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], bytearray]:
+    """Return a text's tokens, and for each 1 where it holds a character of a span."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    learned = (any(first < end and start < last for first, last in spans) for start, end in encoded["offset_mapping"])
-    return list(encoded["input_ids"]), bytearray(learned)
+    inside = (any(first < end and start < last for first, last in spans) for start, end in encoded["offset_mapping"])
+    return list(encoded["input_ids"]), bytearray(inside)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, place: str) -> str:
@@ -54,30 +67,29 @@ def template_of(tokenizer: PreTrainedTokenizerBase, place: str) -> str:
     return str(tokenizer.get_chat_template())
 
 
-def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: str) -> str:
+def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: str, tools: Tools = None) -> str:
     """Return a conversation as the model reads it. Raises UserError as `encode_chat`."""
     template_of(tokenizer, place)
     try:
-        return _render_with(tokenizer)(messages, False)
+        return _render_with(tokenizer, tools)(messages, False)
     except (TemplateError, ValueError, TypeError) as error:
         raise UserError(f"{place}: messages do not fit the tokenizer's chat template ({error})") from None
 
 
-def _render_with(tokenizer: PreTrainedTokenizerBase) -> Render:
+def _render_with(tokenizer: PreTrainedTokenizerBase, tools: Tools) -> Render:
     def render(messages: Sequence[Message], asks: bool) -> str:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks))
+        return str(tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, add_generation_prompt=asks))
 
     return render
 
 
-def render_spans(render: Render, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-    """Return the rendered conversation and where in it each answer stands, from its first character to the end of its turn's mark.
+def render_spans(render: Render, messages: Sequence[Message], answers: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the rendered conversation and where in it each of these answers stands, to the end of its turn's mark.
 
     Raises ValueError where the template puts an answer where it cannot be found.
     """
     text = render(messages, False)
-    places = [place for place, message in enumerate(messages) if message["role"] == ASSISTANT]
-    return text, [_span(render, messages, place, text) for place in places]
+    return text, [_span(render, messages, answer, text) for answer in answers]
 
 
 def _span(render: Render, messages: Sequence[Message], place: int, text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def _line_records(path: Path) -> Iterator[Record]:
 
 def line_record(path: Path, number: int, line: str) -> Record:
     """Return the object of a line of a .jsonl file. Raises UserError naming file and line."""
-    return _record(f"{path}:{number}", parse_json(line.removeprefix("\ufeff"), f"{path}:{number}", unique_keys=True))
+    return _record(f"{path}:{number}", parse_json(line, f"{path}:{number}", unique_keys=True))
 
 
 def _record(place: str, value: object) -> Record:
@@ -130,14 +130,19 @@ def _csv_records(path: Path) -> Iterator[Record]:
         reader, number = csv.DictReader(stream, strict=True), 0
         try:
             names = reader.fieldnames or []
-            if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
-                raise UserError(f"{path}: the first line names the column {twice!r} twice; one of them would be lost")
+            _check_distinct(names, f"{path}: the first line names")
             for number, fields in enumerate(reader, start=1):
                 if None in fields or None in fields.values():
                     raise UserError(f"{path}: row {number}: has {'more' if None in fields else 'fewer'} columns than the first line names")
                 yield Record(f"{path}: row {number}", fields)
         except csv.Error as error:
             raise UserError(f"{path}: row {number + 1}: is not valid CSV ({error})") from None
+
+
+def _check_distinct(names: Sequence[str], opening: str) -> None:
+    """Raise UserError where two columns have one name; `opening` says who names them."""
+    if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise UserError(f"{opening} the column {twice!r} twice; one of them would be lost")
 
 
 def _parquet_records(path: Path) -> Iterator[Record]:
@@ -147,7 +152,9 @@ def _parquet_records(path: Path) -> Iterator[Record]:
     with bytes_of(path) as stream:
         content = io.BytesIO(stream.read()) if packing_of(path) else stream
         try:
-            rows = (row for batch in parquet.ParquetFile(content).iter_batches() for row in batch.to_pylist())
+            file = parquet.ParquetFile(content)
+            _check_distinct(file.schema_arrow.names, f"{path}: names")
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
             yield from (Record(f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
         except (ArrowException, OSError) as error:
             raise UserError(f"{path}: cannot be read as Parquet ({error})") from None

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from pat.data.chat import encode_chat
-from pat.data.rows import NOTHING_SAID, Columns, Row, blank_field, prompt_and_answer, read_rows
+from pat.data.rows import NOTHING_SAID, TOOLS, Columns, Row, blank_field, prompt_and_answer, read_rows
 from pat.errors import UserError
 from pat.models.token_loss import IGNORED_LABEL
 
@@ -113,7 +113,7 @@ def _encoded(rows: Sequence[tuple[str, Row]], tokenizer: PreTrainedTokenizerBase
         if pair is not None:
             yield next(answered)
         elif "messages" in row:
-            yield encode_chat(tokenizer, row["messages"], place)
+            yield encode_chat(tokenizer, row["messages"], place, row.get(TOOLS))
         else:
             ids = [*_without_end(tokenizer(row["text"])["input_ids"], tokenizer), tokenizer.eos_token_id]
             yield ids, bytearray([1]) * len(ids)

@@ -3,7 +3,7 @@ scoring and the preparation of data.
 
 | form | fields | what is learned |
 | --- | --- | --- |
-| chat | `messages`, each with role and content | what the assistant says |
+| chat | `messages`, each with role and content; perhaps `system`, `tools` | what the assistant says |
 | instruction | `instruction`, `input`, `output`, asked in the Alpaca template | the output |
 | prompt | `prompt`, `completion`, joined as they are | the completion |
 | text | `text` | all of it |
@@ -32,8 +32,10 @@ MESSAGES_NAMES = ("messages", "conversations")
 """The usual name and ShareGPT's."""
 SPEAKERS = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of the roles."""
-ASSISTANT = "assistant"
-ROLES = ("system", "user", ASSISTANT)
+SYSTEM, ASSISTANT = "system", "assistant"
+ROLES = (SYSTEM, "user", ASSISTANT)
+TOOLS, WEIGHT = "tools", "weight"
+"""Beside messages, the tools that may be called; in one, whether it is learned: 1, or 0, as OpenAI writes it."""
 Column = Literal["messages", "prompt", "completion", "instruction", "input", "output", "text"]
 Columns = Mapping[str, str]
 """Our name of a field → the file's."""
@@ -76,7 +78,7 @@ def row_of(record: Record, columns: Columns | None = None) -> Row:
 
 def _row_of(place: str, fields: Mapping[str, Any]) -> Row:
     if (name := next((name for name in MESSAGES_NAMES if fields.get(name) is not None), None)) is not None:
-        return {"messages": _messages(f"{place}: {name}", fields[name])}
+        return _conversation(place, fields, name)
     if "instruction" in fields:
         return {
             "instruction": text_field(place, fields, "instruction"),
@@ -99,16 +101,34 @@ def _renamed(record: Record, columns: Columns) -> dict[str, Any]:
     return {ours: record.fields[theirs] for ours, theirs in columns.items()}
 
 
-def _messages(place: str, value: object) -> list[dict[str, Any]]:
-    """Return checked messages, each with role and content, and with what else it says that is not null."""
-    if isinstance(value, str):  # a CSV has no lists
+def _conversation(place: str, fields: Mapping[str, Any], name: str) -> Row:
+    """Return a conversation with what stands beside its messages: what the system says, as the first of them, and the tools there are."""
+    messages, system = _messages(f"{place}: {name}", fields[name]), text_field(place, fields, SYSTEM, default="")
+    if system.strip():
+        begins_with = messages[0]["content"] if messages and messages[0]["role"] == SYSTEM else None
+        if begins_with not in (None, system):
+            raise UserError(f"{place}: {SYSTEM} is {shown(system)}, and {name}[0] says something else as {SYSTEM}; leave one of them out")
+        messages = messages if begins_with is not None else [{"role": SYSTEM, "content": system}, *messages]
+    tools = fields.get(TOOLS)
+    return {"messages": messages} | ({TOOLS: _listed(f"{place}: {TOOLS}", tools, "a list of tools")} if tools else {})
+
+
+def _listed(place: str, value: object, what: str) -> list[Any]:
+    """Return a list, or what a text of JSON holds as one: a CSV has no lists."""
+    if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
-            raise UserError(f"{place} is {shown(value)}; must be a list of messages, each with role and content") from None
+            raise UserError(f"{place} is {shown(value)}; must be {what}") from None
     if not isinstance(value, list):
-        raise UserError(f"{place} is {shown(value)}; must be a list of messages, each with role and content")
-    return [_message(f"{place}[{number}]", message) for number, message in enumerate(value)]
+        raise UserError(f"{place} is {shown(value)}; must be {what}")
+    return value
+
+
+def _messages(place: str, value: object) -> list[dict[str, Any]]:
+    """Return checked messages, each with role and content, and with what else it says that is not null."""
+    found = _listed(place, value, "a list of messages, each with role and content")
+    return [_message(f"{place}[{number}]", message) for number, message in enumerate(found)]
 
 
 def _message(place: str, message: object) -> dict[str, Any]:
@@ -118,6 +138,8 @@ def _message(place: str, message: object) -> dict[str, Any]:
     if role not in ROLES and role.strip().lower() in ROLES:
         raise UserError(f"{place}: role is {shown(role)}; must be {role.strip().lower()!r}, as chat templates write it")
     content = text_field(place, message, "content", "value", default="" if message.get("tool_calls") else None)
+    if message.get(WEIGHT) not in (None, 0, 1):
+        raise UserError(f"{place}: {WEIGHT} is {shown(message[WEIGHT])}; must be 1, or 0 where the message is not to be learned")
     others = {name: value for name, value in message.items() if name not in ("role", "from", "content", "value") and value is not None}
     return {"role": SPEAKERS.get(role, role), "content": content, **others}
 
@@ -125,10 +147,15 @@ def _message(place: str, message: object) -> dict[str, Any]:
 def blank_field(row: Row) -> str | None:
     """Return which field of a row leaves nothing to learn by being blank; None where there is something."""
     if "messages" in row:
-        said = any(_says_something(message) for message in row["messages"] if message["role"] == ASSISTANT)
+        said = any(_says_something(message) for message in row["messages"] if is_learned(message))
         return None if said else "messages"
     needed = ("instruction", "output") if "instruction" in row else ("completion",) if "prompt" in row else ("text",)
     return next((name for name in needed if not row[name].strip()), None)
+
+
+def is_learned(message: Mapping[str, Any]) -> bool:
+    """Return whether a message is the assistant's, and not marked as one that is only read."""
+    return message["role"] == ASSISTANT and message.get(WEIGHT) != 0
 
 
 def _says_something(message: Mapping[str, Any]) -> bool:

@@ -179,10 +179,13 @@ def numbered_rows(path: Path, required: Sequence[str] = ()) -> Iterator[tuple[in
 
 
 def text_lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line of a file that is not blank. Raises UserError naming file and line where it is not UTF-8."""
+    """Yield number and text of each line of a file that is not blank, a byte-order mark left out.
+
+    Raises UserError naming file and line where it is not UTF-8.
+    """
     for number, line in enumerate(stream, start=1):
         try:
-            text = line.decode()
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}:{number}: is not UTF-8 text ({error})") from None
         if text.strip():

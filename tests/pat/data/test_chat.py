@@ -48,6 +48,31 @@ def test_a_conversation_without_an_answer_in_the_end_learns_the_earlier_ones() -
     assert TOKENIZERS["chatml"].decode(said) == "b<|im_end|>"
 
 
+def said_in(ids: Sequence[int], learned: Sequence[int]) -> str:
+    return str(TOKENIZERS["chatml"].decode([token for token, is_learned in zip(ids, learned, strict=True) if is_learned]))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_answer_of_weight_0_is_read_and_not_learned(name: str) -> None:
+    """The rest is learned as it was, whether the template marks what is generated or not."""
+    messages, tokenizer = conversation([("a", "bad"), ("c", "good"), ("d", "fine")], None), TOKENIZERS[name]
+    ids, all_learned = encode_chat(tokenizer, messages, "here")
+    messages[1]["weight"], messages[3]["weight"] = 0, 1
+    same_ids, learned = encode_chat(tokenizer, messages, "here")
+    assert same_ids == ids
+    assert "bad" in said_in(ids, all_learned)
+    assert said_in(ids, learned) == said_in(ids, all_learned)[len(said_in(ids, all_learned)) - len(said_in(ids, learned)) :]
+    assert said_in(ids, learned).startswith("good")
+
+
+def test_tools_beside_messages_are_rendered() -> None:
+    tokenizer = chat_tokenizer("{% if tools %}<tools>{{ tools[0].name }}{% endif %}" + CHATML)
+    messages = conversation([("a", "b")], None)
+    with_tools, learned = encode_chat(tokenizer, messages, "here", [{"name": "weather"}])
+    assert str(tokenizer.decode(with_tools)).startswith("<tools>weather")
+    assert said_in(with_tools, learned) == "b<|im_end|>"
+
+
 REFUSING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + CHATML
 TWICE = "{% for message in messages %}{{ message['content'] + '|' + message['content'] }}{% endfor %}"
 BY_WORDS = "{% for message in messages %}{{ message['content'] | length }}:{{ message['content'] }}{% endfor %}"

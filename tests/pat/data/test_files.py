@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from pat.data.files import KINDS, PACKINGS, records
 from pat.data.instructions import Instructions
+from pat.data.items import read_items
 from pat.data.rows import parse_columns, read_rows, usable_rows
 from pat.errors import UserError
 from pat.io.artefacts import read_json
@@ -31,6 +32,7 @@ ROWS = [
     {"instruction": "Add, please.", "input": "1 2", "output": "3"},
     {"instruction": 'Say "é"\nand NA.', "input": "", "output": "NA"},
 ]
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXTS = [{"text": "One, two."}, {"text": "Dreißig"}]
 
 
@@ -82,8 +84,20 @@ def test_the_workflow_prepares_what_tuning_reads(tmp_path: Path) -> None:
 
 def test_a_json_file_with_an_object_a_line_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    path.write_bytes(b"\xef\xbb\xbf" + content(".jsonl", ROWS))
+    path.write_bytes(BYTE_ORDER_MARK + content(".jsonl", ROWS))
     assert [dict(record.fields) for record in records(path)] == ROWS
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != ".parquet"])
+def test_a_byte_order_mark_is_part_of_no_row(kind: str, tmp_path: Path) -> None:
+    """Nor of a task's first item: what Windows writes begins with one."""
+    rows = TEXTS if kind == ".txt" else ROWS
+    path = tmp_path / f"rows{kind}"
+    path.write_bytes(BYTE_ORDER_MARK + content(kind, rows))
+    assert [dict(record.fields) for record in records(path)] == rows
+    item = b'{"question": "q", "choices": ["a", "b"], "answer": "B"}\r\n'
+    (tmp_path / "task.jsonl").write_bytes(BYTE_ORDER_MARK + item)
+    assert [one.answer for one in read_items(tmp_path / "task.jsonl")] == [1]
 
 
 def test_a_saved_data_set_is_read_and_of_its_splits_the_one_called_train(tmp_path: Path) -> None:
@@ -107,6 +121,13 @@ def test_a_saved_data_set_is_read_and_of_its_splits_the_one_called_train(tmp_pat
         (tmp_path / "none" / name).unlink()
 
 
+def parquet_of_two_columns(name: str) -> bytes:
+    """Return a file that has two columns of a name, which Parquet allows."""
+    sink = io.BytesIO()
+    parquet.write_table(pyarrow.table([["a"], ["b"]], names=[name, name]), sink)
+    return sink.getvalue()
+
+
 NULL_IN_PARQUET = content(".parquet", [ROWS[0], ROWS[1] | {"output": None}])
 
 
@@ -120,6 +141,7 @@ NULL_IN_PARQUET = content(".parquet", [ROWS[0], ROWS[1] | {"output": None}])
         ("a.csv", b"instruction,answer\na,b\n", r"a\.csv: row 1: lacks the field output or response"),
         ("a.csv", b"question,answer\na,b\n", r"a\.csv: row 1: lacks the fields of a row .*it has answer, question; name its columns"),
         ("a.parquet", b"PAR1 not", r"a\.parquet: cannot be read as Parquet"),
+        ("a.parquet", parquet_of_two_columns("text"), r"a\.parquet: names the column 'text' twice; one of them would be lost"),
         ("a.parquet", NULL_IN_PARQUET, r"a\.parquet: row 2: output is null"),
         ("a.jsonl.gz", b"\x1f\x8b broken", r"a\.jsonl\.gz: cannot be read"),
         ("a.jsonl.bz2", b"broken", r"a\.jsonl\.bz2: cannot be read"),

@@ -99,6 +99,37 @@ def test_an_answer_whose_role_is_written_otherwise_is_not_left_out_in_silence(tm
         usable_rows(file_of(tmp_path, '{"messages": [{"role": "user", "content": "x"}, {"role": "bot", "content": "y"}]}'))
 
 
+TALK = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+
+
+def test_what_the_system_says_beside_the_messages_is_their_first(tmp_path: Path) -> None:
+    """ShareGPT's files and those of many trainers have it there."""
+    beside, within = {"role": "system", "content": "Be kind."}, [{"role": "system", "content": "Be kind."}, *TALK]
+    lines = [
+        {"conversations": talk, "system": system} for talk, system in ((TALK, "Be kind."), (within, "Be kind."), (TALK, " "), (TALK, None))
+    ]
+    read = usable_rows(file_of(tmp_path, *map(json.dumps, lines)))
+    assert [row["messages"] for row in read] == [[beside, *TALK], within, TALK, TALK]
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: system is .*Be rude.*, and messages\[0\] says something else as system"):
+        usable_rows(file_of(tmp_path, json.dumps({"messages": within, "system": "Be rude."})))
+
+
+def test_tools_are_part_of_a_conversation_as_a_list_or_as_text(tmp_path: Path) -> None:
+    tools = [{"name": "weather"}]
+    lines = [{"messages": TALK, "tools": given} for given in (tools, json.dumps(tools), None, "")]
+    read = usable_rows(file_of(tmp_path, *map(json.dumps, lines)))
+    assert read == [{"messages": TALK, "tools": tools}] * 2 + [{"messages": TALK}] * 2
+    with pytest.raises(UserError, match=r"tools is .*; must be a list of tools"):
+        usable_rows(file_of(tmp_path, json.dumps({"messages": TALK, "tools": "none"})))
+
+
+def test_a_conversation_whose_answers_all_have_weight_0_teaches_nothing(tmp_path: Path) -> None:
+    unlearned = {"messages": [TALK[0], TALK[1] | {"weight": 0}]}
+    assert usable_rows(file_of(tmp_path, json.dumps({"messages": TALK}), json.dumps(unlearned))) == [{"messages": TALK}]
+    with pytest.raises(UserError, match=r"messages\[1\]: weight is 0\.5; must be 1, or 0"):
+        usable_rows(file_of(tmp_path, json.dumps({"messages": [TALK[0], TALK[1] | {"weight": 0.5}]})))
+
+
 PLACES = {
     "tune": ("--base", "<w>/base", "--data", "<w>/rows.jsonl", "--tuner", "lora", "--settings", JOB, "--run-dir", "<w>/run"),
     "search-rate": ("--base", "<w>/base", "--data", "<w>/rows.jsonl", "--tuner", "lora", "--settings", SEARCH, "--run-dir", "<w>/run"),
