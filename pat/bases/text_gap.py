@@ -1,7 +1,7 @@
 """How far a model is from another on text: mean Kullback-Leibler divergence of the next token, and the perplexities of both.
 
 Random tokens cannot tell a small error from a large one, because a single outlier decides; a mean over text can. One model is in memory
-at a time: of the first one its last hidden states and its head are kept.
+at a time: of the first one its head is kept, and its last hidden states, which are in host memory.
 Axes: B batch, T tokens, N tokens that count, D channels, V vocabulary.
 """
 
@@ -24,7 +24,10 @@ LOGITS_AT_ONCE = 2**25
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of some text: what its head is given for each token with a next one, (N, D), the head, the next tokens (N,)."""
+    """What a model says of some text: what its head is given for each token with a next one, (N, D), the head, the next tokens (N,).
+
+    States and tokens are on the CPU, the head where the model was.
+    """
 
     states_ND: Tensor
     head: Head
@@ -33,7 +36,7 @@ class Said:
     def log_probabilities(self) -> Iterator[Tensor]:
         """Yield the next token's log-probabilities in fp32, some tokens at a time."""
         for states_ND in self.states_ND.split(max(1, LOGITS_AT_ONCE // len(self.head.weight_VD))):
-            yield self.head.logits(states_ND).float().log_softmax(-1)
+            yield self.head.logits(states_ND.to(self.head.weight_VD.device)).float().log_softmax(-1)
 
 
 @torch.no_grad()
@@ -44,8 +47,8 @@ def said(model: PreTrainedModel, text: Blocks) -> Said:
         arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
         hidden_BTD, head = read(model, model, arguments)
         real_BT = arguments["attention_mask"][:, 1:].bool()
-        states.append(hidden_BTD[:, :-1][real_BT])
-        following.append(arguments["input_ids"][:, 1:][real_BT])
+        states.append(hidden_BTD[:, :-1][real_BT].cpu())
+        following.append(arguments["input_ids"][:, 1:][real_BT].cpu())
     return Said(torch.cat(states), head, torch.cat(following))
 
 
@@ -57,7 +60,7 @@ def text_gap(reference: Said, other: Said) -> dict[str, float]:
     """
     divergence, losses, squares, start = 0.0, [0.0, 0.0], 0.0, 0
     for expected_NV, found_NV in zip(reference.log_probabilities(), other.log_probabilities(), strict=True):
-        next_N1 = reference.next_N[start : start + len(expected_NV), None]
+        next_N1 = reference.next_N[start : start + len(expected_NV), None].to(expected_NV.device)
         divergence += (expected_NV.exp() * (expected_NV - found_NV)).sum(dtype=torch.float64).item()
         of_next = [log_NV.gather(1, next_N1).double() for log_NV in (expected_NV, found_NV)]
         losses = [loss - log_N1.sum().item() for loss, log_N1 in zip(losses, of_next, strict=True)]

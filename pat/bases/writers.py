@@ -10,8 +10,9 @@ Axes: N rows of text, T tokens, D channels of the pruned model.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pat.errors import UserError
 from pat.families.known import Family, family_of, residual_factor
 from pat.io.progress import Progress, say
 from pat.method.fold import stream_scale
+from pat.models.held_stream import HeldStream
 from pat.models.layer_walk import LayerWalk
 
 LENGTH = 256
@@ -72,7 +74,7 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
     layers, kept = _surviving(base, record), record.get("kept")
     _check_told(base, pruned, layers, kept)
     ids_NT, rows = _text(pruned, calibration, source)
-    held = slice(len(ids_NT) - _held_rows(len(ids_NT), rows), len(ids_NT))
+    held = slice(len(ids_NT) - _held_batches(len(ids_NT) // rows) * rows, len(ids_NT))
     check = Blocks(ids_NT[held], torch.ones_like(ids_NT[held]))
     whole, plain = said(base, check), said(pruned, check)
     fits = list(fitted_writes(base, pruned, layers, ids_NT, rows, kept))
@@ -124,61 +126,61 @@ def fitted_writes(
     with torch.no_grad():
         ahead, behind = LayerWalk(base, ids_NT, rows), LayerWalk(pruned, ids_NT, rows)
         family, factor = family_of(pruned.config), residual_factor(pruned.config)
+        inside = _inside(family, base.device)
+        aim = _aim(base, kept)
         progress = Progress("refitting writers, layers", len(layers))
         for place, layer in enumerate(layers):
             while ahead.place < layer:
                 ahead.advance()
-            targets = _targets_inside(ahead, family)
+            ahead.advance(inside)
             following = layers[place + 1] if place + 1 < len(layers) else len(ahead.layers)
             while ahead.place < following:
                 ahead.advance()
-            if family.blocks[-1].writes_linearly:
-                targets[len(family.blocks) - 1] = ahead.stream_NTD
-            for index, target_NTD in targets.items():
-                yield _fit(behind, family, index, target_NTD if kept is None else _left_of(target_NTD, kept), factor)
+            for index, target in _targets(family, inside, ahead.stream).items():
+                yield _fit(behind, family, index, target, aim, factor)
             behind.advance()
             progress.update(place + 1)
         progress.finish()
 
 
-def _left_of(stream_NTD: Tensor, kept: Sequence[int]) -> Tensor:
-    """Return what a narrowed model's stream would be if nothing but its other channels were gone."""
-    return stream_NTD[..., kept] * stream_scale(len(kept), stream_NTD.shape[-1])
+def _aim(base: PreTrainedModel, kept: Sequence[int] | None) -> Callable[[Tensor], Tensor]:
+    """Return what makes of the whole model's stream that of a narrowed one if nothing but its other channels were gone."""
+    if kept is None:
+        return lambda stream_BTD: stream_BTD
+    index_K, scale = torch.tensor(kept, device=base.device), stream_scale(len(kept), base.config.hidden_size)
+    return lambda stream_BTD: stream_BTD[..., index_K] * scale
 
 
-def _targets_inside(ahead: LayerWalk, family: Family) -> dict[int, Tensor]:
-    """Return the whole model's stream behind each block of the layer but the last, by the block's place."""
+def _inside(family: Family, device: torch.device) -> dict[str, HeldStream]:
+    """Return room for the stream behind each block of a layer but the last, where its write can be fitted, by the next block's norm."""
     if family.parallel:
         return {}
-    places = {index: block.norm for index, block in enumerate(family.blocks[1:]) if block.norm is not None}
-    found = {index: torch.empty_like(ahead.stream_NTD) for index in places}
-
-    def keep(part: slice, inputs: dict[str, Tensor]) -> None:
-        for index, norm in places.items():
-            found[index][part] = inputs[norm].view_as(found[index][part])  # whose rows may lie one after the other
-
-    for _ in ahead.run(tuple(places.values()), keep):
-        pass
-    return {index: target for index, target in found.items() if family.blocks[index].writes_linearly}
+    pairs = pairwise(family.blocks)
+    return {block.norm: HeldStream(device) for before, block in pairs if block.norm is not None and before.writes_linearly}
 
 
-def _fit(walk: LayerWalk, family: Family, index: int, target_NTD: Tensor, factor: float) -> WriterFit:
+def _targets(family: Family, inside: Mapping[str, HeldStream], behind: HeldStream) -> dict[int, HeldStream]:
+    """Return what the whole model's stream is behind each block of a layer whose write can be fitted, by the block's place."""
+    found = {place: inside[norm] for place, block in enumerate(family.blocks[1:]) if (norm := block.norm) is not None and norm in inside}
+    return found | ({len(family.blocks) - 1: behind} if family.blocks[-1].writes_linearly else {})
+
+
+def _fit(walk: LayerWalk, family: Family, index: int, target: HeldStream, aim: Callable[[Tensor], Tensor], factor: float) -> WriterFit:
     """Return the fit of one block's write in the layer before which `walk` stands, which has it where it helps."""
     block = family.blocks[index]
     write = _linear(walk.layers[walk.place], block.write)
     name = family.in_layer(walk.place, block.write)
-    fitted, held_out = (Sums.none(write.in_features, write.out_features, target_NTD.device) for _ in range(2))
-    count, median = len(target_NTD), target_NTD.float().norm(dim=-1).median()
-    held_from = count - _held_rows(count, walk.rows)
+    fitted, held_out = (Sums.none(write.in_features, write.out_features, walk.stream.device) for _ in range(2))
+    median = torch.cat([aim(stream_BTD).float().norm(dim=-1).cpu() for stream_BTD in target]).median()
+    held_from = len(target) - _held_batches(len(target))
     following = None if index == len(family.blocks) - 1 else family.blocks[index + 1].norm
-    caught: dict[str, Tensor] = {}
     names = (block.write, *(() if following is None else (following,)))
-    for part, out_BTD in walk.run(names, lambda _part, inputs: caught.update(inputs)):
-        target_BTD = target_NTD[part]
-        behind_BTD = (out_BTD if following is None else caught[following]).view_as(target_BTD)
+    for batch, out_BTD, inputs in walk.run(names):
+        target_BTD = aim(target[batch])
+        behind_BTD = (out_BTD if following is None else inputs[following]).view_as(target_BTD)
         weight_BT = weights_of(target_BTD, median)
-        sums = fitted if part.start < held_from else held_out
-        sums.add(caught[block.write].flatten(0, -2), target_BTD.flatten(0, 1), behind_BTD.flatten(0, 1), weight_BT.flatten())
+        sums = fitted if batch < held_from else held_out
+        sums.add(inputs[block.write].flatten(0, -2), target_BTD.flatten(0, 1), behind_BTD.flatten(0, 1), weight_BT.flatten())
     change_DI = change_of_write(fitted)
     fit = WriterFit(name, (change_DI / factor).float().cpu(), held_out.error(), held_out.error(change_DI))
     if fit.helps:
@@ -218,9 +220,9 @@ def _full_rows(calibration: Calibration, source: Path, length: int, tokens: int)
     return ids_NT
 
 
-def _held_rows(count: int, rows: int) -> int:
-    """Return how many of `count` rows are held out: whole batches."""
-    return max(1, round(HELD_OUT * count / rows)) * rows
+def _held_batches(count: int) -> int:
+    """Return how many of `count` batches are held out."""
+    return max(1, round(HELD_OUT * count))
 
 
 def _linear(module: nn.Module, name: str) -> nn.Linear:

@@ -1,23 +1,21 @@
 """A text's way through a decoder, layer by layer: the stream of all its tokens is held, and moved on through one layer at a time.
 
+It is held in host memory; on the model's device are one batch of it and what one layer makes of that, however long the text is.
 What a layer is given beside the stream (positions, masks) is what the model itself gives it, taken from one forward pass.
 Axes: N rows of text, B rows of a batch, T tokens, D channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pat.families.known import family_of
-from pat.models.hooks import given_stream
-
-Caught = Callable[[slice, dict[str, Tensor]], None]
-"""Takes which rows a batch has, and what some modules of the layer were given, by their names."""
+from pat.models.held_stream import HeldStream
+from pat.models.hooks import given_stream, removed_behind
 
 
 class _BehindTheEmbedding(Exception):  # noqa: N818 - no error: it ends a forward pass of which the rest is not needed
@@ -25,40 +23,34 @@ class _BehindTheEmbedding(Exception):  # noqa: N818 - no error: it ends a forwar
 
 
 class LayerWalk:
-    """The stream of a text in a model, before the layer `place`; `stream_NTD` is on the model's device, in its dtype."""
+    """The `stream` of a text in a model, before the layer `place`, in the model's dtype."""
 
     def __init__(self, model: PreTrainedModel, ids_NT: Tensor, rows: int) -> None:
         """Begin before the first layer. `rows`, which are worked through at once, have to divide the text's: layers know their number."""
         assert len(ids_NT) % rows == 0
         self.family = family_of(model.config)
         self.layers: list[nn.Module] = list(model.get_submodule(self.family.layers).children())
-        self.rows = rows
         self.place = 0
         self._arguments = _arguments(model, self.layers, ids_NT[:rows].to(model.device))
-        self.stream_NTD = torch.cat([_embedded(model, self.layers[0], ids_NT[part].to(model.device)) for part in self._parts(len(ids_NT))])
+        self.stream = HeldStream(model.device)
+        for batch, ids_BT in enumerate(ids_NT.split(rows)):
+            self.stream.put(batch, _embedded(model, self.layers[0], ids_BT.to(model.device)))
 
-    def _parts(self, count: int) -> Iterator[slice]:
-        return (slice(start, start + self.rows) for start in range(0, count, self.rows))
-
-    def run(self, names: tuple[str, ...] = (), caught: Caught | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the stream behind the layer, a batch at a time, without going on; `caught` gets the inputs of the modules named."""
+    def run(self, names: Sequence[str] = ()) -> Iterator[tuple[int, Tensor, Mapping[str, Tensor]]]:
+        """Yield each batch's number, its stream behind the layer and the inputs of the modules named, by name, without going on."""
         layer = self.layers[self.place]
         inputs: dict[str, Tensor] = {}
-        handles = [layer.get_submodule(name).register_forward_pre_hook(_keep(inputs, name)) for name in names]
-        try:
-            for part in self._parts(len(self.stream_NTD)):
-                behind_BTD = _first(layer(self.stream_NTD[part], **self._arguments[self.place]))
-                if caught is not None:
-                    caught(part, inputs)
-                yield part, behind_BTD
-        finally:
-            for handle in handles:
-                handle.remove()
+        with removed_behind(layer.get_submodule(name).register_forward_pre_hook(_keep(inputs, name)) for name in names):
+            for batch, stream_BTD in enumerate(self.stream):
+                yield batch, _first(layer(stream_BTD, **self._arguments[self.place])), inputs
 
-    def advance(self) -> None:
-        """Go on to behind the layer."""
-        for part, behind_BTD in self.run():
-            self.stream_NTD[part] = behind_BTD
+    def advance(self, inside: Mapping[str, HeldStream] | None = None) -> None:
+        """Go on to behind the layer; on the way `inside` takes up the inputs of modules of the layer, by the module's name."""
+        inside = inside or {}
+        for batch, behind_BTD, inputs in self.run(tuple(inside)):
+            for name, stream in inside.items():
+                stream.put(batch, inputs[name].view_as(behind_BTD))  # whose rows may lie one after the other
+            self.stream.put(batch, behind_BTD)
         self.place += 1
 
 

@@ -1,13 +1,13 @@
 """The residual stream of some text on its way through a model, block by block, so that one block can be changed before the next sees it.
 
-The streams are on the CPU, one batch's activations in one block are on the device at a time. What is measured or changed on the way is
-the caller's. Axes: B batch, T tokens, D channels.
+The streams and what layers give beside them, masks above all, are on the CPU; one batch's activations in one block are on the device at a
+time. What is measured or changed on the way is the caller's. Axes: B batch, T tokens, D channels.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,21 @@ class Beside:
 
     positional: tuple[Any, ...]
     named: dict[str, Any]
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Beside:
+        """Return it with every tensor in it moved."""
+        return Beside(_moved(self.positional, move), _moved(self.named, move))
+
+
+def _moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    match value:
+        case Tensor():
+            return move(value)
+        case tuple() | list():
+            return type(value)(_moved(one, move) for one in value)
+        case dict():
+            return {name: _moved(one, move) for name, one in value.items()}
+    return value
 
 
 @dataclass
@@ -68,11 +83,17 @@ def enter(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Stream:
 
 
 def _noting(modules: Sequence[Sequence[nn.Module]], beside: list[list[Beside]]) -> list[RemovableHandle]:
-    """Return hooks that note what each layer gives its blocks' modules beside their first argument."""
+    """Return hooks that note what each layer gives its blocks' modules beside their first argument, on the CPU."""
+    copied: dict[int, tuple[Tensor, Tensor]] = {}  # all layers are given the same masks: each is copied once
+
+    def copy(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copied:
+            copied[id(tensor)] = (tensor, tensor.cpu())  # with the tensor itself, so that its id stays its own
+        return copied[id(tensor)][1]
 
     def noting(found: list[Beside], first: str) -> Any:
         def note(_module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            found.append(Beside(given[1:], {name: value for name, value in named.items() if name != first}))
+            found.append(Beside(given[1:], {name: value for name, value in named.items() if name != first}).moved(copy))
 
         return note
 
@@ -90,6 +111,7 @@ def stream_argument(module: nn.Module) -> str:
 
 def written_by(block: Block, model: Any, layer: Any, x_BTD: Tensor, beside: Beside) -> Tensor:
     """Return what a layer's block writes to the stream."""
+    beside = beside.moved(lambda tensor: tensor.to(x_BTD.device))
     read_BTD = x_BTD if block.norm is None else layer.get_submodule(block.norm)(x_BTD)
     output = layer.get_submodule(block.module)(read_BTD, *beside.positional, **beside.named)
     written_BTD: Tensor = output[0] if isinstance(output, tuple) else output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from pat.bases.writer_fit import MASSIVE_SHARE, RIDGE, Sums, change_of_write, weights_of
 from pat.bases.writers import fitted_writes
@@ -24,7 +26,8 @@ from pat.pruners.registry import PRUNERS
 from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import WORDS, calibration, write_base
 from tests.kit.stock_models import reload
-from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
+from tests.kit.tensor_sizes import Largest
+from tests.kit.tiny_models import CONFIGS, SHAPE, random_tokens, tiny_model
 
 LAYERS, NEURONS = 3, 80
 REFITTED = PruneSettings(writers="refitted")
@@ -110,8 +113,34 @@ def test_the_walk_sees_what_the_model_computes() -> None:
         states = model.model(input_ids=ids, output_hidden_states=True).hidden_states
         walk = LayerWalk(model, ids, 2)
         for expected in states[:-1]:  # the last is behind the final norm
-            assert torch.allclose(walk.stream_NTD, expected, atol=1e-6)
+            assert torch.allclose(torch.cat(list(walk.stream)), expected, atol=1e-6)
             walk.advance()
+
+
+@pytest.mark.parametrize("kept", [None, range(0, 48, 2)])
+def test_no_more_of_a_long_text_is_on_the_device_than_of_a_short_one(kept: Any) -> None:
+    """No tensor is larger than a batch's, and what the layers made of one batch is gone while they work on the next."""
+    whole: Any = tiny_model("llama")
+    pruned: Any = whole if kept is None else LlamaForCausalLM(LlamaConfig(**SHAPE | {"hidden_size": len(kept), "head_dim": 12}))
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def note(_layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        made.append(weakref.ref(output))
+        alive.append(sum(one() is not None for one in made))
+
+    def entries(rows: int) -> int:
+        largest = Largest()
+        with largest:
+            list(fitted_writes(whole, copy.deepcopy(pruned), range(LAYERS), text(rows), 4, kept))
+        return largest.entries
+
+    for model in (whole, pruned):
+        for layer in model.model.layers:
+            layer.register_forward_hook(note)
+    of_a_batch = 4 * 24 * NEURONS
+    assert entries(32) == entries(128) <= of_a_batch < 32 * 24 * whole.config.hidden_size
+    assert len(alive) > 8 * 32 and max(alive) <= LAYERS + 2  # the first batch goes through all of them at once
 
 
 def test_twins_take_over_what_their_like_wrote() -> None:
