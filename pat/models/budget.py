@@ -14,7 +14,7 @@ from typing import TypeVar
 from pat.errors import SettingError
 from pat.families.known import Kind, Role
 from pat.io.progress import say
-from pat.models.on_paper import Align, PaperModel, kept_inner_units, kept_units, sliced_width
+from pat.models.on_paper import Align, PaperModel, kept_inner_units, kept_units, layers_and_neurons, sliced_width
 from pat.models.sizes import Kept, Shapes, Units, slicing_of, step_of, units_in, window
 from pat.models.width import no_width, width_step
 from pat.settings.budget import Budget
@@ -194,7 +194,7 @@ def layers_fit(model: PaperModel, allowed: int, _settings: PruneSettings, _align
     return Fit(round(dropped * share, DIGITS), f"{model.layers - dropped} of {model.layers} layers", left)
 
 
-def layers_and_neurons_fit(model: PaperModel, allowed: int, _settings: PruneSettings, align: Align) -> Fit:
+def layers_and_neurons_fit(model: PaperModel, allowed: int, settings: PruneSettings, align: Align) -> Fit:
     """Return the fit of a pruner that takes layers, and neurons for the rest, whose number is rounded to the nearest step."""
     units: Shapes = model.shapes()
     neuron = units_in(units, model.family, model.kv_heads, model.intermediate_size, range(model.layers))["neurons"].parameters
@@ -202,6 +202,7 @@ def layers_and_neurons_fit(model: PaperModel, allowed: int, _settings: PruneSett
     ratio = share_to_remove(model, math.floor(allowed - half))
     if ratio >= 1:
         raise SettingError(f"{_asked(allowed)}: fewer than a step of its neurons has; allow more")
+    layers_and_neurons(model, ratio, settings, align)
     return Fit(ratio, "as many layers and neurons as text tells", allowed)
 
 

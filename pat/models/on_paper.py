@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pat.families.blocks import Block, Reader
 from pat.families.known import Family, family_named, family_of, head_size, kv_heads, neurons
-from pat.models.depth import layers_to_drop
+from pat.models.depth import layers_to_drop, neurons_by_layers
 from pat.models.sizes import Kept, matched_units, matched_width, nominal_units, nominal_width, slicing_of, step_of, units_in, window
 from pat.settings.jobs import PruneSettings
 
@@ -145,3 +145,14 @@ def _may_go(movable: bool, _groups: int) -> bool:
 def dropped_layers(model: PaperModel, ratio: float, _settings: PruneSettings, _align: Align) -> int:
     """Return how many layers go. Raises SettingError where the ratio cannot be reached."""
     return layers_to_drop(model.layers, model.share_of_a_layer, ratio)
+
+
+def layers_and_neurons(model: PaperModel, ratio: float, _settings: PruneSettings, align: Align) -> tuple[tuple[int, int], ...]:
+    """Return each number of layers that may go with the neurons that the others then keep; text tells which of these it is.
+
+    Raises SettingError where the ratio cannot be reached.
+    """
+    units = units_in(model.shapes(), model.family, model.kv_heads, model.intermediate_size, range(model.layers))
+    of_a_layer, of_a_neuron = model.share_of_a_layer * model.parameters, units["neurons"].parameters / model.layers
+    found = neurons_by_layers(model.layers, model.parameters, of_a_layer, of_a_neuron, model.intermediate_size, ratio, align)
+    return tuple(found.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pat.families.known import Family
 from pat.models.budget import inner_units_fit, layers_and_neurons_fit, layers_fit, slices_fit, units_fit
-from pat.models.on_paper import dropped_layers, kept_inner_units, kept_units, sliced_width
+from pat.models.on_paper import dropped_layers, kept_inner_units, kept_units, layers_and_neurons, sliced_width
 from pat.pruners.registry import TUNED_AFTER, Pruner, register
 
 
@@ -152,6 +152,7 @@ for _pruner in (
         when="the best at a given size on the one model of others measured so far, SmolLM2-135M; it takes longest",
         orders=TUNED_AFTER,
         settings=("writers",),
+        size=layers_and_neurons,
         within=layers_and_neurons_fit,
         refits=True,
     ),

@@ -25,8 +25,7 @@ from pat.errors import SettingError
 from pat.families.known import Family, Kind, family_of, kv_heads, neurons
 from pat.io.progress import say
 from pat.method.mask import largest
-from pat.models.depth import neurons_beside
-from pat.models.sizes import step_of
+from pat.models.depth import neurons_by_layers
 from pat.pruners.activations import SAMPLE_LENGTH
 from pat.pruners.depth_search import Batch, dropping_order, mean_loss, without_layers
 from pat.pruners.job import PruneJob
@@ -84,17 +83,7 @@ def possible_widths(job: PruneJob, config: Any) -> dict[int, int]:
     parameters = checkpoint.parameter_counts(job.source, config)["unique"]
     of_a_layer = share_of_a_layer(job.source, family, config) * parameters
     of_a_neuron = units_of(job.source, family, config)["neurons"].parameters / count
-    wanted, step = job.ratio * parameters, step_of(width, job.align)
-    if step > width:
-        raise SettingError(f"align={job.align!r}: a layer keeps neurons in steps of {step}, and has {width}; lower it")
-    found = {
-        dropped: kept
-        for dropped in range(count)
-        if (kept := neurons_beside(wanted - dropped * of_a_layer, of_a_neuron * (count - dropped), width, step)) is not None
-    }
-    if not found:
-        raise SettingError(f"ratio {job.ratio:g}: layers and neurons hold too little of the model for that; a smaller one is possible")
-    return found
+    return neurons_by_layers(count, parameters, of_a_layer, of_a_neuron, width, job.ratio, job.align)
 
 
 def _texts(job: PruneJob) -> tuple[Batch, Batch]:

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from pat.checkpoints.budget import counted
 from pat.data.calibration import Calibration
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 from pat.io.artefacts import read_json, write_jsonl
 from pat.method.importance import text_loss
+from pat.models.budget import layers_and_neurons_fit
 from pat.models.depth import neurons_beside
+from pat.models.on_paper import layers_and_neurons
 from pat.pruners.depth_search import dropping_order, losses_without_each, mean_loss, without_layers
 from pat.pruners.neurons import gated, neuron_information
 from pat.pruners.pruning import prune
@@ -176,6 +179,27 @@ def test_a_share_out_of_reach_is_refused(tmp_path: Path) -> None:
     reachable = LAYERS * a_layer(base) / all_parameters(base)
     with pytest.raises(UserError, match="layers and neurons hold too little of the model"):
         prune(tmp_path / "base", "layers-and-neurons", reachable + 0.01, "auto", tmp_path / "none", calibration(tmp_path, tokens=300))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma"])
+def test_what_a_share_comes_to_on_paper_is_what_the_pruner_tries(name: str, tmp_path: Path) -> None:
+    """So that an experiment is told of one out of reach before anything is tuned; what is said to be possible is."""
+    write_base(name, tmp_path / "base")
+    paper, _ = counted(tmp_path / "base")
+    for ratio in (0.1, 0.35):
+        sizes = layers_and_neurons(paper, ratio, PLAIN, "auto")
+        record = prune(
+            tmp_path / "base", "layers-and-neurons", ratio, "auto", tmp_path / f"{ratio}", calibration(tmp_path, tokens=600), own=PLAIN
+        )
+        assert [(it["layers_dropped"], it["neurons"]) for it in record["tried"]] == list(sizes)
+    with pytest.raises(SettingError, match=r"hold too little .* ratios up to (\d+\.\d)% are possible") as refused:
+        layers_and_neurons(paper, 0.99, PLAIN, "auto")
+    most = float(str(refused.value).split("up to ")[1].split("%")[0]) / 100
+    assert layers_and_neurons(paper, most, PLAIN, "auto")
+    with pytest.raises(SettingError, match="hold too little"):
+        layers_and_neurons(paper, most + 0.002, PLAIN, "auto")
+    with pytest.raises(SettingError, match="hold too little"):
+        layers_and_neurons_fit(paper, round(paper.parameters * (1 - most - 0.002)), PLAIN, "auto")
 
 
 def test_steps_longer_than_a_layer_are_named(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_writers_that_norms_stand_behind() -> None:
     with pytest.raises(UserError, match=told):
         load_experiment(smoke({"lora": None, row: {"prune": {"writers": "refitted"}}}), "own.yaml")
     for left_plain in ({row: {"prune": {"writers": "plain"}}}, {"layers-and-neurons-pft": None}):
-        assert load_experiment(smoke({"lora": None, **left_plain}), "own.yaml").methods
+        assert load_experiment(smoke({"lora": None, **left_plain}) | {"ratios": [0.25]}, "own.yaml").methods
 
 
 def test_layers_of_two_sizes_under_fused_projections() -> None:
