@@ -135,8 +135,10 @@ def measured_scores(source: Path, calibration: Calibration, units: Mapping[Kind,
     config = checkpoint.load_config(source)
     length = min(SEQUENCE_LENGTH, config.max_position_embeddings)
     text = blocks(calibration, checkpoint.load_tokenizer(source), length, SEQUENCES * SEQUENCE_LENGTH)
-    (batch,) = text.batches(len(text.ids_NT))
-    return unit_scores(checkpoint.load_to_measure(source, calibration.device), batch, units, layers)
+    model = checkpoint.load_to_measure(source, calibration.device)
+    # At once, except where a longer text would need more of a GPU.
+    rows = len(text.ids_NT) if model.device.type == "cpu" else SEQUENCES * SEQUENCE_LENGTH // length
+    return unit_scores(model, list(text.batches(rows)), units, layers)
 
 
 @torch.no_grad()

@@ -1,11 +1,13 @@
 """First-order Taylor importance of weights: what the loss changes by when a weight goes, |w · dL/dw|, summed over what goes together.
 
-Gradients are used layer by layer as they appear and dropped at once, so that a model needs its weights and one matrix's gradient.
+Gradients are used layer by layer as they appear and dropped at once, so that a model needs its weights and one matrix's gradient; those of
+several batches are summed up first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,13 +23,18 @@ from pat.pruners.units import by_unit, queries_of
 
 
 @contextmanager
-def streamed_products(model: nn.Module, names: Iterable[str], visit: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """While open, hand `visit` the product w · dL/dw of each named weight in fp32 or finer, once a backward pass.
+def streamed_products(model: nn.Module, names: Iterable[str], visit: Callable[[str, Tensor], None], passes: int = 1) -> Iterator[None]:
+    """While open, hand `visit` the product w · dL/dw of each named weight in fp32 or finer, once in `passes` backward passes.
 
-    The other parameters are frozen and no gradient is kept. Half precision would lose products: they are far below one.
+    L is the sum of theirs. The other parameters are frozen and no gradient is kept. Half precision would lose products: they are far below
+    one.
     """
+    done: Counter[str] = Counter()
 
     def use(name: str, weight: Tensor) -> None:
+        done[name] += 1
+        if done[name] % passes:
+            return
         precision = torch.promote_types(weight.dtype, torch.float32)
         assert weight.grad is not None
         visit(name, weight.detach().to(precision) * weight.grad.to(precision))
@@ -46,12 +53,12 @@ def streamed_products(model: nn.Module, names: Iterable[str], visit: Callable[[s
 
 
 def unit_scores(
-    model: PreTrainedModel, batch: Mapping[str, Tensor], units: Mapping[Kind, Units], layers: range
+    model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]], units: Mapping[Kind, Units], layers: range
 ) -> dict[Kind, list[Tensor]]:
     """Return each unit's importance by kind and layer, fp32 on the CPU: the sum of |w · dL/dw| over all its weights, biases left out.
 
-    Zeros stand for the layers outside `layers`, whose weights get no gradient. The loss is the next token's cross-entropy on `batch`.
-    It has to be one batch: |·| is taken after the sum over the examples.
+    Zeros stand for the layers outside `layers`, whose weights get no gradient. The loss is the next token's mean cross-entropy on all
+    batches. |·| is taken after the sum over the examples, so that more than one batch needs memory for every gradient at once.
     """
     family = family_of(model.config)
     scores = {kind: [torch.zeros(found.count) for _ in range(model.config.num_hidden_layers)] for kind, found in units.items()}
@@ -63,12 +70,21 @@ def unit_scores(
         scores[place.kind][place.layer] += by_unit(place, along, units[place.kind].count, queries_of(model.config)).cpu()
 
     names = [f"{family.in_layer(layer, linear)}.weight" for layer in layers for linear in family.linears]
-    arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    labels = arguments["input_ids"].masked_fill(arguments["attention_mask"] == 0, IGNORED_LABEL)
+    counted = [(batch, tokens) for batch in batches if (tokens := _foretold(batch))]
+    of_all = sum(tokens for _, tokens in counted)
     _recompute_activations(model)
-    with streamed_products(model, names, add):
-        model(**arguments, labels=labels, use_cache=False).loss.backward()
+    with streamed_products(model, names, add, len(counted)):
+        for batch, tokens in counted:
+            arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            labels = arguments["input_ids"].masked_fill(arguments["attention_mask"] == 0, IGNORED_LABEL)
+            loss = model(**arguments, labels=labels, use_cache=False).loss
+            (loss * (tokens / of_all)).backward()
     return scores
+
+
+def _foretold(batch: Mapping[str, Tensor]) -> int:
+    """Return how many tokens of a batch have a loss."""
+    return int(batch["attention_mask"][:, 1:].sum())
 
 
 def _recompute_activations(model: Any) -> None:

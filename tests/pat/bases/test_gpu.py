@@ -20,19 +20,22 @@ from pat.bases.readers import fit_readers
 from pat.bases.tied_scaling import tied_scaling
 from pat.bases.writers import fitted_writes
 from pat.data.calibration import Blocks
-from pat.families.known import family_of
+from pat.families.known import Kind, family_of
 from pat.method.importance import fisher, gradient_batches
 from pat.models.second_moment import second_moment
+from pat.models.sizes import Units
 from pat.pruners.activations import block_influence, channel_activations, input_norms
 from pat.pruners.depth_search import dropping_order
 from pat.pruners.neurons import neuron_information
 from pat.pruners.slicegpt import block_bases
+from pat.pruners.taylor import unit_scores
 
 pytestmark = pytest.mark.gpu
 
 DEVICE = "cpu" if os.environ.get("PAT_TESTS_DEVICE") == "cpu" else "cuda"
 LAYERS, HIDDEN, TOKENS, ROWS = 3, 128, 256, 32
 STREAM_OF_A_BATCH = ROWS * TOKENS * HIDDEN * 4  # bytes; blocks come in batches of 8192 tokens
+UNITS: dict[Kind, Units] = {"groups": Units(4, 0), "neurons": Units(192, 0)}
 KEPT = torch.arange(HIDDEN) % 4 > 0
 
 
@@ -75,6 +78,7 @@ MEASURED: dict[str, Callable[[Any, Blocks], object]] = {
     "ShortGPT": lambda model, text: block_influence(model, text.batches()),
     "Minitron": lambda model, text: channel_activations(model, text.batches()),
     "Wanda": lambda model, text: input_norms(model, text.batches(), family_of(model.config).writes(LAYERS)[1:]),
+    "LLM-Pruner": lambda model, text: unit_scores(model, list(text.batches()), UNITS, range(LAYERS)),
     "layers": lambda model, text: dropping_order(model, list(text.batches()), 1),
     "neurons": lambda model, text: neuron_information(model, list(gradient_batches(text)), range(LAYERS)),
 }

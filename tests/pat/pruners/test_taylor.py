@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pat.data.calibration import Blocks
 from pat.families.known import Kind, family_of, head_size
 from pat.models.sizes import Units
 from pat.pruners.taylor import streamed_products, unit_scores
@@ -107,9 +108,12 @@ def test_scores_over_weights_are_at_least_those_over_vectors() -> None:
         assert torch.all(product.abs().sum(1) >= product.sum(1).abs())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_scores_equal_those_of_a_plain_backward_pass(name: str) -> None:
-    """Unit by unit from whole gradients: key-value head t goes with query heads t·g … t·g + g − 1. Padding is not learned."""
+@pytest.mark.parametrize(("name", "at_once"), [*((name, 3) for name in CONFIGS), ("llama-grouped-tied", 1), ("mistral", 2)])
+def test_scores_equal_those_of_a_plain_backward_pass(name: str, at_once: int) -> None:
+    """Unit by unit from whole gradients: key-value head t goes with query heads t·g … t·g + g − 1. Padding is not learned.
+
+    Where the rows are not all in one batch, the gradients are summed up before anything is made of them.
+    """
     model: Any = tiny_model(name)
     config, tokens = model.config, random_tokens(3, 12)
     mask = torch.ones_like(tokens)
@@ -137,7 +141,8 @@ def test_scores_equal_those_of_a_plain_backward_pass(name: str) -> None:
         expected["neurons"].append(cost["gate_proj"].sum(1) + cost["up_proj"].sum(1) + cost["down_proj"].sum(0))
     model.zero_grad()
     units: dict[Kind, Units] = {"groups": Units(groups, 0), "neurons": Units(config.intermediate_size, 0)}
-    found = unit_scores(model, {"input_ids": tokens, "attention_mask": mask}, units, range(model.config.num_hidden_layers))
+    batches = list(Blocks(tokens, mask).batches(at_once))
+    found = unit_scores(model, batches, units, range(model.config.num_hidden_layers))
     for kind, scores in expected.items():
         for one, other in zip(scores, found[kind], strict=True):
             assert torch.allclose(one, other, rtol=1e-3)
