@@ -82,6 +82,8 @@ def _in_mlflow(request: TuningRequest, earlier: Identity) -> Iterator[Identity]:
                 with _alone_at(mlflow.get_tracking_uri()):
                     run = _mlflow_run(mlflow, request, earlier)
                 mlflow.log_params(dict(dotted(run_facts(request))))  # it knows no nesting
+            except ImportError as error:  # mlflow-skinny writes to a server alone
+                raise _refused("mlflow", error, "a store of its own needs the whole package: pip install mlflow") from error
             except mlflow.MlflowException as error:
                 raise _refused("mlflow", error, "MLFLOW_TRACKING_URI says where it writes") from error
             with _ended(lambda failed: _end_mlflow(mlflow, failed)):

@@ -53,7 +53,7 @@ class Mlflow(SimpleNamespace):
     MlflowException = KeyError
 
     def __init__(self) -> None:
-        super().__init__(asked=[], ended=[], params={}, stores=[], gone=False)
+        super().__init__(asked=[], ended=[], params={}, stores=[], gone=False, lacks=None)
 
     def active_run(self) -> None:
         return None
@@ -65,6 +65,8 @@ class Mlflow(SimpleNamespace):
         return os.environ["MLFLOW_TRACKING_URI"]
 
     def set_experiment(self, name: str) -> None:
+        if self.lacks:
+            raise ModuleNotFoundError(f"No module named {self.lacks!r}")
         self.experiment = name
         self.stores.append((os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_DISABLE_TELEMETRY"]))
 
@@ -193,6 +195,13 @@ def test_a_tracker_that_cannot_open_a_run_is_told_in_one_sentence_and_leaves_not
         "in its run folder, or leave the name out"
     )
     assert list(request_of.run_dir.iterdir()) == []
+    stand_ins[0].problem, stand_ins[1].lacks = None, "alembic"
+    with pytest.raises(UserError) as caught, tracked(request_of):
+        raise AssertionError("must not begin")
+    assert str(caught.value) == (
+        "tuning.report_to: mlflow cannot open a run (No module named 'alembic'); a store of its own needs the whole package: "
+        "pip install mlflow, or leave the name out"
+    )
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"tuning\.report_to: wandb is installed but cannot be imported \("), tracked(request_of):
         raise AssertionError("must not begin")
