@@ -42,6 +42,28 @@ def test_times_are_those_of_the_clock(tmp_path: Path) -> None:
     assert busy_s(jobs[:3]) == 50 and not whole(jobs[:3]).paused
 
 
+def test_what_an_earlier_form_of_the_experiment_has_left_is_no_job_of_it(tmp_path: Path) -> None:
+    """Tables of one cell in two parts, written after 1000 s: older jobs of other cells, and of other arms, are left over, later ones not."""
+    results = tmp_path / "results" / "toy"
+    mine = ("tune/m/cut/0.25/seed0", "tune/m/cut/before/seed0", "search/m/cut/before", "report/health/m/cut/0.25/seed0")
+    common = ("pretrain/m", "data/tasks/sums", "rotate/m/pca/seed0", "refit/m/pca/leading/align-8/0.5/seed0", "report/tables")
+    stale = (
+        "tune/m/cut/0.5/seed0",
+        "tune/m/cut/0.25/seed1",
+        "evaluate/m/gone/0.25/seed0",
+        "search/m/gone/0.25",
+        "report/health/m/gone/0.25/seed0",
+    )
+    for name in (*mine, *common, *stale):
+        planted(results, f"{name}.tsv", 0, 30, "1.00")
+    assert len(read_times(results)) == len((*mine, *common, *stale))
+    write_text(results / "tables/cells.csv", "model,json\nm,results/toy/evaluation/m/cut/0.25/seed0/cell.json\n")
+    os.utime(results / "tables/cells.csv", (BEGIN + 1000, BEGIN + 1000))
+    assert len(read_times(results)) == len((*mine, *common))
+    planted(results, f"{stale[0]}.tsv", 2000, 30, "1.00")
+    assert len(read_times(results)) == len((*mine, *common)) + 1
+
+
 def test_a_sentence_and_a_table_tell_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = a_run(tmp_path)
     said = sentence(whole(read_times(results)).record())

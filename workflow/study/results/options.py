@@ -19,6 +19,8 @@ CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.
 MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files."), READS]
 ListOption = Annotated[Path | None, typer.Option("--cells-from", help="A text file that names one cell.json per line."), READS]
 
+TABLE_OF_CELLS = Path("tables", "cells.csv")
+"""Below an experiment's results; it names the cells of the tables."""
 CELL_STEPS = len(Path("evaluation/model/row/ratio/seed/cell.json").parts)
 
 
@@ -44,9 +46,9 @@ def behind_tables(results: Path) -> list[Path]:
 
     What else lies in the folder stays out, such as cells of an earlier grid. Raises UserError where there are no tables.
     """
-    table = results / "tables" / "cells.csv"
+    table = results / TABLE_OF_CELLS
     if not table.is_file():
-        raise UserError(f"--results {results}: holds no tables/cells.csv; run the experiment first")
+        raise UserError(f"--results {results}: holds no {TABLE_OF_CELLS}; run the experiment first")
     try:
         with table.open(encoding="utf-8", newline="") as stream:
             named = dict.fromkeys(Path(line["json"]) for line in csv.DictReader(stream))

@@ -1,6 +1,7 @@
 """How long an experiment's jobs took, as Snakemake has measured each: a file a job under `results/<experiment>/benchmarks/`.
 
 A file is written when its job ends, so that its time stamp is the end. Of a job that was begun more than once, the last attempt counts.
+What an earlier form of the experiment has left, of cells that its tables no longer have, is no job of it.
 """
 
 from __future__ import annotations
@@ -8,15 +9,22 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pat.errors import UserError
 from pat.io.storage import refusal
+from study.plan.paths import before_the_cut
+from study.results.options import TABLE_OF_CELLS, behind_tables
 
 FOLDER = "benchmarks"
 KINDS_OF_STEPS = ("data", "benchmark")
 """Folders in which every step has a folder, or a file, of its own; elsewhere the outermost folder is the step."""
+OF_CELLS = ("tune", "merge", "prune", "checkpoints", "sizes", "evaluate", "collect", "report/health")
+"""Below these lies a file for each cell, or for what it has before its cut: model/row/ratio/seed."""
+OF_ARMS = "search"
+"""Below it lies a file for all seeds: model/row/ratio."""
+PLACE_STEPS = len(Path("model/row/ratio/seed").parts)
 NOT_SAMPLED = "NA"
 PAUSE_SHARE = 0.01
 
@@ -59,13 +67,35 @@ class RunTime:
 def read_times(results: Path) -> list[JobTime]:
     """Return the jobs of an experiment in the order in which they began. Raises UserError where there are none, or a file is broken."""
     folder = results / FOLDER
-    jobs = [_read(path, step_of(path.relative_to(folder))) for path in sorted(folder.rglob("*.tsv"))]
+    measured = {path: path.relative_to(folder) for path in sorted(folder.rglob("*.tsv"))}
+    jobs = {path: _read(path, step_of(name)) for path, name in measured.items()}
     if not jobs:
         raise UserError(
             f"--results {results}: holds no measurements of jobs ({FOLDER}/*.tsv); name results/<experiment> of one that ran here: those "
             "that were fetched have none"
         )
-    return sorted(jobs, key=lambda job: job.started_s)
+    known, written_s = _in_tables(results)
+    left_over = {path for path, name in measured.items() if place_of(name) not in known and jobs[path].ended_s < written_s}
+    return sorted((job for path, job in jobs.items() if path not in left_over), key=lambda job: job.started_s)
+
+
+def place_of(measured: Path) -> PurePath | None:
+    """Return of which cell, or of which arm, a file in the folder of measurements is; None where it is of neither."""
+    name = measured.with_suffix("").as_posix()
+    step = next((step for step in (*OF_CELLS, OF_ARMS) if name.startswith(f"{step}/")), None)
+    return None if step is None else PurePath(name.removeprefix(f"{step}/"))
+
+
+def _in_tables(results: Path) -> tuple[set[PurePath | None], float]:
+    """Return the places of all cells that the tables have, before the cut and of all seeds too, and when the tables were written.
+
+    None is among them: what is of no cell. Where there are no tables yet, nothing is older than them.
+    """
+    if not (results / TABLE_OF_CELLS).is_file():
+        return {None}, float("-inf")
+    cells = {PurePath(*path.parent.parts[-PLACE_STEPS:]) for path in behind_tables(results)}
+    cells |= {before_the_cut(cell) for cell in cells}
+    return {None, *cells, *(cell.parent for cell in cells)}, (results / TABLE_OF_CELLS).stat().st_mtime
 
 
 def step_of(measured: Path) -> str:

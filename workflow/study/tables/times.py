@@ -15,7 +15,8 @@ from study.tables.layouts import HOLE, Layout
 TOTAL = "all"
 SAMPLED = (
     "Processor time is what Snakemake sampled, in the first 15 s of a job every half second and then every 30 s: what a job used after its "
-    "last sample is missing. Times of a job that was begun more than once are those of its last attempt."
+    "last sample is missing. Times of a job that was begun more than once are those of its last attempt. Jobs of "
+    "cells that the tables no longer have are left out."
 )
 
 
