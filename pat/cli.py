@@ -192,6 +192,7 @@ def tune(
             run_dir=run_dir,
             out=out,
             teacher=teacher,
+            rate_from=rate_from,
             force=force,
         )
     )

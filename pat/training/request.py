@@ -81,7 +81,8 @@ class Arm:
 @dataclass(frozen=True, kw_only=True)
 class TuningRequest(Arm):
     """An arm on a base model and an instruction set. `teacher` is the stock model to distil from, where the settings say so; `columns`
-    says what our fields of a row are called in the file, `datasets` which data sets of the hub its rows are from.
+    says what our fields of a row are called in the file, `datasets` which data sets of the hub its rows are from, `rate_from` which
+    search has found the learning rate.
 
     Checkpoints lie in `run_dir` until the job is done, and its result at `out`, which with `force` takes the place of whatever is there.
     What is read of the model and of the rows is read once, when it is first asked for.
@@ -94,6 +95,7 @@ class TuningRequest(Arm):
     teacher: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
+    rate_from: Path | None = None
     force: bool = False
 
     @cached_property
@@ -148,5 +150,5 @@ class TuningRequest(Arm):
 
     def inputs(self) -> dict[str, dict[str, object]]:
         """Return what a record says of the files that are read."""
-        given = {"base": self.base, "data": self.data, "teacher": self.teacher}
+        given = {"base": self.base, "data": self.data, "teacher": self.teacher, "rate": self.rate_from}
         return {name: described(path) for name, path in given.items() if path is not None}

@@ -189,6 +189,7 @@ def test_a_tuning_reads_a_table_with_columns_of_other_names_for_its_mask_and_its
     record = read_json(tmp_path / "adapter" / "tuning.json")
     assert record["rows"]["kept"] == 8
     assert record["provenance"]["settings"]["columns"] == {"prompt": "question", "completion": "answer"}
+    assert record["provenance"]["inputs"]["rate"]["path"] == rate
 
 
 @pytest.mark.parametrize(("pair", "named"), [("prompt", "must be ours=theirs"), ("promt=q", "did you mean 'prompt'")])

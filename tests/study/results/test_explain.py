@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pat.errors import UserError
-from pat.io.artefacts import sha256, write_json, write_jsonl
+from pat.io.artefacts import read_json, sha256, write_json, write_jsonl
 from pat.io.provenance import provenance
+from study.results.archive import ARCHIVE, pack
 from study.results.explain import explain
 from tests.kit.cell_maker import cell, write_cell
 
@@ -69,6 +70,32 @@ def test_a_cell_whose_checkpoints_are_elsewhere_is_explained_by_itself(results: 
     lines = explain(results, WANTED, "capitals")
     assert [line.partition(":")[0] for line in lines if line[:1].isdigit()] == ["1. tune", "2. merge", "3. evaluate"]
     assert sum("command: pat " in line for line in lines) == 3
+
+
+def test_a_kept_reference_is_explained_by_its_own_records(results: Path) -> None:
+    """Not by what another run has put in the same places since."""
+    kept = Path("reference/demo")
+    pack({"cells/tiny/pat/0.25/seed0/cell.json": results / "evaluation/tiny/pat/0.25/seed0/cell.json"}, kept / ARCHIVE)
+    own = results / "checkpoints/tiny/pat/0.25/seed0/merged/merge.json"
+    write_json(own, {"provenance": read_json(own)["provenance"] | {"command": "pat merge --of another-run"}})
+    assert any("another-run" in line for line in explain(results, WANTED, "capitals"))
+    lines = explain(kept, WANTED, "capitals")
+    assert [line.partition(":")[0] for line in lines if line[:1].isdigit()] == ["1. tune", "2. merge", "3. evaluate"]
+    assert not [line for line in lines if "another-run" in line]
+
+
+def test_the_search_of_a_learning_rate_is_a_step(results: Path) -> None:
+    rate, tuned = Path("results/demo/checkpoints/tiny/pat/0.25/rate.json"), results / "checkpoints/tiny/pat/0.25/seed0/adapter/tuning.json"
+    write_json(rate, {"provenance": provenance({}, 0, inputs={"data": results / "data.jsonl"})})
+    write_json(tuned, {"provenance": provenance({}, 0, inputs={"base": results / "models/tiny", "rate": rate})})
+    numbered = [line.partition(":")[0] for line in explain(results, WANTED, None) if line[:1].isdigit()]
+    assert numbered == ["1. pretrain", "2. search-rate", "3. tune", "4. merge", "5. evaluate"]
+
+
+def test_a_row_of_a_pruner_is_named_with_its_mode(tmp_path: Path) -> None:
+    write_cell(tmp_path, cell(method="channel-fisher-ftpft", base_method="channel-fisher-ftpft", label="Channel Fisher", mode="FT→P→FT"))
+    (line, *_) = explain(tmp_path, WANTED | {"method": "channel-fisher-ftpft"}, "capitals")
+    assert line == "demo: tiny, Channel Fisher FT→P→FT, ratio 0.25, seed 0"
 
 
 def test_cells_that_recorded_no_inputs_are_explained_as_far_as_they_know(tmp_path: Path) -> None:

@@ -304,5 +304,5 @@ def test_answers_cut_before_they_named_a_choice_are_told_below_the_tables_of_gen
         content["tasks"]["capitals"]["cut_answers"] = {"all": 40, "without_choice": wordless}
     out = tables_of(tmp_path, contents)
     for name in ("table1.md", "per_task_tiny.md"):
-        assert "at most 12.0 % of a cell's (tiny, SliceGPT, 25 %)" in (out / name).read_text()
+        assert "at most 12.0 % of a cell's (tiny, SliceGPT P→FT, 25 %)" in (out / name).read_text()
     assert "max_new_tokens" not in (out / "table1_acc.md").read_text()

@@ -155,6 +155,11 @@ class Cell(_Part):
         return Row(ratio=self.ratio_requested, method=self.method, label=self.label, mode=self.mode, base_method=self.base_method)
 
 
+def name_of_row(label: str, mode: str) -> str:
+    """Return a row's name where it has one place alone: a pruner's with its mode, in which another row may have it too."""
+    return label if mode in ("", "PAT") else f"{label} {mode}"
+
+
 class Row(_Part):
     """One row of a table: a method at a requested ratio."""
 
@@ -167,7 +172,7 @@ class Row(_Part):
     @property
     def name(self) -> str:
         """What a figure or a sentence calls the row's method."""
-        return self.label if self.mode in ("", "PAT") else f"{self.label} {self.mode}"
+        return name_of_row(self.label, self.mode)
 
     @property
     def order(self) -> tuple[float, bool, int, str]:

@@ -1,6 +1,8 @@
 """`study explain`: from a number in a table to the files and commands that made it, as the steps themselves have recorded them.
 
-Reads records alone: each names its inputs, and the folder of an input holds the record of the step before.
+Reads records alone: each names its inputs, and the folder of an input holds the record of the step before, or is that record. They are
+followed where the cell lies in the run that made it. Of a kept reference, whose paths may be those of another run by now, the cell alone
+is asked.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from pat.io.artefacts import read_record, sha256
 from pat.io.marks import FOLDER_RECORDS
 from study.commands.errors import run_reporting_errors
 from study.results.archive import ARCHIVE, packed
+from study.results.cells import name_of_row
 
-RESULT, EVALUATION = "cell.json", "evaluation.json"
+RESULT, EVALUATION, RATE = "cell.json", "evaluation.json", "rate.json"
 RECORDS = {ORIGIN_NAME: "import-model"} | FOLDER_RECORDS
 """What each step writes into the folder that it makes, and the verb that makes it; the first travels into those of later steps."""
 PHASES = ("sizes", "rotation", "readers", "before/tune", "before/merge", "prune", "tune", "merge", "evaluate")
@@ -87,9 +90,8 @@ def _options(cell: Mapping[str, Any]) -> str:
 
 
 def _name(cell: Mapping[str, Any]) -> str:
-    return (
-        f"{cell.get('experiment')}: {cell.get('model')}, {cell.get('label')}, ratio {cell.get('ratio_requested')}, seed {cell.get('seed')}"
-    )
+    row = name_of_row(str(cell.get("label")), cell.get("mode") or "")
+    return f"{cell.get('experiment')}: {cell.get('model')}, {row}, ratio {cell.get('ratio_requested')}, seed {cell.get('seed')}"
 
 
 def _budget(cell: Mapping[str, Any]) -> list[str]:
@@ -113,11 +115,12 @@ def _numbers(cell: Mapping[str, Any], task: str | None) -> Iterator[str]:
 
 
 def steps(path: Path, cell: Mapping[str, Any]) -> list[Step]:
-    """Return the steps from the first to the evaluation; as the cell alone knows them where their folders are not here."""
-    known = cell.get("provenance") or {}
-    followed = list(_chain(Step("evaluate", path.with_name(EVALUATION), known.get("evaluate") or {}), set()))
-    if len(followed) > 1:
-        return followed
+    """Return the steps from the first to the evaluation; as the cell alone knows them where their folders are not here, or not its own."""
+    known, scored = cell.get("provenance") or {}, path.with_name(EVALUATION)
+    if scored.is_file():
+        followed = list(_chain(Step("evaluate", scored, known.get("evaluate") or {}), set()))
+        if len(followed) > 1:
+            return followed
     return [Step(phase, path, known[phase]) for phase in PHASES if known.get(phase)]
 
 
@@ -132,7 +135,9 @@ def _chain(step: Step, seen: set[Path]) -> Iterator[Step]:
 
 
 def _maker(folder: Path) -> Step | None:
-    """Return the step that made a folder; None for a file, or a folder that was made elsewhere."""
+    """Return the step that made a folder, or the record of a search; None for another file, or a folder that was made elsewhere."""
+    if folder.name == RATE and folder.is_file():
+        return Step("search-rate", folder, read_record(folder).get("provenance") or {})
     there = [name for name in RECORDS if (folder / name).is_file()]
     if not there:
         return None

@@ -210,7 +210,7 @@ def cut_notes(grid: Grid, models: Sequence[str]) -> list[str]:
         return []
     return [
         "Answers that were cut at evaluation.max_new_tokens before they named a choice count as wrong; they are at most "
-        f"{100 * share:.1f} % of a cell's ({worst.model}, {worst.label}, {percent(worst.ratio_requested)})."
+        f"{100 * share:.1f} % of a cell's ({worst.model}, {worst.row.name}, {percent(worst.ratio_requested)})."
     ]
 
 
