@@ -211,6 +211,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("tables", value={"accuracy": "table2"}), 'tables.accuracy: "table2" is not allowed: must be'),
     (changed("tables", value={"reference": "pta"}), "tables.reference: \"pta\" is not a row of methods; did you mean 'pat'?; allowed: "),
     (changed("tables", value={"ablations": {"a/b": ["mask"]}}), 'tables.ablations: the name "a/b" is not allowed'),
+    (
+        changed("tables", value={"ablations": {"mask_acc": ["mask"]}}),
+        'tables.ablations: the name "mask_acc" is not allowed: a table that ends in _acc is the one of that scoring',
+    ),
+    (
+        changed("models", "my_acc_norm", value={"path": "x"}),
+        'models: the name "my_acc_norm" is not allowed: a table that ends in _acc_norm',
+    ),
     (changed("tables", value={"ablations": {"mask": ["mask"]}}), "tables.ablations.mask: no row has its factors (mask)"),
     (changed("methods", "pat", value={"factors": {"mask": 1}}), "methods.pat.factors.mask: unknown factor; no table shows factors"),
     (factored({"maks": "frozen"}), "methods.pat.factors.maks: unknown factor; did you mean 'mask'?; allowed: loss, mask"),

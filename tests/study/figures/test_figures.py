@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib.cbook import is_math_text
 
 from pat.errors import UserError
 from pat.settings.fields import GIB
@@ -20,7 +21,7 @@ from study.figures import perplexity as perplexity_figure
 from study.figures import speedup as speedup_figure
 from study.figures import trainable as trainable_figure
 from study.figures.heading import heading
-from study.figures.style import few_at_a_time, figure, look_of, save
+from study.figures.style import as_written, below, few_at_a_time, figure, look_of, save
 from study.results.grid import headline_grid
 from study.results.published import Printed
 from tests.kit.cell_maker import cell, write_cell
@@ -69,6 +70,33 @@ def test_the_titles_of_panels_do_not_run_into_each_other(tmp_path: Path) -> None
         boxes = [axes.title.get_window_extent() for axes in drawing.axes]
     assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 <= drawing.bbox.x1
     assert drawing.axes[0].get_ylabel() == "a-model-with-a-name-that-is-long"
+
+
+ODD = ("costs $5 and $6", r"a $\frac$ b", "_x", "<b>&amp; | é 100 %")
+
+
+def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
+    """Dollars are no formula, and a name that begins with an underscore stands in the legend too."""
+    with figure(4.6, 3.0) as drawing:
+        axes = drawing.subplots()
+        for name in ODD:
+            axes.plot([0, 1], [0, 1], label=as_written(name))
+        below(drawing, [axes])
+        save(drawing, tmp_path, "names")
+        shown = [text.get_text() for text in drawing.legends[0].get_texts()]
+    assert not any(is_math_text(text) for text in shown)
+    assert [text.replace(r"\$", "$").strip() for text in shown] == list(ODD)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [figures.write_figures, methods_figure.write_methods, perplexity_figure.write_perplexity, trainable_figure.write_trainable],
+)
+def test_every_figure_takes_any_label(write: Callable[[list[Path], Path], object], tmp_path: Path) -> None:
+    """A broken formula was a traceback."""
+    contents = [cell("channel-fisher-pft", 0.25, label=name) | {"method": f"row{number}"} for number, name in enumerate(ODD)]
+    write([write_cell(tmp_path / str(number), content) for number, content in enumerate(contents)], tmp_path / "out")
+    assert list((tmp_path / "out").glob("*.png"))
 
 
 def test_gate_figure_starts_at_one_and_ends_as_a_step() -> None:

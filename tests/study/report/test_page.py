@@ -15,14 +15,15 @@ from pat.errors import UserError
 from pat.io.artefacts import write_json
 from study.cli import main
 from study.report.page.cells import cell_index
-from study.report.page.charts import LEFT, WIDTH, Entry, dots
+from study.report.page.charts import LABEL_LENGTH, LEFT, WIDTH, Entry, dots, shortened
 from study.report.page.command import page
 from study.report.page.differences import differences
 from study.report.page.glance import glance
 from study.report.page.run import opened, place
 from study.report.page.tables import milestones, shown_tables
-from study.report.page.verdict import verdict
+from study.report.page.verdict import remarks, verdict
 from study.tables.layouts import HOLE
+from study.tables.pairs import ONE_SEED
 from study.tables.writing import write_tables
 from tests.kit.cell_maker import answered, cell, write_cell
 from tests.kit.pages import Page, read_page
@@ -75,7 +76,7 @@ def test_every_cell_has_its_section_with_all_that_made_it(reference: str) -> Non
     read = read_page(reference)
     sections = {each["id"] for each in read.of("details") if each.get("class") == "cell"}
     with opened(REFERENCE) as run:
-        assert sections == {f"cell-{place(each).replace('/', '-')}" for each in run.cells} and len(sections) == 33
+        assert sections == {f"cell/{place(each)}" for each in run.cells} and len(sections) == 33
         commands = {made["command"] for each in run.cells for made in each.provenance.values() if made and made.get("command")}
         tuned = [each for each in run.cells if run.history(each)]
     shown = {text for tag, text in read.texts if tag == "pre"}
@@ -83,6 +84,29 @@ def test_every_cell_has_its_section_with_all_that_made_it(reference: str) -> Non
     courses = reference.count('<polyline class="course"')
     assert courses >= 2 * len(tuned) > 0
     assert sum(text.startswith("step ") for tag, text in read.texts if tag == "title") > courses, "points say their numbers"
+
+
+def test_cells_whose_names_run_into_each_other_have_sections_of_their_own(tmp_path: Path) -> None:
+    results = run_of(tmp_path, [cell("pat", model="a-b") | {"method": "c"}, cell("pat", model="a") | {"method": "b-c"}])
+    with opened(results) as run:
+        assert len({id for row in cell_index(run).rows for seeds in row.seeds for _, id in seeds}) == 2
+
+
+def test_a_long_name_keeps_the_mode_at_its_end() -> None:
+    long = "A pruner whose name goes on and on until it has no room"
+    one, other = shortened(f"{long} P→FT"), shortened(f"{long} FT→P→FT")
+    assert len(one) == len(other) == LABEL_LENGTH and one.endswith(" P→FT") and other.endswith("FT→P→FT")
+    assert one.startswith("A pruner") and shortened("PAT") == "PAT"
+
+
+def test_what_a_single_seed_is_worth_is_said_beside_rows_of_several(tmp_path: Path) -> None:
+    results = run_of(tmp_path, [cell("pat", seed=0), cell("pat", seed=1), cell("channel-fisher-pft")])
+    with opened(results) as run:
+        said = remarks(run)
+    assert "up to 2 seeds" in said[1] and said[2] == ONE_SEED
+    results = run_of(tmp_path / "two", [cell("pat", seed=seed) for seed in (0, 1)])
+    with opened(results) as run:
+        assert ONE_SEED not in remarks(run)
 
 
 def test_a_tuning_in_two_parts_is_drawn_and_counted_as_one(tmp_path: Path) -> None:

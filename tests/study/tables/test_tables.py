@@ -266,6 +266,12 @@ def test_markdown_keeps_pipes_out_of_the_grid() -> None:
     assert r"a\|b" in text and r"x\|y" in text
 
 
+def test_markdown_reads_nothing_into_a_name() -> None:
+    """Neither an entity nor a formula nor a stroke."""
+    text = markdown(Layout("c", ["n"], [["&amp; $x$ ~gone~ _y_ <b>"]], text_columns=1))
+    assert r"| \&amp; \$x\$ \~gone\~ \_y\_ \<b\> |" in text
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_the_fragments_compile(tmp_path: Path, many: list[Path]) -> None:
     tables.write_tables(many, tmp_path / "tables")

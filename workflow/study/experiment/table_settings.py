@@ -8,6 +8,8 @@ from pydantic import Field
 
 from pat.settings.fields import Settings
 
+METRICS = ("first_capital", "first_capital_word", "acc", "acc_norm")
+"""The scorings, the headline first; each of the others has tables of its own, whose names end in it."""
 Factor = Annotated[str, Field(min_length=1)] | bool | int | Annotated[float, Field(allow_inf_nan=False)]
 """What a row has of a factor of an ablation; yes and no in YAML are true and false."""
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pat.io.artefacts import write_text
 from study.figures.heading import heading
 from study.figures.lines import names_in_order
-from study.figures.style import GREY, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
+from study.figures.style import GREY, as_written, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out, shifts
 from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
 from study.statistics.intervals import Estimate
@@ -117,7 +117,7 @@ def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series]) -> None:
             marker=it.marker,
             capsize=2.5,
             elinewidth=1,
-            label=it.name,
+            label=as_written(it.name),
         )
     chance = 100 * float(data["chance"].iloc[0])
     axes.axhline(chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=GUESSING)

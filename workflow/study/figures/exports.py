@@ -13,7 +13,7 @@ import pandas as pd
 from pat.errors import UserError
 from pat.io.artefacts import write_text
 from pat.settings.fields import MIB
-from study.figures.style import below, figure, grid_lines, look_of, save
+from study.figures.style import as_written, below, figure, grid_lines, look_of, save
 from study.results.exports import read_exports
 from study.tables.layouts import csv_text
 
@@ -42,11 +42,11 @@ def write_exports(paths: Sequence[Path], out: Path) -> int:
                 ordered = points.sort_values("mib")
                 front = ordered[ordered["perplexity"] < ordered["perplexity"].cummin().shift(fill_value=float("inf"))]
                 axes.plot(front["mib"], front["perplexity"], color=colour, linewidth=1)
-                axes.plot(ordered["mib"], ordered["perplexity"], color=colour, marker=sign, linestyle="", label=model)
+                axes.plot(ordered["mib"], ordered["perplexity"], color=colour, marker=sign, linestyle="", label=as_written(model))
                 for form, mib, value in zip(ordered["format"], ordered["mib"], ordered["perplexity"], strict=True):
                     aside = (2, -9) if form == "stored" else (2, 3)  # which lies where f16 does
                     axes.annotate(form, (mib, value), fontsize=6, xytext=aside, textcoords="offset points")
-            axes.set(xscale="log", yscale="log", xlabel="weights, MiB", ylabel=f"perplexity, {text}")
+            axes.set(xscale="log", yscale="log", xlabel="weights, MiB", ylabel=f"perplexity, {as_written(text)}")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter("{x:g}")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_text
-from study.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure, grid_lines, save
+from study.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION, as_written, figure, grid_lines, save
 from study.results.milestones import choice, verdict
 from study.tables.layouts import csv_text
 
@@ -53,7 +53,7 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
     """Fill `drawing` with the panels the run has: two where nothing was pruned; else six, two more of operators that were watched, and the
     mask's histogram where there is one.
     """
-    said = "\n".join(line for line in (title, verdict(record["health"], record["width"]), choice(record["health"])) if line)
+    said = "\n".join(line for line in (as_written(title), verdict(record["health"], record["width"]), choice(record["health"])) if line)
     drawing.suptitle(said, fontsize=9, x=0.01, ha="left")
     if history.empty:
         drawing.text(0.5, 0.4, "no step was logged: tuning.log_steps is above the number of steps", ha="center", color=GREY)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from study.figures.style import BLACK, BLUE
+from study.figures.style import BLACK, BLUE, as_written
 
 LINE_IN = 0.2
 """Height of a method's line in inches."""
@@ -32,7 +32,7 @@ def names_in_order(data: pd.DataFrame) -> dict[str, str]:
 
 def name_lines(axes: Axes, names: dict[str, str]) -> None:
     """Give an axis its methods' names, the first one on top."""
-    axes.set_yticks(range(len(names)), list(names.values()))
+    axes.set_yticks(range(len(names)), [as_written(name) for name in names.values()])
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pat.io.artefacts import write_text
 from study.figures.heading import heading
 from study.figures.lines import names_in_order
-from study.figures.style import BLACK, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
+from study.figures.style import BLACK, as_written, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
 from study.results.benchmarks import Inference, read_inference
 from study.results.cells import models_of, rows_of
 from study.results.grid import Grid, headline_grid
@@ -77,7 +77,8 @@ def draw(data: pd.DataFrame, columns: Sequence[_Column], drawing: Figure, title:
             _series(upper, lower, mine[mine["method"] == method], positions[method])
         measured = mine[mine["method"] == MEASURED].sort_values("ratio")
         if not measured.empty:
-            upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=measured["name"].iloc[0])
+            name = as_written(measured["name"].iloc[0])
+            upper.plot(100 * measured["ratio"], measured["weights"], "x", color=BLACK, markersize=7, label=name)
         if mine["accuracy"].isna().all():
             lower.set_axis_off()
         upper.set(title=it.title, ylim=(0, 1.08 * float(mine["weights"].max())))
@@ -132,7 +133,7 @@ def _series(upper: Axes, lower: Axes, mine: pd.DataFrame, position: int) -> None
         return
     color, marker = look_of(position)
     mine = mine.sort_values("ratio")
-    name = mine["name"].iloc[0]
+    name = as_written(mine["name"].iloc[0])
     upper.plot(100 * mine["ratio"], mine["weights"], color=color, marker=marker, label=name)
     errors = 100 * mine["ci95"].astype(float).fillna(0.0)
     lower.errorbar(

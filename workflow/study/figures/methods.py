@@ -13,7 +13,7 @@ from pat.io.artefacts import write_text
 from study.experiment.methods import METHODS
 from study.figures.heading import heading
 from study.figures.lines import LINE_IN, draw_points, name_lines, names_in_order
-from study.figures.style import GREY, VERMILION, below, figure, save
+from study.figures.style import GREY, VERMILION, as_written, below, figure, save
 from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
 from study.results.published import Printed
@@ -75,7 +75,7 @@ def _whole(grid: Grid) -> str | None:
 def _panel(axes: Axes, data: pd.DataFrame, names: Mapping[str, str], whole: str | None) -> None:
     order = list(names)
     for method, accuracy in data.loc[data["method"] == whole, ["method", "accuracy"]].head(1).itertuples(index=False):
-        axes.axvline(100 * accuracy, color=GREY, linewidth=0.8, label=f"{names[method]}, nothing removed")
+        axes.axvline(100 * accuracy, color=GREY, linewidth=0.8, label=f"{as_written(names[method])}, nothing removed")
     draw_points(axes, data, order, "accuracy", 100)
     known = data[data["paper"].notna()]
     if not known.empty:

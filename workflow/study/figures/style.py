@@ -70,6 +70,15 @@ def part_of(title: str, number: int, parts: int) -> str:
     return title if parts == 1 else f"{title}, {number + 1} of {parts}"
 
 
+def as_written(name: str) -> str:
+    """Return a name that a user has chosen so that it is drawn letter by letter.
+
+    Between two dollars matplotlib reads formulas, and of a legend it leaves out what begins with an underscore.
+    """
+    escaped = name.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
 @contextmanager
 def figure(width_in: float, height_in: float) -> Iterator[Figure]:
     """Yield an empty figure in the house style; it belongs to no global state and needs no closing."""

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from pat.io.artefacts import write_text
 from study.experiment.methods import METHODS
 from study.figures.heading import heading
-from study.figures.style import VERMILION, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
+from study.figures.style import VERMILION, as_written, below, figure, from_zero, grid_lines, look_of, part_of, save, shared_out
 from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid, headline_grid
 from study.results.published import PrintedTrainable
@@ -128,15 +128,15 @@ def _panel(axes: Axes, data: pd.DataFrame, series: Mapping[str, int]) -> None:
         mine = data[(data["series"] == name) & (data["name"] != PAPER)].sort_values("trainable_share")
         if mine.empty:
             continue
-        color, marker = look_of(position)
+        (color, marker), shown = look_of(position), as_written(name)
         whole = bool((mine["ratio"] == 0).all())
         if not mine["trainable_share"].any():  # nothing is tuned: no place on the axis, which may be logarithmic
-            axes.axhline(100 * mine["accuracy"].mean(), color=color, linestyle=(0, (4, 2)), linewidth=1, label=f"{name}, not tuned")
+            axes.axhline(100 * mine["accuracy"].mean(), color=color, linestyle=(0, (4, 2)), linewidth=1, label=f"{shown}, not tuned")
             continue
         errors = 100 * mine["ci95"].astype(float).fillna(0.0)
         axes.errorbar(
             100 * mine["trainable_share"], 100 * mine["accuracy"], yerr=errors, color=color, marker=marker, capsize=2.5, elinewidth=1,
-            linewidth=0.9 if len(mine) > 1 else 0, label=f"{name}, nothing removed" if whole else name,
+            linewidth=0.9 if len(mine) > 1 else 0, label=f"{shown}, nothing removed" if whole else shown,
         )  # fmt: skip
         if len(mine) > 1:
             _name_rows(axes, mine, color, above=not whole)
@@ -150,9 +150,9 @@ def _panel(axes: Axes, data: pd.DataFrame, series: Mapping[str, int]) -> None:
 def _name_rows(axes: Axes, rows: pd.DataFrame, color: str, *, above: bool) -> None:
     """Write each row's name beside its point; of neighbours every second one a line further off."""
     for place, (label, share, accuracy) in enumerate(zip(rows["label"], rows["trainable_share"], rows["accuracy"], strict=True)):
-        away = 8 + 8 * (place % 2)
+        away, shown = 8 + 8 * (place % 2), as_written(label)
         axes.annotate(
-            label, (100 * share, 100 * accuracy), xytext=(0, away if above else -away - 4), textcoords="offset points", ha="center",
+            shown, (100 * share, 100 * accuracy), xytext=(0, away if above else -away - 4), textcoords="offset points", ha="center",
             fontsize=6.5, color=color, path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
 

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from study.commands.errors import errors_reported
+from study.experiment.table_settings import METRICS
 from study.report.sentences import facts, health_lines, merge_line
-from study.results.cells import METRIC_LABELS, METRICS, metrics_of, read_cells
+from study.results.cells import METRIC_LABELS, metrics_of, read_cells
 from study.results.grid import Grid, texts_of
 from study.results.options import behind_tables
 from study.results.published import PRINTED, Printed

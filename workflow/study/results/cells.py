@@ -16,12 +16,11 @@ from pat.errors import UserError
 from pat.io.artefacts import read_json
 from study.experiment.checks.names import SAFE_NAME
 from study.experiment.methods import METHODS
-from study.experiment.table_settings import Factor
+from study.experiment.table_settings import METRICS, Factor
 
 SCHEMA = 1
 ROUNDING = 1e-6
 """Beyond this an accuracy is not the share of the items that are right."""
-METRICS = ("first_capital", "first_capital_word", "acc", "acc_norm")
 METRIC_LABELS = {
     "first_capital": "first capital letter (the paper's scoring)",
     "first_capital_word": "first capital letter standing alone",

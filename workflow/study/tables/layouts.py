@@ -53,7 +53,7 @@ def _markdown_row(entries: Sequence[str]) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    for special in "\\|*_<>`":
+    for special in "\\|*_<>`&$~":
         text = text.replace(special, "\\" + special)
     return " ".join(text.split())
 

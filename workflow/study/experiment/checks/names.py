@@ -1,4 +1,4 @@
-"""Names that become parts of paths."""
+"""Names that become parts of paths, and of the names of tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pat.settings.mistakes import shown
 from study.experiment.schema import Experiment
+from study.experiment.table_settings import METRICS
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = {
@@ -14,6 +15,8 @@ RESERVED = {
     "models": ("data", "models", "rotated", "refitted", "tables", "figures", "logs", "benchmark", "benchmarks", "text"),
     "data.text": ("pretrain",),  # the pretraining corpus lies beside the held-out texts
 }
+OF_TABLES = ("models", "tables.ablations")
+"""What has tables of its own, one for each scoring, which is behind its name."""
 
 
 def name_problems(experiment: Experiment) -> Iterator[str]:
@@ -32,6 +35,11 @@ def name_problems(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"{field}: the name {shown(name)} is not allowed: it becomes part of a path and must be of letters, digits, '.', '_' "
                 "and '-', at most 64, the first a letter or digit"
+            )
+        if field in OF_TABLES and (ending := next((each for each in METRICS if name.endswith(f"_{each}")), None)):
+            yield (
+                f"{field}: the name {shown(name)} is not allowed: a table that ends in _{ending} is the one of that scoring; choose "
+                "another name"
             )
         if name in RESERVED.get(field, ()):
             yield f"{field}: the name {shown(name)} is reserved for something else in the results; choose another"

@@ -75,7 +75,7 @@ def cell_index(run: Run) -> Index:
 
 
 def _id(cell: Cell) -> str:
-    return f"cell-{place(cell).replace('/', '-')}"
+    return f"cell/{place(cell)}"
 
 
 def sections(run: Run) -> list[Section]:

@@ -19,7 +19,8 @@ LINE = 22
 COURSE_HEIGHT, COURSE_LEFT = 190, 52
 MARGIN = 0.03
 """The share of an axis that stays free at either end."""
-LABEL_LENGTH = 46
+LABEL_LENGTH, LABEL_END = 44, 12
+"""In characters: a longer name loses some before its end, in which a pruner's mode is."""
 LEAST_SHARE = 0.7
 """A logarithmic axis begins no lower than this share of the least value: an interval over few seeds may reach to nothing."""
 TICKS = 5
@@ -80,7 +81,7 @@ def dots(title: str, unit: str, entries: Sequence[Entry], across: Mapping[str, f
     axis = _Axis(low, high, LEFT + free, WIDTH - RIGHT - free, logarithmic=logarithmic)
     drawn = [
         Dot(
-            entry.name if len(entry.name) <= LABEL_LENGTH else entry.name[: LABEL_LENGTH - 1] + "…",
+            shortened(entry.name),
             number_of(entry.value),
             axis.place(entry.value),
             TOP + LINE * (line + 0.5),
@@ -158,6 +159,11 @@ class _Axis:
             return [value for power in powers for factor in (1, 2, 5) if self.low <= (value := factor * 10.0**power) <= self.high]
         step = _round_step((self.high - self.low) / TICKS)
         return [number * step for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def shortened(name: str) -> str:
+    """Return a name as it has room beside its line."""
+    return name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - LABEL_END - 1].rstrip()}…{name[-LABEL_END:]}"
 
 
 def number_of(value: float) -> str:

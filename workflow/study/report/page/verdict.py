@@ -52,8 +52,9 @@ def verdict(run: Run) -> list[Finding]:
 
 def remarks(run: Run) -> list[str]:
     """Return what holds for all findings."""
-    seeds = len(run.grid.seeds)
-    return [CHOSEN_AFTERWARDS, ONE_SEED if seeds == 1 else f"Rows have up to {seeds} seeds; tables say how many each comparison rests on."]
+    seeds, numbers = len(run.grid.seeds), {len(run.grid.members(cell.model, cell.row)) for cell in run.cells}
+    several = [f"Rows have up to {seeds} seeds; tables say how many each comparison rests on."] if seeds > 1 else []
+    return [CHOSEN_AFTERWARDS, *several, *([ONE_SEED] if 1 in numbers else [])]
 
 
 def ratios_of(run: Run, model: str) -> list[float]:
