@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from transformers import PreTrainedModel
 
 from pat.bases.text_gap import said, text_gap
 from pat.bases.writer_fit import Sums, change_of_write, weights_of
+from pat.bases.writer_text import held_batches, linear_named, text_to_fit
 from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import gap_between
 from pat.checkpoints.merge import write_changed
-from pat.data.calibration import Blocks, Calibration, blocks
+from pat.data.calibration import Blocks, Calibration
 from pat.errors import UserError
 from pat.families.known import Family, family_of, residual_factor
 from pat.io.progress import Progress, say
@@ -33,13 +34,6 @@ from pat.method.fold import stream_scale
 from pat.models.held_stream import HeldStream
 from pat.models.layer_walk import LayerWalk
 
-LENGTH = 256
-"""Tokens of a row of text."""
-TOKENS_AN_INPUT = 256
-"""Of text for each input of the widest write. In a trial on SmolLM2-135M half as many cost 3.7 % of perplexity (docs/experiments.md)."""
-ROWS = 32
-HELD_OUT = 1 / 8
-"""Of the text, on which nothing is fitted: a write changes only where that helps there."""
 CUT_FOLDER = "cut"
 WHOLE_FOLDER = "whole"
 """In the cut's folder, where a pruner that puts the model into another basis leaves the whole one for this; `prune` removes it."""
@@ -73,8 +67,8 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
     base, pruned = (checkpoint.load_to_measure(path, calibration.device) for path in (whole_folder, cut))
     layers, kept = _surviving(base, record), record.get("kept")
     _check_told(base, pruned, layers, kept)
-    ids_NT, rows = _text(pruned, calibration, source)
-    held = slice(len(ids_NT) - _held_batches(len(ids_NT) // rows) * rows, len(ids_NT))
+    ids_NT, rows = text_to_fit(pruned, calibration, source)
+    held = slice(len(ids_NT) - held_batches(len(ids_NT) // rows) * rows, len(ids_NT))
     check = Blocks(ids_NT[held], torch.ones_like(ids_NT[held]))
     whole, plain = said(base, check), said(pruned, check)
     fits = list(fitted_writes(base, pruned, layers, ids_NT, rows, kept))
@@ -168,11 +162,11 @@ def _targets(family: Family, inside: Mapping[str, HeldStream], behind: HeldStrea
 def _fit(walk: LayerWalk, family: Family, index: int, target: HeldStream, aim: Callable[[Tensor], Tensor], factor: float) -> WriterFit:
     """Return the fit of one block's write in the layer before which `walk` stands, which has it where it helps."""
     block = family.blocks[index]
-    write = _linear(walk.layers[walk.place], block.write)
+    write = linear_named(walk.layers[walk.place], block.write)
     name = family.in_layer(walk.place, block.write)
     fitted, held_out = (Sums.none(write.in_features, write.out_features, walk.stream.device) for _ in range(2))
     median = torch.cat([aim(stream_BTD).float().norm(dim=-1).cpu() for stream_BTD in target]).median()
-    held_from = len(target) - _held_batches(len(target))
+    held_from = len(target) - held_batches(len(target))
     following = None if index == len(family.blocks) - 1 else family.blocks[index + 1].norm
     names = (block.write, *(() if following is None else (following,)))
     for batch, out_BTD, inputs in walk.run(names):
@@ -186,58 +180,6 @@ def _fit(walk: LayerWalk, family: Family, index: int, target: HeldStream, aim: C
     if fit.helps:
         write.weight.data += (change_DI / factor).to(write.weight.dtype)
     return fit
-
-
-def check_enough_text(source: Path, calibration: Calibration) -> None:
-    """Raise UserError where the text is too short to keep a part of it back; before a cut, which can take long."""
-    length = _row_length(checkpoint.load_config(source))
-    least = 2 * length
-    _full_rows(replace(calibration, tokens=calibration.tokens and min(calibration.tokens, least)), source, length, least)
-
-
-def _text(pruned: PreTrainedModel, calibration: Calibration, source: Path) -> tuple[Tensor, int]:
-    """Return full rows of text, (N, T), and how many of them to work through at once, which divides N."""
-    family = family_of(pruned.config)
-    widest = max(_linear(pruned, name).in_features for name in _writes(family, pruned))
-    ids_NT = _full_rows(calibration, source, _row_length(pruned.config), TOKENS_AN_INPUT * widest)
-    rows = min(ROWS, max(1, round(len(ids_NT) * HELD_OUT)))  # so that the part that is held out can be whole batches
-    return ids_NT[: len(ids_NT) // rows * rows], rows
-
-
-def _row_length(config: Any) -> int:
-    return min(LENGTH, int(config.max_position_embeddings))
-
-
-def _full_rows(calibration: Calibration, source: Path, length: int, tokens: int) -> Tensor:
-    """Return two rows of text or more, none of them padded. Raises UserError where there is less."""
-    text = blocks(calibration, checkpoint.load_tokenizer(source), length, tokens)
-    ids_NT = text.ids_NT[text.mask_NT.all(-1)]
-    if len(ids_NT) < 2:
-        raise UserError(
-            f"--calibration: {int(text.mask_NT.sum())} tokens are too few to refit writers on one part and judge by another; "
-            f"give {2 * length} at least, or set prune.writers: plain"
-        )
-    return ids_NT
-
-
-def _held_batches(count: int) -> int:
-    """Return how many of `count` batches are held out."""
-    return max(1, round(HELD_OUT * count))
-
-
-def _linear(module: nn.Module, name: str) -> nn.Linear:
-    found = module.get_submodule(name)
-    assert isinstance(found, nn.Linear)
-    return found
-
-
-def _writes(family: Family, model: PreTrainedModel) -> Iterator[str]:
-    return (
-        family.in_layer(layer, block.write)
-        for layer in range(model.config.num_hidden_layers)
-        for block in family.blocks
-        if block.writes_linearly
-    )
 
 
 def _surviving(base: PreTrainedModel, record: Mapping[str, Any]) -> list[int]:
@@ -267,7 +209,7 @@ def _write(cut: Path, folder: Path, changes: Mapping[str, Tensor]) -> dict[str, 
     def changed(dtype: torch.dtype) -> nn.Module:
         model = checkpoint.load_model(cut, dtype)
         for name, change_DI in changes.items():
-            write = _linear(model, name.removesuffix(".weight"))
+            write = linear_named(model, name.removesuffix(".weight"))
             write.weight = nn.Parameter(write.weight.float() + change_DI, requires_grad=False)
         return model
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from pat.bases.writers import CUT_FOLDER, WHOLE_FOLDER, check_enough_text, refit_after_cut
+from pat.bases.writer_text import check_enough_text
+from pat.bases.writers import CUT_FOLDER, WHOLE_FOLDER, refit_after_cut
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.card import model_card
