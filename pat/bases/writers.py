@@ -12,7 +12,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from transformers import PreTrainedModel
 
 from pat.bases.text_gap import said, text_gap
 from pat.bases.writer_fit import Sums, change_of_write, weights_of
-from pat.bases.writer_text import held_batches, linear_named, text_to_fit
+from pat.bases.writer_text import check_streams_fit, held_batches, linear_named, text_to_fit
 from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import gap_between
 from pat.checkpoints.merge import write_changed
@@ -33,6 +32,7 @@ from pat.io.progress import Progress, say
 from pat.method.fold import stream_scale
 from pat.models.held_stream import HeldStream
 from pat.models.layer_walk import LayerWalk
+from pat.models.writer_streams import norms_inside
 
 CUT_FOLDER = "cut"
 WHOLE_FOLDER = "whole"
@@ -59,8 +59,8 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
 
     `source` is the model before the cut, in whose place comes what lies in `cut/whole`, and `record` what the pruner said. The writes
     stay as they are (`applied`) where the fit does not make held-out text likelier. `errors` are, a write, the shares of the stream
-    missed with plain and with refitted writes. Raises UserError where the text is too short to keep a part of it back, and where the
-    record does not tell the cut.
+    missed with plain and with refitted writes. Raises UserError where the text is too short to keep a part of it back, where the machine
+    cannot hold its streams, and where the record does not tell the cut.
     """
     cut = folder / CUT_FOLDER
     whole_folder = cut / WHOLE_FOLDER if (cut / WHOLE_FOLDER).is_dir() else source
@@ -68,6 +68,7 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
     layers, kept = _surviving(base, record), record.get("kept")
     _check_told(base, pruned, layers, kept)
     ids_NT, rows = text_to_fit(pruned, calibration, source)
+    check_streams_fit(base, pruned, ids_NT.numel())
     held = slice(len(ids_NT) - held_batches(len(ids_NT) // rows) * rows, len(ids_NT))
     check = Blocks(ids_NT[held], torch.ones_like(ids_NT[held]))
     whole, plain = said(base, check), said(pruned, check)
@@ -120,7 +121,7 @@ def fitted_writes(
     with torch.no_grad():
         ahead, behind = LayerWalk(base, ids_NT, rows), LayerWalk(pruned, ids_NT, rows)
         family, factor = family_of(pruned.config), residual_factor(pruned.config)
-        inside = _inside(family, base.device)
+        inside = {norm: HeldStream(base.device) for norm in norms_inside(family)}
         aim = _aim(base, kept)
         progress = Progress("refitting writers, layers", len(layers))
         for place, layer in enumerate(layers):
@@ -143,14 +144,6 @@ def _aim(base: PreTrainedModel, kept: Sequence[int] | None) -> Callable[[Tensor]
         return lambda stream_BTD: stream_BTD
     index_K, scale = torch.tensor(kept, device=base.device), stream_scale(len(kept), base.config.hidden_size)
     return lambda stream_BTD: stream_BTD[..., index_K] * scale
-
-
-def _inside(family: Family, device: torch.device) -> dict[str, HeldStream]:
-    """Return room for the stream behind each block of a layer but the last, where its write can be fitted, by the next block's norm."""
-    if family.parallel:
-        return {}
-    pairs = pairwise(family.blocks)
-    return {block.norm: HeldStream(device) for before, block in pairs if block.norm is not None and before.writes_linearly}
 
 
 def _targets(family: Family, inside: Mapping[str, HeldStream], behind: HeldStream) -> dict[int, HeldStream]:

@@ -8,10 +8,11 @@ ON_GPU = {
     "tune": "set tuning.micro_batch_size: auto, or a lower number (fewer rows at once; the batch, and with it the result, stays), "
     "tuning.gradient_checkpointing: true, tuning.precision: bf16, or tuning.max_length lower",
     "pretrain": "set pretrain.batch_size or pretrain.context_length lower, or pretrain.precision: bf16",
-    "prune": "measure on the CPU (tuning.device: cpu; by hand --device cpu), or by hand on less text (--calibration-tokens)",
+    "prune": "measure on the CPU (tuning.device: cpu; by hand --device cpu)",
     "evaluate": "set evaluation.batch_size lower, evaluation.precision: bf16, or evaluation.perplexity_context lower",
     "benchmark": "set the benchmark's batch_sizes or batch_size lower",
 }
+ON_MACHINE = {"prune": "prune.writer_tokens lower, where writers are refitted"}
 PHASES = {"search-rate": "tune", "rotate": "prune", "refit-readers": "prune", "prepare": "prune", "import-model": "prepare"}
 """Verbs that are not named after the block of `resources` that they run under."""
 REFUSED_BY_CPU = ("can't allocate memory", "not enough memory")
@@ -25,8 +26,9 @@ def memory_advice(error: BaseException, verb: str) -> str | None:
         change = ON_GPU.get(phase, "use a larger GPU")
         return f"the GPU's memory is too small for this job: {_first_sentences(error)}\nWhat helps: {change}; or a GPU with more memory."
     if _is_of_machine(error):
-        on_cpu = f", or {ON_GPU[phase]}" if phase in ("tune", "evaluate") else ""
-        return f"the machine's memory is too small for this job: {error}\nWhat helps: resources.{phase}.mem_mb higher{on_cpu}."
+        less = ON_MACHINE.get(verb) or (ON_GPU[phase] if phase in ("tune", "evaluate") else None)
+        also = "" if less is None else f", or {less}"
+        return f"the machine's memory is too small for this job: {error}\nWhat helps: resources.{phase}.mem_mb higher{also}."
     return None
 
 

@@ -99,6 +99,17 @@ class PaperModel:
         rows = {"query": self.heads * self.size_of_a_head, "key": outer, "value": outer}
         return sum(rows.get(part, self.intermediate_size) for part in reader.parts)
 
+    def writes(self) -> list[tuple[int, int]]:
+        """Return the outputs and inputs of every layer that writes to the stream within a decoder layer."""
+        shapes = self.shapes()
+        names = [self.family.in_layer(index, block.write) for index in range(self.layers) for block in self.family.blocks]
+        return [(shape[0], shape[1]) for shape in (shapes[f"{name}.weight"] for name in names)]
+
+    @property
+    def widest_write(self) -> int:
+        """The most inputs that such a layer has."""
+        return max(inputs for _, inputs in self.writes())
+
     @property
     def parameters(self) -> int:
         """How many parameters it has, each counted once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,3 +26,8 @@ class PruneJob:
         if self.calibration is None:
             raise UserError("--calibration: is required: text to measure on what may go, or to refit writers to; give a JSONL file")
         return self.calibration
+
+    def writers_text(self) -> Calibration:
+        """Return the text that writers are refitted to. Raises UserError where none is given."""
+        text = self.text()
+        return replace(text, tokens=self.settings.writer_tokens or text.tokens)

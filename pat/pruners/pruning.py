@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from pat.bases.writer_text import check_enough_text
+from pat.bases.writer_text import check_enough_memory, check_enough_text
 from pat.bases.writers import CUT_FOLDER, WHOLE_FOLDER, refit_after_cut
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
@@ -82,7 +82,12 @@ def pruner_for(name: str, asked: float | Budget | None, own: PruneSettings) -> P
     chosen = pruner_named(name)
     if isinstance(asked, float) and not 0.0 < asked < 1.0:
         raise UserError(f"--ratio {asked}: must lie between 0 and 1")
-    if idle := chosen.without_effect(own):
+    idle = chosen.without_effect(own)
+    if "writer_tokens" in idle and "writers" in chosen.settings:
+        raise UserError(
+            f"settings: writer_tokens: has no effect: the writers of --pruner {name} stay plain; add writers: refitted or leave it out"
+        )
+    if idle:
         known = ", ".join(chosen.settings) or "none"
         raise UserError(f"settings: {idle[0]}: has no effect on --pruner {name}, whose settings are: {known}; leave it out")
     return chosen
@@ -95,10 +100,11 @@ def _pruned(pruner: Pruner, job: PruneJob, folder: Path) -> dict[str, Any]:
         if (folder / WHOLE_FOLDER).is_dir():
             shutil.rmtree(folder / WHOLE_FOLDER)
         return record
-    check_enough_text(job.source, job.text())
+    check_enough_text(job.source, job.writers_text())
+    check_enough_memory(job.source, job.writers_text())
     (folder / CUT_FOLDER).mkdir()
     record = pruner(job, folder / CUT_FOLDER)
-    return record | {"writers": refit_after_cut(job.source, folder, record, job.text())}
+    return record | {"writers": refit_after_cut(job.source, folder, record, job.writers_text())}
 
 
 def _can_be_refitted(job: PruneJob) -> bool:

@@ -178,6 +178,12 @@ class PruneSettings(Settings):
         description="refitted: after the cut, what writes to the stream is fitted to the whole model, where that helps on held-out text; "
         "left out: refitted for layers-and-neurons, else plain",
     )
+    writer_tokens: Count | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="tokens of calibration text that writers are refitted to, an eighth of them held out; the machine's memory has to hold "
+        "their streams; left out: 256 for each input of the widest write",
+    )
     protect_first: CountOrZero | None = Field(
         default=None, description="first layers that llm-pruner leaves whole; left out: 4, fewer in shallow models"
     )

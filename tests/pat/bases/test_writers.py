@@ -13,12 +13,15 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pat.bases import writer_text
 from pat.bases.writer_fit import MASSIVE_SHARE, RIDGE, Sums, change_of_write, weights_of
 from pat.bases.writers import fitted_writes
 from pat.data.calibration import Calibration
 from pat.errors import UserError
+from pat.families.known import family_of
 from pat.io.artefacts import read_json, write_jsonl
 from pat.models.layer_walk import LayerWalk
+from pat.models.writer_streams import stream_bytes
 from pat.pruners.channels import keep_most_important
 from pat.pruners.job import PruneJob
 from pat.pruners.pruning import prune
@@ -308,3 +311,57 @@ def test_too_little_text_is_told_before_the_cut(pruner: str, tmp_path: Path, mon
         with pytest.raises(UserError, match=said):
             prune(tmp_path / "base", pruner, 0.25, 8, tmp_path / "pruned", text, own=REFITTED)
     assert not (tmp_path / "pruned").exists()
+
+
+@pytest.mark.parametrize("tokens", [None, 4096])
+def test_streams_that_the_machine_cannot_hold_are_told_before_the_cut(
+    tokens: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Exactly where the number of tokens is given; else it is what the cut leaves that decides, and the user is warned."""
+    base, cuts, shortgpt = write_base("llama", tmp_path / "base").config, list[Path](), PRUNERS["shortgpt"]
+    needed = stream_bytes(family_of(base), 4096, base.hidden_size, 4, left=0)
+    assert needed == 2 * 4096 * 48 * 4  # behind the layer, and between its blocks
+
+    def counted(job: PruneJob, folder: Path) -> dict[str, Any]:
+        cuts.append(folder)
+        return shortgpt(job, folder)
+
+    monkeypatch.setitem(PRUNERS, "shortgpt", replace(shortgpt, run=counted))
+    monkeypatch.setattr(writer_text, "host_bytes", lambda: needed - 1)
+    caplog.set_level("INFO")
+    own = PruneSettings(writers="refitted", writer_tokens=tokens)
+    with pytest.raises(UserError, match=r"prune\.writer_tokens: the streams of [\d,]+ tokens, .* give fewer, [\d,]+ take half of it"):
+        prune(tmp_path / "base", "shortgpt", 0.34, 8, tmp_path / "pruned", much_text(tmp_path), own=own)
+    warned = "warning: where the cut leaves the widest layer as it is, prune.writer_tokens" in caplog.text
+    assert (len(cuts), warned) == ((0, False) if tokens else (1, True))
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_streams_that_the_text_is_too_short_for_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_base("llama", tmp_path / "base")
+    monkeypatch.setattr(writer_text, "host_bytes", lambda: 3 * 1024 * 48 * 4)
+    own = PruneSettings(writers="refitted", writer_tokens=10**9)
+    record = prune(tmp_path / "base", "channel-magnitude", 0.25, 8, tmp_path / "pruned", calibration(tmp_path, tokens=1100), own=own)
+    assert record["writers"]["tokens"] + record["writers"]["text"]["tokens"] <= 1024
+
+
+def test_writers_have_their_own_number_of_tokens(tmp_path: Path) -> None:
+    write_base("llama", tmp_path / "base")
+    given = replace(much_text(tmp_path), tokens=256)
+
+    def tokens(**own: Any) -> int:
+        out = tmp_path / "pruned"
+        found = prune(tmp_path / "base", "shortgpt", 0.34, 8, out, given, own=PruneSettings(writers="refitted", **own), force=True)[
+            "writers"
+        ]
+        return int(found["tokens"] + found["text"]["tokens"])
+
+    assert tokens() == 128 + 127
+    assert tokens(writer_tokens=2048) == 14 * 128 + 2 * 127
+
+
+def test_too_few_tokens_for_writers_are_named(tmp_path: Path) -> None:
+    write_base("llama", tmp_path / "base")
+    with pytest.raises(UserError, match=r"prune\.writer_tokens, or else --calibration-tokens: 255 tokens are too few .* give 256 at least"):
+        own = PruneSettings(writers="refitted", writer_tokens=255)
+        prune(tmp_path / "base", "shortgpt", 0.34, 8, tmp_path / "pruned", much_text(tmp_path), own=own)

@@ -157,6 +157,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "methods.channel-magnitude-pft.prune.tie: has no effect: the settings of channel-magnitude are: writers; remove it",
     ),
     (
+        changed("methods", "channel-magnitude-pft", value={"prune": {"writer_tokens": 4096}}),
+        "methods.channel-magnitude-pft.prune.writer_tokens: has no effect: its writers stay plain unless `writers: refitted` is set; remove it",
+    ),
+    (
+        changed("methods", "slicegpt-pft", value={"prune": {"writer_tokens": 4096}}),
+        "methods.slicegpt-pft.prune.writer_tokens: has no effect: the settings of slicegpt are: size; remove it",
+    ),
+    (
+        changed("methods", "channel-magnitude-pft", value={"prune": {"writers": "refitted", "writer_tokens": 50}}),
+        "methods.channel-magnitude-pft, models.tiny: prune.writer_tokens: 50 is not allowed: must be at least",
+    ),
+    (changed("prune", value={"writer_tokens": 0}), "prune.writer_tokens: 0 is not allowed: must be greater than 0"),
+    (
         changed("methods", "lora", value={"pat": {"hio_rank": 2}}),
         "methods.lora.pat.hio_rank: has no effect: the method 'lora' trains no mask; remove it",
     ),

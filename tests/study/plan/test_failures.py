@@ -90,7 +90,7 @@ def test_a_job_that_the_kernel_killed_is_told_apart_from_one_that_failed(ending:
         ("tune", "tuning.micro_batch_size"),
         ("evaluate", "evaluation.batch_size"),
         ("prune", "--device cpu"),
-        ("prepare", "--calibration-tokens"),
+        ("prepare", "--device cpu"),
     ],
 )
 def test_a_full_gpu_is_one_message_that_says_what_to_change(verb: str, key: str) -> None:
@@ -101,6 +101,7 @@ def test_a_full_gpu_is_one_message_that_says_what_to_change(verb: str, key: str)
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
 def test_a_full_machine_names_the_memory_to_ask_for(error: BaseException) -> None:
     assert "resources.merge.mem_mb" in (memory_advice(error, "merge") or "")
+    assert "resources.prune.mem_mb higher, or prune.writer_tokens lower" in (memory_advice(error, "prune") or "")
     assert "resources.tune.mem_mb" in (memory_advice(error, "search-rate") or "")
 
 

@@ -17,6 +17,7 @@ from pat.errors import UserError
 from pat.families.known import FAMILIES, is_told_by_sizes
 from pat.io.artefacts import read_json
 from pat.models.on_paper import PaperModel
+from pat.models.writer_streams import default_tokens, pinned_bytes, stream_bytes
 from pat.settings.fields import BYTES, FP32_BYTES, GIB, Precision
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, TuningSettings
 
@@ -41,6 +42,8 @@ SHORT_PROMPTS = 0.2
 """Share of a GPU's tuning speed that scoring reaches: it asks one short question after the other."""
 ITEM_TOKENS = 6 * 256
 """Four or five choices and a generated answer, each behind its prompt."""
+REFIT_PASSES = 5
+"""Forward passes of a refit of writers: one of the whole model, three of the pruned one, and what judges them."""
 MARGIN = 2.0
 """Machines differ, and a job that is cut off costs more than one that ends early."""
 SHORTEST_MIN = 60
@@ -85,10 +88,14 @@ def gpus(parameters: int, device: str) -> int:
     return int(device != "cpu" and parameters >= PARAMETERS_FOR_A_GPU)
 
 
+def measured_in(parameters: int) -> Precision:
+    """Return the precision in which a checkpoint is measured: fp32 where that is affordable."""
+    return "fp32" if parameters * BYTES["bf16"] <= FP32_BYTES else "bf16"
+
+
 def loading_mb(parameters: int, precision: Precision | None = None) -> int:
-    """Return the memory of a job that holds a model: libraries + 1.5 copies, by default in fp32 where checkpoints are measured in it."""
-    own: Precision = "fp32" if parameters * BYTES["bf16"] <= FP32_BYTES else "bf16"
-    return LIBRARIES_MB + _mb(COPIES * parameters * BYTES[precision or own])
+    """Return the memory of a job that holds a model: libraries + 1.5 copies, by default in the precision that it is measured in."""
+    return LIBRARIES_MB + _mb(COPIES * parameters * BYTES[precision or measured_in(parameters)])
 
 
 def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, on_gpu: bool, processes: int = 1) -> int:
@@ -104,6 +111,18 @@ def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, o
     rows = recipe.known_micro_batch_size or math.ceil(recipe.batch_size / processes)
     activations = activation_bytes(shape, rows * recipe.max_length, recipe.precision, checkpointed=recipe.gradient_checkpointing)
     return weights + processes * _mb(activations + OPTIMIZER_BYTES * lora_parameters(shape, recipe.lora.rank))
+
+
+def refitting_mb(shape: ModelShape | PretrainSettings, tokens: int | None, *, on_gpu: bool) -> int:
+    """Return the memory that a refit of writers to so many tokens, or as many as it takes by itself, needs beside one model.
+
+    It is that of the text's streams, and on a CPU a second model's.
+    """
+    paper, number_bytes = PaperModel.of(shape), BYTES[measured_in(parameters_of(shape))]
+    streams = stream_bytes(paper.family, tokens or default_tokens(paper.widest_write), paper.hidden_size, number_bytes, paper.hidden_size)
+    if on_gpu:
+        return _mb(pinned_bytes(streams, paper.hidden_size, number_bytes))
+    return _mb(streams + COPIES * paper.parameters * number_bytes)
 
 
 def pretraining_mb(settings: PretrainSettings, *, on_gpu: bool) -> int:
@@ -153,14 +172,28 @@ def scoring_minutes(parameters: int, settings: EvaluationSettings, items: int, *
     return _minutes(parameters, work, settings.precision, settings.threads, on_gpu=on_gpu)
 
 
+def refitting_minutes(shape: ModelShape | PretrainSettings, tokens: int | None, threads: int, *, on_gpu: bool) -> int:
+    """Return the time of a pruning with a refit of writers: some five forward passes over its text, and sums in fp32 for each write."""
+    paper = PaperModel.of(shape)
+    parameters, counted = paper.parameters, tokens or default_tokens(paper.widest_write)
+    sums = 2 * counted * sum(inputs * (inputs + outputs) for outputs, inputs in paper.writes())
+    forward = 2 * REFIT_PASSES * parameters * counted
+    if not on_gpu:
+        return _minutes(parameters, forward + sums, "fp32", threads, on_gpu=False)
+    return _minutes(parameters, forward, measured_in(parameters), threads, on_gpu=True) + _work_minutes(sums, FLOPS_GPU["fp32"])
+
+
 def handling_minutes(parameters: int) -> int:
     """Return the time of a job that reads a model and writes one: an hour, and two minutes a GiB of 16-bit weights."""
     return SHORTEST_MIN + math.ceil(MINUTES_A_GIB * parameters * BYTES["bf16"] / GIB)
 
 
 def _minutes(parameters: int, work: float, precision: Precision, threads: int, *, on_gpu: bool) -> int:
-    speed = FLOPS_GPU[precision] if on_gpu else FLOPS_THREAD * threads
-    return handling_minutes(parameters) + math.ceil(MARGIN * work / speed / 60)
+    return handling_minutes(parameters) + _work_minutes(work, FLOPS_GPU[precision] if on_gpu else FLOPS_THREAD * threads)
+
+
+def _work_minutes(work: float, speed: float) -> int:
+    return math.ceil(MARGIN * work / speed / 60)
 
 
 def _mb(count: float) -> int:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pat.benchmark.settings import ModelShape
-from pat.settings.jobs import PretrainSettings
+from pat.families.known import family_named
+from pat.pruners import PRUNERS
+from pat.settings.jobs import PretrainSettings, PruneSettings
 from study.experiment import footprint
 from study.experiment.schema import Experiment
 from study.sources.resources import PhaseResources
@@ -86,7 +88,24 @@ class Demands:
                 return Demand(gpu, footprint.loading_mb(parameters, settings.precision), minutes)
             case "prepare":
                 return Demand(runtime=footprint.handling_minutes(parameters))
-        return Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
+        refit = self._refit(wildcards, shape) if phase == "prune" else None
+        plain = Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
+        return plain if refit is None else self._refitting(wildcards, shape, refit, plain)
+
+    def _refit(self, wildcards: Any, shape: ModelShape | PretrainSettings) -> PruneSettings | None:
+        """Return the settings of a job's pruner where writers are refitted after its cut; None of any other job."""
+        if not hasattr(wildcards, "row") or (name := self.experiment.method(wildcards.row).pruner) is None:
+            return None
+        settings = self.experiment.prune_settings(wildcards.model, wildcards.row)
+        possible = family_named(shape.family).refit_obstacle is None
+        return settings if possible and PRUNERS[name].refits_writers(settings) else None
+
+    def _refitting(self, wildcards: Any, shape: ModelShape | PretrainSettings, refit: PruneSettings, plain: Demand) -> Demand:
+        """Return what a pruning asks for whose writers are refitted, where one without asks for `plain`."""
+        tokens, on_gpu = refit.writer_tokens, bool(plain.gpu)
+        threads = self.experiment.tune_job(wildcards.model, wildcards.row).tuning.threads
+        more_mb = footprint.refitting_mb(shape, tokens, on_gpu=on_gpu)
+        return Demand(plain.gpu, plain.mem_mb + more_mb, footprint.refitting_minutes(shape, tokens, threads, on_gpu=on_gpu))
 
     def _shape(self, wildcards: Any) -> ModelShape | PretrainSettings | None:
         if (name := getattr(wildcards, "shape", None)) and self.experiment.benchmark:

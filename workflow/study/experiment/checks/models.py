@@ -13,6 +13,7 @@ from pat.families.known import Family, family_named
 from pat.models.budget import of_budget
 from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
+from pat.models.writer_streams import fewest_tokens
 from pat.pruners import PRUNERS
 from pat.settings.budget import Budget
 from pat.settings.jobs import PretrainSettings
@@ -55,6 +56,7 @@ def problems_of(experiment: Experiment, model: str, family: Family, size: Size |
             continue
         if method.tuner is not None and (job := taken(experiment.tune_job, model, row)) is not None:
             yield from (f"{where}: {problem}" for problem in rank_problems(size.hidden, method.tuner, job))
+        yield from (f"{where}: {problem}" for problem in _text_problems(experiment, model, row, size.context))
         widths = [*_width_problems(experiment, model, row, size)] if method.narrows and family.width_obstacle is None else []
         yield from (f"{where}: {problem}" for problem in widths if problem not in told)
         told.update(widths)
@@ -74,6 +76,13 @@ def _reasons_not_to(experiment: Experiment, model: str, row: str, family: Family
         yield "pruning while tuning", family.width_obstacle
     if family.width_obstacle is None and basis not in (None, "native"):
         yield "pat.basis", family.rotation_obstacle
+
+
+def _text_problems(experiment: Experiment, model: str, row: str, context: int) -> Iterator[str]:
+    """Yield that writers are to be refitted to less text than can be fitted to and judged by."""
+    settings, least = taken(experiment.prune_settings, model, row), fewest_tokens(context)
+    if settings is not None and (tokens := settings.writer_tokens) is not None and tokens < least:
+        yield f"prune.writer_tokens: {tokens} is not allowed: must be at least {least}, one row to fit to and one to judge by"
 
 
 def _width_problems(experiment: Experiment, model: str, row: str, size: Size) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pat.pruners import PRUNERS
+from pat.pruners import PRUNERS, Pruner
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import nearest, shown
+from study.experiment.checks.settings import taken
 from study.experiment.methods import CHECKPOINT, METHODS, Method
 from study.experiment.schema import TUNED_ROW, Experiment
 
@@ -37,9 +38,7 @@ def _without_effect(experiment: Experiment, row: str, method: Method) -> Iterato
     if own.prune and method.pruner is None:
         yield "prune", f"{named} has no pruner"
     elif method.pruner is not None:
-        takes = PRUNERS[method.pruner].settings
-        for key in (key for key in own.prune if key in PruneSettings.model_fields and key not in takes):
-            yield f"prune.{key}", f"the settings of {method.pruner} are: {', '.join(takes) or 'none'}"
+        yield from _unused_by_pruner(experiment, row, PRUNERS[method.pruner])
     for key in own.pat:
         if not method.masked and key not in (known := _mask_keys(method)):
             taken = f"; of pat it takes {' and '.join(known)}" if known else ""
@@ -49,6 +48,18 @@ def _without_effect(experiment: Experiment, row: str, method: Method) -> Iterato
             yield key, "nothing is tuned" if method.order == "given" else f"the row prunes what {TUNED_ROW!r} has tuned"
     if own.ratios and not method.prunes:
         yield "ratios", f"{named} does not prune"
+
+
+def _unused_by_pruner(experiment: Experiment, row: str, pruner: Pruner) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a row's `prune` that have no effect on its pruner, and why."""
+    own, takes, refit = experiment.row(row).prune, pruner.settings, "writer_tokens"
+    if "writers" in takes and own.get(refit) is not None:
+        on_models = (taken(experiment.prune_settings, model, row) for model in experiment.models)
+        if all(settings is not None and settings.writer_tokens is None for settings in on_models):
+            yield f"prune.{refit}", "its writers stay plain unless `writers: refitted` is set"
+        takes = (*takes, refit)
+    for key in (key for key in own if key in PruneSettings.model_fields and key not in takes):
+        yield f"prune.{key}", f"the settings of {pruner.name} are: {', '.join(takes) or 'none'}"
 
 
 def _mask_keys(method: Method) -> tuple[str, ...]:
