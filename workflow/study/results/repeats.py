@@ -1,7 +1,8 @@
 """Makes cells again, several times, by the commands that their records hold, and writes how far the repetitions lie apart.
 
 On a CPU the same command gives the same bytes; on a GPU sums are taken in an order that changes from run to run. What that is worth in
-the figures of a table is measured here: nothing else differs between the repetitions.
+the figures of a table is measured here: nothing else differs between the repetitions. All steps of a cell's own are made again, from the
+base on: a pruning before the tuning, or between two parts of it, too.
 """
 
 from __future__ import annotations
@@ -31,19 +32,25 @@ from pat.method.adapter_folder import ADAPTER_WEIGHTS_NAME
 from pat.method.sparsifier import HSM_WEIGHTS_NAME
 from study.commands.errors import run_reporting_errors
 from study.commands.places import REPEATS, guarded
+from study.results.collect import EARLIER
 
 SCHEMA = 1
-STEPS = ("tune", "merge", "evaluate")
+STEPS = (f"{EARLIER}tune", f"{EARLIER}merge", "prune", "tune", "merge", "evaluate")
+"""In their order; a cell has the last three at least."""
+NEEDED = STEPS[-3:]
+INPUTS = ("--base", "--adapter", "--model")
+"""Options that name what an earlier step may have made."""
 ADAPTER_FILES = (ADAPTER_WEIGHTS_NAME, HSM_WEIGHTS_NAME)
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """A cell made once more: its figures, and its adapter with the checksums of its files."""
+    """A cell made once more: its figures, its last adapter with the checksums of its files, and the steps that were made again."""
 
     figures: dict[str, float]
     adapter: dict[str, Tensor]
     checksums: tuple[str, ...]
+    steps: tuple[str, ...]
 
 
 def summary(cell: Path, repetitions: Sequence[Repetition]) -> dict[str, Any]:
@@ -52,6 +59,7 @@ def summary(cell: Path, repetitions: Sequence[Repetition]) -> dict[str, Any]:
     first = repetitions[0]
     return {
         **{key: record[key] for key in ("experiment", "model", "method", "label", "ratio_requested", "seed")},
+        "steps": list(first.steps),
         "same_bytes": len({it.checksums for it in repetitions}) == 1,
         "largest_weight_difference": max(_largest_difference(it.adapter, first.adapter) for it in repetitions),
         "figures": {name: spread([it.figures[name] for it in repetitions]) for name in first.figures if _in_all(name, repetitions)},
@@ -68,15 +76,17 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def commands_of(cell: Path) -> dict[str, str]:
-    """Return the commands that made a cell, by step. Raises UserError where it was made by other steps, or they are not recorded."""
+    """Return the commands that made a cell, by step, in their order.
+
+    Raises UserError where one is not recorded, or where a cell's merged model is pruned before it is evaluated.
+    """
     origin = read_record(cell).get("provenance") or {}
-    commands = {step: (origin.get(step) or {}).get("command") for step in STEPS}
+    commands = {step: str((origin.get(step) or {}).get("command") or "") for step in STEPS if step in origin or step in NEEDED}
     if missing := [step for step, command in commands.items() if not command]:
         raise UserError(f"{cell}: the command of {', '.join(missing)} is not recorded")
-    told = {step: str(command) for step, command in commands.items()}
-    if _value(told["merge"], "--out") != _value(told["evaluate"], "--model"):
+    if _value(commands["merge"], "--out") != _value(commands["evaluate"], "--model"):
         raise UserError(f"{cell}: its merged model is pruned before it is evaluated; only a cell that ends with the merge can be repeated")
-    return told
+    return commands
 
 
 def _value(command: str, option: str) -> str | None:
@@ -85,14 +95,18 @@ def _value(command: str, option: str) -> str | None:
 
 
 def repeat(commands: Mapping[str, str], folder: Path) -> Repetition:
-    """Make a cell once more in `folder`. Raises UserError where a command fails."""
-    adapter, merged, scores = folder / "adapter", folder / "merged", folder / "evaluation.json"
-    _call(commands["tune"], {"--run-dir": folder / "run", "--out": adapter, "--log": folder / "tune.log"})
-    _call(commands["merge"], {"--adapter": adapter, "--out": merged, "--log": folder / "merge.log"})
-    _call(commands["evaluate"], {"--model": merged, "--out": scores, "--log": folder / "evaluate.log"})
+    """Make a cell once more in `folder`, each step from what the repeated ones before it have made. Raises UserError where one fails."""
+    made: dict[str, Path] = {}
+    for step, command in commands.items():
+        own = folder / step
+        own.mkdir(parents=True)
+        given = {option: made[value] for option in INPUTS if (value := _value(command, option)) in made}
+        _call(command, given | {"--run-dir": own / "run", "--out": own / "out", "--log": own / "log"})
+        made[_value(command, "--out") or ""] = own / "out"
+    adapter, scores = folder / "tune" / "out", folder / "evaluate" / "out"
     files = [adapter / name for name in ADAPTER_FILES if (adapter / name).is_file()]
     tensors = {f"{file.name}:{name}": tensor for file in files for name, tensor in read_tensors(file).items()}
-    return Repetition(_figures(adapter, scores), tensors, tuple(map(sha256, files)))
+    return Repetition(_figures(adapter, scores), tensors, tuple(map(sha256, files)), tuple(commands))
 
 
 def _call(command: str, places: Mapping[str, Path]) -> None:
