@@ -53,6 +53,22 @@ def said(model: PreTrainedModel, text: Blocks) -> Said:
 
 
 @torch.no_grad()
+def perplexity(of: Said) -> float:
+    """Return the perplexity of the tokens with one before them: what `text_gap` says of a model, without another."""
+    loss, start = 0.0, 0
+    for log_NV in of.log_probabilities():
+        loss -= _of_next(log_NV, of, start).sum().item()
+        start += len(log_NV)
+    return math.exp(loss / start)
+
+
+def _of_next(log_NV: Tensor, of: Said, start: int) -> Tensor:
+    """Return the log-probabilities, (N, 1) in fp64, of the tokens that follow those from `start` on."""
+    next_N1 = of.next_N[start : start + len(log_NV), None].to(log_NV.device)
+    return log_NV.gather(1, next_N1).double()
+
+
+@torch.no_grad()
 def text_gap(reference: Said, other: Said) -> dict[str, float]:
     """Return the mean divergence KL(reference ‖ other) per token, the perplexities before and after, their ratio and its standard error.
 
@@ -60,9 +76,8 @@ def text_gap(reference: Said, other: Said) -> dict[str, float]:
     """
     divergence, losses, squares, start = 0.0, [0.0, 0.0], 0.0, 0
     for expected_NV, found_NV in zip(reference.log_probabilities(), other.log_probabilities(), strict=True):
-        next_N1 = reference.next_N[start : start + len(expected_NV), None].to(expected_NV.device)
         divergence += (expected_NV.exp() * (expected_NV - found_NV)).sum(dtype=torch.float64).item()
-        of_next = [log_NV.gather(1, next_N1).double() for log_NV in (expected_NV, found_NV)]
+        of_next = [_of_next(log_NV, reference, start) for log_NV in (expected_NV, found_NV)]
         losses = [loss - log_N1.sum().item() for loss, log_N1 in zip(losses, of_next, strict=True)]
         squares += (of_next[0] - of_next[1]).square().sum().item()
         start += len(expected_NV)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pat.bases.text_gap import said, text_gap
+from pat.bases.text_gap import perplexity, said
 from pat.bases.writer_fit import Sums, change_of_write, weights_of
 from pat.bases.writer_text import check_streams_fit, held_batches, linear_named, text_to_fit
 from pat.checkpoints import checkpoint
@@ -71,24 +71,18 @@ def refit_after_cut(source: Path, folder: Path, record: Mapping[str, Any], calib
     check_streams_fit(base, pruned, ids_NT.numel())
     held = slice(len(ids_NT) - held_batches(len(ids_NT) // rows) * rows, len(ids_NT))
     check = Blocks(ids_NT[held], torch.ones_like(ids_NT[held]))
-    whole, plain = said(base, check), said(pruned, check)
+    whole, plain = (perplexity(said(model, check)) for model in (base, pruned))
     fits = list(fitted_writes(base, pruned, layers, ids_NT, rows, kept))
-    refitted = said(pruned, check)
+    refitted = perplexity(said(pruned, check))
     del base, pruned
-    before, after = text_gap(whole, plain), text_gap(whole, refitted)
-    applied = after["perplexity_after"] < before["perplexity_after"]
+    applied = refitted < plain
     changes = {f"{fit.write}.weight": fit.change_DI for fit in fits if fit.helps} if applied else {}
     found = {
         "applied": applied,
         "changed": len(changes),
         "tokens": ids_NT[: held.start].numel(),
         "errors": {fit.write: {"plain": fit.error_plain, "refitted": fit.error} for fit in fits},
-        "text": {
-            "tokens": before["tokens"],
-            "base": before["perplexity_before"],
-            "plain": before["perplexity_after"],
-            "refitted": after["perplexity_after"],
-        },
+        "text": {"tokens": check.ids_NT[:, 1:].numel(), "base": whole, "plain": plain, "refitted": refitted},
     }
     found |= _write(cut, folder, changes)
     shutil.rmtree(cut)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pat.bases.text_gap import said, text_gap
+from pat.bases.text_gap import perplexity, said, text_gap
 from pat.data.calibration import Blocks
 from tests.kit.tiny_models import random_tokens, tiny_model
 
@@ -27,4 +27,5 @@ def test_perplexities_and_divergence_are_those_of_the_models_own_logits(name: st
     first, second = (of_one.log_softmax(-1) for of_one in logits)
     assert found["tokens"] == int(real_NT.sum())
     assert [found["perplexity_before"], found["perplexity_after"]] == pytest.approx([math.exp(loss) for loss in losses], rel=1e-4)
+    assert [perplexity(said(model, text)) for model in models] == [found["perplexity_before"], found["perplexity_after"]]
     assert found["kl"] == pytest.approx(float((first.exp() * (first - second)).sum(-1).mean()), rel=1e-4)

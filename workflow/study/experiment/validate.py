@@ -12,6 +12,7 @@ from study.commands.errors import errors_reported
 from study.experiment.budgets import solved_budgets
 from study.experiment.checks.disk import disk_problems
 from study.experiment.file import load_experiment
+from study.experiment.refits import too_little_memory
 from study.experiment.runtimes import formats_ruled_out
 from study.experiment.shortfall import shortfalls
 
@@ -22,7 +23,7 @@ def validate(config: Path) -> tuple[list[str], list[str]]:
     if found := disk_problems(experiment):
         raise UserError("\n".join(f"{config}: {problem}" for problem in found))
     told = [f"{config}: {sentence}" for sentence in solved_budgets(experiment)]
-    told += [f"{config}: warning: {sentence}" for sentence in shortfalls(experiment)]
+    told += [f"{config}: warning: {sentence}" for sentence in (*shortfalls(experiment), *too_little_memory(experiment))]
     told += [f"{config}: note: {sentence}" for sentence in formats_ruled_out(experiment)]
     return [str(cell.path) for cell in experiment.cells()], told
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pat.benchmark.settings import ModelShape
-from pat.families.known import family_named
-from pat.pruners import PRUNERS
 from pat.settings.jobs import PretrainSettings, PruneSettings
 from study.experiment import footprint
+from study.experiment.refits import refit_of
 from study.experiment.schema import Experiment
 from study.sources.resources import PhaseResources
 
@@ -88,17 +87,10 @@ class Demands:
                 return Demand(gpu, footprint.loading_mb(parameters, settings.precision), minutes)
             case "prepare":
                 return Demand(runtime=footprint.handling_minutes(parameters))
-        refit = self._refit(wildcards, shape) if phase == "prune" else None
+        cuts = phase == "prune" and hasattr(wildcards, "row")
+        refit = refit_of(self.experiment, wildcards.model, wildcards.row, shape.family) if cuts else None
         plain = Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
         return plain if refit is None else self._refitting(wildcards, shape, refit, plain)
-
-    def _refit(self, wildcards: Any, shape: ModelShape | PretrainSettings) -> PruneSettings | None:
-        """Return the settings of a job's pruner where writers are refitted after its cut; None of any other job."""
-        if not hasattr(wildcards, "row") or (name := self.experiment.method(wildcards.row).pruner) is None:
-            return None
-        settings = self.experiment.prune_settings(wildcards.model, wildcards.row)
-        possible = family_named(shape.family).refit_obstacle is None
-        return settings if possible and PRUNERS[name].refits_writers(settings) else None
 
     def _refitting(self, wildcards: Any, shape: ModelShape | PretrainSettings, refit: PruneSettings, plain: Demand) -> Demand:
         """Return what a pruning asks for whose writers are refitted, where one without asks for `plain`."""
