@@ -18,7 +18,8 @@ RESHAPED_CARD = """Its layers have sizes that no stock class holds. It needs the
 
 `AutoModelForCausalLM.from_pretrained` opens it, without remote code."""
 PROBED = {"text": "a few passages of text", "vocabulary": "random words of its vocabulary"}
-FIELDS: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": [OWN_TAG, "structured-pruning"]}
+FIELDS: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": [OWN_TAG]}
+PRUNED_TAG = "structured-pruning"
 
 
 def front(fields: Mapping[str, Any]) -> str:
@@ -37,8 +38,9 @@ def model_card(record: dict[str, Any], how: str, config: Any, lineage: Mapping[s
     named, learned = (lineage or {}).get("base_model"), (lineage or {}).get(DATASETS) or ()
     made = [f"Made of {_linked(named)}."] if named else []
     made += [f"Trained on {', '.join(_linked(name, 'datasets/') for name in learned)}."] if learned else []
+    smaller = record["removed"] > 0
     text = f"""
-# A {how} model
+# A {"pruned and " if smaller and not record["ratio_requested"] else ""}{how} model
 
 {opening}
 {f"{chr(10)}{' '.join(made)}{chr(10)}" if made else ""}
@@ -48,10 +50,19 @@ def model_card(record: dict[str, Any], how: str, config: Any, lineage: Mapping[s
 | parameters, each counted once | {base["parameters"]["unique"]:,} | {count["unique"]:,} |
 | parameters without embedding and head | {base["parameters"]["without_embeddings"]:,} | {count["without_embeddings"]:,} |
 
-Requested ratio {record["ratio_requested"]:.2%}; {record["removed"]:.2%} of the base model's parameters are removed.
+{_removed(record)}
 Written in {record["kl_dtype"]}, its predictions differ from those of the model that it stands for by {record["kl_on_text"]:.1e} nats per
 token (KL divergence on {PROBED[record["kl_probe"]]}); before rounding, its logits differ by {record["fold_gap"]:.1e} of their size.
 The JSON file beside this card says which settings, code version and inputs made it.
 """
     origin = origin_sentence(record.get("origin"))
-    return front(FIELDS | dict(lineage or {})) + text + (f"\n{origin}\n" if origin else "")
+    tags = {"tags": [*FIELDS["tags"], PRUNED_TAG]} if smaller else {}
+    return front(FIELDS | tags | dict(lineage or {})) + text + (f"\n{origin}\n" if origin else "")
+
+
+def _removed(record: Mapping[str, Any]) -> str:
+    """Return what is gone of the model that was given first, and what this step was asked for, where it prunes."""
+    if record["removed"] <= 0:
+        return "None of the base model's parameters are removed."
+    asked = f"Requested ratio {record['ratio_requested']:.2%}; " if record["ratio_requested"] else ""
+    return f"{asked}{record['removed']:.2%} of the base model's parameters are removed."

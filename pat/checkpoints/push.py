@@ -37,6 +37,8 @@ READINGS = {
     "first_capital_word": "first capital letter that stands alone in a generated answer",
 }
 """The metrics of an evaluation, the one first that stands for a task where there is one figure alone."""
+HEAD_LINES = 2
+"""Of a table without any results."""
 LOADING = """
 ## How to load
 
@@ -168,6 +170,12 @@ def _results(scores: Mapping[str, Any], benchmarks: Mapping[str, str]) -> Iterat
                 task_type="text-generation", dataset_type=kind, dataset_name=task, metric_type="accuracy",
                 metric_name=f"{metric} ({READINGS.get(metric, metric)})", metric_value=round(score["value"], 6),
             )  # fmt: skip
+    for task, figures in scores.get("harness", {}).items():
+        for name, value in _without_errors(figures["scores"]).items():
+            yield EvalResult(
+                task_type="text-generation", dataset_type=task, dataset_name=task, metric_type=name.partition(",")[0],
+                metric_name=f"{name} (lm-eval)", metric_value=round(value, 6),
+            )  # fmt: skip
     for text, figures in scores.get("perplexity", {}).items():
         for measure in ("token_perplexity", "byte_perplexity"):
             if figures.get(measure) is not None:
@@ -178,20 +186,44 @@ def _results(scores: Mapping[str, Any], benchmarks: Mapping[str, str]) -> Iterat
 
 
 def _table(scores: Mapping[str, Any]) -> str:
+    tables = [table for table in (_of_tasks(scores), _of_texts(scores), _of_harness(scores)) if len(table) > HEAD_LINES]
+    return "\n## Results\n\n" + "\n\n".join("\n".join(table) for table in tables) + "\n" if tables else ""
+
+
+def _of_tasks(scores: Mapping[str, Any]) -> list[str]:
     tasks = scores.get("tasks", {})
-    lines: list[str] = []
-    if tasks:
-        metrics = list(next(iter(tasks.values()))["scores"])
-        lines += [f"| task, zero-shot | items | guessing | {' | '.join(metrics)} |", f"| --- | --- | --- |{' --- |' * len(metrics)}"]
-        for name, figures in sorted(tasks.items()):
-            values = " | ".join(f"{figures['scores'][metric]['value']:.1%}" for metric in metrics)
-            lines.append(f"| {name} | {figures['items']} | {figures['chance']:.1%} | {values} |")
-        lines.append("")
-    if perplexities := scores.get("perplexity", {}):
-        lines += ["| held-out text | perplexity per token | per byte |", "| --- | --- | --- |"]
-        for name, it in sorted(perplexities.items()):
-            lines.append(f"| {name} | {told_figure(it['token_perplexity'])} | {told_figure(it['byte_perplexity'])} |")
-    return "\n## Results\n\n" + "\n".join(lines).rstrip() + "\n" if lines else ""
+    metrics = list(dict.fromkeys(metric for figures in tasks.values() for metric in figures["scores"]))
+    lines = [_line("task, zero-shot", "items", "guessing", *metrics), _line(*["---"] * (3 + len(metrics)))]
+    for name, figures in sorted(tasks.items()):
+        known = {metric: f"{score['value']:.1%}" for metric, score in figures["scores"].items()}
+        lines.append(_line(name, str(figures["items"]), f"{figures['chance']:.1%}", *(known.get(metric, "–") for metric in metrics)))
+    return lines
+
+
+def _of_texts(scores: Mapping[str, Any]) -> list[str]:
+    lines = [_line("held-out text", "perplexity per token", "per byte"), _line("---", "---", "---")]
+    for name, it in sorted(scores.get("perplexity", {}).items()):
+        lines.append(_line(name, told_figure(it["token_perplexity"]), told_figure(it["byte_perplexity"])))
+    return lines
+
+
+def _of_harness(scores: Mapping[str, Any]) -> list[str]:
+    """Return what lm-eval gave of its own tasks, by its own names of the figures."""
+    lines = [_line("lm-eval's own task", "items", "figure", "value", "standard error"), _line(*["---"] * 5)]
+    for name, it in sorted(scores.get("harness", {}).items()):
+        for figure, value in sorted(_without_errors(it["scores"]).items()):
+            error = it["scores"].get(figure.replace(",", "_stderr,", 1))
+            lines.append(_line(name, str(it["items"] or "–"), figure, f"{value:.4f}", "–" if error is None else f"{error:.4f}"))
+    return lines
+
+
+def _without_errors(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if "_stderr," not in name}
+
+
+def _line(*entries: str) -> str:
+    """Return a line of a table of Markdown, which takes no stroke within an entry."""
+    return f"| {' | '.join(entry.replace('|', chr(92) + '|') for entry in entries)} |"
 
 
 def _scores(folder: Path, published: Published) -> Mapping[str, Any]:

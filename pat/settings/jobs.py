@@ -259,7 +259,7 @@ class EvaluationSettings(Settings):
     log_likelihood: bool = Field(default=True, description="score by log-likelihood")
     generate: bool = Field(default=True, description="score generated answers by the first capital letter")
     harness_tasks: tuple[str, ...] = Field(
-        default=(), strict=False, description="lm-eval's own variants of tasks by name, shown beside ours"
+        default=(), strict=False, description="lm-eval's own variants of tasks by name, in a table beside those of ours"
     )
     perplexity_context: Annotated[int, Field(ge=8, le=MOST)] = Field(default=256, description="tokens of a window of text")
     precision: Precision = "fp32"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
 
+from pat.checkpoints.card import model_card
 from pat.checkpoints.lineage import lineage_of
 from pat.checkpoints.push import Published, files_to_send, pairs, push
 from pat.errors import UserError
@@ -65,6 +66,49 @@ def test_a_perplexity_too_large_for_a_number_is_told_as_such(work: Path, tmp_pat
     write_json(tmp_path / "evaluation.json", record)
     sent = files_to_send(work / "pruned", "me/narrow", Published(tmp_path / "evaluation.json"))["README.md"]
     assert isinstance(sent, bytes) and b"| held | too large | 2.5 |" in sent
+
+
+def test_all_that_an_evaluation_found_stands_in_the_card(work: Path, tmp_path: Path) -> None:
+    """Tasks of any name, that were not all scored alike, and lm-eval's own, in its figures."""
+    scored = read_json(work / "evaluation.json")
+    figures = scored["tasks"]["toy"]
+    scored["tasks"]["a|b"] = {**figures, "scores": {"acc": figures["scores"]["acc"]}}
+    scored["tasks"]["whole"] = {**figures, "scores": {**figures["scores"], "exact": {"value": 0.125, "stderr": None}}}
+    scored["harness"] = {"arc_easy": {"items": 2376, "version": 1.0, "scores": {"acc,none": 0.25, "acc_stderr,none": 0.01}}}
+    write_json(tmp_path / "scored.json", scored)
+    card = files_to_send(work / "pruned", "me/narrow", Published(evaluation=tmp_path / "scored.json"))["README.md"]
+    assert isinstance(card, bytes)
+    lines, read = card.decode().splitlines(), cast(Any, ModelCard(card.decode()))
+    (odd,) = (line for line in lines if line.startswith(r"| a\|b |"))
+    (whole,) = (line for line in lines if line.startswith("| whole |"))
+    assert odd.endswith("| – |") and whole.endswith("| 12.5% |")
+    assert "| arc_easy | 2376 | acc,none | 0.2500 | 0.0100 |" in lines
+    found = {result.metric_name: result.metric_value for result in read.data.eval_results or []}
+    assert found["acc,none (lm-eval)"] == 0.25 and "acc_stderr,none (lm-eval)" not in found
+
+
+SIZES: dict[str, Any] = {
+    "base": {"hidden_size": 32, "parameters": {"unique": 100, "without_embeddings": 80}},
+    "hidden_size": {"after": 24}, "parameters": {"after": {"unique": 75, "without_embeddings": 60}},
+    "kl_dtype": "float32", "kl_on_text": 0.0, "kl_probe": "text", "fold_gap": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "removed", "how", "title", "said", "tagged"),
+    [
+        (0.25, 0.25, "tuned and pruned with PAT", "tuned and pruned with PAT", "Requested ratio 25.00%; 25.00% of", True),
+        (0.0, 0.25, "tuned", "pruned and tuned", "\n25.00% of the base model's parameters are removed.", True),
+        (0.0, 0.0, "tuned", "tuned", "\nNone of the base model's parameters are removed.", False),
+    ],
+)
+def test_a_card_says_what_was_removed_before_its_own_step_too(
+    asked: float, removed: float, how: str, title: str, said: str, *, tagged: bool
+) -> None:
+    """A model that a pruner made and a tuning followed was called tuned, with a requested ratio of nothing; every model was tagged as pruned."""
+    card = model_card(SIZES | {"ratio_requested": asked, "removed": removed}, how, None)
+    assert f"# A {title} model\n" in card and said in card
+    assert ("structured-pruning" in cast(Any, ModelCard(card)).data.tags) is tagged
 
 
 def test_a_dry_run_lists_every_file_and_sends_nothing(

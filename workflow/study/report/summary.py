@@ -25,6 +25,7 @@ from study.results.published import PRINTED, Printed
 from study.results.times import FOLDER as MEASURED
 from study.results.times import read_times, whole
 from study.tables.accuracy import accuracy_table
+from study.tables.harness import of_harness
 from study.tables.layouts import Layout
 from study.tables.sizes import perplexities
 from study.tables.times import sentence
@@ -51,6 +52,9 @@ def show(results: Path, console: Console) -> None:
         layout, _ = perplexities(Grid(cells, SUMMARISED[0]))
         _show_table(layout, console)
         notes |= dict.fromkeys(layout.notes)
+    if (own := of_harness(Grid(cells, SUMMARISED[0]))) is not None:
+        _show_table(own[0], console)
+        notes |= dict.fromkeys(own[0].notes)
     _show_list("Notes:", list(notes), console)
     _show_list("Checks:", [*health_lines(cells), *merge_line(cells)], console)
     if (results / MEASURED).is_dir():

@@ -93,6 +93,13 @@ class Perplexity(_Part):
     documents: Documents | None = None
 
 
+class HarnessTask(_Part):
+    """What lm-eval gave of one of its own tasks: its figures by their names there, such as "acc,none" and "acc_stderr,none"."""
+
+    items: int | None = None
+    scores: dict[str, float] = {}
+
+
 class Width(_Part):
     """Hidden size of the base model and of the merged one."""
 
@@ -137,6 +144,7 @@ class Cell(_Part):
     kl_on_text: float | None = None
     tasks: dict[str, TaskResult]
     perplexity: dict[str, Perplexity]
+    harness: dict[str, HarnessTask] = {}
     tuning: dict[str, Any] | None
     tuning_before: dict[str, Any] | None = None
     origin: dict[str, Any] | None = None

@@ -153,6 +153,9 @@ def _lines(cell: Cell) -> Iterator[dict[str, object]]:
     for text, value in sorted(cell.perplexity.items()):
         for unit, number in (("token_perplexity", value.token_perplexity), ("byte_perplexity", value.byte_perplexity)):
             yield {**origin, "kind": "perplexity", "name": text, "metric": unit, "value": number}
+    for task, its in sorted(cell.harness.items()):
+        for metric, number in sorted(its.scores.items()):
+            yield {**origin, "kind": "lm-eval", "name": task, "metric": metric, "value": number, "items": its.items}
     yield {**origin, "kind": "size", "name": "parameters", "metric": "unique", "value": cell.parameters.after.unique}
 
 

@@ -29,6 +29,7 @@ from study.results.published import Printed, PrintedAblation
 from study.tables.ablation import ablation
 from study.tables.accuracy import accuracy_table, per_task
 from study.tables.comparison import comparisons
+from study.tables.harness import of_harness
 from study.tables.layouts import Layout, csv_text, latex, markdown
 from study.tables.masks import trained_masks
 from study.tables.origins import COMMAND, FOUND, health, provenance
@@ -80,6 +81,8 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
         tables["masks"] = masks
     if texts_of(cells):
         tables["perplexity"] = perplexities(first)
+    if (own := of_harness(first)) is not None:
+        tables["harness"] = own
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
     notes = [*shortfall_notes(cells), *origin_notes(cells)]

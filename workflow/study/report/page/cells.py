@@ -88,7 +88,7 @@ def _section(run: Run, cell: Cell) -> Section:
     health = (cell.tuning or {}).get("health") or {}
     marks = {"milestone": health.get("milestone_step"), "the cut": (cell.tuning_before or {}).get("steps")}
     drawn = [course(name, history, key, marks) for key, name in COURSES.items()]
-    perplexities = _perplexities(cell)
+    perplexities = [*_perplexities(cell), *_harness(cell)]
     return Section(
         _id(cell),
         f"{cell.model}: {cell.row.name}, {percent(cell.ratio_requested)}, seed {cell.seed}",
@@ -112,6 +112,13 @@ def _perplexities(cell: Cell) -> list[tuple[str, str]]:
     return [
         (f"perplexity of {text}", f"{value.token_perplexity:.2f} per token, {value.byte_perplexity:.3f} per byte")
         for text, value in sorted(cell.perplexity.items())
+    ]
+
+
+def _harness(cell: Cell) -> list[tuple[str, str]]:
+    return [
+        (f"lm-eval's {task}", ", ".join(f"{name} {value:.4f}" for name, value in sorted(it.scores.items())))
+        for task, it in sorted(cell.harness.items())
     ]
 
 
