@@ -30,6 +30,30 @@ def test_its_links_lead_to_files() -> None:
     assert links and all((NOTEBOOK.parent / link).is_file() for link in links)
 
 
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ({"MODEL": "here"}, "INSTRUCTIONS, TEXT"),
+        ({"INSTRUCTIONS": "here", "TEXT": "here"}, "MODEL"),
+        ({"MODEL": "nowhere", "INSTRUCTIONS": "here", "TEXT": "here"}, "MODEL"),
+        ({"MODEL": "here", "INSTRUCTIONS": "here", "TEXT": "here"}, ""),
+    ],
+)
+def test_what_a_user_names_is_looked_for_before_anything_is_done(given: dict[str, str], lacking: str, tmp_path: Path) -> None:
+    """Rows that were named without a model were passed over, a model that is not there was asked of the hub."""
+    (tmp_path / "here").mkdir()
+    (first, *_) = cells("code")
+    for name, place in given.items():
+        first = re.sub(rf"^{name} = None", f"{name} = {str(tmp_path / place)!r}", first, flags=re.MULTILINE)
+    names: dict[str, Any] = {}
+    if lacking:
+        with pytest.raises(FileNotFoundError, match=rf"^{lacking}: not given, or not there"):
+            exec(first, names)
+        return
+    exec(first, names)
+    assert [names[name] for name in ("MODEL", "INSTRUCTIONS", "TEXT")] == 3 * [tmp_path / "here"]
+
+
 @pytest.mark.lengthy
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from transformers import AutoModelForCausalLM
