@@ -40,6 +40,7 @@ PARTS = {
     "without the refit": "layers-and-neurons-plain",
     "layers alone (ShortGPT, refitted writers)": "shortgpt-refitted",
     "no layers (LLM-Pruner uniform, refitted writers)": "llm-pruner-uniform-refitted",
+    "cut after a third of the tuning (FT→P→FT)": "layers-and-neurons-ftpft",
 }
 TEXTS = ("heldout", "wikitext2", "c4")
 
