@@ -92,6 +92,22 @@ def test_cells_whose_names_run_into_each_other_have_sections_of_their_own(tmp_pa
         assert len({id for row in cell_index(run).rows for seeds in row.seeds for _, id in seeds}) == 2
 
 
+def test_a_perplexity_beyond_all_measure_is_told_by_its_size(tmp_path: Path) -> None:
+    """Three hundred digits in a line were no number to read."""
+    huge = {"perplexity": {"heldout": {"token_perplexity": 3.25e300, "byte_perplexity": 1e200}}}
+    results = run_of(tmp_path, [cell("pat") | huge, cell("channel-fisher-pft"), cell("lora", 0.0)])
+    with opened(results) as run:
+        text = page(run)
+    assert "3.2e+300" in text and not re.search(r"\d{30}", text)
+    for name in ("perplexity.md", "perplexity_comparisons.md", "perplexity.tex"):
+        assert not re.search(r"\d{30}", (results / "tables" / name).read_text()), name
+
+
+def test_one_cell_is_one(tmp_path: Path) -> None:
+    with opened(run_of(tmp_path, [cell("pat")])) as run:
+        assert ": 1 cell</p>" in page(run, called="mine")
+
+
 def test_a_long_name_keeps_the_mode_at_its_end() -> None:
     long = "A pruner whose name goes on and on until it has no room"
     one, other = shortened(f"{long} P→FT"), shortened(f"{long} FT→P→FT")
@@ -316,7 +332,7 @@ def test_the_command_writes_a_page_and_replaces_only_pages(tmp_path: Path, capsy
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 0
-    assert "1 cells" in capsys.readouterr().out
+    assert "1 cell\n" in capsys.readouterr().out
     out.write_text("my own")
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -17,6 +17,7 @@ from study.statistics.intervals import Estimate
 from study.tables.layouts import HOLE, MARKS, Layout
 from study.tables.shares import pruned
 
+LARGE = 1e6
 CHANCE_MARK, BELOW_MARK = MARKS[0], MARKS[1]
 
 
@@ -30,12 +31,17 @@ def signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
 
+def decimals(value: float, digits: int) -> str:
+    """Return a number with so many decimals, one that has lost all meaning but its size by its power of ten."""
+    return f"{value:.1e}" if abs(value) >= LARGE else f"{value:.{digits}f}"
+
+
 def with_interval(value: Estimate | None, digits: int = 1, scale: float = 100.0) -> str:
     """Return "mean ± half width", the mean alone without an interval, a dash for a hole."""
     if value is None:
         return HOLE
-    mean = f"{scale * value.mean:.{digits}f}"
-    return mean if value.half_width is None else f"{mean} ± {scale * value.half_width:.{digits}f}"
+    mean = decimals(scale * value.mean, digits)
+    return mean if value.half_width is None else f"{mean} ± {decimals(scale * value.half_width, digits)}"
 
 
 def accuracy_table(grid: Grid, printed: Printed) -> tuple[Layout, pd.DataFrame]:

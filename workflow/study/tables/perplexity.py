@@ -16,7 +16,7 @@ import pandas as pd
 from study.results.grid import Grid, texts_of
 from study.statistics.intervals import LEVEL, student_half_width
 from study.statistics.paired_tests import DocumentTest, Interval, holm, over_documents, paired_t
-from study.tables.accuracy import percent
+from study.tables.accuracy import decimals, percent
 from study.tables.layouts import HOLE, Layout
 from study.tables.pairs import BETTER, NO_DIFFERENCE, ONE_SEED, WORSE, Pair, names_of, p_text, pairs_of
 
@@ -109,14 +109,14 @@ def _documents(grid: Grid, pair: Pair, text: str, seeds: list[int]) -> DocumentT
 def _entries(it: Ratio, corrected: float | None) -> list[str]:
     row, other = it.pair.row, it.pair.reference
     return [
-        it.pair.model, it.text, percent(row.ratio), row.label, row.mode, f"{it.ours:.2f}", f"{other.name} at {percent(other.ratio)}",
-        f"{it.theirs:.2f}", f"{it.value:.3f}", _interval(it.over_seeds), _interval(it.over_documents), str(it.seeds), p_text(it.p_value),
-        p_text(corrected), it.verdict(corrected),
+        it.pair.model, it.text, percent(row.ratio), row.label, row.mode, decimals(it.ours, 2), f"{other.name} at {percent(other.ratio)}",
+        decimals(it.theirs, 2), decimals(it.value, 3), _interval(it.over_seeds), _interval(it.over_documents), str(it.seeds),
+        p_text(it.p_value), p_text(corrected), it.verdict(corrected),
     ]  # fmt: skip
 
 
 def _interval(value: Interval | None) -> str:
-    return HOLE if value is None else f"{value.low:.3f} … {value.high:.3f}"
+    return HOLE if value is None else f"{decimals(value.low, 3)} … {decimals(value.high, 3)}"
 
 
 def _record(it: Ratio, corrected: float | None) -> dict[str, object]:

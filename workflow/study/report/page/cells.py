@@ -10,7 +10,7 @@ from study.report.page.run import Run, place
 from study.results.cells import METRIC_LABELS, Cell, Score, metrics_of
 from study.results.explain import Step, origin_lines
 from study.results.milestones import judgement
-from study.tables.accuracy import percent
+from study.tables.accuracy import decimals, percent
 from study.tables.layouts import HOLE, Layout
 from study.tables.origins import number
 from study.tables.shares import removed
@@ -104,13 +104,13 @@ def _section(run: Run, cell: Cell) -> Section:
 
 def _glance(cell: Cell) -> str:
     """Return the perplexities in one line, without what the section says of them."""
-    said = ", ".join(f"{text} {value.token_perplexity:.2f}" for text, value in sorted(cell.perplexity.items()))
+    said = ", ".join(f"{text} {decimals(value.token_perplexity, 2)}" for text, value in sorted(cell.perplexity.items()))
     return f"perplexity: {said}" if said else ""
 
 
 def _perplexities(cell: Cell) -> list[tuple[str, str]]:
     return [
-        (f"perplexity of {text}", f"{value.token_perplexity:.2f} per token, {value.byte_perplexity:.3f} per byte")
+        (f"perplexity of {text}", f"{decimals(value.token_perplexity, 2)} per token, {decimals(value.byte_perplexity, 3)} per byte")
         for text, value in sorted(cell.perplexity.items())
     ]
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from study.tables.accuracy import LARGE, decimals
+
 WIDTH = 740
 LEFT, RIGHT, TOP, BOTTOM = 336, 16, 18, 34
 VALUES = LEFT - 12
@@ -168,7 +170,7 @@ def shortened(name: str) -> str:
 
 def number_of(value: float) -> str:
     """Return a value as it stands beside its line."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < LARGE else decimals(value, 1)
 
 
 def _round_step(wish: float) -> float:

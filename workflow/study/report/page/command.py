@@ -76,6 +76,6 @@ def main(
             other = None if against is None else stack.enter_context(opened(against))
             text = page(run, other, called=results.as_posix(), against="" if against is None else against.as_posix())
         write_text(out, text)
-        return f"{out}: {run.name}, {len(run.cells)} cells"
+        return f"{out}: {run.name}, {run.counted}"
 
     run_reporting_errors(action)

@@ -11,7 +11,7 @@ from pat.io.dotted import dotted
 from study.report.page.run import Run, place
 from study.results.cells import METRIC_LABELS, Cell, Row, rows_of
 from study.results.grid import Grid, texts_of
-from study.tables.accuracy import percent, signed
+from study.tables.accuracy import decimals, percent, signed
 from study.tables.layouts import HOLE, Layout
 
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -120,7 +120,12 @@ def _compared(run: Run, other: Run, model: str, mine: Row, theirs: Row) -> Itera
         if one and two:
             same = _same(_documents(run, model, text), _documents(other, model, text))
             change = f"{signed(100 * math.expm1(math.log(one.mean) - math.log(two.mean)))} %" if same else HOLE
-            yield [f"perplexity of {text}{'' if same else ', of other documents or tokens'}", f"{one.mean:.2f}", f"{two.mean:.2f}", change]
+            yield [
+                f"perplexity of {text}{'' if same else ', of other documents or tokens'}",
+                decimals(one.mean, 2),
+                decimals(two.mean, 2),
+                change,
+            ]
     for metric in (name for name in run.grids if name in other.grids):
         tasks = _shared_tasks(run, other, metric)
         value, its = (Grid(each.cells, metric, tasks or None).mean(model, row) for each, row in ((run, mine), (other, theirs)))

@@ -42,6 +42,11 @@ class Run:
         """The experiment's name."""
         return self.cells[0].experiment
 
+    @property
+    def counted(self) -> str:
+        """How many cells it has, in words."""
+        return "1 cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
+
     @cached_property
     def grids(self) -> Mapping[str, Grid]:
         """The cells under each metric that they have, the headline first."""

@@ -15,7 +15,7 @@ import pandas as pd
 from study.report.page.run import Run
 from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
 from study.results.grid import Grid, texts_of
-from study.tables.accuracy import percent
+from study.tables.accuracy import decimals, percent
 from study.tables.comparison import comparisons
 from study.tables.pairs import BETTER, ONE_SEED, WORSE
 from study.tables.perplexity import UNTESTED, perplexity_comparisons
@@ -72,17 +72,18 @@ def _of_perplexity(grid: Grid, model: str, ratio: float) -> Iterator[str]:
     if not rows:
         return
     best = rows[0]
-    numbers = _listed([f"{value:.2f} on {text}" for text, value in zip(texts, whole[best], strict=True)])
+    numbers = _listed([f"{decimals(value, 2)} on {text}" for text, value in zip(texts, whole[best], strict=True)])
     yield f"{_named(best)} has the lowest perplexity: {numbers}."
     lowest = {text: min(rows, key=lambda row: whole[row][place]) for place, text in enumerate(texts)}
     if others := [f"{_named(row)} on {text}" for text, row in lowest.items() if row != best]:
         yield f"That is over all texts together (geometric mean); lower on a single one: {_listed(others)}."
     if len(rows) > 1:
-        yield f"Next is {_named(rows[1])}, {levels[rows[1]] / levels[best]:.3f} times as high{' over all texts' if len(texts) > 1 else ''}."
+        times, over = decimals(levels[rows[1]] / levels[best], 3), " over all texts" if len(texts) > 1 else ""
+        yield f"Next is {_named(rows[1])}, {times} times as high{over}."
         table = perplexity_comparisons(grid, best.method)
         yield from _shown(table[1] if table else None, model, best, rows[1:], "text")
     if (whole_row := unpruned(grid, levels)) is not None and ratio:
-        yield f"Against {_named(whole_row)}, which removes nothing, it is {levels[best] / levels[whole_row]:.2f} times as high."
+        yield f"Against {_named(whole_row)}, which removes nothing, it is {decimals(levels[best] / levels[whole_row], 2)} times as high."
 
 
 def _of_accuracy(grid: Grid, model: str, ratio: float) -> Iterator[str]:
