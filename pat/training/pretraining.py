@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,12 @@ from pat.io.progress import Progress, say
 from pat.io.provenance import described, provenance
 from pat.io.resume_folder import leave, locked
 from pat.io.storage import writing
-from pat.machine.device import peak_memory_gib, resolve_device
+from pat.machine.device import resolve_device
 from pat.machine.threads import threads_given_back
 from pat.settings.jobs import PretrainSettings
 from pat.training.divergence import StopWhenDiverged, check_finite
 from pat.training.resume import SealCheckpoints, checkpoint_of
+from pat.training.spent import Spent
 
 PRETRAINING_RECORD = "pretraining.json"
 CHECKPOINTS_KEPT = 2
@@ -79,7 +79,7 @@ def pretrain(
 def _pretrain(
     corpus: Path, settings: PretrainSettings, run_dir: Path, out: Path, datasets: Sequence[str], text_column: str, *, force: bool
 ) -> dict[str, Any]:
-    started = time.monotonic()
+    spent = Spent()
     torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     set_seed(settings.seed)
@@ -97,18 +97,19 @@ def _pretrain(
         args=pretraining_arguments(settings, run_dir, device),
         train_dataset=blocks,
         data_collator=stack,
-        callbacks=[ShowProgress(settings.steps), StopWhenDiverged(), SealCheckpoints(identity)],
+        callbacks=[ShowProgress(settings.steps), StopWhenDiverged(), SealCheckpoints(identity, spent)],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint_folder = checkpoint_of(run_dir, identity)
     if checkpoint_folder is not None:
         say(f"pretrain: resuming from {checkpoint_folder}")
+        spent.go_on_from(checkpoint_folder)
     with writing(run_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
     check_finite(model, trainer.state.global_step, "pretrain.learning_rate")
     heldout_blocks = PackedTexts(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
     record = pretraining_record(trainer, model, settings, blocks, heldout_blocks)
-    record["wall_s"] = time.monotonic() - started
+    record |= spent.so_far()
     record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), settings.seed, str(model.device), inputs)
     with artefacts.new_folder(out, FOLDERS["pretrain"], force=force) as folder:
         model.save_pretrained(folder)
@@ -203,7 +204,7 @@ class ShowProgress(TrainerCallback):
 def pretraining_record(
     trainer: Trainer, model: PreTrainedModel, settings: PretrainSettings, blocks: PackedTexts, heldout: PackedTexts | None
 ) -> dict[str, Any]:
-    """Return what `pretraining.json` says of the run but for its size: tokens seen, the course of the loss, the held-out loss."""
+    """Return what `pretraining.json` says of what was learned: tokens seen, the course of the loss, the held-out loss."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
         "vocab_size": model.config.vocab_size,
@@ -211,7 +212,6 @@ def pretraining_record(
         "tokens": {"corpus": len(blocks) * settings.context_length, "seen": settings.steps * settings.batch_size * settings.context_length},
         "history": [{"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"]} for entry in history],
         "heldout_loss": heldout_loss(model, heldout, settings) if heldout else None,
-        "peak_memory_gib": peak_memory_gib(),
     }
 
 

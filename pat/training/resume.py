@@ -14,6 +14,7 @@ from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.provenance import checksums
 from pat.io.resume_folder import JOB_NAME, enter, job_in
+from pat.training.spent import Spent
 
 if TYPE_CHECKING:
     from pat.training.request import TuningRequest
@@ -22,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class SealCheckpoints(TrainerCallback):
-    """Writes the job and a manifest into every checkpoint after the trainer, in all of its processes, has finished writing it."""
+    """Writes the job, what was spent and a manifest into every checkpoint, once all of the trainer's processes have written theirs."""
 
-    def __init__(self, job: Mapping[str, object]) -> None:
-        self.job = job
+    def __init__(self, job: Mapping[str, object], spent: Spent) -> None:
+        self.job, self.spent = job, spent
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()
@@ -33,6 +34,7 @@ class SealCheckpoints(TrainerCallback):
             assert args.output_dir is not None
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             artefacts.write_json(folder / JOB_NAME, self.job)
+            self.spent.write(folder)
             artefacts.seal(folder)
 
 

@@ -7,7 +7,6 @@ mask's steps, and the main one writes.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -47,6 +46,7 @@ from pat.training.micro_batch import rows_at_once
 from pat.training.reporters import put_reporters_last
 from pat.training.request import TuningRequest
 from pat.training.resume import SealCheckpoints, checkpoint_of, job_identity, step_of
+from pat.training.spent import Spent
 from pat.training.tracker_runs import tracked
 from pat.training.trainer import PatTrainer
 from pat.training.training_arguments import training_arguments
@@ -60,7 +60,7 @@ def tune(request: TuningRequest) -> dict[str, Any]:
 
     Raises UserError as `train` does, where it diverged, and where `out` holds something else than such an adapter.
     """
-    started = time.monotonic()
+    spent = Spent()
     request = as_pat(request)
     if processes.is_main():
         check_replaceable(request.out, FOLDERS["tune"], force=request.force)
@@ -68,9 +68,9 @@ def tune(request: TuningRequest) -> dict[str, Any]:
         _check_inputs(request)
         inputs = request.inputs()
         with tracked(request):
-            trainer, model = _train(request)
+            trainer, model = _train(request, spent)
             check_finite(model, trainer.state.global_step, "tuning.learning_rate")
-        record = tuning_record(trainer, model, request.ratio, time.monotonic() - started)
+        record = tuning_record(trainer, model, request.ratio) | spent.so_far()
         record |= {"datasets": list(request.datasets)} if request.datasets else {}
         record["provenance"] = provenance(request.settings, request.seed, str(model.device), inputs)
         state = PartialState()
@@ -98,7 +98,7 @@ def train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
     with locked(request.run_dir):
         _check_inputs(request)
         with tracked(request):
-            return _train(request)
+            return _train(request, Spent())
 
 
 def _check_inputs(request: TuningRequest) -> None:
@@ -120,7 +120,7 @@ def _check_inputs(request: TuningRequest) -> None:
     _check_rows(request)
 
 
-def _train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
+def _train(request: TuningRequest, spent: Spent) -> tuple[PatTrainer, PeftModel]:
     torch.set_num_threads(request.tuning.threads)
     set_seed(request.seed)
     identity, planned = job_identity(request), resume.reason_not_to(request) is None
@@ -146,7 +146,7 @@ def _train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
             HealthRecord(request.label, distillation),
             StopWhenDiverged(),
             *([AskForCheckpoints(request.tuning.checkpoint_steps)] if not planned else []),
-            SealCheckpoints(identity),
+            SealCheckpoints(identity, spent),
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -155,6 +155,7 @@ def _train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
     put_reporters_last(trainer, request, step_of(checkpoint_folder) if checkpoint_folder else 0)
     if checkpoint_folder is not None:
         say(f"tune: resuming from {checkpoint_folder}")
+        spent.go_on_from(checkpoint_folder)
     with writing(request.run_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
     return trainer, model

@@ -10,7 +10,6 @@ from transformers import Trainer
 
 from pat.data.instructions import Instructions
 from pat.machine import processes
-from pat.machine.device import peak_memory_gib
 from pat.method.model import PatModel
 from pat.models.compiled import is_compiled
 from pat.training.health import health_of
@@ -24,8 +23,8 @@ def trainable_parameters(model: PeftModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: float) -> dict[str, Any]:
-    """Return the record of a finished run but for its provenance; `wall_s` is its duration in seconds."""
+def tuning_record(trainer: Trainer, model: PeftModel, ratio: float) -> dict[str, Any]:
+    """Return the record of a finished run but for what it took and its provenance."""
     history = [entry for entry in trainer.state.log_history if "instruct_loss" in entry]
     stock: Any = model.get_base_model()
     hidden_size: int = stock.config.hidden_size
@@ -45,8 +44,6 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float, wall_s: floa
         "rows": trainer.train_dataset.counts() if isinstance(trainer.train_dataset, Instructions) else None,
         "processes": processes.count(),
         "micro_batch_size": trainer.args.per_device_train_batch_size,
-        "wall_s": wall_s,
-        "peak_memory_gib": peak_memory_gib(),
         "history": history,
         "health": _health(history, model) if isinstance(model, PatModel) and ratio else None,
     }

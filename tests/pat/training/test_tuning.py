@@ -29,6 +29,7 @@ from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.settings.jobs import TuneJob
 from pat.training.resume import checkpoint_of, identity_of, latest_complete
+from pat.training.spent import SPENT_RECORD
 from tests.kit.children import child, wait_for
 from tests.kit.tiny_world import ROWS, tiny_tokenizer, write_world
 from tests.kit.tuning_requests import asked
@@ -102,7 +103,12 @@ def test_half_and_resume_equals_straight(stop: int, compact: bool, tmp_path: Pat
     straight = run(tmp_path, "straight", settings=settings)
     run_until(stop, tmp_path, "halves", monkeypatch, settings=settings)
     assert not (tmp_path / "halves").exists()
+    left = latest_complete(tmp_path / "run-halves")
+    assert left is not None
+    (left / SPENT_RECORD).write_text('{"wall_s": 1000.0, "peak_memory_gib": 500.0}')
+    artefacts.seal(left)
     resumed = run(tmp_path, "halves", settings=settings)
+    assert resumed["wall_s"] > 1000.0 > straight["wall_s"] and resumed["peak_memory_gib"] == 500.0  # it took the first half too
     assert straight["compacted"] == resumed["compacted"] == compact
     assert resumed["history"] == straight["history"]
     assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "halves")
