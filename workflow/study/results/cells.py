@@ -225,8 +225,20 @@ def _read(path: Path) -> Cell:
     try:
         return Cell.model_validate({**content, "path": path})
     except ValidationError as error:
+        if text := _beyond_numbers(content):
+            raise UserError(
+                f"{path}: its perplexity of {text} is too large for a number, which no mean can take in: leave this row, ratio or seed out "
+                "of the experiment, or tune it at a smaller rate"
+            ) from None
         problems = "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors())
         raise UserError(f"{path}: is not a cell's result: {problems}") from None
+
+
+def _beyond_numbers(content: Mapping[str, Any]) -> str | None:
+    """Return the first text whose perplexity an evaluation could not write as a number; None where there is none."""
+    texts = content.get("perplexity")
+    found = texts.items() if isinstance(texts, Mapping) else ()
+    return next((name for name, it in found if isinstance(it, Mapping) and it.get("token_perplexity", 0) is None), None)
 
 
 def _check_unique(cells: Sequence[Cell]) -> None:
