@@ -317,5 +317,7 @@ def test_answers_cut_before_they_named_a_choice_are_told_below_the_tables_of_gen
 def test_a_perplexity_that_was_too_large_for_a_number_is_told_with_its_cell(tmp_path: Path) -> None:
     """An evaluation writes none then, which no table can average."""
     path = write_cell(tmp_path, cell(perplexity={"held": {"token_perplexity": None, "byte_perplexity": None}}))
-    with pytest.raises(UserError, match=r"cell\.json: its perplexity of held is too large for a number, .* leave this row, ratio or seed out"):
+    with pytest.raises(
+        UserError, match=r"cell\.json: its perplexity of held is too large for a number, .* leave this row, ratio or seed out"
+    ):
         tables.write_tables([path], tmp_path / "tables")
