@@ -16,7 +16,7 @@ from pat.base_verbs import prepare, refit_readers, rotate
 from pat.benchmark_verbs import benchmark
 from pat.errors import UserError
 from pat.io.places import READS, Force, guarded
-from pat.io.progress import INTERRUPTED, fail, interrupted
+from pat.io.progress import INTERRUPTED, fail, interrupted, note_traceback
 from pat.io.storage import is_refusal, refusal
 from pat.io.verb import Verb
 from pat.machine import processes
@@ -368,8 +368,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if message is None and isinstance(error, OSError) and is_refusal(error, given):
             message = str(refusal(error))
         if message is None:
+            note_traceback(error)
             raise
         fail(message)
+    except Exception as error:
+        note_traceback(error)
+        raise
 
 
 if __name__ == "__main__":

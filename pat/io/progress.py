@@ -62,6 +62,17 @@ def fail(message: str) -> NoReturn:
     sys.exit(f"error: {message}")
 
 
+def note_traceback(error: BaseException) -> None:
+    """Keep in the log file, where there is one, what the terminal is told of an error that is no user's: its traceback, then a line."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            told = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+            entries = ((logging.CRITICAL, "ended by an error that is not yours", error), (logging.ERROR, told, None))
+            for level, message, cause in entries:
+                exception = None if cause is None else (type(cause), cause, cause.__traceback__)
+                handler.handle(logging.LogRecord(logger.name, level, __file__, 0, message, None, exception))
+
+
 def interrupted(verb: str) -> NoReturn:
     """End the process as Ctrl-C does, with one line instead of a traceback; of several processes of a job the main one says it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a launcher passes on what the terminal has sent to all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import subprocess
@@ -29,6 +30,7 @@ from pat.settings.gpu_need import ON_GPU_VERBS, may_need_gpu
 from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
 from study.commands import errors as script_errors
+from study.plan.failures import reasons
 from tests.kit.tiny_checkpoint import some_items, write_tiny_checkpoint
 from tests.kit.tiny_world import write_world
 from tests.kit.tuning_requests import asked
@@ -70,6 +72,27 @@ def test_a_mistake_of_ours_keeps_its_traceback(error: Exception, monkeypatch: py
     monkeypatch.setattr("pat.checkpoints.merge.merge", broken)
     with pytest.raises(type(error)):
         cli.main(OUT)
+
+
+@pytest.mark.parametrize("error", [CUDA_FAULT, ValueError("ours\nand more")])
+def test_the_log_of_a_job_keeps_the_traceback_and_ends_with_the_error(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a run that has failed looks for the reason: it found the last of the job's lines."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+    def broken(*_: object, **__: object) -> None:
+        logging.getLogger("pat").info("at work")
+        raise error
+
+    monkeypatch.setattr("pat.checkpoints.merge.merge", broken)
+    log = tmp_path / "merge.log"
+    with pytest.raises(type(error)):
+        cli.main([*OUT, "--log", str(log)])
+    (tmp_path / "snakemake.log").write_text(f"Error in rule merge:\n    jobid: 1\n    log: {log} (check log file(s) for error details)\n")
+    assert reasons(tmp_path / "snakemake.log").splitlines()[1:] == [f"merge: {type(error).__name__}: {str(error).splitlines()[0]} ({log})"]
+    assert "Traceback (most recent call last)" in log.read_text() and "in broken" in log.read_text()
 
 
 def test_a_script_s_own_mistake_keeps_its_traceback_too(tmp_path: Path) -> None:

@@ -168,13 +168,15 @@ def test_a_failed_run_ends_with_the_reason_in_the_words_of_its_jobs(tmp_path: Pa
     pat = "2026-11-28 06:17:03,052 INFO pat: a line\n2026-11-28 06:17:04,052 ERROR pat: x.json: two\nlines of one message\n"
     script = "some output\nerror: data.json:3: output is null; must be a text\n"
     ours = 'Traceback (most recent call last):\n  File "x.py", line 3\nValueError: a mistake of ours\n'
-    first, *lines = why(tmp_path, ("tune", pat), ("instruct", script), ("merge", ours), ("tune", pat))
+    cut_off = "2026-11-28 06:17:03,052 INFO pat: tune: step 3 of 9\n"
+    first, *lines = why(tmp_path, ("tune", pat), ("instruct", script), ("merge", ours), ("tune", pat), ("prune", cut_off))
     assert first == "Not finished, because:"
     assert lines == [
         "tune: x.json: two",
         f"lines of one message ({tmp_path}/0.log)",
         f"instruct: data.json:3: output is null; must be a text ({tmp_path}/1.log)",
         f"merge: ValueError: a mistake of ours ({tmp_path}/2.log)",
+        f"prune: ended without saying why, after: tune: step 3 of 9 ({tmp_path}/4.log)",
     ]
 
 

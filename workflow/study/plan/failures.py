@@ -50,6 +50,7 @@ FAILED = re.compile(
 )
 SAID = re.compile(r"(?:^error: |^\S+ \S+ ERROR pat: )(?P<message>.*(?:\n(?!\d{4}-\d\d-\d\d |error: ).*){0,5})", re.MULTILINE)
 """What a job ends with: a message of one line or of some, with or without the time before it."""
+ENTRY = re.compile(r"^\S+ \S+ (?:INFO|WARNING) \S+: ")
 MOST_SHOWN = 5
 
 
@@ -67,10 +68,14 @@ def reasons(log: Path) -> str:
 
 
 def _last_words(text: str) -> str:
-    """Return the message that a job's log ends with; of a log without one, such as a traceback's, the last line."""
+    """Return the message that a job's log ends with; of a log without one, such as a traceback's, the last line.
+
+    That line is no reason where it is an entry like any other: the job was cut off.
+    """
     said = [found["message"].strip() for found in SAID.finditer(text)]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return said[-1] if said else next(iter(lines[-1:]), "")
+    last = next(iter(lines[-1:]), "")
+    return said[-1] if said else ENTRY.sub("ended without saying why, after: ", last)
 
 
 def advice(log: Path) -> str:
