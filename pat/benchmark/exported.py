@@ -57,8 +57,7 @@ def benchmark_export(
     check_replaceable(out, KINDS["benchmark export"], force=force)
     if not models or not texts:
         raise UserError("--model and --text: give each once at least; the unpruned model first")
-    if len({folder.name for folder in models}) < len(models):
-        raise UserError("--model: two folders have one name, by which models are told apart; rename one")
+    names = names_of(models)
     for extra, formats in (("export", COMPRESSED), ("gguf", tuple(kind for kind in settings.formats if kind not in COMPRESSED))):
         if set(formats) & set(settings.formats):
             need(extra, f"benchmark export, for {' and '.join(kind for kind in settings.formats if kind in formats)},")
@@ -69,10 +68,12 @@ def benchmark_export(
     device = resolve_device(settings.device)
     clocks_before = machine.clocks(device)
     points: list[Point] = []
-    inputs = {f"model {folder.name}": described(folder) for folder in models} | {f"text {path.stem}": described(path) for path in texts}
-    for folder in models:
+    inputs = {f"model {name}": described(folder) for name, folder in names.items()} | {
+        f"text {path.stem}": described(path) for path in texts
+    }
+    for name, folder in names.items():
         for form in (STORED, *settings.formats):
-            points.append(_measured(folder, form, documents, settings, device))
+            points.append(_measured(name, folder, form, documents, settings, device))
             say(_line(points[-1]))
             record = _record(points) | machine.measured_on(device, clocks_before)
             record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), seed, device, inputs)
@@ -83,9 +84,31 @@ def benchmark_export(
     return record
 
 
-def _measured(folder: Path, form: str, documents: Mapping[str, list[str]], settings: ExportBenchmark, device: str) -> Point:
+def names_of(models: Sequence[Path]) -> dict[str, Path]:
+    """Return models by their folders' names; where two have one, by that of their paths in which they differ.
+
+    Raises UserError where one is given twice.
+    """
+    whole = [folder.resolve() for folder in models]
+    if twice := next((folder for place, folder in enumerate(whole) if folder in whole[:place]), None):
+        raise UserError(f"--model {twice}: is given twice")
+    names = [folder.name for folder in whole]
+    if len(set(names)) < len(names):
+        shortest = min(len(folder.parts) for folder in whole)
+        behind = _shared([folder.parts[::-1] for folder in whole], shortest - 1)
+        before = _shared([folder.parts for folder in whole], shortest - behind - 1)
+        names = ["/".join(folder.parts[before : len(folder.parts) - behind]) for folder in whole]
+    return dict(zip(names, models, strict=True))
+
+
+def _shared(paths: Sequence[Sequence[str]], most: int) -> int:
+    """Return how many parts all paths begin with, at most so many."""
+    return next((place for place in range(most) if len({path[place] for path in paths}) > 1), most)
+
+
+def _measured(name: str, folder: Path, form: str, documents: Mapping[str, list[str]], settings: ExportBenchmark, device: str) -> Point:
     """Return a model's bytes and perplexities in a format, or why it has none."""
-    point: Point = {"model": folder.name, "format": form, "hidden_size": checkpoint.load_config(folder).hidden_size}
+    point: Point = {"model": name, "format": form, "hidden_size": checkpoint.load_config(folder).hidden_size}
     with tempfile.TemporaryDirectory() as scratch:
         try:
             bytes_, left, model = _read_again(folder, form, Path(scratch))
@@ -96,8 +119,8 @@ def _measured(folder: Path, form: str, documents: Mapping[str, list[str]], setti
         tokenizer = checkpoint.load_tokenizer(folder)
         context = min(settings.context, model.config.max_position_embeddings)
         found = {
-            name: perplexity(model, tokenizer, ones, context, settings.batch_size, f"{name}, {folder.name} in {form}")["token_perplexity"]
-            for name, ones in documents.items()
+            text: perplexity(model, tokenizer, ones, context, settings.batch_size, f"{text}, {name} in {form}")["token_perplexity"]
+            for text, ones in documents.items()
         }
     return point | {"bytes": bytes_, "left_in_f16": left, "perplexity": found}
 

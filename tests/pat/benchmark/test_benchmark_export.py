@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pat.benchmark.equal_bytes import at_equal_bytes
-from pat.benchmark.exported import benchmark_export
+from pat.benchmark.exported import benchmark_export, names_of
 from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
@@ -117,6 +117,17 @@ def test_the_figure_has_a_point_per_format(measured: Measured, tmp_path: Path) -
         write_exports([tmp_path / "other.json"], tmp_path)
 
 
-def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="two folders have one name"):
-        benchmark_export([tmp_path / "a" / "x", tmp_path / "b" / "x"], [tmp_path / "t"], ExportBenchmark(), 0, tmp_path / "o.json")
+def test_models_are_called_as_their_folders_are_and_by_those_above_where_that_tells_them_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment's models are all called merged; a folder may be named by a dot."""
+    lora, pat = tmp_path / "lora/0/seed0/merged", tmp_path / "pat/0.5/seed0/merged"
+    for folder in (lora, pat):
+        folder.mkdir(parents=True)
+    assert names_of([lora, pat]) == {"lora/0": lora, "pat/0.5": pat}
+    above = tmp_path / "lora" / "merged"
+    assert list(names_of([lora, above])) == ["lora/0/seed0", "lora"] and list(names_of([lora, pat.parent])) == ["merged", "seed0"]
+    monkeypatch.chdir(lora)
+    assert names_of([Path(), Path("../../..")]) == {"merged": Path(), "lora": Path("../../..")}
+    with pytest.raises(UserError, match="lora/0/seed0/merged: is given twice"):
+        benchmark_export([lora, Path()], [tmp_path / "t"], ExportBenchmark(), 0, tmp_path / "o.json")
