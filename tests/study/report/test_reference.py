@@ -60,6 +60,20 @@ def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 
+def test_what_an_earlier_form_of_the_experiment_has_left_is_not_kept(tmp_path: Path) -> None:
+    """Rates and bases of rows and models that are gone, figures that are no longer asked for: they would pass for those of its cells."""
+    results, out = finished(tmp_path), tmp_path / "out" / "toy"
+    write_json(results / "checkpoints" / "m" / "gone" / "0.25" / "rate.json", {"learning_rate": 0.1})
+    write_json(results / "models" / "gone" / "pretraining.json", {"tokens": 2})
+    for name in ("perplexity", "accuracy"):
+        (results / "figures").mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(results / "figures" / f"{name}.png")
+    write_text(tmp_path / "toy.yaml", "name: toy\nfigures: [perplexity]\n")
+    keep(results, out, "a machine", tmp_path / "toy.yaml")
+    assert [path.name for path in (out / "figures").iterdir()] == ["perplexity.png"]
+    assert not [name for name, _ in packed(out / ARCHIVE) if "gone" in name]
+
+
 def test_a_reference_keeps_what_lies_before_the_cut_once_for_all_ratios(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "out" / "toy"
     row, cells = Path("m", "shortgpt-ftpft"), "method,json\n"

@@ -60,7 +60,10 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
             layout, frame = times_table(jobs, out.name, machine)
             write_text(folder / "tables" / "times.md", markdown(layout))
             write_text(folder / "tables" / "times.csv", csv_text(frame, digits=6))
+        asked = whole_experiment.get("figures")
         for figure in sorted((results / "figures").glob("*.png")):
+            if asked is not None and figure.stem not in asked:
+                continue  # what an earlier form of the experiment has left is of other cells
             copy_in_few_colours(figure, folder / "figures" / figure.relative_to(results / "figures"))
         pack(_records(results, cells), folder / ARCHIVE)
         for measured in sorted(results.glob("benchmark/*/*.json")):
@@ -70,17 +73,21 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
 
 
 def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
-    """Return the records behind the tables by the names that the reference gives them."""
+    """Return the records behind the tables by the names that the reference gives them: of the rows and models of the cells alone."""
     found = {}
     for cell in cells:
         place = cell.parent.relative_to(results / "evaluation")
         found[f"cells/{place}/{cell.name}"] = cell
         steps = [f"{folder}/{name}" for folder in (place, before_the_cut(place)) for name in FROM_EACH_CHECKPOINT]
         found |= {f"cells/{step}": path for step in steps if (path := results / "checkpoints" / step).is_file()}
+    places = [cell.parent.relative_to(results / "evaluation") for cell in cells]
+    rows, models = {place.parts[:2] for place in places}, {place.parts[0] for place in places}
     for rate in results.glob("checkpoints/*/*/*/rate.json"):
-        found[f"cells/{rate.relative_to(results / 'checkpoints')}"] = rate
+        if (place := rate.relative_to(results / "checkpoints")).parts[:2] in rows:
+            found[f"cells/{place}"] = rate
     for base in results.glob("models/*/pretraining.json"):
-        found[f"bases/{base.relative_to(results / 'models')}"] = base
+        if base.parent.name in models:
+            found[f"bases/{base.relative_to(results / 'models')}"] = base
     return found
 
 

@@ -53,7 +53,8 @@ def _settings(run: Run, other: Run) -> Layout:
         [step, key, _some([one for one, _ in cells.values()]), _some([two for _, two in cells.values()]), str(len(cells))]
         for (step, key), cells in sorted(found.items())
     ]
-    caption = f"Settings that differ in the {len(theirs.keys() & {place(cell) for cell in run.cells})} cells that both runs have."
+    both = len(theirs.keys() & {place(cell) for cell in run.cells})
+    caption = f"Settings that differ in the {'cell' if both == 1 else f'{both} cells'} that both runs have."
     return Layout(caption, ["Step", "Setting", "this run", "the other run", "cells"], rows, text_columns=4)
 
 
