@@ -124,6 +124,8 @@ def test_budgets_that_cannot_be_are_told_with_row_and_model() -> None:
     assert any("models.far.hub: its sizes are not known before it is in the hub's cache" in line for line in refusal(hub))
     assert any("is within it already" in line for line in refusal(changed("ratios", value=[{"parameters": 1e9}])))
     assert any("at the smallest width" in line for line in refusal(changed("ratios", value=[{"parameters": 50}])))
+    twice = refusal(changed("ratios", value=[{"parameters": 0.49}, {"parameters": 0.48}]))
+    assert any("parameters 0.49 and parameters 0.48 both come to width 14 of 32; keep one" in line for line in twice)
     assert any("0.3 and parameters 0.7 both come to 0.3" in line for line in refusal(changed("ratios", value=[0.3, {"parameters": 0.7}])))
     assert any("give exactly one of" in line for line in refusal(changed("ratios", value=[{"parameters": 0.5, "memory_gib": 1}])))
     units = changed("methods", value={"lora": None, "wanda-sp-pft": None}) | {"ratios": [{"parameters": 0.1}]}

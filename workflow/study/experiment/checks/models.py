@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pat.errors import SettingError
 from pat.families.known import Family, family_named
-from pat.models.budget import of_budget
+from pat.models.budget import Fit, of_budget
 from pat.models.on_paper import PaperModel
 from pat.models.width import target_width
 from pat.models.writer_streams import fewest_tokens
@@ -118,16 +118,18 @@ def _size_problems(size_at: Callable[[float], Hashable], ratios: Sequence[float]
 
 
 def budget_problems(experiment: Experiment) -> Iterator[str]:
-    """Check that every budget can be met by every row that has it, and that it does not stand where a ratio does."""
+    """Check that every budget can be met by every row that has it, stands where no ratio does, and comes to another size than the others."""
     for model in experiment.models:
         for row, method in experiment.rows_on(model).items():
-            asked_for, levels = experiment.asked_of(row), dict[str, str]()
+            asked_for, levels, fits = experiment.asked_of(row), dict[str, str](), dict[Fit, str]()
             for asked in asked_for if method.prunes and any(isinstance(each, Budget) for each in asked_for) else ():
                 try:
                     name, level = str(asked), f"{experiment.level(model, asked):g}"
                     if isinstance(asked, Budget):
                         with of_budget(asked):
-                            experiment.fit(model, row, asked)
+                            fit = experiment.fit(model, row, asked)
+                        if (first := fits.setdefault(fit, name)) != name:
+                            yield f"methods.{row}, models.{model}: ratios: {first} and {name} both come to {fit.size}; keep one"
                 except ValidationError:
                     continue  # of the row's settings, told by override_problems
                 except SettingError as error:
