@@ -118,7 +118,7 @@ def _size_problems(size_at: Callable[[float], Hashable], ratios: Sequence[float]
 
 
 def budget_problems(experiment: Experiment) -> Iterator[str]:
-    """Check that every budget can be met by every row that has it, stands where no ratio does, and comes to another size than the others."""
+    """Check that every budget can be met by every row that has it, stands where no ratio does, and comes to a size of its own."""
     for model in experiment.models:
         for row, method in experiment.rows_on(model).items():
             asked_for, levels, fits = experiment.asked_of(row), dict[str, str](), dict[Fit, str]()
