@@ -46,7 +46,8 @@ class Item:
             raise ValueError(f"choices={list(self.choices)!r}: must be two or more texts, none of them blank")
         letters(len(self.choices))
         if isinstance(self.answer, bool) or not isinstance(self.answer, int) or not 0 <= self.answer < len(self.choices):
-            raise ValueError(f"answer={self.answer!r}: must be a whole number from 0 to {len(self.choices) - 1}")
+            last = len(self.choices) - 1
+            raise ValueError(f"answer={self.answer!r}: must be a whole number from 0 to {last}, or a letter from A to {letters(last + 1)[-1]}")
         if not isinstance(self.group, str):
             raise ValueError(f"group={self.group!r}: must be a text")
         object.__setattr__(self, "question", self.question.strip())
