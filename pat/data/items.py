@@ -46,8 +46,8 @@ class Item:
             raise ValueError(f"choices={list(self.choices)!r}: must be two or more texts, none of them blank")
         letters(len(self.choices))
         if isinstance(self.answer, bool) or not isinstance(self.answer, int) or not 0 <= self.answer < len(self.choices):
-            last = len(self.choices) - 1
-            raise ValueError(f"answer={self.answer!r}: must be a whole number from 0 to {last}, or a letter from A to {letters(last + 1)[-1]}")
+            letter, last = letters(len(self.choices))[-1], len(self.choices) - 1
+            raise ValueError(f"answer={self.answer!r}: must be a whole number from 0 to {last}, or a letter from A to {letter}")
         if not isinstance(self.group, str):
             raise ValueError(f"group={self.group!r}: must be a text")
         object.__setattr__(self, "question", self.question.strip())
