@@ -109,8 +109,8 @@ def _conversation(place: str, fields: Mapping[str, Any], name: str) -> Row:
         if begins_with not in (None, system):
             raise UserError(f"{place}: {SYSTEM} is {shown(system)}, and {name}[0] says something else as {SYSTEM}; leave one of them out")
         messages = messages if begins_with is not None else [{"role": SYSTEM, "content": system}, *messages]
-    tools = fields.get(TOOLS)
-    return {"messages": messages} | ({TOOLS: _listed(f"{place}: {TOOLS}", tools, "a list of tools")} if tools else {})
+    tools = _listed(f"{place}: {TOOLS}", fields[TOOLS], "a list of tools") if fields.get(TOOLS) else []
+    return {"messages": messages} | ({TOOLS: tools} if tools else {})
 
 
 def _listed(place: str, value: object, what: str) -> list[Any]:

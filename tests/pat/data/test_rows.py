@@ -116,9 +116,9 @@ def test_what_the_system_says_beside_the_messages_is_their_first(tmp_path: Path)
 
 def test_tools_are_part_of_a_conversation_as_a_list_or_as_text(tmp_path: Path) -> None:
     tools = [{"name": "weather"}]
-    lines = [{"messages": TALK, "tools": given} for given in (tools, json.dumps(tools), None, "")]
+    lines = [{"messages": TALK, "tools": given} for given in (tools, json.dumps(tools), None, "", "[]")]
     read = usable_rows(file_of(tmp_path, *map(json.dumps, lines)))
-    assert read == [{"messages": TALK, "tools": tools}] * 2 + [{"messages": TALK}] * 2
+    assert read == [{"messages": TALK, "tools": tools}] * 2 + [{"messages": TALK}] * 3
     with pytest.raises(UserError, match=r"tools is .*; must be a list of tools"):
         usable_rows(file_of(tmp_path, json.dumps({"messages": TALK, "tools": "none"})))
 
