@@ -11,7 +11,7 @@ import yaml
 from pat.benchmark.settings import ModelShape
 from study.experiment.file import load_experiment
 from study.experiment.schema import Experiment
-from study.experiment.shortfall import falls_short, share_removed, shortfalls
+from study.experiment.shortfall import is_off, share_removed, shortfalls
 from tests.kit.cell_maker import cell
 from tests.kit.commands import outcome
 from tests.kit.project import ROOT
@@ -57,23 +57,24 @@ def test_validate_warns_and_is_content(tmp_path: Path, capsys: pytest.CaptureFix
     assert code == 0 and "warning: methods.pat-g, models.tiny: ratio 0.5 removes" in said
 
 
-@pytest.mark.parametrize(("removed", "short"), [(0.25, False), (0.2, False), (0.199, True), (0.0, True)])
-def test_a_fifth_is_the_limit(removed: float, short: bool) -> None:
-    assert falls_short(0.25, removed) is short
+@pytest.mark.parametrize(("removed", "off"), [(0.25, False), (0.2, False), (0.199, True), (0.0, True), (0.3, False), (0.301, True)])
+def test_a_fifth_is_the_limit(removed: float, off: bool) -> None:
+    assert is_off(0.25, removed) is off
 
 
-def test_nothing_asked_for_is_never_short() -> None:
-    assert not falls_short(0.0, 0.0) and not falls_short(0.0, -0.01)
+def test_nothing_asked_for_is_never_off() -> None:
+    assert not is_off(0.0, 0.0) and not is_off(0.0, -0.01)
 
 
-def test_tables_show_what_was_really_removed_where_it_is_far_less(tmp_path: Path) -> None:
+def test_tables_show_what_was_really_removed_where_it_is_far_off(tmp_path: Path) -> None:
     counts = {"before": {"unique": 1000, "without_embeddings": 800}, "after": {"unique": 908, "without_embeddings": 600}}
-    out = tables_of(tmp_path, [cell(method="pat-g", parameters=counts), cell(method="pat")])
+    more = {"before": counts["before"], "after": {"unique": 600, "without_embeddings": 400}}
+    out = tables_of(tmp_path, [cell(method="pat-g", parameters=counts), cell(method="pat"), cell(method="pat-dora", parameters=more)])
     for name in ("table1", "per_task_tiny", "perplexity"):
         text = (out / f"{name}.md").read_text()
         firsts = {row[1]: row[0] for row in rows_of(text)}
-        assert (firsts["PAT-G"], firsts["PAT"]) == ("25 % (really 9.2 %)", "25 %")
-        assert "more than a fifth below" in text
+        assert (firsts["PAT-G"], firsts["PAT"], firsts["PAT (DoRA)"]) == ("25 % (really 9.2 %)", "25 %", "25 % (really 40.0 %)")
+        assert "more than a fifth off" in text
     shares = {row[1]: row[3:5] for row in rows_of((out / "sizes.md").read_text())}
     assert shares["PAT-G"] == ["25 %", "9.2 %"] and shares["PAT"] == ["25 %", "25.0 %"]
 

@@ -1,4 +1,4 @@
-"""Where less of a model is removed than a ratio asks for: before a run from the sizes on paper, in the tables from what was counted.
+"""Where less of a model is removed than a ratio asks for, or more: before a run from its sizes on paper, in tables from what was counted.
 
 Widths are rounded to what stock software accepts, and a head that is taken off a tied embedding costs a matrix of the vocabulary.
 """
@@ -16,16 +16,16 @@ from study.experiment.footprint import shape_in
 from study.experiment.schema import Experiment
 
 SHORTFALL = 0.2
-"""Share of what was asked for. A model that has lost less than the rest is not to be compared as if it had."""
+"""Share of what was asked for. A model that has lost less than the rest, or more, is not to be compared as if it had lost as much."""
 
 
-def falls_short(asked: float, removed: float) -> bool:
-    """Return whether the share of all parameters that is removed is more than a fifth below the ratio that was asked for."""
-    return asked > 0 and removed < (1 - SHORTFALL) * asked - 1e-9
+def is_off(asked: float, removed: float) -> bool:
+    """Return whether the share of all parameters that is removed is more than a fifth off the ratio that was asked for."""
+    return asked > 0 and abs(removed - asked) > SHORTFALL * asked + 1e-9
 
 
 def shortfalls(experiment: Experiment) -> Iterator[str]:
-    """Yield a sentence for each row that narrows a model of known shape by more than a fifth less than its ratio says."""
+    """Yield a sentence for each row that narrows a model of known shape by a share that is more than a fifth off its ratio."""
     for model in experiment.models:
         if (shape := known_shape(experiment, model)) is None:
             continue
@@ -33,7 +33,7 @@ def shortfalls(experiment: Experiment) -> Iterator[str]:
             broken, align = shape.tie_embeddings and experiment.breaks_the_tie(model, row), experiment.choices_of(model, row).align
             for level in experiment.ratios_of(model, row):
                 removed = share_removed(shape, experiment.ratio_for(model, row, level), align, broken=broken)
-                if falls_short(level, removed):
+                if is_off(level, removed):
                     why = "its head is taken off the embedding (tie: break)" if broken else "widths are rounded (pat.align)"
                     yield f"methods.{row}, models.{model}: ratio {level:g} removes {removed:.1%} of all parameters, because {why}"
 

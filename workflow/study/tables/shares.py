@@ -1,10 +1,10 @@
-"""Which share of all parameters the rows of a table have really lost, where that is far below what was asked for."""
+"""Which share of all parameters the rows of a table have really lost, where that is far from what was asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from study.experiment.shortfall import falls_short
+from study.experiment.shortfall import is_off
 from study.results.cells import Cell, Row
 
 
@@ -14,16 +14,16 @@ def removed(cell: Cell) -> float:
 
 
 def pruned(cells: Sequence[Cell], row: Row) -> str:
-    """Return the entry of a row's first column: the ratio asked for, and the smallest share really removed where it falls short."""
+    """Return the entry of a row's first column: the ratio asked for, and the share really removed that is farthest off it."""
     asked = f"{100 * row.ratio:.4g} %"
-    short = [share for cell in cells if cell.row == row and falls_short(row.ratio, share := removed(cell))]
-    return f"{asked} (really {100 * min(short):.1f} %)" if short else asked
+    off = [share for cell in cells if cell.row == row and is_off(row.ratio, share := removed(cell))]
+    return f"{asked} (really {100 * max(off, key=lambda share: abs(share - row.ratio)):.1f} %)" if off else asked
 
 
 def shortfall_notes(cells: Sequence[Cell]) -> list[str]:
     """Explain the entries that say how much was really removed, nothing where there are none."""
-    if not any(falls_short(cell.ratio_requested, removed(cell)) for cell in cells):
+    if not any(is_off(cell.ratio_requested, removed(cell)) for cell in cells):
         return []
     return [
-        "really: the share of all parameters removed, where it is more than a fifth below what was asked for. Do not compare at the ratio."
+        "really: the share of all parameters removed, where it is more than a fifth off what was asked for. Do not compare at the ratio."
     ]
