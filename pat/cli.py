@@ -279,6 +279,8 @@ def prune(
     from pat.settings.mistakes import load
 
     columns_of(calibration_column, "--calibration-column", data=calibration)
+    if calibration is None and calibration_tokens is not None:
+        raise UserError(f"--calibration-tokens {calibration_tokens}: has no effect without --calibration; leave it out")
     text = measured_on(calibration, calibration_tokens, seed, device, calibration_column) if calibration else None
     own = load(PruneSettings, settings)
     asked = given_ratio(ratio, budget_parameters, budget_memory_gib)

@@ -89,6 +89,8 @@ def test_text_is_measured_by_the_names_that_its_file_has(
          "--column text=body: has no effect without --data"),
         (["prune", "--pruner", "channel-magnitude", "--ratio", "0.25", "--calibration-column", "text=body"],
          "--calibration-column text=body: has no effect without --calibration"),
+        (["prune", "--pruner", "channel-magnitude", "--ratio", "0.25", "--calibration-tokens", "64"],
+         "--calibration-tokens 64: has no effect without --calibration"),
         (["prune", "--pruner", "wanda-sp", "--ratio", "0.25", "--calibration", "articles.jsonl", "--calibration-column", "words=body"],
          "--calibration-column 'words=body': 'words' is none of our fields"),
     ],
