@@ -36,6 +36,8 @@ def encode_chat(
     learned = [number for number, message in enumerate(messages) if is_learned(message)]
     try:
         render = _render_with(tokenizer, tools)
+        if tools and render(messages, False) == _render_with(tokenizer, None)(messages, False):
+            raise ValueError("it has no place for tools; leave that field out")
         if not GENERATION.search(template):
             return _within(tokenizer, *render_spans(render, messages, learned))
         found: Any = tokenizer.apply_chat_template(list(messages), tools=tools, return_dict=True, return_assistant_tokens_mask=True)

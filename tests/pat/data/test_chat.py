@@ -71,6 +71,10 @@ def test_tools_beside_messages_are_rendered() -> None:
     with_tools, learned = encode_chat(tokenizer, messages, "here", [{"name": "weather"}])
     assert str(tokenizer.decode(with_tools)).startswith("<tools>weather")
     assert said_in(with_tools, learned) == "b<|im_end|>"
+    with pytest.raises(
+        UserError, match=r"here: messages do not fit the tokenizer's chat template \(it has no place for tools; leave that field out\)"
+    ):
+        encode_chat(TOKENIZERS["chatml"], messages, "here", [{"name": "weather"}])
 
 
 REFUSING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + CHATML
