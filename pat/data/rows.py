@@ -34,6 +34,8 @@ SPEAKERS = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of the roles."""
 SYSTEM, ASSISTANT = "system", "assistant"
 ROLES = (SYSTEM, "user", ASSISTANT)
+BESIDE_MESSAGES = (SYSTEM, "history")
+"""What some files of instructions have too: what the system says, and earlier turns."""
 TOOLS, WEIGHT = "tools", "weight"
 """Beside messages, the tools that may be called; in one, whether it is learned: 1, or 0, as OpenAI writes it."""
 Column = Literal["messages", "prompt", "completion", "instruction", "input", "output", "text"]
@@ -80,6 +82,11 @@ def _row_of(place: str, fields: Mapping[str, Any]) -> Row:
     if (name := next((name for name in MESSAGES_NAMES if fields.get(name) is not None), None)) is not None:
         return _conversation(place, fields, name)
     if "instruction" in fields:
+        if (unread := next((name for name in BESIDE_MESSAGES if fields.get(name)), None)) is not None:
+            raise UserError(
+                f"{place}: {unread} is {shown(fields[unread])}, which the Alpaca template has no place for: give messages, or name the "
+                "columns that are to be read"
+            )
         return {
             "instruction": text_field(place, fields, "instruction"),
             "input": text_field(place, fields, *INPUT_NAMES, default=""),

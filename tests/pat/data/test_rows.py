@@ -114,6 +114,18 @@ def test_what_the_system_says_beside_the_messages_is_their_first(tmp_path: Path)
         usable_rows(file_of(tmp_path, json.dumps({"messages": within, "system": "Be rude."})))
 
 
+@pytest.mark.parametrize("beside", [{"system": "Be kind."}, {"history": [["a", "b"]]}])
+def test_turns_that_an_instruction_has_beside_it_are_not_passed_over(beside: dict[str, Any], tmp_path: Path) -> None:
+    (name,) = beside
+    lines = [json.loads(GOOD) | dict.fromkeys(beside, ""), json.loads(GOOD) | beside]
+    path = file_of(tmp_path, *map(json.dumps, lines))
+    with pytest.raises(
+        UserError, match=rf"rows\.jsonl:2: {name} is .*, which the Alpaca template has no place for: give messages, or name"
+    ):
+        usable_rows(path)
+    assert usable_rows(path, {"instruction": "instruction", "output": "output"}) == [json.loads(GOOD)] * 2
+
+
 def test_tools_are_part_of_a_conversation_as_a_list_or_as_text(tmp_path: Path) -> None:
     tools = [{"name": "weather"}]
     lines = [{"messages": TALK, "tools": given} for given in (tools, json.dumps(tools), None, "", "[]")]
