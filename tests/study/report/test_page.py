@@ -103,6 +103,19 @@ def test_a_perplexity_beyond_all_measure_is_told_by_its_size(tmp_path: Path) -> 
         assert not re.search(r"\d{30}", (results / "tables" / name).read_text()), name
 
 
+def test_runs_are_compared_over_the_seeds_that_both_have(tmp_path: Path) -> None:
+    """The third seed of the other run, which diverged, is no difference between the two."""
+    scores = {seed: document({"held": [loss]}) for seed, loss in enumerate((1.0, 2.0, 9.0))}
+    mine = run_of(tmp_path / "mine", [cell("pat", seed=seed, perplexity=scores[seed]) for seed in (0, 1)])
+    other = run_of(tmp_path / "other", [cell("pat", seed=seed, perplexity=scores[seed]) for seed in (0, 1, 2)])
+    alone = run_of(tmp_path / "alone", [cell("pat", seed=2, perplexity=scores[2])])
+    with opened(mine) as run, opened(other) as its, opened(alone) as third:
+        numbers = [table for table in differences(run, its) if table.caption.startswith("Numbers")]
+        (apart,) = (table for table in differences(run, third) if table.caption.startswith("Numbers"))
+    assert numbers == []
+    assert [row[3:6] for row in apart.rows if row[3] == "perplexity of held"] == [["perplexity of held", "5.05", "8103.08"]]
+
+
 def test_one_cell_is_one(tmp_path: Path) -> None:
     with opened(run_of(tmp_path, [cell("pat")])) as run:
         assert ": 1 cell</p>" in page(run, called="mine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from pat.io.dotted import dotted
@@ -107,8 +108,9 @@ def _numbers(run: Run, other: Run) -> Layout:
         f" {len(rows) - len(differing)} of {len(rows)} numbers are the same as printed, and left out." if len(differing) < len(rows) else ""
     )
     return Layout(
-        "Numbers of the rows that both runs have, means over their seeds, of accuracy over the tasks whose items both have. The difference "
-        f"is in percent of the other run's perplexity, and in points of accuracy; nothing here says whether it is more than chance.{alike}",
+        "Numbers of the rows that both runs have, means over the seeds that both have, or where they share none, over each one's own; of "
+        "accuracy over the tasks whose items both have. The difference is "
+        f"in percent of the other run's perplexity, and in points of accuracy; nothing here says whether it is more than chance.{alike}",
         ["Model", "Pruned", "Method", "Measure", "this run", "the other run", "difference"],
         differing,
         text_columns=4,
@@ -117,23 +119,34 @@ def _numbers(run: Run, other: Run) -> Layout:
 
 def _compared(run: Run, other: Run, model: str, mine: Row, theirs: Row) -> Iterator[list[str]]:
     for text in sorted(set(texts_of(run.cells)) & set(texts_of(other.cells))):
-        one, two = run.grid.perplexity(model, mine, text, "token"), other.grid.perplexity(model, theirs, text, "token")
-        if one and two:
+        found = (each.grid.seed_perplexities(model, row, text, "token") for each, row in ((run, mine), (other, theirs)))
+        if means := _means(*found):
+            one, two = means
             same = _same(_documents(run, model, text), _documents(other, model, text))
-            change = f"{signed(100 * math.expm1(math.log(one.mean) - math.log(two.mean)))} %" if same else HOLE
+            change = f"{signed(100 * math.expm1(math.log(one) - math.log(two)))} %" if same else HOLE
             yield [
                 f"perplexity of {text}{'' if same else ', of other documents or tokens'}",
-                decimals(one.mean, 2),
-                decimals(two.mean, 2),
+                decimals(one, 2),
+                decimals(two, 2),
                 change,
             ]
     for metric in (name for name in run.grids if name in other.grids):
         tasks = _shared_tasks(run, other, metric)
-        value, its = (Grid(each.cells, metric, tasks or None).mean(model, row) for each, row in ((run, mine), (other, theirs)))
-        if value and its:
-            difference = signed(POINTS * (value.mean - its.mean)) if tasks else HOLE
+        scores = (Grid(each.cells, metric, tasks or None).seed_means(model, row) for each, row in ((run, mine), (other, theirs)))
+        if means := _means(*({seed: value for seed, (value, _) in its.items()} for its in scores)):
+            one, two = means
+            difference = signed(POINTS * (one - two)) if tasks else HOLE
             name = METRIC_LABELS.get(metric, metric) + _of_which(run.grids[metric], other.grids[metric], tasks)
-            yield [name, f"{POINTS * value.mean:.1f}", f"{POINTS * its.mean:.1f}", difference]
+            yield [name, f"{POINTS * one:.1f}", f"{POINTS * two:.1f}", difference]
+
+
+def _means(mine: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float] | None:
+    """Return both means over the seeds that both have, or over each one's own where they share none; None where either has nothing."""
+    if not mine or not theirs:
+        return None
+    shared = mine.keys() & theirs.keys()
+    one, two = (fmean(values[seed] for seed in sorted(shared or values)) for values in (mine, theirs))
+    return one, two
 
 
 def _shared_tasks(run: Run, other: Run, metric: str) -> list[str]:
