@@ -25,10 +25,12 @@ from pat.checkpoints.hub import MAIN, RESULTS_FOLDER, check_token, send
 from pat.checkpoints.lineage import CARD_NAME, INHERITED, check_datasets, front_matter, lineage_of
 from pat.errors import UserError
 from pat.io import artefacts
+from pat.io.marks import FOLDER_RECORDS
 from pat.io.progress import told_figure
 from pat.io.provenance import checksums
 from pat.models.reshaped import ReshapedConfig
 
+EXPORTED = next(name for name, verb in FOLDER_RECORDS.items() if verb == "export")
 SAFE = re.compile(r"[^A-Za-z0-9._-]")
 READINGS = {
     "acc_norm": "log-likelihood per character",
@@ -107,6 +109,11 @@ def files_to_send(folder: Path, repository: str, published: Published, revision:
     """Return what is sent, by its name in the repository."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    if (folder / EXPORTED).is_file():
+        raise UserError(
+            f"{folder}: is an export for another runtime, of which no card can be made: send the model it was made of, or this as it is: "
+            f"hf upload {repository} {folder}"
+        )
     check_checkpoint(folder, tokenizer=True)
     artefacts.check_if_listed(folder)
     check_finite(folder)
