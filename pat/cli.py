@@ -99,6 +99,7 @@ def import_model(
     revision: Annotated[str, typer.Option(help="branch, tag or commit on the hub")] = "main",
     gguf: Annotated[Path | None, typer.Option(help="GGUF file of a Llama-like model, with its tokenizer"), READS] = None,
     dtype: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32: what the weights of --gguf become; bf16 by default")] = None,
+    as_class: Annotated[str | None, typer.Option("--as", help="phi: write a Pythia of --path as a Phi, of which channels can go")] = None,
     force: Force = False,
 ) -> None:
     """Bring a base model into the results folder, with checksums."""
@@ -108,7 +109,13 @@ def import_model(
         raise UserError("give exactly one of --path, --hub and --gguf")
     if dtype is not None and gguf is None:
         raise UserError(f"--dtype {dtype}: has no effect without --gguf: other models keep the dtype of their checkpoint; leave it out")
-    if path is not None:
+    if as_class is not None:
+        if as_class != "phi" or path is None:
+            raise UserError(f"--as {as_class}: must be phi, and goes with --path, the folder of a Pythia")
+        from pat.checkpoints.pythia import import_as_phi
+
+        import_as_phi(path, out, force=force)
+    elif path is not None:
         checkpoint.import_model(path, out, force=force)
     elif gguf is not None:
         need("gguf", "--gguf")

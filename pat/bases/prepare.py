@@ -83,4 +83,5 @@ def as_pat(request: TuningRequest) -> TuningRequest:
 def _obstacle(base: Path, pat: PatChoices) -> str | None:
     """Return why a model can be no base of PAT-G; None where it can."""
     family = family_of(checkpoint.load_config(base))
-    return family.width_obstacle or (None if pat.basis == "native" else family.rotation_obstacle)
+    refits = family.readers_obstacle if pat.readers != "plain" else family.width_obstacle
+    return refits or (None if pat.basis == "native" else family.rotation_obstacle)

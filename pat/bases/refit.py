@@ -94,7 +94,7 @@ def _check_base(base: Path) -> None:
     artefacts.check_if_listed(base)
     if isinstance(checkpoint.load_config(base), ReshapedConfig):
         raise UserError(f"{base}: is reshaped, its layers do not share one stream; give a stock model")
-    if (reason := family_of(checkpoint.load_config(base)).width_obstacle) is not None:
+    if (reason := family_of(checkpoint.load_config(base)).readers_obstacle) is not None:
         raise UserError(f"{base}: its readers have no channels to do without: {reason}")
     if readers_of(base) != "plain":
         raise UserError(f"{base}: its readers are refitted already; give the model that it was made from")

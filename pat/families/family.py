@@ -23,7 +23,8 @@ class Family:
 
     `positions` is an embedding of places that is added to that of tokens, `head_in_files` what checkpoints call the head, where they have
     another name for it. `neurons` is the config's field for the size of a feed-forward block. `subtracts_mean` says that its norms take off
-    the mean of all channels (LayerNorm), `heads_fill_width` that its heads are hidden size / heads wide, whatever its config says. `needed`
+    the mean of all channels (LayerNorm), `heads_fill_width` that its heads are hidden size / heads wide, whatever its config says;
+    `way_out` is then what a user can do instead. `needed`
     are fields that must have these values, each with the reason, and `older_positions` the names under which transformers 4 has the
     numbers of `rope_parameters`.
     """
@@ -48,6 +49,7 @@ class Family:
     neurons: str = "intermediate_size"
     subtracts_mean: bool = False
     heads_fill_width: bool = False
+    way_out: str | None = None
     needed: tuple[tuple[str, object, str], ...] = ()
     older_positions: tuple[tuple[str, str], ...] = (("rope_theta", "rope_theta"),)
 
@@ -74,7 +76,8 @@ class Family:
     @property
     def norms(self) -> tuple[str, ...]:
         """The norms over the channels inside a decoder layer, before and behind its blocks."""
-        return tuple(norm for block in self.blocks for norm in (block.norm, block.norm_behind) if norm is not None)
+        named = (norm for block in self.blocks for norm in (block.norm, block.norm_behind) if norm is not None)
+        return tuple(dict.fromkeys(named))
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -154,7 +157,7 @@ class Family:
 
     def stream_norms(self, layer_count: int) -> tuple[str, ...]:
         """Module names of all norms through which the stream is read, in the order of the computation."""
-        return tuple(site.norm for site in self.sites(layer_count) if site.norm is not None)
+        return tuple(dict.fromkeys(site.norm for site in self.sites(layer_count) if site.norm is not None))
 
     def norms_behind(self, layer_count: int) -> tuple[str, ...]:
         """Module names of all norms between a write and the stream, in the order of the computation."""
@@ -217,12 +220,17 @@ class Family:
     @property
     def width_obstacle(self) -> str | None:
         """Why no channel of the stream can go; None where some can."""
-        reasons = (
-            "its norms subtract the mean of all channels" if self.subtracts_mean else None,
-            "its stock class has no heads of another size than hidden size / heads" if self.heads_fill_width else None,
-        )
-        told = [reason for reason in reasons if reason is not None]
-        return f"{', and '.join(told)}, so that no channel can go; layers and feed-forward neurons can" if told else None
+        if not self.heads_fill_width:
+            return None
+        reason = "its stock class has no heads of another size than hidden size / heads, so that no channel can go"
+        return f"{reason}; {self.way_out}" if self.way_out else f"{reason}; layers and feed-forward neurons can"
+
+    @property
+    def readers_obstacle(self) -> str | None:
+        """Why its readers cannot be refitted to some channels; None where they can."""
+        if self.width_obstacle is None and self.subtracts_mean:
+            return "its norms subtract the mean of all channels, which a fit to some of them does not account for"
+        return self.width_obstacle
 
     @property
     def rotation_obstacle(self) -> str | None:
@@ -268,4 +276,6 @@ class Family:
                 if block.kind == "groups" and len(reader.parts) > 1:
                     parts = ", ".join(reader.parts)
                     return f"{reader.name} is {parts} in one, which the model takes apart by one number of heads for all layers"
+        if self.parallel:
+            return "its blocks read the stream side by side; llm-pruner-uniform takes as many heads and neurons from every layer"
         return None

@@ -21,6 +21,8 @@ __all__ = [
     "ARCHITECTURE",
     "EMBEDDING_SHORTCUT",
     "FAMILIES",
+    "GPT_NEOX",
+    "PHI",
     "Block",
     "Experts",
     "Family",
@@ -143,10 +145,28 @@ GPT_NEOX = Family(
     parallel=True,
     subtracts_mean=True,
     heads_fill_width=True,
+    way_out="layers and feed-forward neurons can, and all three once `pat import-model --path FOLDER --as phi` has written it as a Phi",
     needed=(("use_parallel_residual", True, "blocks that read one after the other are not known of this family"),),
     older_positions=(("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")),
 )
 """Pythia."""
+PHI = Family(
+    "phi",
+    blocks=(
+        replace(ATTENTION, write="self_attn.dense"),
+        Block("neurons", module="mlp", readers=(Reader("mlp.fc1", ("up",)),), write="mlp.fc2", norm="input_layernorm"),
+    ),
+    embedding="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.final_layernorm",
+    head="lm_head",
+    eps="layer_norm_eps",
+    parallel=True,
+    subtracts_mean=True,
+    needed=(("qk_layernorm", False, "norms of queries and keys are not known of this family"),),
+    older_positions=(("rope_theta", "rope_theta"), ("partial_rotary_factor", "partial_rotary_factor")),
+)
+"""Phi-1 to Phi-2, and Pythia in a class whose heads need not fill the width (checkpoints/pythia.py)."""
 
 FAMILIES: dict[str, Family] = {}
 
@@ -173,6 +193,7 @@ for _family in (
     replace(PLAIN, model_type="smollm3", per_layer=("layer_types", "no_rope_layers"), tied_by_default=True),
     OPT,
     GPT_NEOX,
+    PHI,
 ):
     register(_family)
 

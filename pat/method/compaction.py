@@ -5,6 +5,7 @@ model's to rounding. Axes: D all channels, K living ones.
 
 The norms stay exact. With dead channels at zero, x / sqrt(mean_D x² + eps) = sqrt(D/K) · x / sqrt(mean_K x² + eps·D/K): a stock norm
 with that eps and gains times sqrt(D/K). So the stream itself is not scaled, as the merge does, and no frozen weight is rounded again.
+Norms that followed the gate, to subtract the mean of the living channels alone, do so by themselves now.
 """
 
 from __future__ import annotations
@@ -102,12 +103,16 @@ def compact(base: PreTrainedModel, family: Family, sparsifier: Sparsifier, embed
 
 
 def narrower_norm(norm: nn.Module, index_K: Tensor, gain_offset: float, eps: float) -> nn.Module:
-    """Return a stock norm over the living channels that gives what `norm` gives where the others are zero."""
+    """Return a stock norm over the living channels that gives what `norm` gives where the others are zero, and sum to nothing if it
+    subtracts the mean (models/living_norms.py).
+    """
     gain_D = norm.get_parameter("weight")
     ratio = gain_D.numel() / index_K.numel()
     narrower: nn.Module = type(norm)(index_K.numel(), eps=eps * ratio)
     gain_K = math.sqrt(ratio) * (gain_D.detach().index_select(0, index_K).double() + gain_offset) - gain_offset
     narrower.register_parameter("weight", nn.Parameter(gain_K.to(gain_D), requires_grad=False))
+    if getattr(norm, "bias", None) is not None:
+        narrower.register_parameter("bias", nn.Parameter(norm.get_parameter("bias").detach().index_select(0, index_K), requires_grad=False))
     return narrower.train(norm.training)
 
 

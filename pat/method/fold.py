@@ -4,7 +4,8 @@ A pure function of names and tensors; reading and writing checkpoints is merge.p
 
 Why the stream is scaled. A norm divides by sqrt(mean over D of x² + eps). With dead channels at zero the mean over the K kept ones is
 D/K times larger. Scaling everything written to the stream by c = sqrt(K/D) makes the mean what it was, so eps stays as it is, also
-for norms inside attention that share it (Qwen3), and a gain divided by c undoes the scale for the readers. A family that multiplies
+for norms inside attention that share it (Qwen3), and a gain divided by c undoes the scale for the readers; a norm that subtracts the mean
+subtracts that of the kept channels, as the masked model does (models/living_norms.py). A family that multiplies
 its embedding by sqrt(hidden_size) brings that factor c along by itself. Where embedding and head are one matrix, the head gets the
 embedding's c too and the final norm's gain takes it back. A norm between a write and the stream gets c times what was written, whose mean
 of squares over the kept channels is what it was, and passes on c times what it did: its gain stays. A reader without a norm takes c back.
@@ -66,9 +67,9 @@ class Fold:
         if parameter == "weight" and module in self.lora:
             wide = self.lora[module].fold(wide)
             self._unused.discard(f"LoRA of {module}")
-        return (self._cut(role, module, wide) if self._cuts else wide).to(tensor.dtype).contiguous()
+        return (self._cut(role, module, parameter, wide) if self._cuts else wide).to(tensor.dtype).contiguous()
 
-    def _cut(self, role: Role, module: str, wide: Tensor) -> Tensor:
+    def _cut(self, role: Role, module: str, parameter: str, wide: Tensor) -> Tensor:
         index_K = self.index_K.to(wide.device)
         match role:
             case Role.EMBEDDING:
@@ -84,9 +85,13 @@ class Fold:
             case Role.NORM_BEHIND:
                 return wide[index_K]
             case Role.NORM | Role.FINAL_NORM:
-                shared = role is Role.FINAL_NORM and self.tied
-                return self._gain(wide[index_K], 1.0 / (self.stream_scale * (self._embedding_scale() if shared else 1.0)))
+                return self._cut_norm(role, parameter, wide[index_K])
         return wide
+
+    def _cut_norm(self, role: Role, parameter: str, wide_K: Tensor) -> Tensor:
+        """Return a norm's gains without the stream's scale, and biases; a head that is the embedding brings a scale of its own to both."""
+        shared = self._embedding_scale() if role is Role.FINAL_NORM and self.tied else 1.0
+        return wide_K / shared if parameter == "bias" else self._gain(wide_K, 1.0 / (self.stream_scale * shared))
 
     def _sparsified(self, module: str, weight_DI: Tensor) -> Tensor:
         """Fold (M ⊙ D) into a weight whose rows are channels."""

@@ -46,6 +46,7 @@ from pat.method.one_adapter import OneAdapter, check_bare, check_one_width
 from pat.method.own_losses import OwnLosses
 from pat.method.release_mask import ReleaseMask
 from pat.method.sparsifier import Sparsifier
+from pat.models.living_norms import follow_the_gate
 from pat.models.token_loss import IGNORED_LABEL
 from pat.models.width import merged_config, planned_width
 from pat.settings.config import PAT_CONFIG_NAME, PatConfig
@@ -142,6 +143,7 @@ class PatModel(OneAdapter):
         self.loss_terms: dict[str, Tensor] = {}
         self.fisher_order: Tensor | None = None  # of the base, where a trained mask is to be judged by it (mask_choice.py)
         self._hooks = {write: self._put_behind(model.get_submodule(write), hsm) for write, hsm in self.sparsifier.by_write().items()}
+        self._norm_hooks = follow_the_gate(model, partial(_gate, self.sparsifier.mask, self.a_lora_layer()))
 
     @property
     def pat_config(self) -> PatConfig:
@@ -247,8 +249,8 @@ class PatModel(OneAdapter):
             yield
 
     def remove_hooks(self) -> None:
-        """Take the HSMs from behind the base's modules."""
-        for hook in self._hooks.values():
+        """Take the HSMs from behind the base's modules, and the gate from its norms."""
+        for hook in (*self._hooks.values(), *self._norm_hooks):
             hook.remove()
 
     def save_pretrained(
@@ -370,6 +372,11 @@ def _sparsify(
     layer: LoraLayer = write if switch is None else switch
     sparsified: Tensor = output if layer.disable_adapters else hsm(output, mask)
     return sparsified
+
+
+def _gate(mask: UnifiedMask | ReleaseMask, switch: LoraLayer) -> Tensor | None:
+    """Return what norms that subtract a mean follow; None where the HSMs are switched off."""
+    return None if switch.disable_adapters else mask()
 
 
 def base_tensors(base: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

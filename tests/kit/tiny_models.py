@@ -18,6 +18,7 @@ from transformers import (
     Olmo2Config,
     OPTConfig,
     Phi3Config,
+    PhiConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen2MoeConfig,
@@ -98,6 +99,8 @@ MORE: dict[str, Callable[[], Any]] = {
     "qwen3-moe-tied-biases": lambda: Qwen3MoeConfig(
         **SHAPE | EXPERTS | {"head_dim": 16}, attention_bias=True, norm_topk_prob=True, tie_word_embeddings=True
     ),
+    "phi": lambda: PhiConfig(**SHAPE | {"num_key_value_heads": 2, "head_dim": 16, "partial_rotary_factor": 0.5}),
+    "phi-tied": lambda: PhiConfig(**SHAPE | {"tie_word_embeddings": True, "layer_norm_eps": 1e-2}),
     "llama3": lambda: LlamaConfig(**SHAPE | {"eos_token_id": [2, 5]}, num_key_value_heads=2, head_dim=16, rope_parameters=dict(LLAMA_3)),
 }
 """Families that differ from those above in more than names, with tests of their own (test_more_families.py)."""

@@ -1,0 +1,108 @@
+"""A Pythia written as a Phi says the same, opens in stock software, and can lose channels as any other family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from pat.checkpoints.merge import merge
+from pat.checkpoints.pythia import converted, import_as_phi, phi_config
+from pat.errors import UserError
+from pat.io.artefacts import read_json
+from pat.pruners.pruning import prune
+from pat.settings.jobs import TuneJob
+from pat.training.tuning import tune
+from tests.kit.commands import run
+from tests.kit.pruning_inputs import calibration, word_tokenizer, write_base
+from tests.kit.stock_models import reload
+from tests.kit.tiny_models import logits, random_tokens, tiny_model
+from tests.kit.tuning_requests import asked
+from tests.pat.families.test_unnarrowed_families import rows
+
+PYTHIAS = ("pythia", "pythia-tied-no-biases")
+EXACT = 1e-4
+
+
+def as_phi(model: Any) -> Any:
+    """Return the Phi of a Pythia in memory, in its dtype."""
+    phi: Any = AutoModelForCausalLM.from_config(phi_config(model.config)).to(model.dtype)
+    phi.load_state_dict(dict(converted(model)), strict=not model.config.tie_word_embeddings)
+    phi.tie_weights()
+    return phi.eval()
+
+
+@pytest.mark.parametrize("name", PYTHIAS)
+def test_in_fp64_it_computes_the_same(name: str) -> None:
+    pythia, tokens = tiny_model(name).double(), random_tokens()
+    assert (logits(as_phi(pythia), tokens) - logits(pythia, tokens)).abs().max() <= 1e-11
+
+
+@pytest.mark.parametrize("name", PYTHIAS)
+def test_what_is_written_is_a_stock_phi_that_says_the_same(name: str, tmp_path: Path) -> None:
+    write_base(name, tmp_path / "pythia")
+    record = import_as_phi(tmp_path / "pythia", tmp_path / "phi")
+    assert record["fold_gap"] <= 1e-6 and record["kl_on_text"] <= 1e-9
+    pythia: Any = reload(tmp_path / "pythia")
+    phi: Any = reload(tmp_path / "phi")
+    tokens = random_tokens(1, 6)
+    assert type(phi).__name__ == "PhiForCausalLM" and phi.config.tie_word_embeddings == pythia.config.tie_word_embeddings
+    assert torch.allclose(logits(phi, tokens), logits(pythia, tokens), atol=EXACT)
+    settings: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    expected = pythia.generate(input_ids=tokens, **settings)
+    for cache in (True, False):
+        assert torch.equal(phi.generate(input_ids=tokens, use_cache=cache, **settings), expected)
+    assert {"conversion.json", "import.json", "manifest.json"} <= {path.name for path in (tmp_path / "phi").iterdir()}
+    assert read_json(tmp_path / "phi" / "config.json")["partial_rotary_factor"] == pythia.config.rope_parameters["partial_rotary_factor"]
+
+
+def test_in_half_precision_it_stays_within_rounding(tmp_path: Path) -> None:
+    write_base("pythia", tmp_path / "pythia", tiny_model("pythia").half())
+    assert import_as_phi(tmp_path / "pythia", tmp_path / "phi")["kl_on_text"] <= 1e-4
+    assert reload(tmp_path / "phi").dtype == torch.float16
+
+
+def test_a_mistake_in_it_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_base("pythia", tmp_path / "pythia")
+    monkeypatch.setattr("pat.checkpoints.pythia._behind", lambda _norm, reader: (reader.weight, reader.bias))
+    with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
+        import_as_phi(tmp_path / "pythia", tmp_path / "phi")
+    assert not (tmp_path / "phi").exists()
+
+
+def test_channels_go_by_pat_and_by_a_pruner(tmp_path: Path) -> None:
+    write_base("pythia", tmp_path / "pythia")
+    word_tokenizer().save_pretrained(tmp_path / "pythia")
+    phi = tmp_path / "phi"
+    with pytest.raises(SystemExit) as ended:
+        run(["import-model", "--path", str(tmp_path / "pythia"), "--as", "phi", "--out", str(phi)])
+    assert not ended.value.code
+    recipe = {"max_steps": 8, "learning_rate": 1e-2, "batch_size": 4, "device": "cpu", "lora": {"rank": 3, "alpha": 12.0, "dropout": 0.0}}
+    job = TuneJob.model_validate({"tuning": recipe, "pat": {"hio_rank": 3}})
+    tune(asked(phi, rows(tmp_path), "pat", 0.25, 0, job, tmp_path / "run", tmp_path / "adapter"))
+    record = merge(phi, tmp_path / "adapter", tmp_path / "merged")
+    assert record["hidden_size"] == {"before": 48, "after": 36} and record["logit_gap"] <= EXACT
+    cut = prune(phi, "channel-fisher", 0.25, "auto", tmp_path / "cut", calibration(tmp_path, 4000))
+    assert cut["logit_gap"] <= EXACT
+    for folder in ("merged", "cut"):
+        config = reload(tmp_path / folder).config
+        assert (config.model_type, config.hidden_size, config.head_dim) == ("phi", 36, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("llama", "its architecture is llama; --as phi takes a Pythia"), ("opt", "its architecture is opt; --as phi")]
+)
+def test_another_model_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    write_base(name, tmp_path / "base")
+    with pytest.raises(UserError, match=said):
+        import_as_phi(tmp_path / "base", tmp_path / "phi")
+
+
+def test_what_as_means_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (("--path", str(tmp_path), "--as", "llama"), ("--hub", "a/b", "--as", "phi")):
+        with pytest.raises(SystemExit):
+            run(["import-model", *given, "--out", str(tmp_path / "out")])
+        assert "must be phi, and goes with --path, the folder of a Pythia" in capsys.readouterr().err
