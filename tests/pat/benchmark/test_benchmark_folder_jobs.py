@@ -21,7 +21,7 @@ from pat.checkpoints import checkpoint, stored
 from pat.checkpoints.merge import fold_of
 from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
-from pat.families.known import FAMILIES, is_told_by_sizes
+from pat.families.known import FAMILIES, family_named, is_told_by_sizes, norm_eps
 from pat.io import artefacts
 from pat.settings.budget import Budget
 from pat.settings.config import PatConfig
@@ -44,9 +44,11 @@ def test_a_random_checkpoint_opens_as_a_stock_model_of_its_shape(family: Any, ti
     assert {name: tuple(it.shape) for name, it in model.named_parameters()} == parameter_shapes(config)
     embedding = model.get_input_embeddings().weight.float()
     assert embedding.std().item() == pytest.approx(0.02, rel=0.1) and embedding.mean().abs() < 0.002
-    norm = model.model.norm
+    known = family_named(family)
+    norm = model.get_submodule(known.final_norm)
     stream = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
-    expected = stream / (stream.square().mean(1, keepdim=True) + config.rms_norm_eps).sqrt()
+    centred = stream - stream.mean(1, keepdim=True) if known.subtracts_mean else stream
+    expected = centred / (centred.square().mean(1, keepdim=True) + norm_eps(config)).sqrt()
     assert torch.allclose(norm.float()(stream), expected, atol=1e-5)
 
 

@@ -77,7 +77,9 @@ def test_rows_that_would_narrow_a_family_of_a_fixed_width_are_told_and_the_other
         "methods.channel-magnitude-pft, models.tiny: the pruner 'channel-magnitude'",
         "methods.slicegpt-1q-pft, models.tiny: the pruner 'slicegpt-1q'",
     ]
-    assert all("norms subtract the mean of all channels" in problem for problem in found)
+    *of_width, of_basis = found
+    assert all("no heads of another size than hidden size / heads" in problem for problem in of_width)
+    assert "norms subtract the mean of all channels" in of_basis
     allowed = {row: None for row in rows if not any(f"methods.{row}," in problem for problem in found)}
     raw = smoke(allowed, path=str(tmp_path / "base")) | {"ratios": [{"parameters": 0.6}]}
     for key in ("tables", "figures"):
@@ -85,3 +87,17 @@ def test_rows_that_would_narrow_a_family_of_a_fixed_width_are_told_and_the_other
     experiment = load_experiment(raw, "own.yaml")
     fit = experiment.fit("tiny", "layers-and-neurons-pft", Budget(parameters=0.6))
     assert fit.parameters <= 0.6 * experiment.sizes_of("tiny")[0].parameters
+
+
+def test_what_norms_that_subtract_a_mean_rule_out_is_told(tmp_path: Path) -> None:
+    write_base("phi", tmp_path / "base")
+    rows = {"pat": None, "pat-g": None, "channel-magnitude-pft": None, "own": {"method": "pat-g", "label": "x", "pat": {"basis": "native"}}}
+    raw = smoke(rows, path=str(tmp_path / "base"))
+    for key in ("tables", "figures"):
+        raw.pop(key, None)
+    found = [problem for problem in disk_problems(load_experiment(raw, "own.yaml")) if "not possible" in problem]
+    assert [problem.partition(" is not possible")[0] for problem in found] == [
+        "methods.pat-g, models.tiny: pat.readers: least-squares",
+        "methods.pat-g, models.tiny: pat.basis",
+        "methods.own, models.tiny: pat.readers: least-squares",
+    ]

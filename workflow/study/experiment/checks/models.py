@@ -74,6 +74,8 @@ def _reasons_not_to(experiment: Experiment, model: str, row: str, family: Family
             yield "prune.writers: refitted", family.refit_obstacle
     if method.masked:
         yield "pruning while tuning", family.width_obstacle
+        if family.width_obstacle is None and taken(experiment.readers_of, model, row) not in (None, "plain"):
+            yield "pat.readers: least-squares", family.readers_obstacle
     if family.width_obstacle is None and basis not in (None, "native"):
         yield "pat.basis", family.rotation_obstacle
 
