@@ -178,4 +178,8 @@ def _summary(record: Mapping[str, Any]) -> str:
     parts = [f"{metric} {value:.1%}" for metric, value in record["mean"].items()]
     for name, figures in record["perplexity"].items():
         parts.append(f"perplexity of {name} {told_figure(figures['token_perplexity'])}")
-    return f"evaluated {len(record['tasks'])} task(s) and {len(record['perplexity'])} text(s): {', '.join(parts)}"
+    for name, figures in record["harness"].items():
+        parts += [f"lm-eval's {name} {measure} {value:.4f}" for measure, value in figures["scores"].items() if "_stderr," not in measure]
+    counted = [f"{len(record['tasks'])} task(s)", f"{len(record['perplexity'])} text(s)"]
+    counted += [f"{len(record['harness'])} of lm-eval's own tasks"] if record["harness"] else []
+    return f"evaluated {' and '.join(counted)}: {', '.join(parts)}"

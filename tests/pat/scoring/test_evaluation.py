@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from pat.data.items import Item, write_items
 from pat.data.prompts import first_capital_prompt, letters, log_likelihood_prompt
 from pat.errors import UserError
-from pat.io.artefacts import write_jsonl
+from pat.io.artefacts import read_json, write_jsonl
 from pat.scoring import harness
 from pat.scoring.answers import task_figures
 from pat.scoring.batched_lm import BatchedLM
@@ -223,7 +223,9 @@ metadata: {{version: 1.0}}
 """
 
 
-def test_lm_evals_own_variants_stand_beside_ours(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lm_evals_own_variants_stand_beside_ours(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     write_items(tmp_path / "rows.jsonl", some_items(6))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "local.yaml").write_text(
@@ -233,6 +235,12 @@ def test_lm_evals_own_variants_stand_beside_ours(checkpoint: Path, tmp_path: Pat
     lm = BatchedLM(*load_examinee(checkpoint, CPU, 0), batch_size=2)
     figures = harness.harness_variants(lm, ["local_variant"], limit=5, seed=0)["local_variant"]
     assert (figures["items"], figures["version"], set(figures["scores"])) == (5, 1.0, {"acc,none", "acc_stderr,none"})
+    alone = CPU.model_copy(update={"harness_tasks": ("local_variant",), "limit": 5})
+    with caplog.at_level("INFO"):
+        evaluate(checkpoint, [], [], alone, 0, tmp_path / "evaluation.json")
+    assert read_json(tmp_path / "evaluation.json")["harness"]["local_variant"]["scores"] == figures["scores"]
+    said = f"evaluated 0 task(s) and 0 text(s) and 1 of lm-eval's own tasks: lm-eval's local_variant acc,none {figures['scores']['acc,none']:.4f}"
+    assert said in caplog.messages
     with pytest.raises(UserError, match="near it: local_variant"):
         harness.harness_variants(lm, ["local_varian"], limit=None, seed=0)
 
