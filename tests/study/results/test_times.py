@@ -42,6 +42,18 @@ def test_times_are_those_of_the_clock(tmp_path: Path) -> None:
     assert busy_s(jobs[:3]) == 50 and not whole(jobs[:3]).paused
 
 
+def test_a_copy_without_the_times_of_its_files_is_told(tmp_path: Path) -> None:
+    results = tmp_path / "results" / "toy"
+    for row in ("pat", "lora"):
+        planted(results, f"tune/m/{row}/0.25/seed0.tsv", 0, 30, "1.00")
+        planted(results, f"evaluate/m/{row}/0.25/seed0.tsv", 31, 20, "1.00")
+    assert whole(read_times(results)).span_s == 51
+    for path in results.rglob("*.tsv"):
+        os.utime(path, (BEGIN, BEGIN))
+    with pytest.raises(UserError, match=r"benchmarks: was copied without the times of its files, .*copy it again with its times"):
+        read_times(results)
+
+
 def test_what_an_earlier_form_of_the_experiment_has_left_is_no_job_of_it(tmp_path: Path) -> None:
     """Tables of one cell in two parts, written after 1000 s: older jobs of other cells, and of other arms, are left over, later ones not."""
     results = tmp_path / "results" / "toy"

@@ -7,7 +7,7 @@ What an earlier form of the experiment has left, of cells that its tables no lon
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -65,7 +65,7 @@ class RunTime:
 
 
 def read_times(results: Path) -> list[JobTime]:
-    """Return the jobs of an experiment in the order in which they began. Raises UserError where there are none, or a file is broken."""
+    """Return the jobs of an experiment in the order in which they began. Raises UserError without any, or on a broken or copied file."""
     folder = results / FOLDER
     measured = {path: path.relative_to(folder) for path in sorted(folder.rglob("*.tsv"))}
     jobs = {path: _read(path, step_of(name)) for path, name in measured.items()}
@@ -74,9 +74,21 @@ def read_times(results: Path) -> list[JobTime]:
             f"--results {results}: holds no measurements of jobs ({FOLDER}/*.tsv); name results/<experiment> of one that ran here: those "
             "that were fetched have none"
         )
+    _check_order(folder, {name: jobs[path] for path, name in measured.items()})
     known, written_s = _in_tables(results)
     left_over = {path for path, name in measured.items() if place_of(name) not in known and jobs[path].ended_s < written_s}
     return sorted((job for path, job in jobs.items() if path not in left_over), key=lambda job: job.started_s)
+
+
+def _check_order(folder: Path, jobs: Mapping[Path, JobTime]) -> None:
+    """Raise UserError where a cell was scored while it was still tuned: time stamps are then those of a copy, not of the jobs."""
+    for name, tuned in jobs.items():
+        scored = jobs.get(Path("evaluate", *name.parts[1:])) if name.parts[0] == "tune" else None
+        if scored is not None and scored.ended_s - tuned.ended_s < scored.wall_s / 2:
+            raise UserError(
+                f"{folder}: was copied without the times of its files, which tell when each job ended: by them {name.with_suffix('')} was "
+                "scored before it was tuned; copy it again with its times (cp -a, rsync -t), or remove the folder"
+            )
 
 
 def place_of(measured: Path) -> PurePath | None:
