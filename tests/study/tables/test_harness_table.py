@@ -13,6 +13,7 @@ from study.report.page.cells import sections
 from study.report.page.run import opened
 from study.report.page.tables import shown_tables
 from study.report.summary import show
+from study.tables.metrics import Metrics
 from study.tables.writing import write_tables
 from tests.kit.cell_maker import cell, write_cell
 from tests.kit.written_tables import rows_of, tables_of
@@ -42,6 +43,11 @@ def test_what_lm_eval_gave_has_a_table(tmp_path: Path) -> None:
     assert list(frame["arc_easy acc,none"]) == pytest.approx([0.6, 0.3])
     numbers = pd.read_csv(out / "cells.csv")
     assert len(numbers[(numbers["kind"] == "lm-eval") & (numbers["metric"] == "acc,none")]) == 3
+
+
+def test_version_control_compares_it_too(tmp_path: Path) -> None:
+    paths = [write_cell(tmp_path, cell(seed=seed, **of_lm_eval(0.2 + seed / 10))) for seed in (0, 1)]
+    assert Metrics(paths).nested()["tiny"]["pat"]["25%"]["lm-eval"] == {"arc_easy": {"acc,none": 0.25, "exact_match,strict-match": 0.5}}
 
 
 def test_without_any_there_is_no_table(tmp_path: Path) -> None:

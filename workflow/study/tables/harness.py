@@ -23,7 +23,7 @@ Column = tuple[str, str]
 
 def of_harness(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
     """Return a line per model and row, a column per task and figure, means over seeds; None where no cell has any."""
-    columns = sorted({(task, name) for cell in grid.cells for task, it in cell.harness.items() for name in it.scores if ERROR not in name})
+    columns = columns_of(grid)
     if not columns:
         return None
     body, frames, found = [], [], {}
@@ -31,7 +31,7 @@ def of_harness(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
         for row in rows_of(grid.cells):
             if not (members := [cell for cell in grid.members(model, row) if cell.harness]):
                 continue
-            values = {column: _estimate(grid, model, row, column) for column in columns}
+            values = {column: of_column(grid, model, row, column) for column in columns}
             found[model, row] = len(members)
             body.append([model, pruned(grid.cells, row), row.label, row.mode, *(with_interval(it, 4, 1.0) for it in values.values())])
             record: dict[str, object] = {"model": model, "ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
@@ -51,7 +51,13 @@ def of_harness(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
     return Layout(caption, header, body, text_columns=4, notes=notes), pd.DataFrame(frames)
 
 
-def _estimate(grid: Grid, model: str, row: Row, column: Column) -> Estimate | None:
+def columns_of(grid: Grid) -> list[Column]:
+    """Return the tasks with their figures, in the order of their names."""
+    return sorted({(task, name) for cell in grid.cells for task, it in cell.harness.items() for name in it.scores if ERROR not in name})
+
+
+def of_column(grid: Grid, model: str, row: Row, column: Column) -> Estimate | None:
+    """Estimate a task's figure over the seeds there are; None where there is none."""
     task, name = column
     metric, _, chosen = name.partition(",")
     scores = [cell.harness[task].scores for cell in grid.members(model, row) if task in cell.harness]

@@ -20,13 +20,14 @@ from study.results.cells import Row, metrics_of, models_of, read_cells, rows_of
 from study.results.grid import Grid, texts_of
 from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.tables.accuracy import percent
+from study.tables.harness import columns_of, of_column
 from study.tables.layouts import csv_text
 
 DIGITS = 6
 
 
 class Metrics:
-    """Means over tasks and seeds: accuracies in percent by every scoring, perplexities of every text a UTF-8 byte."""
+    """Means over tasks and seeds: accuracies in percent by every scoring, perplexities a UTF-8 byte, figures of lm-eval's tasks."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         cells = read_cells(paths)
@@ -44,8 +45,17 @@ class Metrics:
         for model, row in self._rows():
             accuracies = {metric: value for metric, grid in self.grids.items() if (value := _accuracy(grid, model, row)) is not None}
             perplexities = {text: value for text in self.texts if (value := self._perplexity(model, row, text)) is not None}
-            numbers = {**accuracies, **({"perplexity": perplexities} if perplexities else {})}
+            own = self._harness(model, row)
+            numbers = {**accuracies, **({"perplexity": perplexities} if perplexities else {}), **({"lm-eval": own} if own else {})}
             found.setdefault(model, {}).setdefault(row.method, {})[f"{100 * row.ratio:g}%"] = numbers
+        return found
+
+    def _harness(self, model: str, row: Row) -> dict[str, dict[str, float]]:
+        """Return task → figure → number."""
+        found: dict[str, dict[str, float]] = {}
+        for task, figure in columns_of(self.grid):
+            if (value := of_column(self.grid, model, row, (task, figure))) is not None:
+                found.setdefault(task, {})[figure] = round(value.mean, DIGITS)
         return found
 
     def accuracies(self) -> pd.DataFrame:
