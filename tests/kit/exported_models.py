@@ -19,6 +19,7 @@ from transformers import (
     Olmo2Config,
     OPTConfig,
     Phi3Config,
+    PhiConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -78,8 +79,9 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 IN_VLLM_ALONE: dict[str, Callable[[], PretrainedConfig]] = {
     "olmo2": lambda: Olmo2Config(**SHAPE),
     "qwen2-moe": lambda: Qwen2MoeConfig(**SHAPE | EXPERTS, shared_expert_intermediate_size=64),
+    "phi": lambda: PhiConfig(**SHAPE),
 }
-"""Of which llama.cpp takes no narrower stream."""
+"""Of which llama.cpp takes no narrower stream, or that are not written as GGUF."""
 WIDE_SHAPE = {name: value for name, value in SHAPE.items() if name not in ("intermediate_size", "num_key_value_heads")} | {
     "num_hidden_layers": 3
 }
