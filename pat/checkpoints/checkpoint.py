@@ -28,7 +28,7 @@ from pat.checkpoints.origin import ORIGIN_NAME
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
 from pat.checkpoints.tokenizer_checks import RESIZE, TOKENIZER_FILES, TOKENIZER_JSONS
-from pat.checkpoints.tokenizer_fields import write_old_names
+from pat.checkpoints.tokenizer_fields import name_class, names_class, write_old_names
 from pat.errors import UserError
 from pat.families.known import FAMILIES, Family, Role, family_of, is_passed_over
 from pat.io.artefacts import check_if_listed, new_folder, read_record, write_json
@@ -322,12 +322,26 @@ def _name_parts(folder: Path, files: list[list[str]], total: int) -> None:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy tokenizer, generation config and licence files; the tokenizer's config as both generations of transformers read it."""
+    """Copy tokenizer, generation config and licence files; the tokenizer's config as both generations of transformers read it.
+
+    The tokenizer is opened as the same class: where its files name none, and the target's model is of another type, it is named there.
+    """
     for pattern in COMPANIONS:
         for path in sorted(source.glob(pattern)):
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
+    if _has_tokenizer(source) and not names_class(source) and _model_type(target) not in (None, _model_type(source)):
+        name_class(target, type(open_tokenizer(source)).__name__)
     write_old_names(target)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def _model_type(folder: Path) -> str | None:
+    path = folder / "config.json"
+    return read_record(path).get("model_type") if path.is_file() else None
 
 
 def parameter_counts(folder: Path, config: Any) -> dict[str, int]:
@@ -353,7 +367,7 @@ def import_model(source: Path, out: Path, *, force: bool = False) -> None:
     check_if_listed(source)
     _check_opens_if_known(source)
     check_finite(source)
-    if any((source / name).is_file() for name in TOKENIZER_FILES):
+    if _has_tokenizer(source):
         open_tokenizer(source)
     with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         for path in [source / "config.json", *shard_files(source)]:

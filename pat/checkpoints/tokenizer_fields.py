@@ -28,5 +28,17 @@ def write_old_names(folder: Path) -> None:
         write_json(path, renamed)
 
 
+def names_class(folder: Path) -> bool:
+    """Return whether a folder's tokenizer_config.json names the tokenizer's class; where none does, the model's type chooses it."""
+    path = folder / TOKENIZER_CONFIG_NAME
+    return path.is_file() and isinstance(read_record(path).get("tokenizer_class"), str)
+
+
+def name_class(folder: Path, name: str) -> None:
+    """Write the tokenizer's class into a folder's tokenizer_config.json."""
+    path = folder / TOKENIZER_CONFIG_NAME
+    write_json(path, (read_record(path) if path.is_file() else {}) | {"tokenizer_class": name})
+
+
 def _class(record: dict[str, Any]) -> dict[str, str]:
     return {"tokenizer_class": OLD_CLASS} if record.get("tokenizer_class") == NEW_CLASS else {}

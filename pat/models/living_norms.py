@@ -9,6 +9,7 @@ itself. Axes: D channels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,15 +33,18 @@ def follow_the_gate(model: PreTrainedModel, gate: Gate) -> list[RemovableHandle]
 
 
 def _follow(norm: nn.Module, gate: Gate) -> tuple[RemovableHandle, RemovableHandle]:
-    def centre(_norm: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
-        gate_D = gate()
-        return None if gate_D is None else (centred(inputs[0], gate_D),)
+    # partials, which a copy of the model copies with it: a closure would go on following the gate of the original
+    return norm.register_forward_pre_hook(partial(_centre, gate)), norm.register_forward_hook(partial(_silence, gate))
 
-    def silence(layer: Any, _inputs: Any, output: Tensor) -> Tensor | None:
-        gate_D = gate()
-        return None if gate_D is None or layer.bias is None else output - (1.0 - gate_D).to(output) * layer.bias.to(output)
 
-    return norm.register_forward_pre_hook(centre), norm.register_forward_hook(silence)
+def _centre(gate: Gate, _norm: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
+    gate_D = gate()
+    return None if gate_D is None else (centred(inputs[0], gate_D),)
+
+
+def _silence(gate: Gate, norm: Any, _inputs: Any, output: Tensor) -> Tensor | None:
+    gate_D = gate()
+    return None if gate_D is None or norm.bias is None else output - (1.0 - gate_D).to(output) * norm.bias.to(output)
 
 
 def centred(x: Tensor, gate_D: Tensor) -> Tensor:

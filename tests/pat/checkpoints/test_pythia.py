@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pat.checkpoints.merge import merge
 from pat.checkpoints.pythia import converted, import_as_phi, phi_config
 from pat.errors import UserError
-from pat.io.artefacts import read_json
+from pat.io.artefacts import read_json, write_json
 from pat.pruners.pruning import prune
 from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
@@ -25,6 +26,7 @@ from tests.pat.families.test_unnarrowed_families import rows
 
 PYTHIAS = ("pythia", "pythia-tied-no-biases")
 EXACT = 1e-4
+ACCENTED = "e\u0301"
 
 
 def as_phi(model: Any) -> Any:
@@ -63,6 +65,21 @@ def test_in_half_precision_it_stays_within_rounding(tmp_path: Path) -> None:
     write_base("pythia", tmp_path / "pythia", tiny_model("pythia").half())
     assert import_as_phi(tmp_path / "pythia", tmp_path / "phi")["kl_on_text"] <= 1e-4
     assert reload(tmp_path / "phi").dtype == torch.float16
+
+
+def test_its_tokenizer_stays_what_it_was_where_the_models_type_chose_its_class(tmp_path: Path) -> None:
+    """A GPT-NeoX tokenizer composes accents, the one that transformers takes for a Phi does not."""
+    write_base("pythia", tmp_path / "pythia")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator([f"{ACCENTED} x", "\u00e9 \u00e9"], trainers.BpeTrainer(vocab_size=60, special_tokens=["<e>"]))
+    tokenizer.save(str(tmp_path / "pythia" / "tokenizer.json"))
+    write_json(tmp_path / "pythia" / "tokenizer_config.json", {"eos_token": "<e>", "unk_token": "<e>"})
+    expected = AutoTokenizer.from_pretrained(tmp_path / "pythia")
+    assert type(expected).__name__ == "GPTNeoXTokenizer"
+    import_as_phi(tmp_path / "pythia", tmp_path / "phi")
+    found = AutoTokenizer.from_pretrained(tmp_path / "phi")
+    assert found(ACCENTED).input_ids == expected(ACCENTED).input_ids
 
 
 def test_a_mistake_in_it_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
