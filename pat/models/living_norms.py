@@ -48,7 +48,7 @@ def _silence(gate: Gate, norm: Any, _inputs: Any, output: Tensor) -> Tensor | No
 
 
 def centred(x: Tensor, gate_D: Tensor) -> Tensor:
-    """Return x − g·(Σx/Σg) on the last axis, in x's dtype; sums are in fp32 at least."""
+    """Return x − g·(Σx/Σg) on the last axis, in x's dtype; sums are in fp32 at least. Where all gates are closed that is x."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    mean = x.sum(-1, keepdim=True, dtype=wide) / gate_D.sum(dtype=wide)
+    mean = x.sum(-1, keepdim=True, dtype=wide) / gate_D.sum(dtype=wide).clamp_min(torch.finfo(wide).tiny)
     return x - (mean * gate_D.to(wide)).to(x.dtype)

@@ -29,6 +29,11 @@ def test_with_closed_channels_it_is_the_norm_of_the_others(kept: list[bool], see
     assert torch.allclose(found[:, kept_D], wanted, atol=1e-9) and found[:, ~kept_D].abs().sum() <= 1e-9
 
 
+def test_with_all_channels_closed_a_silent_stream_stays_silent() -> None:
+    silent = torch.zeros(2, CHANNELS)
+    assert torch.equal(centred(silent, silent[0]), silent)
+
+
 def test_its_gradients_are_those_of_finite_differences() -> None:
     gate_D = torch.rand(CHANNELS, generator=torch.Generator().manual_seed(3), dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(centred, (drawn(4, 2, CHANNELS).requires_grad_(), gate_D))
