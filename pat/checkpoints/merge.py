@@ -128,7 +128,7 @@ def write_changed(
     def changed() -> Iterator[tuple[str, Tensor]]:
         for done, (name, tensor) in enumerate(checkpoint.unique_tensors(source, checkpoint.load_config(source)), start=1):
             for new_name, new_tensor in change(name, tensor):
-                _check_fits(new_name, new_tensor, source)
+                check_fits(new_name, new_tensor, source)
                 yield new_name, new_tensor
             progress.update(done)
 
@@ -140,7 +140,8 @@ def write_changed(
     return Written(source, folder, change, in_one_piece)
 
 
-def _check_fits(name: str, tensor: Tensor, source: Path) -> None:
+def check_fits(name: str, tensor: Tensor, source: Path) -> None:
+    """Raise UserError where a tensor that was made of a source's does not fit the dtype that it is stored in."""
     if not bool(tensor.isfinite().all()):
         stored = str(tensor.dtype).removeprefix("torch.")
         raise UserError(f"{source}: what becomes of {name} is not finite in {stored}; its weights are damaged, or need bf16 or fp32")

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pat.checkpoints.fidelity import LARGEST_KL
 from pat.checkpoints.merge import merge
 from pat.checkpoints.pythia import converted, import_as_phi, phi_config
 from pat.errors import UserError
@@ -65,6 +66,32 @@ def test_in_half_precision_it_stays_within_rounding(tmp_path: Path) -> None:
     write_base("pythia", tmp_path / "pythia", tiny_model("pythia").half())
     assert import_as_phi(tmp_path / "pythia", tmp_path / "phi")["kl_on_text"] <= 1e-4
     assert reload(tmp_path / "phi").dtype == torch.float16
+
+
+@torch.no_grad()
+def with_larger_gains(factor: float, reader: float, dtype: torch.dtype) -> Any:
+    model: Any = tiny_model("pythia")
+    for layer in model.gpt_neox.layers:
+        layer.input_layernorm.weight.mul_(factor)
+        layer.attention.query_key_value.weight.mul_(reader)
+    return model.to(dtype)
+
+
+def test_what_rounding_alone_changes_is_told_and_no_mistake(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_base("pythia", tmp_path / "pythia", with_larger_gains(12.0, 2.0, torch.bfloat16))
+    assert import_as_phi(tmp_path / "pythia", tmp_path / "phi")["kl_on_text"] > LARGEST_KL
+    assert "fp32 weights would keep them" in caplog.text
+    monkeypatch.setattr("pat.checkpoints.pythia._behind", lambda _norm, reader: (reader.weight, reader.bias))
+    with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
+        import_as_phi(tmp_path / "pythia", tmp_path / "other")
+
+
+def test_a_product_that_half_precision_does_not_hold_is_told(tmp_path: Path) -> None:
+    write_base("pythia", tmp_path / "pythia", with_larger_gains(3e4, 30.0, torch.float16))
+    with pytest.raises(UserError, match=r"q_proj\.weight is not finite in float16; its weights are damaged, or need bf16 or fp32"):
+        import_as_phi(tmp_path / "pythia", tmp_path / "phi")
 
 
 def test_its_tokenizer_stays_what_it_was_where_the_models_type_chose_its_class(tmp_path: Path) -> None:
