@@ -100,13 +100,15 @@ class CompactWriter(CompactLayer):
 
 
 def filled_rows(down_AI: Tensor) -> Tensor:
-    """Return a factor with zero rows up to the next full rank."""
-    return functional.pad(down_AI, (0, 0, 0, -len(down_AI) % RANK_STEP))
+    """Return a factor with zero rows up to the next full rank, itself where it is full: padding by nothing would copy it."""
+    missing = -len(down_AI) % RANK_STEP
+    return functional.pad(down_AI, (0, 0, 0, missing)) if missing else down_AI
 
 
 def filled_columns(up_OA: Tensor) -> Tensor:
-    """Return a factor with zero columns up to the next full rank."""
-    return functional.pad(up_OA, (0, -up_OA.shape[1] % RANK_STEP))
+    """Return a factor with zero columns up to the next full rank, or itself."""
+    missing = -up_OA.shape[1] % RANK_STEP
+    return functional.pad(up_OA, (0, missing)) if missing else up_OA
 
 
 def _weight(layer: nn.Module) -> Tensor:
