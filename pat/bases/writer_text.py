@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from pat.checkpoints import checkpoint
@@ -19,6 +19,7 @@ from pat.errors import UserError
 from pat.families.known import Family, family_of, head_size, neurons
 from pat.io.progress import say
 from pat.machine.host_memory import host_bytes
+from pat.models.submodules import linear_named
 from pat.models.writer_streams import ROWS, default_tokens, fewest_tokens, row_length, stream_bytes
 from pat.settings.fields import GIB
 
@@ -112,10 +113,3 @@ def _writes(family: Family, model: PreTrainedModel) -> Iterator[str]:
         for block in family.blocks
         if block.writes_linearly
     )
-
-
-def linear_named(module: nn.Module, name: str) -> nn.Linear:
-    """Return the linear layer of a name."""
-    found = module.get_submodule(name)
-    assert isinstance(found, nn.Linear)
-    return found

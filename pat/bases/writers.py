@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from pat.bases.text_gap import perplexity, said
 from pat.bases.writer_fit import Sums, change_of_write, weights_of
-from pat.bases.writer_text import check_streams_fit, held_batches, linear_named, text_to_fit
+from pat.bases.writer_text import check_streams_fit, held_batches, text_to_fit
 from pat.checkpoints import checkpoint
 from pat.checkpoints.fidelity import gap_between
 from pat.checkpoints.merge import write_changed
@@ -32,6 +32,7 @@ from pat.io.progress import Progress, say
 from pat.method.fold import stream_scale
 from pat.models.held_stream import HeldStream
 from pat.models.layer_walk import LayerWalk
+from pat.models.submodules import linear_named
 from pat.models.writer_streams import norms_inside
 
 CUT_FOLDER = "cut"

@@ -29,6 +29,7 @@ from pat.families.known import GPT_NEOX, PHI, Block, family_of
 from pat.io.artefacts import check_if_listed, new_folder, write_json
 from pat.io.marks import FOLDERS
 from pat.io.progress import say
+from pat.models.submodules import linear_named
 from pat.models.wide_arithmetic import wide_logits
 
 RECORD_NAME = "conversion.json"
@@ -98,26 +99,20 @@ def _layer(layer: nn.Module, heads: int) -> Iterator[tuple[str, Tensor]]:
     """Yield a layer's tensors by their names in a Phi's layer."""
     (attention, feed_forward), (phi_attention, phi_feed_forward) = GPT_NEOX.blocks, PHI.blocks
     [fused], [up], [phi_up] = attention.reader_names, feed_forward.reader_names, phi_feed_forward.reader_names
-    weight_OD, bias_O = _behind(_norm(layer, attention), _linear(layer, fused))
+    weight_OD, bias_O = _behind(_norm(layer, attention), linear_named(layer, fused))
     yield f"{phi_attention.norm}.weight", weight_OD.new_ones(weight_OD.shape[1])
     yield f"{phi_attention.norm}.bias", weight_OD.new_zeros(weight_OD.shape[1])
     by_head_H3SD, bias_H3S = (each.unflatten(0, (heads, 3, -1)) for each in (weight_OD, bias_O))  # a head's three parts lie together
     for part, name in enumerate(phi_attention.reader_names):
         yield f"{name}.weight", by_head_H3SD[:, part].flatten(0, 1)
         yield f"{name}.bias", bias_H3S[:, part].flatten()
-    weight_OD, bias_O = _behind(_norm(layer, feed_forward), _linear(layer, up))
+    weight_OD, bias_O = _behind(_norm(layer, feed_forward), linear_named(layer, up))
     yield f"{phi_up}.weight", weight_OD
     yield f"{phi_up}.bias", bias_O
     for block, phi_block in zip(GPT_NEOX.blocks, PHI.blocks, strict=True):
-        write = _linear(layer, block.write)
+        write = linear_named(layer, block.write)
         yield f"{phi_block.write}.weight", write.weight.detach()
         yield f"{phi_block.write}.bias", write.weight.new_zeros(write.out_features) if write.bias is None else write.bias.detach()
-
-
-def _linear(layer: nn.Module, name: str) -> nn.Linear:
-    found = layer.get_submodule(name)
-    assert isinstance(found, nn.Linear)
-    return found
 
 
 def _norm(layer: nn.Module, block: Block) -> nn.LayerNorm:
@@ -136,7 +131,7 @@ def _behind(norm: nn.LayerNorm, reader: nn.Linear) -> tuple[Tensor, Tensor]:
 def _check(source: Path, folder: Path) -> dict[str, Any]:
     probe = probe_for(source)
     expected_BTV, found_BTV = (wide_logits(checkpoint.load_model(each), probe.ids_BT) for each in (source, folder))
-    gap, kl = (expected_BTV - found_BTV).abs().max().item() / expected_BTV.abs().max().item(), mean_kl(expected_BTV, found_BTV)
+    gap, kl = _gap(expected_BTV, found_BTV), mean_kl(expected_BTV, found_BTV)
     wide = checkpoint.dtype_of(source) in (torch.float32, torch.float64)
     rounding = not wide and LARGEST_KL < kl < math.inf and _gap_before_rounding(source, probe.ids_BT, expected_BTV) <= LARGEST_FOLD_GAP
     if rounding:
@@ -152,4 +147,9 @@ def _gap_before_rounding(source: Path, ids_BT: Tensor, expected_BTV: Tensor) -> 
     phi: Any = AutoModelForCausalLM.from_config(phi_config(model.config), dtype=torch.float32)
     phi.load_state_dict(dict(converted(model)), strict=not model.config.tie_word_embeddings)
     phi.tie_weights()
-    return (expected_BTV - wide_logits(phi.eval(), ids_BT)).abs().max().item() / expected_BTV.abs().max().item()
+    return _gap(expected_BTV, wide_logits(phi.eval(), ids_BT))
+
+
+def _gap(expected_BTV: Tensor, found_BTV: Tensor) -> float:
+    """Return the largest difference of a logit, of the largest logit."""
+    return (expected_BTV - found_BTV).abs().max().item() / expected_BTV.abs().max().item()

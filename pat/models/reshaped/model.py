@@ -16,6 +16,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from pat.families.known import EMBEDDING_SHORTCUT, Family, family_of, norm_eps, residual_factor
 from pat.models.reshaped.config import ReshapedConfig
+from pat.models.submodules import linear_named
 
 
 class ReshapedForCausalLM(PreTrainedModel, GenerationMixin):
@@ -107,8 +108,7 @@ def rotate_stream(model: nn.Module, config: ReshapedConfig, widths: list[int]) -
 
 def _resize(model: nn.Module, name: str, rows: tuple[int, int] = (1, 1), columns: tuple[int, int] = (1, 1)) -> None:
     """Give a linear layer other numbers of rows and columns, in place: each before and after, in units that the layer holds evenly."""
-    linear = model.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
+    linear = linear_named(model, name)
     outputs, inputs = (size // before * after for size, (before, after) in ((linear.out_features, rows), (linear.in_features, columns)))
     if (outputs, inputs) != (linear.out_features, linear.in_features):
         resized = nn.Linear(inputs, outputs, bias=linear.bias is not None, device=linear.weight.device, dtype=linear.weight.dtype)
