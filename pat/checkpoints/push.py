@@ -23,6 +23,7 @@ from pat.checkpoints.card import FIELDS, STOCK_CARD, front
 from pat.checkpoints.checkpoint import check_finite
 from pat.checkpoints.hub import MAIN, RESULTS_FOLDER, check_token, send
 from pat.checkpoints.lineage import CARD_NAME, INHERITED, check_datasets, front_matter, lineage_of
+from pat.data.harness_figures import error_of, without_errors
 from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.marks import FOLDER_RECORDS
@@ -178,7 +179,7 @@ def _results(scores: Mapping[str, Any], benchmarks: Mapping[str, str]) -> Iterat
                 metric_name=f"{metric} ({READINGS.get(metric, metric)})", metric_value=round(score["value"], 6),
             )  # fmt: skip
     for task, figures in scores.get("harness", {}).items():
-        for name, value in _without_errors(figures["scores"]).items():
+        for name, value in without_errors(figures["scores"]).items():
             yield EvalResult(
                 task_type="text-generation", dataset_type=task, dataset_name=task, metric_type=name.partition(",")[0],
                 metric_name=f"{name} (lm-eval)", metric_value=round(value, 6),
@@ -218,14 +219,10 @@ def _of_harness(scores: Mapping[str, Any]) -> list[str]:
     """Return what lm-eval gave of its own tasks, by its own names of the figures."""
     lines = [_line("lm-eval's own task", "items", "figure", "value", "standard error"), _line(*["---"] * 5)]
     for name, it in sorted(scores.get("harness", {}).items()):
-        for figure, value in sorted(_without_errors(it["scores"]).items()):
-            error = it["scores"].get(figure.replace(",", "_stderr,", 1))
+        for figure, value in sorted(without_errors(it["scores"]).items()):
+            error = error_of(it["scores"], figure)
             lines.append(_line(name, str(it["items"] or "–"), figure, f"{value:.4f}", "–" if error is None else f"{error:.4f}"))
     return lines
-
-
-def _without_errors(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if "_stderr," not in name}
 
 
 def _line(*entries: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pat.data.files import name_of
+from pat.data.harness_figures import without_errors
 from pat.data.items import Item, first_of_each_group, read_items
 from pat.data.prompts import first_capital_prompt
 from pat.data.rows import naming, read_texts
@@ -179,7 +180,7 @@ def _summary(record: Mapping[str, Any]) -> str:
     for name, figures in record["perplexity"].items():
         parts.append(f"perplexity of {name} {told_figure(figures['token_perplexity'])}")
     for name, figures in record["harness"].items():
-        parts += [f"lm-eval's {name} {measure} {value:.4f}" for measure, value in figures["scores"].items() if "_stderr," not in measure]
+        parts += [f"lm-eval's {name} {measure} {value:.4f}" for measure, value in without_errors(figures["scores"]).items()]
     counted = [f"{len(record['tasks'])} task(s)", f"{len(record['perplexity'])} text(s)"]
     counted += [f"{len(record['harness'])} of lm-eval's own tasks"] if record["harness"] else []
     return f"evaluated {' and '.join(counted)}: {', '.join(parts)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from pat.data.harness_figures import error_of, is_error
 from study.results.cells import Row, models_of, rows_of
 from study.results.grid import Grid
 from study.statistics.intervals import Estimate, estimate
@@ -16,7 +17,6 @@ from study.tables.shares import pruned
 
 UNFILTERED = "none"
 """What lm-eval calls an answer that it takes as it is."""
-ERROR = "_stderr"
 Column = tuple[str, str]
 """A task, and one of its figures as lm-eval calls it: "acc,none"."""
 
@@ -53,16 +53,15 @@ def of_harness(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
 
 def columns_of(grid: Grid) -> list[Column]:
     """Return the tasks with their figures, in the order of their names."""
-    return sorted({(task, name) for cell in grid.cells for task, it in cell.harness.items() for name in it.scores if ERROR not in name})
+    return sorted({(task, name) for cell in grid.cells for task, it in cell.harness.items() for name in it.scores if not is_error(name)})
 
 
 def of_column(grid: Grid, model: str, row: Row, column: Column) -> Estimate | None:
     """Estimate a task's figure over the seeds there are; None where there is none."""
     task, name = column
-    metric, _, chosen = name.partition(",")
     scores = [cell.harness[task].scores for cell in grid.members(model, row) if task in cell.harness]
     known = [it for it in scores if name in it]
-    return estimate([it[name] for it in known], [it.get(f"{metric}{ERROR},{chosen}") for it in known]) if known else None
+    return estimate([it[name] for it in known], [error_of(it, name) for it in known]) if known else None
 
 
 def _shown(name: str) -> str:
