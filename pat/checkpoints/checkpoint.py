@@ -27,7 +27,7 @@ from pat.checkpoints.lineage import CARD_NAME, LINEAGE_NAME, lineage_of, write_l
 from pat.checkpoints.origin import ORIGIN_NAME
 from pat.checkpoints.rope_fields import write_both_ways
 from pat.checkpoints.stored import INDEX_NAME, WEIGHTS_NAME, shard_files, stored_tensors
-from pat.checkpoints.tokenizer_checks import RESIZE, TOKENIZER_FILES, TOKENIZER_JSONS
+from pat.checkpoints.tokenizer_checks import RESIZE, TOKENIZER_JSONS, has_tokenizer
 from pat.checkpoints.tokenizer_fields import name_class, names_class, write_old_names
 from pat.errors import UserError
 from pat.families.known import FAMILIES, Family, Role, family_of, is_passed_over
@@ -330,13 +330,9 @@ def copy_companions(source: Path, target: Path) -> None:
         for path in sorted(source.glob(pattern)):
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
-    if _has_tokenizer(source) and not names_class(source) and _model_type(target) not in (None, _model_type(source)):
+    if has_tokenizer(source) and not names_class(source) and _model_type(target) not in (None, _model_type(source)):
         name_class(target, type(open_tokenizer(source)).__name__)
     write_old_names(target)
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _model_type(folder: Path) -> str | None:
@@ -367,7 +363,7 @@ def import_model(source: Path, out: Path, *, force: bool = False) -> None:
     check_if_listed(source)
     _check_opens_if_known(source)
     check_finite(source)
-    if _has_tokenizer(source):
+    if has_tokenizer(source):
         open_tokenizer(source)
     with new_folder(out, FOLDERS["import-model"], force=force) as folder:
         for path in [source / "config.json", *shard_files(source)]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pat.checkpoints import checkpoint
-from pat.checkpoints.tokenizer_checks import TOKENIZER_FILES
+from pat.checkpoints.tokenizer_checks import has_tokenizer
 
 TOKENS_A_PASSAGE = 48
 FEWEST_TOKENS = 8
@@ -51,7 +51,7 @@ def probe_for(folder: Path) -> Probe:
     """Return what a model folder is compared on; without padding, and within its context."""
     config = checkpoint.load_config(folder)
     length = min(TOKENS_A_PASSAGE, config.max_position_embeddings)
-    tokenizer = checkpoint.open_tokenizer(folder) if any((folder / name).is_file() for name in TOKENIZER_FILES) else None
+    tokenizer = checkpoint.open_tokenizer(folder) if has_tokenizer(folder) else None
     if tokenizer is not None:
         rows = [list(tokenizer(passage)["input_ids"])[:length] for passage in PASSAGES]
         unknown = sum(row.count(tokenizer.unk_token_id) for row in rows) / max(1, sum(map(len, rows)))

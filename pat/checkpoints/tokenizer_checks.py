@@ -18,11 +18,16 @@ MARKS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 RESIZE = "resize the model's embedding, or take the tokenizer that belongs to it"
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder holds a tokenizer's files, any of them."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
 def check_tokenizer(folder: Path, vocabulary: int | None, *, needed: bool) -> None:
     """Raise UserError on a tokenizer file that is broken, or names a token that the embedding of `vocabulary` rows has none for."""
     for name in TOKENIZER_FILES:
         check_regular(folder / name)
-    if needed and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if needed and not has_tokenizer(folder):
         raise UserError(f"{folder}: has no tokenizer; copy the model's tokenizer files into it")
     records = {name: read_record(folder / name) for name in TOKENIZER_JSONS if (folder / name).is_file()}
     if (folder / "generation_config.json").is_file():
