@@ -51,7 +51,7 @@ class Family:
     heads_fill_width: bool = False
     way_out: str | None = None
     needed: tuple[tuple[str, object, str], ...] = ()
-    older_positions: tuple[tuple[str, str], ...] = (("rope_theta", "rope_theta"),)
+    older_positions: tuple[tuple[str, str], ...] = (("rope_theta", "rope_theta"), ("partial_rotary_factor", "partial_rotary_factor"))
 
     @property
     def entrance(self) -> tuple[str, ...]:

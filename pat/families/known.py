@@ -164,7 +164,6 @@ PHI = Family(
     parallel=True,
     subtracts_mean=True,
     needed=(("qk_layernorm", False, "norms of queries and keys are not known of this family"),),
-    older_positions=(("rope_theta", "rope_theta"), ("partial_rotary_factor", "partial_rotary_factor")),
 )
 """Phi-1 to Phi-2, and Pythia in a class whose heads need not fill the width (checkpoints/pythia.py)."""
 
