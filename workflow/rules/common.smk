@@ -10,6 +10,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST
 from pat.io.yaml_files import read_yaml
+from study.experiment.command_line import as_typed
 from study.experiment.file import load_experiment
 from study.plan.failures import advice
 from study.plan.intermediates import free
@@ -21,11 +22,14 @@ from study.versions.seals import RESTORING, foreign, refusal, seal
 def checked_experiment():
     """Return the experiment behind `config`; a mistake in it ends the run before anything else happens."""
     files = [Path(name) for name in workflow.configfiles]
+    written = {}
     try:
         for file in files:  # Snakemake has read them already; a key that stands twice is seen only in the file itself
-            read_yaml(file)
+            written |= read_yaml(file)
         return load_experiment(
-            config, ", ".join(os.path.relpath(file) for file in files) or "--config", files[-1] if files else None
+            as_typed(config, written),
+            ", ".join(os.path.relpath(file) for file in files) or "--config",
+            files[-1] if files else None,
         )
     except UserError as error:
         sys.exit(f"The experiment cannot be run as it is written:\n{error}")  # an exception would add lines of Snakemake's

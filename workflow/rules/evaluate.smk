@@ -86,4 +86,4 @@ rule collect_cell:
 
 rule evaluation:
     input:
-        plan.cells.results(),
+        plan.cells.chosen_results(),

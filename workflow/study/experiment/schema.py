@@ -28,6 +28,7 @@ from study.experiment.methods import CHECKPOINT, METHODS, Method, method_name
 from study.experiment.overrides import merged_job, overridden
 from study.experiment.parts import in_two
 from study.experiment.row import Ratios, Row, Seeds
+from study.experiment.selection import Selection
 from study.experiment.table_settings import TableSettings
 from study.sources.kinds import Data, ModelSource
 from study.sources.resources import Resources
@@ -100,6 +101,9 @@ class Experiment(Settings):
     benchmark: BenchmarkSettings | None = Field(default=None, description="model shapes to measure for time and memory")
     figures: Annotated[tuple[Figure, ...], Field(strict=False)] | None = Field(
         default=None, description="which figures are drawn; left out: all there is data for"
+    )
+    only: Selection | None = Field(
+        default=None, description="the part of the grid that a run makes; mostly given by `--config`. Tables and figures are of the whole"
     )
     resources: Resources = Field(default=Resources(), description="what the scheduler sets aside; never changes a number")
     _joined: dict[tuple[object, ...], Any] = PrivateAttr(default_factory=dict)
@@ -222,6 +226,17 @@ class Experiment(Settings):
             for model in self.models
             for row, method in self.rows_on(model).items()
             for ratio, seed in product(self.ratios_of(model, row), self.seeds_of(row))
+        ]
+
+    def chosen_cells(self) -> list[Cell]:
+        """Return the cells that `only` asks for, all where it asks for nothing."""
+        asked = self.only or Selection()
+        named = (asked.models, asked.rows, asked.seeds)
+        return [
+            cell
+            for cell in self.cells()
+            if all(names is None or own in names for names, own in zip(named, (cell.model, cell.row, cell.seed), strict=True))
+            and (asked.ratios is None or f"{cell.ratio:g}" in {f"{self.level(cell.model, each):g}" for each in asked.ratios})
         ]
 
     @checked_once

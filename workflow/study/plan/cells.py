@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pat.io.artefacts import MANIFEST
-from study.experiment.schema import Experiment
+from study.experiment.schema import Cell, Experiment
 from study.plan.bases import PreparedBases
 from study.plan.paths import BEFORE, Paths, Wildcards, of_cell
 from study.plan.values import as_json, repeated
@@ -16,9 +16,9 @@ class Cells:
         self.experiment, self.paths, self.bases = experiment, paths, bases
 
     def merged_models(self) -> list[str]:
-        """Return the manifest of every cell's finished checkpoint."""
+        """Return the manifest of the finished checkpoint of every cell that is asked for."""
         return [self._finished(cell.method.name).format(model=cell.model, row=cell.row, ratio=f"{cell.ratio:g}", seed=cell.seed)
-                for cell in self.experiment.cells()]  # fmt: skip
+                for cell in self.experiment.chosen_cells()]  # fmt: skip
 
     def _finished(self, method: str) -> str:
         """Return where the manifest of a method's finished checkpoints lies: merged, or the base itself where nothing is done to it."""
@@ -47,7 +47,14 @@ class Cells:
 
     def results(self) -> list[str]:
         """Return the file of every cell that holds all its numbers."""
-        return [f"{self.paths.results}/evaluation/{cell.path}/cell.json" for cell in self.experiment.cells()]
+        return [self._result(cell) for cell in self.experiment.cells()]
+
+    def chosen_results(self) -> list[str]:
+        """Return the same of the cells that are asked for."""
+        return [self._result(cell) for cell in self.experiment.chosen_cells()]
+
+    def _result(self, cell: Cell) -> str:
+        return f"{self.paths.results}/evaluation/{cell.path}/cell.json"
 
     def evaluation_settings(self, wildcards: Wildcards) -> str:
         """Return how a model is scored."""

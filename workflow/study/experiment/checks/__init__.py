@@ -10,6 +10,7 @@ from study.experiment.checks.data import data_problems, figure_problems
 from study.experiment.checks.models import budget_problems, model_problems
 from study.experiment.checks.names import name_problems
 from study.experiment.checks.rows import row_problems, seed_problems, table_problems, tuned_row_problems
+from study.experiment.checks.selection import selection_problems
 from study.experiment.checks.settings import override_problems, tuning_problems
 from study.experiment.schema import Experiment
 
@@ -26,6 +27,7 @@ CHECKS = (
     budget_problems,
     benchmark_problems,
     figure_problems,
+    selection_problems,
 )
 """In the order in which a user reads their problems."""
 

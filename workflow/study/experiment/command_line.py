@@ -1,0 +1,32 @@
+"""What `--config key=value` gives: of a list or a mapping Snakemake keeps every value as text, a number too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pat.errors import UserError
+from pat.io.yaml_files import parse_yaml
+
+
+def as_typed(config: Any, written: Any) -> Any:
+    """Return parsed contents in which the texts that did not stand in a file are the numbers, yes or no, or nothing, that they say.
+
+    `written` is what the files hold, where a text is meant as one.
+    """
+    if isinstance(config, Mapping):
+        known = written if isinstance(written, Mapping) else {}
+        return {key: as_typed(value, known.get(key)) for key, value in config.items()}
+    if config == written:
+        return config
+    if isinstance(config, list):
+        return [as_typed(value, None) for value in config]
+    return _value_of(config) if isinstance(config, str) else config
+
+
+def _value_of(text: str) -> Any:
+    try:
+        value = parse_yaml(text, "--config")
+    except UserError:  # the schema refuses it, naming the field
+        return text
+    return text if isinstance(value, list | Mapping) else value
