@@ -98,7 +98,7 @@ def import_model(
     hub: Annotated[str | None, typer.Option(help="model id on the hub; needs a network")] = None,
     revision: Annotated[str, typer.Option(help="branch, tag or commit on the hub")] = "main",
     gguf: Annotated[Path | None, typer.Option(help="GGUF file of a Llama-like model, with its tokenizer"), READS] = None,
-    dtype: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32: what the weights of --gguf become; bf16 by default")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32: what weights become: of --gguf bf16, with --as as stored")] = None,
     as_class: Annotated[str | None, typer.Option("--as", help="phi: write a Pythia of --path as a Phi, of which channels can go")] = None,
     force: Force = False,
 ) -> None:
@@ -107,14 +107,14 @@ def import_model(
 
     if sum(place is not None for place in (path, hub, gguf)) != 1:
         raise UserError("give exactly one of --path, --hub and --gguf")
-    if dtype is not None and gguf is None:
-        raise UserError(f"--dtype {dtype}: has no effect without --gguf: other models keep the dtype of their checkpoint; leave it out")
+    if dtype is not None and gguf is None and as_class is None:
+        raise UserError(f"--dtype {dtype}: goes with --gguf, or --as: other models keep the dtype of their checkpoint; leave it out")
     if as_class is not None:
         if as_class != "phi" or path is None:
             raise UserError(f"--as {as_class}: must be phi, and goes with --path, the folder of a Pythia")
         from pat.checkpoints.pythia import import_as_phi
 
-        import_as_phi(path, out, force=force)
+        import_as_phi(path, out, dtype, force=force)
     elif path is not None:
         checkpoint.import_model(path, out, force=force)
     elif gguf is not None:

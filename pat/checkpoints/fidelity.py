@@ -54,13 +54,12 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
     `load_reference` gets the dtype to load the source's weights in. One model is in memory at a time, computing in fp32 whatever it is
     stored in. Raises RuntimeError where the checkpoint is not what it should be: it must not be used.
     """
-    dtypes = {tensor.dtype for tensor in stored_tensors(written.source).values()}
-    dtype = loading_dtype(dtypes)
+    source_dtypes, dtypes = ({tensor.dtype for tensor in stored_tensors(each).values()} for each in (written.source, written.folder))
     probe = probe_for(written.source)
-    expected_BTV = wide_logits(load_reference(dtype), probe.ids_BT)
+    expected_BTV = wide_logits(load_reference(loading_dtype(source_dtypes)), probe.ids_BT)
     if not bool(expected_BTV.isfinite().all()):
         raise UserError(f"{written.source}: its own predictions on text are NaN or infinite; its weights, or the adapter's, are damaged")
-    found_BTV = wide_logits(checkpoint.load_model(written.folder, dtype), probe.ids_BT)
+    found_BTV = wide_logits(checkpoint.load_model(written.folder, loading_dtype(dtypes)), probe.ids_BT)
     unrounded_BTV = found_BTV if dtypes <= WIDE_DTYPES else unrounded_logits(written, probe.ids_BT)
     size = expected_BTV.abs().max().item()
     gap = (expected_BTV - unrounded_BTV).abs().max().item()

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pat.checkpoints.checkpoint import note_import, write_shards
+from pat.checkpoints.dtypes import dtype_named
 from pat.checkpoints.lineage import write_lineage
 from pat.checkpoints.origin import ORIGIN_NAME, quantised_as
 from pat.checkpoints.rope_fields import write_both_ways
@@ -35,7 +36,6 @@ from pat.io.provenance import provenance
 from pat.io.storage import refusal
 from pat.machine.out_of_memory import lacks_memory
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 MAGIC = b"GGUF"
 PLAIN_FORMATS = ("F64", "F32", "F16", "BF16")
 """Formats that hold numbers as they are; all others are quantised."""
@@ -60,12 +60,11 @@ def import_gguf(file: Path, out: Path, dtype: str | None = None, *, force: bool 
     tokenizer, or of an architecture that transformers or pat/families/known.py does not know, and where it holds what would be left out.
     """
     dtype = dtype or "bf16"
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
+    weights_dtype = dtype_named(dtype)
     reader = read_header(file)
     check_header(file, reader)
     with _alone(file) as (folder, name), new_folder(out, FOLDERS["import-model"], force=force) as target:
-        model = _open_model(file, folder, name, DTYPES[dtype])
+        model = _open_model(file, folder, name, weights_dtype)
         tokenizer = _open_tokenizer(file, folder, name)
         _check_all_read(file, reader, model)
         split = _mend_split(_text(reader, "tokenizer.ggml.pre"), tokenizer)

@@ -117,19 +117,27 @@ def write_folded(source: Path, folder: Path, fold: Fold, label: str) -> Written:
 
 
 def write_changed(
-    source: Path, folder: Path, change: Change, config: Any, label: str, in_one_piece: frozenset[str] = frozenset()
+    source: Path,
+    folder: Path,
+    change: Change,
+    config: Any,
+    label: str,
+    in_one_piece: frozenset[str] = frozenset(),
+    dtype: torch.dtype | None = None,
 ) -> Written:
     """Write what `change` makes of the tensors of `source`, `config` and the companions of `source` into `folder`.
 
-    Raises UserError where a tensor does not fit the dtype that it is stored in.
+    Tensors keep the dtype that they are stored in, unless another is given: what becomes of them in fp32 is then rounded to that, once.
+    Raises UserError where a tensor does not fit its dtype.
     """
     progress = Progress(label, len(checkpoint.tensor_shapes(source)))
 
     def changed() -> Iterator[tuple[str, Tensor]]:
         for done, (name, tensor) in enumerate(checkpoint.unique_tensors(source, checkpoint.load_config(source)), start=1):
-            for new_name, new_tensor in change(name, tensor):
-                check_fits(new_name, new_tensor, source)
-                yield new_name, new_tensor
+            for new_name, new_tensor in change(name, tensor if dtype is None else tensor.float()):
+                made = new_tensor if dtype is None else new_tensor.to(dtype)
+                check_fits(new_name, made, source)
+                yield new_name, made
             progress.update(done)
 
     checkpoint.write_shards(folder, changed(), checkpoint.weights_size(source))

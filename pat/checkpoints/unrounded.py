@@ -7,7 +7,7 @@ layer, the embedding and the head are held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ SUM_ERROR = 1e-6
 """What fp32 sums of a fold may be off by, of the tensor's largest entry: an entry that is nearly zero is a difference of large ones."""
 ROWS_AT_ONCE = 16384
 """Embedding and head are changed by so many rows, which no change mixes; in one piece they would need several times their size."""
+OF_VOCABULARY = (Role.EMBEDDING, Role.HEAD)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class _Supply:
     def __init__(self, written: Written, family: Family, disturb: Disturbance | None, *, tied: bool) -> None:
         self._where = written.folder
         self._family = family
-        self._stages = _stages(written, disturb)
+        self._stages = _stages(written, family, disturb)
         self._waiting: dict[str, Tensor] = {}
         self._head, self._embedding = f"{family.head}.weight", f"{family.embedding}.weight"
         self._tied = tied
@@ -114,8 +115,11 @@ class _Supply:
             raise RuntimeError(f"{self._where}: its model has no place for {', '.join(sorted(self._waiting)[:4])}")
 
 
-def _stages(written: Written, disturb: Disturbance | None) -> Iterator[dict[str, Tensor]]:
-    """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32, unrounded, `disturb`ed if need be."""
+def _stages(written: Written, new_family: Family, disturb: Disturbance | None) -> Iterator[dict[str, Tensor]]:
+    """Yield the changed tensors of embedding, each layer, final norm and head of the source, in fp32, unrounded, `disturb`ed if need be.
+
+    `new_family` is that of the written checkpoint, which may be another one than the source's.
+    """
     config = checkpoint.load_config(written.source)
     family, stored, rounded = family_of(config), stored_tensors(written.source), stored_tensors(written.folder)
     groups: dict[tuple[int, int], list[str]] = {}
@@ -126,11 +130,12 @@ def _stages(written: Written, disturb: Disturbance | None) -> Iterator[dict[str,
         for name in groups[place]:
             with opened(stored[name].path) as shard:
                 tensor = shard.get_tensor(name)
-            stage |= _changed(written, family, name, tensor)
+            by_rows = family.role(name) in OF_VOCABULARY and name.rpartition(".")[0] not in written.in_one_piece
+            stage |= _changed(written, new_family, name, tensor.split(ROWS_AT_ONCE) if by_rows else (tensor,))
         for new_name, meant in stage.items():
             _check_rounded(written.folder, new_name, rounded.get(new_name), meant)
         made = stage if disturb is None else {name: disturb(it, rounded[name].dtype) for name, it in stage.items()}
-        yield {family.in_memory(name): tensor for name, tensor in made.items()}
+        yield {new_family.in_memory(name): tensor for name, tensor in made.items()}
 
 
 def _check_rounded(folder: Path, name: str, stored: StoredTensor | None, meant: Tensor) -> None:
@@ -159,16 +164,18 @@ def _place(family: Family, name: str) -> tuple[int, int]:
             return 1, place[0]
 
 
-def _changed(written: Written, family: Family, name: str, tensor: Tensor) -> dict[str, Tensor]:
-    by_rows = family.role(name) in (Role.EMBEDDING, Role.HEAD) and name.rpartition(".")[0] not in written.in_one_piece
+def _changed(written: Written, new_family: Family, name: str, pieces: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return what a tensor, given in pieces of its rows, becomes."""
     parts: dict[str, list[Tensor]] = {}
-    for piece in tensor.split(ROWS_AT_ONCE) if by_rows else [tensor]:
+    for piece in pieces:
         for new_name, changed in written.change(name, piece.float()):
             parts.setdefault(new_name, []).append(changed)
-    # What is no matrix of the vocabulary, such as a shortcut that comes with the embedding, comes again with every piece.
-    vocabulary = {new_name for new_name in parts if by_rows and _is_of_vocabulary(family, new_name)}
-    return {new_name: torch.cat(pieces) if new_name in vocabulary else pieces[0] for new_name, pieces in parts.items()}
+    return {new_name: _joined(new_family, new_name, made) for new_name, made in parts.items()}
 
 
-def _is_of_vocabulary(family: Family, name: str) -> bool:
-    return family.role(name) in (Role.EMBEDDING, Role.HEAD)
+def _joined(new_family: Family, name: str, made: Sequence[Tensor]) -> Tensor:
+    """Return a tensor of what the pieces of another have become.
+
+    What is not of the vocabulary, such as a shortcut that comes with the embedding, comes again with every piece.
+    """
+    return torch.cat(list(made)) if len(made) > 1 and new_family.role(name) in OF_VOCABULARY else made[0]

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import Tensor
+from transformers import AutoTokenizer
 
 from pat.checkpoints.fidelity import LARGEST_KL
 from pat.checkpoints.merge import merge
-from pat.checkpoints.pythia import converted, import_as_phi, phi_config
+from pat.checkpoints.pythia import import_as_phi
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_json
 from pat.pruners.pruning import prune
@@ -30,18 +32,14 @@ EXACT = 1e-4
 ACCENTED = "e\u0301"
 
 
-def as_phi(model: Any) -> Any:
-    """Return the Phi of a Pythia in memory, in its dtype."""
-    phi: Any = AutoModelForCausalLM.from_config(phi_config(model.config)).to(model.dtype)
-    phi.load_state_dict(dict(converted(model)), strict=not model.config.tie_word_embeddings)
-    phi.tie_weights()
-    return phi.eval()
-
-
 @pytest.mark.parametrize("name", PYTHIAS)
-def test_in_fp64_it_computes_the_same(name: str) -> None:
+def test_in_fp64_it_computes_the_same(name: str, tmp_path: Path) -> None:
     pythia, tokens = tiny_model(name).double(), random_tokens()
-    assert (logits(as_phi(pythia), tokens) - logits(pythia, tokens)).abs().max() <= 1e-11
+    write_base(name, tmp_path / "pythia", pythia)
+    import_as_phi(tmp_path / "pythia", tmp_path / "phi")
+    phi: Any = reload(tmp_path / "phi")
+    assert phi.dtype == torch.float64
+    assert (logits(phi, tokens) - logits(pythia, tokens)).abs().max() <= 1e-11
 
 
 @pytest.mark.parametrize("name", PYTHIAS)
@@ -77,13 +75,21 @@ def with_larger_gains(factor: float, reader: float, dtype: torch.dtype) -> Any:
     return model.to(dtype)
 
 
+def unfolded(weight_OD: Tensor, bias_O: Tensor, _gain_D: Tensor, _shift_D: Tensor) -> tuple[Tensor, Tensor]:
+    """What a reader is without what its norm multiplies by and adds."""
+    return weight_OD, bias_O.to(weight_OD)
+
+
 def test_what_rounding_alone_changes_is_told_and_no_mistake(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_base("pythia", tmp_path / "pythia", with_larger_gains(12.0, 2.0, torch.bfloat16))
     assert import_as_phi(tmp_path / "pythia", tmp_path / "phi")["kl_on_text"] > LARGEST_KL
-    assert "fp32 weights would keep them" in caplog.text
-    monkeypatch.setattr("pat.checkpoints.pythia._behind", lambda _norm, reader: (reader.weight, reader.bias))
+    assert "the model is sensitive, fp32 would keep it" in caplog.text
+    assert import_as_phi(tmp_path / "pythia", tmp_path / "wide", "fp32")["kl_on_text"] <= 1e-6
+    phi = reload(tmp_path / "wide")
+    assert (phi.dtype, phi.config.dtype) == (torch.float32, torch.float32)
+    monkeypatch.setattr("pat.checkpoints.pythia.folded", unfolded)
     with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
         import_as_phi(tmp_path / "pythia", tmp_path / "other")
 
@@ -92,6 +98,25 @@ def test_a_product_that_half_precision_does_not_hold_is_told(tmp_path: Path) -> 
     write_base("pythia", tmp_path / "pythia", with_larger_gains(3e4, 30.0, torch.float16))
     with pytest.raises(UserError, match=r"q_proj\.weight is not finite in float16; its weights are damaged, or need bf16 or fp32"):
         import_as_phi(tmp_path / "pythia", tmp_path / "phi")
+
+
+def test_a_narrower_dtype_rounds_once(tmp_path: Path) -> None:
+    """The product of the stored fp32 weights and gains, formed in fp64, is what bf16 holds the rounding of."""
+    pythia: Any = with_larger_gains(1.3, 1.7, torch.float32)
+    write_base("pythia", tmp_path / "pythia", pythia)
+    import_as_phi(tmp_path / "pythia", tmp_path / "phi", "bf16")
+    layer = pythia.gpt_neox.layers[1]
+    expected = (layer.mlp.dense_h_to_4h.weight.double() * layer.post_attention_layernorm.weight.double()).float().bfloat16()
+    with safe_open(tmp_path / "phi" / "model.safetensors", "pt") as stored:
+        assert torch.equal(stored.get_tensor("model.layers.1.mlp.fc1.weight"), expected)
+        assert {stored.get_tensor(name).dtype for name in stored.keys()} == {torch.bfloat16}  # noqa: SIM118 - not a mapping
+
+
+@pytest.mark.parametrize("name", PYTHIAS)
+def test_a_vocabulary_of_several_pieces_has_one_bias(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pat.checkpoints.unrounded.ROWS_AT_ONCE", 7)
+    write_base(name, tmp_path / "pythia", tiny_model(name).bfloat16())
+    assert import_as_phi(tmp_path / "pythia", tmp_path / "phi")["fold_gap"] <= 1e-6
 
 
 def test_its_tokenizer_stays_what_it_was_where_the_models_type_chose_its_class(tmp_path: Path) -> None:
@@ -111,7 +136,7 @@ def test_its_tokenizer_stays_what_it_was_where_the_models_type_chose_its_class(t
 
 def test_a_mistake_in_it_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_base("pythia", tmp_path / "pythia")
-    monkeypatch.setattr("pat.checkpoints.pythia._behind", lambda _norm, reader: (reader.weight, reader.bias))
+    monkeypatch.setattr("pat.checkpoints.pythia.folded", unfolded)
     with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
         import_as_phi(tmp_path / "pythia", tmp_path / "phi")
     assert not (tmp_path / "phi").exists()
@@ -143,6 +168,23 @@ def test_another_model_is_refused(name: str, said: str, tmp_path: Path) -> None:
     write_base(name, tmp_path / "base")
     with pytest.raises(UserError, match=said):
         import_as_phi(tmp_path / "base", tmp_path / "phi")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--as", "phi", "--dtype", "int8"), "--dtype 'int8': must be one of bf16, fp16, fp32"),
+        (("--dtype", "fp32"), "--dtype fp32: goes with --gguf, or --as: other models keep the dtype of their checkpoint"),
+    ],
+)
+def test_a_dtype_that_is_none_or_has_no_effect_is_told(
+    given: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_base("pythia", tmp_path / "pythia")
+    with pytest.raises(SystemExit):
+        run(["import-model", "--path", str(tmp_path / "pythia"), *given, "--out", str(tmp_path / "out")])
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_as_means_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

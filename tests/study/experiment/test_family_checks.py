@@ -79,6 +79,7 @@ def test_rows_that_would_narrow_a_family_of_a_fixed_width_are_told_and_the_other
     ]
     *of_width, of_basis = found
     assert all("no heads of another size than hidden size / heads" in problem for problem in of_width)
+    assert all(("pat import-model --path FOLDER --as phi" in problem) == (name == "pythia") for problem in of_width)
     assert "norms subtract the mean of all channels" in of_basis
     allowed = {row: None for row in rows if not any(f"methods.{row}," in problem for problem in found)}
     raw = smoke(allowed, path=str(tmp_path / "base")) | {"ratios": [{"parameters": 0.6}]}
