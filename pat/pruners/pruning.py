@@ -82,14 +82,9 @@ def pruner_for(name: str, asked: float | Budget | None, own: PruneSettings) -> P
     chosen = pruner_named(name)
     if isinstance(asked, float) and not 0.0 < asked < 1.0:
         raise UserError(f"--ratio {asked}: must lie between 0 and 1")
-    idle = chosen.without_effect(own)
-    if "writer_tokens" in idle and "writers" in chosen.settings:
-        raise UserError(
-            f"settings: writer_tokens: has no effect: the writers of --pruner {name} stay plain; add writers: refitted or leave it out"
-        )
-    if idle:
-        known = ", ".join(chosen.settings) or "none"
-        raise UserError(f"settings: {idle[0]}: has no effect on --pruner {name}, whose settings are: {known}; leave it out")
+    for key in own.model_dump(exclude_defaults=True):
+        if (reason := chosen.why_idle(key, own)) is not None:
+            raise UserError(f"settings: {key}: has no effect on --pruner {name}: {reason}; leave it out")
     return chosen
 
 

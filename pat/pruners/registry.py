@@ -26,6 +26,8 @@ PruningOrder = Literal["prune-tune", "tune-prune", "tune-prune-tune"]
 ALL_ORDERS: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune", "tune-prune-tune")
 TUNED_AFTER: tuple[PruningOrder, ...] = ("prune-tune", "tune-prune-tune")
 """The orders in which a tuning follows the cut."""
+OF_WRITERS = ("writer_tokens",)
+"""Settings that come along with `writers`, where these are refitted."""
 Run = Callable[["PruneJob", Path], dict[str, Any]]
 """Writes the pruned checkpoint into an empty folder and returns the record of its sizes and of how far it is from what it stands for."""
 Size = Callable[[PaperModel, float, PruneSettings, Align], Hashable | None]
@@ -40,7 +42,7 @@ class Pruner:
     text. `summary`, `reach` and `when` are its sentences in the docs: what it does, which ratios it reaches, when to take it. `size` is
     how it meets a ratio, where that can be told on paper and is not the hidden size's rounding; `same` says in words that two ratios come
     to one size. `within` is how it meets a budget of parameters, where that is not by a width. `settings`
-    are the keys of PruneSettings that have an effect on it; with `writers`, which brings `writer_tokens` along, its record tells the cut:
+    are the keys of PruneSettings that have an effect on it; with `writers`, which brings OF_WRITERS along, its record tells the cut:
     the channels that are `kept`, where some go, and of `layers` those `dropped`. `refits` says that what it leaves has its writes refitted
     unless the settings say otherwise. `obstacle` says why a family cannot be pruned so, beside what stands in the way of every cut of the
     width.
@@ -78,17 +80,18 @@ class Pruner:
         """Return why a family cannot be pruned so; None where it can."""
         return self.obstacle(family) or (family.width_obstacle if self.narrows else None)
 
-    def takes(self, settings: PruneSettings) -> tuple[str, ...]:
-        """Return the keys of settings that have an effect on this pruner, by what these say of its writers."""
-        return (*self.settings, "writer_tokens") if "writers" in self.settings and self.refits_writers(settings) else self.settings
-
-    def without_effect(self, settings: PruneSettings) -> list[str]:
-        """Return the keys that are set to something else than their default and have no effect on this pruner."""
-        return [name for name in settings.model_dump(exclude_defaults=True) if name not in self.takes(settings)]
+    def why_idle(self, key: str, settings: PruneSettings) -> str | None:
+        """Return why a key of settings has no effect on this pruner, by what these say of its writers; None where it has one."""
+        if key in self.settings:
+            return None
+        if key not in OF_WRITERS or "writers" not in self.settings:
+            return f"the settings of {self.name} are: {', '.join(self.settings) or 'none'}"
+        return None if self.refits_writers(settings) else "its writers stay plain unless `writers: refitted` is set"
 
     def effective(self, settings: PruneSettings) -> PruneSettings:
         """Return the settings with those at their defaults that have no effect on this pruner."""
-        return PruneSettings.model_validate(settings.model_dump(include=set(self.takes(settings))))
+        taken = {key for key in PruneSettings.model_fields if self.why_idle(key, settings) is None}
+        return PruneSettings.model_validate(settings.model_dump(include=taken))
 
     def refits_writers(self, settings: PruneSettings) -> bool:
         """Return whether the writes are refitted after its cut."""

@@ -63,15 +63,15 @@ def test_refusals(pruner: str, ratio: float, align: Any, message: str, tmp_path:
         (
             "channel-magnitude",
             {"tie": "break"},
-            "tie: has no effect on --pruner channel-magnitude, whose settings are: writers; leave it out",
+            "tie: has no effect on --pruner channel-magnitude: the settings of channel-magnitude are: writers; leave it out",
         ),
         (
             "shortgpt",
             {"writer_tokens": 4096},
-            "writer_tokens: has no effect: the writers of --pruner shortgpt stay plain; add writers: refitted",
+            "writer_tokens: has no effect on --pruner shortgpt: its writers stay plain unless `writers: refitted` is set; leave it out",
         ),
-        ("slicegpt", {"writer_tokens": 4096}, "writer_tokens: has no effect on --pruner slicegpt, whose settings are: size"),
-        ("slicegpt", {"writers": "refitted"}, "writers: has no effect on --pruner slicegpt, whose settings are: size"),
+        ("slicegpt", {"writer_tokens": 4096}, "writer_tokens: has no effect on --pruner slicegpt: the settings of slicegpt are: size;"),
+        ("slicegpt", {"writers": "refitted"}, "writers: has no effect on --pruner slicegpt: the settings of slicegpt are: size;"),
         ("shortgpt", {"protect_first": 0}, "protect_first: has no effect on --pruner shortgpt"),
     ],
 )

@@ -51,15 +51,12 @@ def _without_effect(experiment: Experiment, row: str, method: Method) -> Iterato
 
 
 def _unused_by_pruner(experiment: Experiment, row: str, pruner: Pruner) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a row's `prune` that have no effect on its pruner, and why."""
-    own, takes, refit = experiment.row(row).prune, pruner.settings, "writer_tokens"
-    if "writers" in takes and own.get(refit) is not None:
-        on_models = (taken(experiment.prune_settings, model, row) for model in experiment.models)
-        if all(settings is not None and settings.writer_tokens is None for settings in on_models):
-            yield f"prune.{refit}", "its writers stay plain unless `writers: refitted` is set"
-        takes = (*takes, refit)
-    for key in (key for key in own if key in PruneSettings.model_fields and key not in takes):
-        yield f"prune.{key}", f"the settings of {pruner.name} are: {', '.join(takes) or 'none'}"
+    """Yield the keys of a row's `prune` that have no effect on its pruner on any model, and why."""
+    on_models = [settings for model in experiment.models if (settings := taken(experiment.prune_settings, model, row)) is not None]
+    for key in (key for key, value in experiment.row(row).prune.items() if key in PruneSettings.model_fields and value is not None):
+        reasons = [pruner.why_idle(key, settings) for settings in on_models]
+        if reasons and None not in reasons:
+            yield f"prune.{key}", str(reasons[0])
 
 
 def _mask_keys(method: Method) -> tuple[str, ...]:
