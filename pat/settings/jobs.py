@@ -16,6 +16,8 @@ from pat.settings.config import PatChoices, Tie
 from pat.settings.fields import Count, CountOrZero, Device, Number, Precision, Rate, SeedNumber, Settings, Threads, Weight, equals, is_none
 from pat.settings.limits import MOST
 
+Share = Annotated[Number, Field(ge=0, le=1)]
+WHOLE = (0.0, 1.0)
 Reporter = Literal["tensorboard", "wandb", "mlflow"]
 """The trackers by the Trainer's names for them."""
 
@@ -97,6 +99,11 @@ class TuningSettings(Settings):
         description="which of a seed's orders of the rows is taken; what follows a tuning of the same rows takes another, as the second "
         "part of FT→P→FT does by itself",
     )
+    share: Annotated[tuple[Share, ...], Field(strict=False, min_length=2, max_length=2)] = Field(
+        default=WHOLE,
+        exclude_if=equals(WHOLE),
+        description="which of the steps that `epochs` come to are made, as shares of them; FT→P→FT gives each of its parts its own",
+    )
     report_to: Annotated[tuple[Reporter, ...], Field(strict=False)] = Field(
         default=(),
         exclude_if=equals(()),
@@ -122,6 +129,15 @@ class TuningSettings(Settings):
             if steps is not None and warmup > steps:
                 raise ValueError(f"must not be more than {name}, which is {steps}")
         return warmup
+
+    @field_validator("share")
+    @classmethod
+    def _is_of_passes(cls, share: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if share[0] >= share[1]:
+            raise ValueError("must begin before it ends, such as [0.5, 1]")
+        if share != WHOLE and info.data.get("max_steps") is not None:
+            raise ValueError("must be left out with max_steps, which are then the steps that are made")
+        return share
 
     @field_validator("shard")
     @classmethod
@@ -150,7 +166,9 @@ class TuningSettings(Settings):
 
     def steps_for(self, rows: int) -> int:
         """Return how many optimizer steps the recipe takes on so many rows: the last batch of an epoch may be a part of one."""
-        return self.max_steps or math.ceil((self.epochs or 1) * math.ceil(rows / self.batch_size))
+        whole = self.max_steps or math.ceil((self.epochs or 1) * math.ceil(rows / self.batch_size))
+        first, end = (round(share * whole) for share in self.share)
+        return end - first
 
 
 class PruneSettings(Settings):

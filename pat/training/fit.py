@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pat.errors import SettingError
 from pat.models.width import planned_width
 from pat.settings.config import SHORTEST_MILESTONE
-from pat.settings.jobs import TuneJob
+from pat.settings.jobs import WHOLE, TuneJob
 from pat.settings.tuners import MASKED
 from pat.training.request import TuningRequest
 
@@ -28,11 +28,15 @@ def rank_problems(hidden_size: int, tuner: str, job: TuneJob) -> Iterator[str]:
             yield f"{name}={rank}: must be at most the model's hidden size, {hidden_size}"
 
 
-def check_warmup(job: TuneJob, rows: int) -> None:
-    """Raise SettingError where the rate would still be rising when the run ends."""
-    steps = job.tuning.steps_for(rows)
-    if job.tuning.warmup_steps > steps:
-        raise SettingError(f"tuning.warmup_steps: {job.tuning.warmup_steps} is not allowed: the run of {rows} rows takes {steps} steps")
+def check_steps(job: TuneJob, rows: int) -> None:
+    """Raise SettingError where a run would have no step, or the rate would still be rising when it ends."""
+    tuning, steps = job.tuning, job.tuning.steps_for(rows)
+    part = "" if tuning.share == WHOLE else "the part from {:g} to {:g} of ".format(*tuning.share)
+    run = f"is not allowed: {part}the run of {rows} rows takes {steps} steps"
+    if not steps:
+        raise SettingError(f"tuning.epochs: {tuning.epochs:g} {run}")
+    if tuning.warmup_steps > steps:
+        raise SettingError(f"tuning.warmup_steps: {tuning.warmup_steps} {run}")
 
 
 def check_milestone(job: TuneJob, rows: int) -> None:

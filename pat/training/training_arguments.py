@@ -16,11 +16,18 @@ ORDERS_APART = 1_000_003  # further apart than the seeds that people take: no tw
 
 
 def training_arguments(
-    arm: Arm, run_dir: Path, device: str, *, plans_checkpoints: bool = True, micro_batch_size: int | None = None
+    arm: Arm,
+    run_dir: Path,
+    device: str,
+    *,
+    steps: int | None = None,
+    plans_checkpoints: bool = True,
+    micro_batch_size: int | None = None,
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a recipe; `batch_size` is global, so accumulation follows from the processes.
 
-    `micro_batch_size` is what was found to fit where the recipe leaves it open.
+    `steps` is what the recipe comes to on the rows, where it does not say so itself, `micro_batch_size` what was found to fit where the
+    recipe leaves that open.
 
     Raises UserError where the learning rate is not known yet, or the processes cannot share a batch.
     """
@@ -35,8 +42,7 @@ def training_arguments(
         )
     return TrainingArguments(
         output_dir=str(run_dir),
-        num_train_epochs=settings.epochs or 1.0,
-        max_steps=settings.max_steps or -1,
+        max_steps=steps or settings.max_steps or -1,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup_steps,

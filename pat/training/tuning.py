@@ -40,7 +40,7 @@ from pat.models.sharding import AskForCheckpoints, check_sharding
 from pat.training import resume
 from pat.training.distillation import check_teacher, load_distillation
 from pat.training.divergence import StopWhenDiverged, check_finite
-from pat.training.fit import check_fit, check_milestone, check_warmup
+from pat.training.fit import check_fit, check_milestone, check_steps
 from pat.training.health import HealthRecord
 from pat.training.micro_batch import rows_at_once
 from pat.training.reporters import put_reporters_last
@@ -138,7 +138,9 @@ def _train(request: TuningRequest, spent: Spent) -> tuple[PatTrainer, PeftModel]
     trainer = PatTrainer(
         distillation=distillation,
         model=model,
-        args=training_arguments(request, request.run_dir, request.device, plans_checkpoints=planned, micro_batch_size=micro),
+        args=training_arguments(
+            request, request.run_dir, request.device, steps=request.steps, plans_checkpoints=planned, micro_batch_size=micro
+        ),
         train_dataset=request.rows,
         data_collator=collate,
         callbacks=[
@@ -164,7 +166,7 @@ def _train(request: TuningRequest, spent: Spent) -> tuple[PatTrainer, PeftModel]
 def _check_rows(request: TuningRequest) -> None:
     """Raise UserError where the rows are too long for the model or too few for the recipe; say what the settings take from them."""
     check_context(request.rows, context_of(request.model_config))
-    check_warmup(request.job, len(request.rows))
+    check_steps(request.job, len(request.rows))
     if request.masked:
         check_milestone(request.job, len(request.rows))
     if lost := request.rows.losses():

@@ -33,6 +33,8 @@ PRETRAIN: dict[str, Any] = {**SHAPE, "steps": 1, "batch_size": 1, "learning_rate
         (TuningSettings, TUNING, {"micro_batch_size": 3}, "micro_batch_size: 3 is not allowed: must divide batch_size, which is 8"),
         (TuningSettings, TUNING, {"micro_batch_size": 4, "memory_gib": 6.0}, "memory_gib: 6.0 is not allowed: must be left out unless"),
         (TuningSettings, TUNING, {"epochs": 1}, "max_steps: 10 is not allowed: give exactly one of epochs and max_steps"),
+        (TuningSettings, TUNING, {"share": [0.5, 1]}, "share: [0.5, 1] is not allowed: must be left out with max_steps"),
+        (TuningSettings, TUNING, {"share": [0.5, 0.5]}, "share: [0.5, 0.5] is not allowed: must begin before it ends"),
         (TuningSettings, TUNING, {"schedule": "cosin"}, "schedule: \"cosin\" is not allowed: must be 'cosine', 'linear' or 'constant'"),
         (TuningSettings, TUNING, {"lora": {"rank": 0}}, "lora.rank: 0 is not allowed: must be greater than 0"),
         (TuningSettings, TUNING, {"lora": 3}, "lora: 3 is not allowed: must be a mapping"),

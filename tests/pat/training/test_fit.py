@@ -9,7 +9,7 @@ import pytest
 from pat.errors import SettingError
 from pat.settings.config import PatChoices
 from pat.settings.jobs import TuneJob, TuningSettings
-from pat.training.fit import check_milestone
+from pat.training.fit import check_milestone, check_steps
 
 ROWS = 8
 
@@ -31,3 +31,23 @@ def test_a_mask_that_closes_gradually_needs_steps_for_it(length: dict[str, Any],
 def test_two_steps_are_enough_and_a_mask_that_is_closed_needs_none() -> None:
     check_milestone(job(max_steps=5), ROWS)
     check_milestone(job(max_steps=1, closing="at-once"), ROWS)
+
+
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        ({"epochs": 2, "warmup_steps": 5}, r"tuning\.warmup_steps: 5 is not allowed: the run of 8 rows takes 4 steps"),
+        (
+            {"epochs": 2, "warmup_steps": 3, "share": (0.5, 1.0)},
+            r"tuning\.warmup_steps: 3 is not allowed: the part from 0\.5 to 1 of the run of 8 rows takes 2 steps",
+        ),
+        (
+            {"epochs": 2, "share": (0.0, 0.1)},
+            r"tuning\.epochs: 2 is not allowed: the part from 0 to 0\.1 of the run of 8 rows takes 0 steps",
+        ),
+    ],
+)
+def test_a_run_has_steps_and_more_of_them_than_its_warm_up(length: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        check_steps(job(**length), ROWS)
+    check_steps(job(**length | {"epochs": 20}), ROWS)

@@ -67,6 +67,14 @@ def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first["history"] == second["history"]
 
 
+def test_passes_over_the_rows_and_a_share_of_them_come_to_the_steps_that_the_recipe_counts(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    assert len(ROWS) == 8 * RECIPE["batch_size"]
+    for share, steps in (((0.0, 1.0), 10), ((0.0, 0.35), 4), ((0.35, 1.0), 6)):
+        settings = job(max_steps=None, epochs=1.2, share=share)
+        assert run(tmp_path, f"from-{share[0]:g}-to-{share[1]:g}", "lora", 0.0, settings)["steps"] == steps
+
+
 class Maskless(PadToLongest):
     """As it is on a GPU: batches without masks."""
 

@@ -56,6 +56,53 @@ def test_what_is_missing_wrong_or_too_large_is_told_with_its_field(path: str, va
     assert found.startswith(said[0]) and all(words in found for words in said)
 
 
+def in_passes(**tuning: Any) -> dict[str, Any]:
+    """The experiment with a tuning whose length is given in passes over its rows, and a row that is tuned in two parts."""
+    recipe = {name: value for name, value in EXPERIMENT["tuning"].items() if name != "max_steps"}
+    rows = {"lora": None, "pat": None, "channel-magnitude-ftpft": {"pat": {"milestone_fraction": 0.5}}}
+    return {**EXPERIMENT, "methods": rows, "tuning": recipe | tuning}
+
+
+def test_a_warm_up_longer_than_the_tuning_or_a_part_of_it_is_told_where_the_rows_are_known(workspace: Path) -> None:
+    rows = len((workspace / "instruct.jsonl").read_text().splitlines())
+    steps = -(-rows // EXPERIMENT["tuning"]["batch_size"])
+    parts = [round(steps * 0.5), steps - round(steps * 0.5)]
+    assert problems(workspace, in_passes(epochs=1, warmup_steps=min(parts))) == []
+    row, run = "methods.channel-magnitude-ftpft, models.tiny: tuning.warmup_steps", f"the run of {rows} rows takes"
+    between = problems(workspace, in_passes(epochs=1, warmup_steps=steps))
+    assert between == [
+        f"{row}: {steps} is not allowed: the part from 0 to 0.5 of {run} {parts[0]} steps",
+        f"{row}: {steps} is not allowed: the part from 0.5 to 1 of {run} {parts[1]} steps",
+    ]
+    above = problems(workspace, in_passes(epochs=1, warmup_steps=steps + 1))
+    told = f"models.tiny: tuning.warmup_steps: {steps + 1} is not allowed: {run} {steps} steps"
+    assert [problem for problem in above if "the part" not in problem] == [f"methods.lora, {told}", f"methods.pat, {told}"]
+
+
+def test_a_mask_without_the_steps_to_close_is_told_where_the_rows_are_known(workspace: Path) -> None:
+    raw = in_passes(epochs=1, batch_size=10**6)
+    assert [problem.partition(": ")[0] for problem in problems(workspace, raw)][:1] == ["methods.pat, models.tiny"]
+    few = problems(workspace, changed(raw, "methods", {"pat": None}))
+    assert len(few) == 1 and "tuning.epochs: the run of" in few[0] and "takes 1 steps" in few[0]
+
+
+def test_rows_that_are_not_counted_are_not_guessed_at(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = in_passes(epochs=1, warmup_steps=10**5)
+    assert problems(workspace, raw)
+    monkeypatch.setattr("study.experiment.checks.contents.MOST_ROWS", 3)
+    assert problems(workspace, raw) == []
+
+
+def test_blank_rows_and_those_that_a_fraction_leaves_out_are_not_counted(workspace: Path, tmp_path: Path) -> None:
+    lines = [{"instruction": "a", "output": "" if row % 4 == 0 else f"{row}"} for row in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for fraction, rows in ((1.0, 30), (0.5, 20)):
+        source = {"source": "json", "path": str(tmp_path / "rows.jsonl"), "fraction": fraction}
+        raw = changed(changed(in_passes(epochs=1, warmup_steps=1000), "methods", {"lora": None}), "data.instruct", source)
+        [told] = problems(workspace, raw)
+        assert f"the run of {rows} rows takes" in told
+
+
 @pytest.mark.parametrize("pruner", ["wanda-sp", "llm-pruner", "llm-pruner-uniform", "slicegpt", "shortgpt"])
 def test_a_ratio_that_a_pruner_cannot_reach_is_told_in_the_words_in_which_it_would_refuse_it(pruner: str, workspace: Path) -> None:
     raw = EXPERIMENT | {"ratios": [0.9], "methods": {f"{pruner}-pft": None}}

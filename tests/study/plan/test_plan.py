@@ -140,10 +140,10 @@ ROW = "channel-magnitude-ftpft"
 BEFORE = f"results/smoke/checkpoints/tiny/{ROW}/before"
 
 
-def lengths(plan: Plan, key: str, row: str = ROW) -> list[float]:
+def lengths(plan: Plan, key: str, row: str = ROW) -> list[Any]:
     """Return how long the parts of a row's tuning are, and the whole that its search tries."""
     found = [plan.tunings.settings(job(row, ratio)) for ratio in ("before", "0.5")]
-    return [json.loads(settings)["tuning"][key] for settings in (*found, plan.tunings.whole_settings(job(row, "before")))]
+    return [json.loads(settings)["tuning"].get(key) for settings in (*found, plan.tunings.whole_settings(job(row, "before")))]
 
 
 def test_what_is_tuned_before_the_cut_lies_where_all_ratios_of_a_row_find_it() -> None:
@@ -168,7 +168,9 @@ def test_the_steps_of_a_tuning_are_shared_out_before_and_after_the_cut() -> None
     raw["methods"]["epochs"] = {"method": ROW, "label": "epochs", "tuning": {"epochs": 3}}
     plan = Plan(load_experiment(raw, "x.yaml"))
     assert [lengths(plan, "max_steps", row) for row in ("half", "soon")] == [[2, 3, 5], [1, 11, 12]]
-    assert lengths(plan, "epochs", "epochs") == [1, 2, 3]
+    third = pytest.approx(1 / 3, abs=1e-6)
+    assert lengths(plan, "epochs", "epochs") == [3, 3, 3]
+    assert lengths(plan, "share", "epochs") == [[0, third], [third, 1], None]
     assert lengths(Plan(smoke(pat={"milestone_fraction": 0.75, "align": 1, "hio_rank": 2})), "max_steps") == [9, 3, 12]
     first, second = (json.loads(plan.tunings.settings(job("half", ratio))) for ratio in ("before", "0.5"))
     assert first["tuning"] | {"max_steps": 3, "data_order": 1} == second["tuning"] and first["pat"] == second["pat"]

@@ -19,8 +19,9 @@ from pat.errors import UserError
 from pat.io.artefacts import text_lines
 from pat.settings.fields import Settings
 from pat.settings.mistakes import shown
+from study.experiment.schema import Experiment
 from study.sources.items import own_item, task_items
-from study.sources.kinds import HubTask, JsonFile, JsonRows, Release, RowFile, TextFile
+from study.sources.kinds import HubTask, JsonFile, JsonRows, Release, RowFile, TextFile, World
 from study.sources.rows import columns_of, document, usable_row
 
 MOST_ROWS = 100_000
@@ -46,6 +47,21 @@ def check_contents(source: Settings, name: str, *, as_text: bool) -> None:
         _check_rows(source, partial(document if as_text else usable_row, columns=columns_of(source)))
     elif isinstance(source, HubTask | JsonFile | Release):
         _check_items(source, name)
+
+
+def most_rows(experiment: Experiment) -> int | None:
+    """Return how many rows the instruction set has at most; None where that is not known, or they are too many to be counted here.
+
+    Raises UserError where the set is broken.
+    """
+    source = experiment.data.instruct
+    if isinstance(source, World):
+        return experiment.data.world.instruct_rows
+    if not isinstance(source, JsonRows | RowFile) or _is_too_large(path := Path(experiment.path(source.path))):
+        return None
+    bounded = _Bounded(records(path))
+    usable = sum(usable_row(record, columns_of(source)) is not None for record in bounded)
+    return min(usable, round(bounded.rows * source.fraction)) if bounded.whole else None
 
 
 def _check_text(path: Path) -> None:

@@ -18,6 +18,7 @@ from pat.settings.fields import Settings
 from study.experiment.checks.chat import chat_problems
 from study.experiment.checks.contents import check_contents
 from study.experiment.checks.disk_sizes import family_and_size, scoring_problems
+from study.experiment.checks.lengths import length_problems
 from study.experiment.checks.models import problems_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import TABLE_FORMATS, HubTask, JsonFile, Release, RowFile, TextFile, parts
@@ -39,7 +40,7 @@ def disk_problems(experiment: Experiment) -> list[str]:
         if known is not None:
             family, size = known
             found += [*problems_of(experiment, name, family, size), *(scoring_problems(experiment, name, size.context) if size else ())]
-    return list(dict.fromkeys(found or chat_problems(experiment)))
+    return list(dict.fromkeys(found or [*chat_problems(experiment), *length_problems(experiment)]))
 
 
 def _checkpoint_problems(experiment: Experiment) -> Iterator[str]:
