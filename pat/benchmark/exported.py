@@ -63,7 +63,7 @@ def benchmark_export(
             need(extra, f"benchmark export, for {' and '.join(kind for kind in settings.formats if kind in formats)},")
     for folder in models:
         check_base(folder, tokenizer=True)
-    documents = {name: ones[: settings.limit] for name, ones in read_documents(texts, text_column).items()}
+    documents = {name: ones[: settings.documents] for name, ones in read_documents(texts, text_column).items()}
     torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     clocks_before = machine.clocks(device)

@@ -146,7 +146,7 @@ class ExportBenchmark(Settings):
     )
     context: Count = Field(default=1024, description="tokens of a window; at most what the model reads")
     batch_size: Count = Field(default=4, description="windows at once")
-    limit: Count | None = Field(default=None, description="documents of each text; left out: all")
+    documents: Count | None = Field(default=None, description="first documents of each text, whole; left out: all")
     device: Device = "auto"
     threads: Threads = 1
 

@@ -101,11 +101,20 @@ def test_a_perplexity_too_large_for_a_number_is_said_and_compares_with_nothing(t
 def test_what_a_format_refuses_is_a_line_and_no_end(tmp_path: Path, measured: Measured) -> None:
     pytest.importorskip("compressed_tensors")
     odd = write_narrow(tmp_path, "llama-tied", ratio=0.3, align=4)
-    settings = ExportBenchmark.model_validate(SETTINGS | {"formats": ["int4", "int8"], "limit": 1})
+    settings = ExportBenchmark.model_validate(SETTINGS | {"formats": ["int4", "int8"], "documents": 1})
     record = benchmark_export([odd], [measured[0] / "held.jsonl"], settings, 0, tmp_path / "export.json")
     _, int4, int8 = record["measurements"]
     assert "no multiple of 32" in int4["refused"] and "bytes" not in int4
     assert int8["bytes"] < record["measurements"][0]["bytes"]
+
+
+def test_documents_are_counted_whole_however_many_windows_they_fill(tmp_path: Path, measured: Measured) -> None:
+    settings = ExportBenchmark.model_validate(SETTINGS | {"formats": ["f16"], "documents": 1, "context": 8})
+    record = benchmark_export([measured[0] / "base"], [measured[0] / "held.jsonl"], settings, 0, tmp_path / "export.json")
+    model, tokenizer = checkpoint.load_model(measured[0] / "base", torch.float32), checkpoint.load_tokenizer(measured[0] / "base")
+    first = perplexity(model, tokenizer, TEXTS[:1], 8, 2, "x")
+    assert first["tokens"] > 8
+    assert record["measurements"][0]["perplexity"]["held"] == pytest.approx(first["token_perplexity"], rel=1e-5)
 
 
 def test_the_figure_has_a_point_per_format(measured: Measured, tmp_path: Path) -> None:
