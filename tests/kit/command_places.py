@@ -23,8 +23,8 @@ MAKES_AS = {"prepare": "refit-readers"}
 WITHOUT_OUTPUT = {"validate", "explain", "push"}
 READ_ONLY = {"validate", "explain", "name", "summary", "times", "seal", "restore", "failures"}
 """Verbs of the study that print, or act on the workflow's own folders, which no option names."""
-IN_PLACE = {"benchmark-tables"}
-"""They change a marked block of a document, which they are given for that."""
+IN_PLACE = {"benchmark-tables", "join"}
+"""They change a marked block of a document, or add to a folder of results, which they are given for that."""
 
 
 @dataclass(frozen=True)

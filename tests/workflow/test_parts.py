@@ -5,15 +5,25 @@ Parts of several machines are copies of the run, from which cells are removed.
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
-from tests.kit.project import ROOT, planned, snakemake
-from tests.kit.smoke_run import CONFIG, RESULTS
+from pat.io.artefacts import check_folder, read_json, seal, sha256
+from study import cli as study_cli
+from study.results.made import made_in
+from study.results.times import read_times
+from tests.kit.project import ROOT, copy_workflow, planned, snakemake
+from tests.kit.smoke_run import CONFIG, RESULTS, checkpoints
 
-RAW = yaml.safe_load((ROOT / CONFIG).read_text())
+RAW: dict[str, Any] = yaml.safe_load((ROOT / CONFIG).read_text())
+THREE_HOURS_NS = 3 * 3600 * 10**9
 FIRST = ("lora", "pat")
 """Rows that a part asks for."""
 CELL = "channel-magnitude-ftp"
@@ -58,3 +68,206 @@ def test_what_config_says_on_the_command_line_is_of_its_kind(finished: Path) -> 
     """Snakemake leaves the numbers of a list as text: `--config 'ratios=[0.25]'` was refused."""
     plan = snakemake(finished, "--dry-run", "--configfile", CONFIG, "--config", "ratios=[0.5]", "seeds=[0]", "tuning={max_steps: 12}")
     assert "Nothing to be done" in plan.stdout + plan.stderr, plan.stdout + plan.stderr
+
+
+def join(folders: list[Path], into: Path, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Join the smoke results of some folders into those of another; return the exit status and all that was said."""
+    with pytest.raises(SystemExit) as ended:
+        study_cli.main(["join", *(str(folder / RESULTS) for folder in folders), "--into", str(into / RESULTS)])
+    said = capsys.readouterr()
+    return ended.value.code, said.out + said.err
+
+
+@pytest.fixture
+def halves(finished: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Two machines of which each has made some rows, the second three hours before the first, and a third where nothing is yet.
+
+    Both have tuned `lora`, whose model the second has pruned. A model in another basis and the benchmarks are on the second alone.
+    """
+    mine = without(finished, tmp_path / "a", "base", "dora", "pat", "pat-g", CELL)
+    theirs = without(finished, tmp_path / "b", "pat-dora", "channel-magnitude-pft", "channel-magnitude-ftpft")
+    for part in ("refitted", "rotated", "benchmark"):
+        shutil.rmtree(mine / RESULTS / part)
+    for path in theirs.rglob("*"):
+        found = path.lstat()
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns - THREE_HOURS_NS), follow_symlinks=False)
+    return mine, theirs, copy_workflow(tmp_path / "c")
+
+
+def contents(folder: Path) -> dict[str, tuple[str, int]]:
+    """Return the checksum and the time of every file of the results."""
+    files = [path for path in sorted((folder / RESULTS).rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): (sha256(path), path.stat().st_mtime_ns) for path in files}
+
+
+def phases(folder: Path, raw: dict[str, Any]) -> set[str]:
+    """Return the first words of the jobs that a run would make."""
+    return {job.split(" ")[0] for job in planned(folder, raw)}
+
+
+LAID_OUT = {"draw", "write"}
+
+
+def test_two_halves_make_a_whole_of_which_only_tables_and_figures_are_left(
+    halves: tuple[Path, Path, Path], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs, into = halves
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 0, said
+    assert f"of {mine / RESULTS}: 4 cells" in said and f"of {theirs / RESULTS}: 5 cells" in said and "left out" not in said
+    assert phases(into, RAW) == LAID_OUT
+    made = checkpoints(finished)
+    assert {name: made[name] for name in checkpoints(into)} == checkpoints(into)
+    assert made.keys() == checkpoints(into).keys()
+    cells = sorted((finished / RESULTS / "evaluation").rglob("cell.json"))
+    assert all((into / path.relative_to(finished)).read_bytes() == path.read_bytes() for path in cells)
+    times = [sorted((job.step, job.wall_s) for job in read_times(folder / RESULTS) if job.step != "report") for folder in (into, finished)]
+    assert times[0] == times[1]
+    # a change of settings is noticed, as it is where the files were made
+    assert phases(into, RAW | {"evaluation": RAW["evaluation"] | {"limit": 2}}) == {*LAID_OUT, "evaluate", "collect"}
+    before = contents(into)
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 0 and "0 files copied" in said and contents(into) == before
+
+
+def test_a_part_joined_into_one_s_own_replaces_nothing(halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    mine, theirs, _ = halves
+    before = contents(mine)
+    code, said = join([theirs], mine, capsys)
+    assert code == 0 and "left out" not in said, said
+    after = contents(mine)
+    assert {name: after[name][0] for name in before} == {name: known for name, (known, _) in before.items()}
+    assert phases(mine, RAW) == LAID_OUT
+
+
+def test_a_join_that_is_interrupted_can_be_repeated(
+    halves: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs, into = halves
+    real, left = shutil.copy2, iter(range(100))
+
+    def interrupted(source: Path, target: Path) -> None:
+        if next(left, None) is None:
+            target.write_bytes(source.read_bytes()[:3])
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(shutil, "copy2", interrupted)
+    assert join([mine, theirs], into, capsys)[0] not in (0, None)
+    monkeypatch.setattr(shutil, "copy2", real)
+    for manifest in (into / RESULTS).rglob("manifest.json"):
+        check_folder(manifest.parent)  # what is there as finished is whole
+    assert join([mine, theirs], into, capsys)[0] == 0
+    assert phases(into, RAW) == LAID_OUT and not list((into / RESULTS).rglob("*.tmp"))
+    whole = into.with_name("whole")
+    assert join([mine, theirs], copy_workflow(whole), capsys)[0] == 0 and contents(whole) == contents(into)
+
+
+def with_other_bytes(folder: Path, *models: str) -> None:
+    """Make models of the same settings that differ in a bit, as a GPU does."""
+    for model in models:
+        weights = next((folder / RESULTS / model).glob("*.safetensors"))
+        time = weights.with_name("manifest.json").stat()
+        weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+        seal(weights.parent)
+        os.utime(weights.with_name("manifest.json"), ns=(time.st_atime_ns, time.st_mtime_ns))
+
+
+def test_a_cell_is_never_a_mix_of_two_chains(halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Both have tuned `lora`, to other bytes: what the second has pruned of its own is no pruned model of the first's."""
+    mine, theirs, into = halves
+    lora = "tiny/lora/0/seed0"
+    with_other_bytes(theirs, f"checkpoints/{lora}/adapter", f"checkpoints/{lora}/merged")
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 0
+    assert f"{lora}: that of {mine / RESULTS} is taken, {theirs / RESULTS} has other bytes" in said
+    assert (
+        f"tiny/{CELL}/0.5/seed0 of {theirs / RESULTS}: it was made from checkpoints/{lora}/merged/manifest.json of its own folder" in said
+    )
+    assert {job for job in planned(into, RAW) if job.split(" ")[0] not in LAID_OUT} == {
+        f"prune the tuned tiny by {CELL}, ratio 0.5, seed 0",
+        f"evaluate tiny, {CELL}, ratio 0.5, seed 0",
+        f"collect tiny, {CELL}, ratio 0.5, seed 0",
+    }
+    assert (into / RESULTS / "checkpoints" / lora / "merged/model.safetensors").read_bytes() == (
+        mine / RESULTS / "checkpoints" / lora / "merged/model.safetensors"
+    ).read_bytes()
+    other = copy_workflow(into.with_name("d"))
+    code, said = join([theirs, mine], other, capsys)
+    assert code == 0 and "left out" not in said and f"{lora}: that of {theirs / RESULTS} is taken" in said
+    assert phases(other, RAW) == LAID_OUT
+
+
+def test_a_cell_whose_origin_is_gone_is_not_hung_on_another_s(halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    mine, theirs, into = halves
+    shutil.rmtree(theirs / RESULTS / "checkpoints/tiny/lora")
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 0 and f"{CELL}/0.5/seed0 of {theirs / RESULTS}: it was made from checkpoints/tiny/lora/0/seed0/merged/" in said
+    assert "which is not there any more" in said
+
+
+def test_the_folder_that_has_gone_further_with_a_cell_is_taken(
+    halves: tuple[Path, Path, Path], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And whole: an adapter of one machine is not merged with what another has made of its own."""
+    mine, theirs, into = halves
+    cell = "checkpoints/tiny/pat/0.5/seed0"
+    shutil.copytree(finished / RESULTS / cell / "adapter", mine / RESULTS / cell / "adapter")
+    with_other_bytes(mine, f"{cell}/adapter")
+    assert join([mine, theirs], into, capsys)[0] == 0
+    for name in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
+        assert (into / RESULTS / cell / name).read_bytes() == (theirs / RESULTS / cell / name).read_bytes()
+    code, said = join([theirs], mine, capsys)
+    assert code == 0 and f"tiny/pat/0.5/seed0 of {theirs / RESULTS}: {mine / RESULTS / cell}/adapter/" in said
+    assert "is there already, with other content" in said and not (mine / RESULTS / cell / "merged").exists()
+
+
+def test_what_does_not_belong_together_is_refused_before_anything_is_copied(
+    halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs, into = halves
+
+    def refused(*parts: str) -> None:
+        code, said = join([mine, theirs], into, capsys)
+        assert code == 1 and all(part in said for part in parts), said
+        assert not (into / "results").exists()
+
+    (theirs / RESULTS).rename(theirs / "results/other")
+    with pytest.raises(SystemExit):
+        study_cli.main(["join", str(mine / RESULTS), str(theirs / "results/other"), "--into", str(into / RESULTS)])
+    assert "are of the experiments 'other' and 'smoke'" in capsys.readouterr().err
+    (theirs / "results/other").rename(theirs / RESULTS)
+
+    instruct = theirs / RESULTS / "data/world/instruct.jsonl"
+    was = instruct.read_bytes()
+    instruct.write_bytes(was + was.splitlines(keepends=True)[0])
+    refused(f"{mine / RESULTS}/data/world/instruct.jsonl and {instruct}: differ, and all cells hang on them; nothing is joined")
+    instruct.write_bytes(was)
+
+    (record,) = (
+        it.record for it in made_in(theirs / RESULTS) if it.path.as_posix() == "checkpoints/tiny/lora/0/seed0/adapter/manifest.json"
+    )
+    place = theirs / ".snakemake/metadata" / record
+    said = read_json(place)
+    was = place.read_bytes()
+    place.write_text(json.dumps(said | {"params": [it.replace('"max_steps":12', '"max_steps":13') for it in said["params"]]}))
+    refused(
+        f"{mine / RESULTS}/checkpoints/tiny/lora/0/seed0/adapter/manifest.json and "
+        f"{theirs / RESULTS}/checkpoints/tiny/lora/0/seed0/adapter/manifest.json: were made with different settings "
+        '("max_steps":12; "max_steps":13); nothing is joined',
+    )
+    place.write_bytes(was)
+
+    with (into / ".snakemake/run.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused(f"{into}: a run is at work there")
+
+    (theirs / ".snakemake").rename(theirs / "elsewhere")
+    refused(f"{theirs}/.snakemake/metadata: no such folder", "Copy it along")
+    (theirs / "elsewhere").rename(theirs / ".snakemake")
+
+    with_other_bytes(theirs, "models/tiny")
+    refused(
+        f"{mine / RESULTS}/models/tiny/manifest.json and {theirs / RESULTS}/models/tiny/manifest.json: differ",
+        "Make data and base models once",
+    )

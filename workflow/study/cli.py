@@ -40,6 +40,7 @@ VERBS = {
     "reference": "study.report.reference",
     "unpack": "study.results.unpack",
     "repeats": "study.results.repeats",
+    "join": "study.results.join",
     "seal": "study.versions.seals",
     "restore": "study.versions.restore",
     "failures": "study.plan.failures",

@@ -60,6 +60,20 @@ def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 
+def test_a_run_of_several_machines_says_so_of_commits_versions_and_devices(tmp_path: Path) -> None:
+    """They were those of the first cell, and the system's was that of whoever kept the reference."""
+    results, out = finished(tmp_path, machine="x86_64", gpu="NVIDIA A", device="cuda:0"), tmp_path / "out" / "toy"
+    other = ORIGIN | {"git_commit": "fedcba98765", "versions": {"torch": "2.11.0", "transformers": "5.23.0"}, "machine": "aarch64"}
+    write_json(results / "evaluation" / "m" / "pat" / "0.25" / "seed1" / "cell.json", {"provenance": {"tune": other}})
+    named = (results / "tables" / "cells.csv").read_text()
+    write_text(results / "tables" / "cells.csv", named + "pat,results/toy/evaluation/m/pat/0.25/seed1/cell.json\n")
+    keep(results, out, "two machines", tmp_path / "toy.yaml")
+    origin = read_json(out / "origin.json")
+    assert origin["git_commits"] == ["0123456789abcdef", "fedcba98765"] and origin["devices"] == ["NVIDIA A", "cpu"]
+    assert origin["versions"] == {"torch": "2.11.0, 2.13.0", "transformers": "5.23.0"} and origin["platform"] == "aarch64, x86_64"
+    assert "torch 2.11.0, 2.13.0, transformers 5.23.0, commit `0123456789`, `fedcba9876`" in readme_block(out)
+
+
 def test_what_an_earlier_form_of_the_experiment_has_left_is_not_kept(tmp_path: Path) -> None:
     """Rates and bases of rows and models that are gone, figures that are no longer asked for: they would pass for those of its cells."""
     results, out = finished(tmp_path), tmp_path / "out" / "toy"

@@ -5,7 +5,6 @@ Writes `results/reference/<name>/` and the block of README.md that is marked wit
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,18 +91,22 @@ def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
 
 
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
-    """Return commits and versions that all phases of all cells share. Raises UserError on changed code."""
+    """Return commits, versions and machines of all phases of all cells, which may be several. Raises UserError on changed code."""
     origins = origins_of(cells)
     if any(origin["git_commit"] is None for origin in origins):
         raise UserError("some cells were made by code outside a git checkout; a reference must name its commit: run from a clone")
     if not all(is_as_committed(origin) for origin in origins):
         raise UserError("some cells were made by code with uncommitted changes; a reference must name its commit: commit, then run again")
+    versions: dict[str, set[str]] = {}
+    for origin in origins:
+        for name, version in origin["versions"].items():
+            versions.setdefault(name, set()).add(version)
     return {
         "git_commits": sorted({str(origin["git_commit"]) for origin in origins}),
-        "versions": origins[0]["versions"],
+        "versions": {name: ", ".join(sorted(found)) for name, found in sorted(versions.items())},
         "python": sorted({origin["python"] for origin in origins}),
-        "devices": sorted({origin["device"] for origin in origins}),
-        "platform": f"{platform.system()} {platform.machine()}",
+        "devices": sorted({str(origin.get("gpu", origin["device"])) for origin in origins}),
+        "platform": ", ".join(sorted({origin["machine"] for origin in origins if "machine" in origin})),
     }
 
 
