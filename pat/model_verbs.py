@@ -31,7 +31,7 @@ def export(
 
 @guarded("push", NOTHING)
 def push(
-    folder: Annotated[Path, typer.Argument(help="folder of a model, such as `pat merge` writes"), READS],
+    folder: Annotated[Path, typer.Argument(help="folder of a model, such as `pat merge` or `pat export` writes"), READS],
     repository: Annotated[str, typer.Argument(help="its name on the hub, as someone/some-model")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="tell what would be sent, and send nothing")] = False,
     evaluation: Annotated[
@@ -45,7 +45,10 @@ def push(
     ] = None,
     language: Annotated[list[str] | None, typer.Option(help="language's code, such as en; may be repeated")] = None,
     license: Annotated[str | None, typer.Option(help="licence's identifier, such as apache-2.0; left out: the base's")] = None,
-    base_model: Annotated[str | None, typer.Option(help="the base's name on the hub; left out: as it was imported")] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="the base's name on the hub, of an export that of the model exported; left out: as the base was imported"),
+    ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="make the repository a private one where it is new; refused where it is there and public")
     ] = False,

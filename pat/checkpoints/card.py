@@ -27,7 +27,8 @@ def front(fields: Mapping[str, Any]) -> str:
     return f"---\n{ModelCardData(**fields).to_yaml(line_break=chr(10))}\n---\n"
 
 
-def _linked(name: str, kind: str = "") -> str:
+def linked(name: str, kind: str = "") -> str:
+    """Return a link to a model of the hub, or with `kind` to another thing there."""
     return f"[{name}](https://huggingface.co/{kind}{name})"
 
 
@@ -36,8 +37,8 @@ def model_card(record: dict[str, Any], how: str, config: Any, lineage: Mapping[s
     opening = RESHAPED_CARD if isinstance(config, ReshapedConfig) else STOCK_CARD
     base, width, count = record["base"], record["hidden_size"]["after"], record["parameters"]["after"]
     named, learned = (lineage or {}).get("base_model"), (lineage or {}).get(DATASETS) or ()
-    made = [f"Made of {_linked(named)}."] if named else []
-    made += [f"Trained on {', '.join(_linked(name, 'datasets/') for name in learned)}."] if learned else []
+    made = [f"Made of {linked(named)}."] if named else []
+    made += [f"Trained on {', '.join(linked(name, 'datasets/') for name in learned)}."] if learned else []
     smaller = record["removed"] > 0
     text = f"""
 # A {"pruned and " if smaller and not record["ratio_requested"] else ""}{how} model

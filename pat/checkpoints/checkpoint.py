@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ from pat.models.sharding import sharding_of
 from pat.settings.fields import FP32_BYTES, GIB
 
 IMPORT_RECORD = "import.json"
+LICENCES = ("LICENSE*", "NOTICE*", "USE_POLICY*")
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
-              "generation_config.json", ORIGIN_NAME, LINEAGE_NAME, "LICENSE*", "NOTICE*", "USE_POLICY*")  # fmt: skip
+              "generation_config.json", ORIGIN_NAME, LINEAGE_NAME, *LICENCES)  # fmt: skip
 REFUSALS = (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, ArithmeticError)
 """What transformers raises of a config whose values it cannot use."""
 MIN_SHARD_BYTES = 64 * 2**20
@@ -326,13 +327,22 @@ def copy_companions(source: Path, target: Path) -> None:
 
     The tokenizer is opened as the same class: where its files name none, and the target's model is of another type, it is named there.
     """
-    for pattern in COMPANIONS:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, target / path.name)
+    _copy(source, target, COMPANIONS)
     if has_tokenizer(source) and not names_class(source) and _model_type(target) not in (None, _model_type(source)):
         name_class(target, type(open_tokenizer(source)).__name__)
     write_old_names(target)
+
+
+def copy_licences(source: Path, target: Path) -> None:
+    """Copy the files that say what may be done with a model, and which have to go with it."""
+    _copy(source, target, LICENCES)
+
+
+def _copy(source: Path, target: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
 
 
 def _model_type(folder: Path) -> str | None:

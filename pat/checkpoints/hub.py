@@ -25,6 +25,9 @@ OF_AN_EARLIER_MODEL = re.compile(
     rf"model[^/]*\.safetensors|model[^/]*\.safetensors\.index\.json|pytorch_model[^/]*\.bin|{re.escape(RESULTS_FOLDER)}/[^/]+\.yaml"
 )
 """What a repository must not keep beside another model's weights: weights, which loading could prefer, and results of them."""
+GGUF = ".gguf"
+OF_A_CHECKPOINT = re.compile(r".+\.(safetensors|bin)")
+"""Weights that a GGUF file is not beside in a repository, whose card is theirs."""
 MAIN = "main"
 MEANINGS = {
     400: "the hub takes it for a mistake",
@@ -56,12 +59,23 @@ def send(repository: str, files: Sent, *, private: bool, revision: str = MAIN) -
             raise UserError(f"--private: {repository} is there already and public; make it private on its page, or leave the option out")
         if revision != MAIN:
             hub.create_branch(repository, branch=revision, exist_ok=True)
-        stale = _stale(hub.list_repo_files(repository, revision=revision), files)
+        there = hub.list_repo_files(repository, revision=revision)
+        _check_gguf_among(there, files, repository)
+        stale = _stale(there, files)
         removed = [CommitOperationDelete(path_in_repo=name) for name in stale]
         hub.create_commit(repository, [*added, *removed], revision=revision, commit_message="Model, card and results")
     for name in stale:
         say(f"{repository}: {name}, of an earlier model, is removed")
     say(f"{place}: {len(files)} files sent" + (f" to its revision {revision}" if revision != MAIN else ""))
+
+
+def _check_gguf_among(there: Iterable[str], files: Sent, repository: str) -> None:
+    """Raise UserError where the card of a GGUF file would take the place of that of a checkpoint in the same repository."""
+    if any(name.endswith(GGUF) for name in files) and (weights := next(filter(OF_A_CHECKPOINT.fullmatch, there), None)):
+        raise UserError(
+            f"{repository}: holds {weights}, and its card is that model's: send a GGUF file to a repository of its own, such as "
+            f"{repository}-GGUF"
+        )
 
 
 def _stale(there: Iterable[str], files: Sent) -> list[str]:

@@ -1,4 +1,4 @@
-"""`pat push`: a model's folder on the hub, with a card and results as the hub reads them. What would be sent can be listed first.
+"""`pat push`: the folder of a model or an export on the hub, with a card and results as the hub reads them. All can be listed first.
 
 Owns what is sent: the folder's files but for its bookkeeping, its card with what an evaluation found, and a file of results for each
 benchmark of the hub. Sending is hub.py's. The folder itself stays as it is.
@@ -21,17 +21,16 @@ from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_checkpoint
 from pat.checkpoints.card import FIELDS, STOCK_CARD, front
 from pat.checkpoints.checkpoint import check_finite
+from pat.checkpoints.exported import CHANGED, EXPORT_RECORD, PACKAGE, Exported, export_in
 from pat.checkpoints.hub import MAIN, RESULTS_FOLDER, check_token, send
 from pat.checkpoints.lineage import CARD_NAME, INHERITED, check_datasets, front_matter, lineage_of
 from pat.data.harness_figures import error_of, without_errors
 from pat.errors import UserError
 from pat.io import artefacts
-from pat.io.marks import FOLDER_RECORDS
 from pat.io.progress import told_figure
 from pat.io.provenance import checksums
 from pat.models.reshaped import ReshapedConfig
 
-EXPORTED = next(name for name, verb in FOLDER_RECORDS.items() if verb == "export")
 SAFE = re.compile(r"[^A-Za-z0-9._-]")
 READINGS = {
     "acc_norm": "log-likelihood per character",
@@ -110,18 +109,18 @@ def files_to_send(folder: Path, repository: str, published: Published, revision:
     """Return what is sent, by its name in the repository."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if (folder / EXPORTED).is_file():
-        raise UserError(
-            f"{folder}: is an export for another runtime, of which no card can be made: send the model it was made of, or this as it is: "
-            f"hf upload {repository} {folder}"
-        )
-    check_checkpoint(folder, tokenizer=True)
+    exported = export_in(folder)
+    if exported is None:
+        check_checkpoint(folder, tokenizer=True)
+    else:
+        _check_of_export(repository, published)
     artefacts.check_if_listed(folder)
-    check_finite(folder)
+    if exported is None:
+        check_finite(folder)
     scores = _scores(folder, published)
     kept = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_bookkeeping(path.relative_to(folder)))
     files: Sent = {path.relative_to(folder).as_posix(): path for path in kept}
-    files[CARD_NAME] = card(folder, repository, published, scores, revision).encode()
+    files[CARD_NAME] = card(folder, repository, published, scores, revision, exported).encode()
     for task, benchmark in published.benchmarks.items():
         if task not in scores.get("tasks", {}):
             known = ", ".join(sorted(scores.get("tasks", {}))) or "none"
@@ -131,35 +130,59 @@ def files_to_send(folder: Path, repository: str, published: Published, revision:
     return files
 
 
-def card(folder: Path, repository: str, published: Published, scores: Mapping[str, Any], revision: str = MAIN) -> str:
+def _check_of_export(repository: str, published: Published) -> None:
+    """Raise UserError where an export would take the place of the model it was made of, or is to have that model's results."""
+    if published.base_model == repository:
+        raise UserError(f"--base-model {repository}: an export is sent to a repository of its own, such as {repository}-GGUF")
+    if published.evaluation is not None:
+        raise UserError(
+            f"--evaluation {published.evaluation}: is of the model before it was exported, and rounding changes its figures; leave it out"
+        )
+
+
+def card(
+    folder: Path, repository: str, published: Published, scores: Mapping[str, Any], revision: str = MAIN, exported: Exported | None = None
+) -> str:
     """Return the folder's card with everything that is known of the model, and with the results of an evaluation."""
     path = folder / CARD_NAME
-    written, body = front_matter(path.read_text(encoding="utf-8")) if path.is_file() else ({}, f"\n# {repository}\n\n{STOCK_CARD}\n")
+    known = lineage_of(folder)
+    if exported is None:
+        own, text = FIELDS, f"\n# {repository}\n\n{STOCK_CARD}\n"
+    else:
+        named = published.base_model is not None
+        base = published.base_model or known.get("base_model")
+        own = exported.fields | ({"base_model_relation": exported.relation(named=named)} if base else {})
+        text = exported.text(repository, base, named=named)
+    written, body = front_matter(path.read_text(encoding="utf-8")) if path.is_file() else ({}, text)
     given = {
         "license": published.license,
         "base_model": published.base_model,
         "language": list(published.languages),
         "datasets": list(published.datasets),
     }
-    fields = FIELDS | lineage_of(folder) | written | {name: value for name, value in given.items() if value}
+    fields = own | known | written | {name: value for name, value in given.items() if value}
     if published.license:
         fields = {name: value for name, value in fields.items() if name not in INHERITED or name in ("license", "language")}
     results = list(_results(scores, published.benchmarks))
-    named = {"model_name": repository.rsplit("/", maxsplit=1)[-1], "eval_results": results} if results else {}
+    results_of_it = {"model_name": repository.rsplit("/", maxsplit=1)[-1], "eval_results": results} if results else {}
     if results:
         fields.pop("model-index", None)  # an earlier card's, which would win
-    return front(fields | named) + body + _how_to_load(folder, repository, revision) + _table(scores)
+    return front(fields | results_of_it) + body + _how_to_load(folder, repository, revision, exported) + _table(scores)
 
 
-def _how_to_load(folder: Path, repository: str, revision: str) -> str:
-    """Return the lines that open the model and let it answer, in chat form where its tokenizer has one."""
+def _how_to_load(folder: Path, repository: str, revision: str, exported: Exported | None) -> str:
+    """Return the lines that open the model and let it answer, in chat form where its tokenizer has one; of an export by its runtime."""
+    by_runtime = "" if exported is None else exported.how_to_load(repository, None if revision == MAIN else revision)
+    if exported is not None and exported.is_gguf:
+        return by_runtime
     reshaped = isinstance(checkpoint.load_config(folder), ReshapedConfig)
+    imports = "import pat.reshaped  # pip install pruning-aware-tuning\n" if reshaped else ""
+    if exported is not None:
+        imports = f"# pip install {PACKAGE}\n"
     chats = checkpoint.load_tokenizer(folder).chat_template is not None
     its = f', revision="{revision}"' if revision != MAIN else ""
     says = CHAT if chats else 'tokenizer("The capital of France is", return_tensors="pt")'
-    return LOADING.format(
-        imports="import pat.reshaped  # pip install pruning-aware-tuning\n" if reshaped else "", name=repository, its=its, says=says
-    )
+    return by_runtime + LOADING.format(imports=imports, name=repository, its=its, says=says)
 
 
 def entry(benchmark: str, figures: Mapping[str, Any]) -> EvalResultEntry:
@@ -261,7 +284,13 @@ def _notes(files: Sent, published: Published) -> Iterator[str]:
     options = {"license": "--license", "base_model": "--base-model", "language": "--language", "datasets": "--dataset"}
     if lacking := [option for name, option in options.items() if not fields.get(name)]:
         yield f"note: the card says nothing of what these would: {', '.join(lacking)}"
-    if published.evaluation is None:
+    if EXPORT_RECORD in files:
+        if fields.get("base_model_relation") == CHANGED:
+            yield (
+                f"note: the card calls this a {CHANGED} of {fields['base_model']}, which was changed before the export: --base-model names "
+                "the model that was exported, where the hub has it"
+            )
+    elif published.evaluation is None:
         yield "note: the card has no results: --evaluation names the JSON that `pat evaluate` wrote"
     elif not published.benchmarks:
         yield f"note: no {RESULTS_FOLDER}: --benchmark task=DATASET:TASK says which benchmark of the hub a task is"

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pat.checkpoints.base_checks import CONFIG_NAME, RESHAPED, check_base
+from pat.checkpoints.exported import EXPORT_RECORD
+from pat.checkpoints.first_base import first_base
+from pat.checkpoints.lineage import lineage_of, write_lineage
 from pat.errors import UserError
 from pat.io.artefacts import check_if_listed, new_folder, read_record, write_json
 from pat.io.marks import FOLDERS, check_replaceable
@@ -19,7 +22,6 @@ from pat.settings.fields import MIB
 
 COMPRESSED = ("int8", "int4", "fp8")
 FORMATS = ("gguf", *COMPRESSED)
-EXPORT_RECORD = "export.json"
 
 
 def export(model: Path, to: str, out: Path, kind: str | None = None, split: str | None = None, *, force: bool = False) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def export(model: Path, to: str, out: Path, kind: str | None = None, split: str 
     with new_folder(out, FOLDERS["export"], force=force) as folder:
         made = _write_gguf(model, folder, kind or "auto", split) if to == "gguf" else _write_compressed(model, folder, to)
         weights = [path for pattern in ("*.gguf", "*.safetensors") for path in folder.glob(pattern)]
-        record = {"to": to, "bytes": sum(path.stat().st_size for path in weights), **made}
+        record = {"to": to, "bytes": sum(path.stat().st_size for path in weights), **made, **_sizes(model)}
+        write_lineage(folder, lineage_of(model))
         source = described(model)
         settings = {"model": source["sha256"], "to": to, "type": kind, "split": split}
         record["provenance"] = provenance(settings, 0, inputs={"model": source})
@@ -52,13 +55,23 @@ def export(model: Path, to: str, out: Path, kind: str | None = None, split: str 
 
 
 def _write_gguf(model: Path, folder: Path, kind: str, split: str | None) -> dict[str, Any]:
+    from pat.checkpoints.checkpoint import copy_licences
     from pat.export.gguf_file import write_gguf
 
     unnamed = folder / "model.gguf"
     made = write_gguf(model, unnamed, kind, split)
+    copy_licences(model, folder)
     named = folder / f"model-{made['type']}.gguf"
     unnamed.rename(named)
     return made | {"file": named.name}
+
+
+def _sizes(model: Path) -> dict[str, Any]:
+    """Return what a record says of the model that was exported: its sizes, and those of the base it was made of, None where it is one."""
+    from pat.checkpoints import checkpoint
+
+    config = checkpoint.load_config(model)
+    return {"base": first_base(model), "hidden_size": config.hidden_size, "parameters": checkpoint.parameter_counts(model, config)}
 
 
 def _write_compressed(model: Path, folder: Path, to: str) -> dict[str, Any]:

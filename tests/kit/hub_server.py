@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
 
 WRITER, READER = "hf_may_write", "hf_may_read"
@@ -62,6 +64,18 @@ def hub_server() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def sent_to(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Hub]:
+    """Serve a hub that this process sends to, with a token that may write there. The client has read its variables when it was imported."""
+    with hub_server() as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "no-token"))
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        yield served
 
 
 class _Answers(BaseHTTPRequestHandler):

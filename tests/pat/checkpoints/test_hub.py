@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from pat.checkpoints.push import Published, files_to_send, push
 from pat.errors import UserError
-from tests.kit.hub_server import BROKEN_OFF, READER, WRITER, Hub, Repository, hub_server
+from tests.kit.hub_server import BROKEN_OFF, READER, WRITER, Hub, Repository, hub_server, sent_to
 from tests.kit.sendable import published, write_sendable
 
 NAME = "me/narrow"
@@ -29,13 +29,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub that this process sends to, with a token that may write there. The client has read its variables when it was imported."""
-    with hub_server() as served:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setenv("HF_TOKEN", WRITER)
+    """A hub that this process sends to, with a token that may write there."""
+    with sent_to(monkeypatch, tmp_path) as served:
         yield served
 
 

@@ -172,9 +172,7 @@ def test_what_cannot_be_sent_is_named(work: Path, tmp_path: Path) -> None:
     evaluation["provenance"]["inputs"]["model"]["sha256"] = {"model.safetensors": "0"}
     write_json(tmp_path / "other.json", evaluation)
     (tmp_path / "none.json").write_text(json.dumps({"x": 1}))
-    write_json(tmp_path / "exported" / "export.json", {"to": "gguf"})
     for folder, name, given, said in (
-        (tmp_path / "exported", "me/gguf", Published(), r"is an export for another runtime, .* or this as it is: hf upload me/gguf "),
         (work / "pruned", "me//narrow", Published(), "is no name of a repository"),
         (tmp_path / "gone", "me/narrow", Published(), "gone: no such folder"),
         (work / "pruned", "me/narrow", Published(tmp_path / "other.json"), "is of other weights than those in"),
