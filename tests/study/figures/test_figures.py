@@ -180,19 +180,59 @@ def test_methods_figure_has_the_unpruned_row_in_every_panel_and_the_papers_numbe
     assert pd.isna(lines[4]["paper"])
 
 
-def test_perplexity_figure_has_the_unpruned_row_in_every_panel_and_bars_over_seeds_alone(tmp_path: Path) -> None:
+def test_perplexity_figure_has_the_best_methods_first_and_bars_over_seeds_alone(tmp_path: Path) -> None:
     values = {("lora", 0.0, 0): 10.0, ("pat", 0.25, 0): 11.0, ("pat", 0.25, 1): 13.0, ("pat", 0.5, 0): 100.0, ("shortgpt-pft", 0.5, 0): 9.0}
     paths = [
         write_cell(tmp_path, cell(*key, perplexity={"heldout": {"token_perplexity": value, "byte_perplexity": 2.0, "tokens": 9}}))
         for key, value in values.items()
     ]
-    assert perplexity_figure.write_perplexity(paths, tmp_path / "out") == 5
+    assert perplexity_figure.write_perplexity(paths, tmp_path / "out") == 4
     lines = drawn(tmp_path / "out", "perplexity")
-    assert [(it["panel"], it["method"], it["perplexity"]) for it in lines] == [
-        (0.25, "lora", 10.0), (0.25, "pat", 12.0), (0.5, "lora", 10.0), (0.5, "shortgpt-pft", 9.0), (0.5, "pat", 100.0),
+    assert [(it["method"], it["ratio"], it["perplexity"]) for it in lines] == [
+        ("lora", 0.0, 10.0), ("shortgpt-pft", 0.5, 9.0), ("pat", 0.25, 12.0), ("pat", 0.5, 100.0),
     ]  # fmt: skip
-    assert lines[1]["ci95"] == pytest.approx(12.7062, rel=1e-4), "Student's quantile of one degree of freedom, times the standard error, 1"
-    assert all(pd.isna(lines[place]["ci95"]) for place in (0, 2, 3, 4))
+    assert lines[2]["ci95"] == pytest.approx(12.7062, rel=1e-4), "Student's quantile of one degree of freedom, times the standard error, 1"
+    assert all(pd.isna(lines[place]["ci95"]) for place in (0, 1, 3))
+
+
+def test_perplexity_figure_orders_methods_by_how_far_they_are_behind_the_best_of_each_ratio() -> None:
+    found = {
+        ("early", 0.25): 11.0,
+        ("best", 0.25): 10.0,
+        ("best", 0.5): 100.0,
+        ("late", 0.5): 105.0,
+        ("worst", 0.25): 20.0,
+        ("worst", 0.5): 101.0,
+    }
+    unpruned = {("base", 0.0): 9.0, ("tuned", 0.0): 5.0}
+    data = pd.DataFrame(
+        {"model": "m", "text": "t", "method": method, "ratio": ratio, "perplexity": value}
+        for (method, ratio), value in (found | unpruned).items()
+    )
+    assert perplexity_figure.best_first(data) == ["tuned", "base", "best", "late", "early", "worst"]
+
+
+def test_perplexity_figure_shows_every_point_in_its_panel_or_as_a_number_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"c4": {"lora": 10.0, "pat": 20.0, "shortgpt-pft": 900.0}, "held": {"lora": 5.0, "pat": 8.0, "shortgpt-pft": 9.0}}
+    paths = [
+        write_cell(tmp_path, cell(method, ratio, perplexity={
+            text: {"token_perplexity": values[method], "byte_perplexity": 2.0, "tokens": 9} for text, values in texts.items()
+        }))
+        for method, ratio in (("lora", 0.0), ("pat", 0.5), ("shortgpt-pft", 0.5))
+    ]  # fmt: skip
+    drawings: list[Any] = []
+    monkeypatch.setattr(perplexity_figure, "save", lambda drawing, *_: drawings.append(drawing))
+    perplexity_figure.write_perplexity(paths, tmp_path / "out")
+    c4, held = drawings[0].axes
+    assert [axes.get_title(loc="left") for axes in (c4, held)] == ["c4", "held"]
+    for axes, shown, behind in ((c4, [10.0, 20.0], ["→ 900"]), (held, [5.0, 8.0, 9.0], [])):
+        left, right = axes.get_xlim()
+        places = [x for points in axes.containers for x in points[0].get_xdata()]
+        assert sorted(places) == shown and left < min(shown) and max(shown) < right
+        assert [text.get_text() for text in axes.texts] == behind
+    bold = [label.get_text() for label in c4.get_yticklabels() if label.get_fontweight() == "bold"]
+    assert bold == ["PAT"]
+    assert [text.get_text() for text in drawings[0].legends[0].get_texts()] == ["nothing removed", "50 % removed"]
 
 
 def test_perplexity_figure_without_texts_is_a_message(tmp_path: Path) -> None:
