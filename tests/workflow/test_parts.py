@@ -5,11 +5,15 @@ Parts of several machines are copies of the run, from which cells are removed.
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -19,8 +23,10 @@ from pat.io.artefacts import check_folder, read_json, seal, sha256
 from study import cli as study_cli
 from study.results.made import made_in
 from study.results.times import read_times
+from study.tables.times import duration
 from tests.kit.project import ROOT, copy_workflow, planned, snakemake
 from tests.kit.smoke_run import CONFIG, RESULTS, checkpoints
+from tests.kit.smoke_run import tables as tables_of
 
 RAW: dict[str, Any] = yaml.safe_load((ROOT / CONFIG).read_text())
 THREE_HOURS_NS = 3 * 3600 * 10**9
@@ -271,3 +277,60 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_copied(
         f"{mine / RESULTS}/models/tiny/manifest.json and {theirs / RESULTS}/models/tiny/manifest.json: differ",
         "Make data and base models once",
     )
+
+
+def progress(folder: Path, *options: str, config: str = CONFIG) -> tuple[int, str]:
+    """Ask how far the run in a folder is; return the exit status and all that was said."""
+    command = [sys.executable, "-m", "study", "progress", config, *options]
+    own = os.environ | {"PYTHONPATH": str(folder / "workflow")}
+    asked = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)
+    return asked.returncode, asked.stdout + asked.stderr
+
+
+def measured(results: Path, step: str, left_out: str) -> list[float]:
+    """Return how long the jobs of a step took, but for those of a row."""
+    files = [path for path in (results / "benchmarks" / step).rglob("*.tsv") if left_out not in path.parts]
+    return [float(next(csv.DictReader(path.open(), delimiter="\t"))["s"]) for path in files]
+
+
+def test_progress_counts_what_is_finished_and_lays_it_out_as_unfinished(finished: Path, tmp_path: Path) -> None:
+    folder = without(finished, tmp_path / "part", "dora")
+    tables, page = tmp_path / "so far", tmp_path / "so far.html"
+    code, said = progress(folder, "--tables", str(tables), "--report", str(page))
+    assert code == 0 and said.startswith("smoke: 8 of 9 cells are finished\n"), said
+    assert "| tiny | dora | 0 of 1 | – |" in said and "| tiny | pat | – | 1 of 1 |" in said
+    rest_s = sum(median(measured(folder / RESULTS, step, "dora")) for step in ("tune", "merge", "evaluate", "collect"))
+    assert (
+        "4 jobs are left, tables and figures not counted." in said and f"4 of them take about {duration(rest_s)} one after another" in said
+    )
+    for path in [*tables.glob("*.md"), *tables.glob("*.tex"), *tables.glob("*.html"), page]:
+        assert "UNFINISHED, 8 of 9 cells" in path.read_text(), path
+    rows = {line["method"] for line in csv.DictReader((tables / "cells.csv").open())}
+    assert rows == set(RAW["methods"]) - {"dora"} and not (folder / RESULTS / "tables").exists()
+    assert (folder / RESULTS / "evaluation").is_dir() and phases(folder, RAW) >= {"tune"}, "nothing was made on the way"
+
+
+def test_a_finished_run_has_nothing_left_and_its_tables_stay(finished: Path) -> None:
+    before = tables_of(finished)
+    code, said = progress(finished)
+    assert code == 0 and "smoke: 9 of 9 cells are finished" in said and "Nothing is left but tables and figures" in said
+    for place in (f"{RESULTS}/tables", f"{RESULTS}/tables/more"):
+        code, said = progress(finished, "--tables", place)
+        assert code == 1 and said == f"error: --tables {place}: is where the finished tables lie; name another folder\n"
+    assert tables_of(finished) == before
+
+
+def test_a_cell_that_is_to_be_made_again_is_not_finished_and_a_part_is_not_the_whole(finished: Path, tmp_path: Path) -> None:
+    folder = without(finished, tmp_path / "changed")
+    own = folder / "config/own.yaml"
+    own.write_text(yaml.safe_dump(RAW | {"evaluation": RAW["evaluation"] | {"limit": 2}, "only": {"rows": ["pat"]}}))
+    code, said = progress(folder, config="config/own.yaml")
+    assert code == 0 and "smoke: 0 of 9 cells are finished" in said
+    assert "18 jobs are left" in said and "Of 18 nothing is known yet: 9 collect_cell of tiny, 9 evaluate of tiny." in said
+    code, said = progress(folder, "--tables", str(tmp_path / "tables"), config="config/own.yaml")
+    assert code == 1 and said == "error: smoke: no cell is finished yet, so there is nothing to lay out\n"
+
+
+def test_progress_says_what_keeps_snakemake_from_a_plan(tmp_path: Path) -> None:
+    code, said = progress(tmp_path, config=str(ROOT / CONFIG))
+    assert code == 1 and "Snakemake makes no plan of it in this folder" in said and "Traceback" not in said

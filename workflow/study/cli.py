@@ -34,6 +34,7 @@ VERBS = {
     "summary": "study.report.summary",
     "report": "study.report.page.command",
     "times": "study.report.times",
+    "progress": "study.report.progress",
     "explain": "study.results.explain",
     "name": "study.experiment.name",
     "benchmark-tables": "study.report.benchmark_table",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pat.errors import UserError
+from study.experiment.table_settings import TableSettings
 from study.tables import writing as tables
 from study.tables.layouts import Layout, latex, latex_text, markdown
 from tests.kit.cell_maker import cell, write_cell
@@ -321,3 +322,14 @@ def test_a_perplexity_that_was_too_large_for_a_number_is_told_with_its_cell(tmp_
         UserError, match=r"cell\.json: its perplexity of held is too large for a number, .* leave this row, ratio or seed out"
     ):
         tables.write_tables([path], tmp_path / "tables")
+
+
+def test_tables_of_some_of_an_experiment_s_cells_say_so_and_those_of_all_do_not(tmp_path: Path) -> None:
+    paths = make(tmp_path / "cells", [cell(), cell("lora", ratio=0.0)])
+    written = {count: tmp_path / f"of {count}" for count in (2, 7)}
+    for count, out in written.items():
+        tables.write_tables(paths, out, TableSettings(ablations={"parts": ("mask",)}), of_cells=count)
+    for path in [path for ending in ("md", "tex", "html") for path in sorted(written[7].glob(f"*.{ending}"))]:
+        assert "UNFINISHED, 2 of 7 cells. " in path.read_text(), path
+        assert "UNFINISHED" not in (written[2] / path.name).read_text()
+    assert all((written[2] / path.name).read_bytes() == path.read_bytes() for path in written[7].glob("*.csv"))

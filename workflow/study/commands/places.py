@@ -52,11 +52,13 @@ BEGINNING = 1000
 Written = Kind | Unmarked | Pictures | Page
 
 
-def guarded(kind: Written | Callable[[Mapping[str, Any]], Written]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def guarded(
+    kind: Written | Callable[[Mapping[str, Any]], Written] | Mapping[str, Written],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator for a verb's main function, which checks its places and adds --force.
 
-    `kind` is what it writes, or says so from the values that it is called with. The function is given `force` where it has such a
-    parameter itself.
+    `kind` is what it writes, or says so from the values that it is called with, or what each of its options names. The function is given
+    `force` where it has such a parameter itself.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -71,19 +73,20 @@ def guarded(kind: Written | Callable[[Mapping[str, Any]], Written]) -> Callable[
             values = given_values(signature, given, named)
             force = bool(values["force"] if takes_force else values.pop("force"))
             with errors_reported():
-                written = kind(values) if callable(kind) else kind
+                said = kind(values) if callable(kind) else kind
+                written = {name: said[name] if isinstance(said, Mapping) else said for name, role in roles.items() if role is WRITES}
                 places = [
-                    Place(f"--{name}", Path(each), role, whole=role is WRITES and isinstance(written, Folder))
+                    (name, Place(f"--{name}", Path(each), role, whole=isinstance(written.get(name), Folder)))
                     for name, role in roles.items()
                     for each in _each(values.get(name))
                     if not isinstance(each, str) or names_file(each)
                 ]
-                check_apart(places)
-                for place in places:
+                check_apart([place for _, place in places])
+                for name, place in places:
                     if problem := special(place.path):
                         raise UserError(f"{place}: {problem}")
-                    if place.role is WRITES:
-                        _check(place.path, written, force=force)
+                    if name in written:
+                        _check(place.path, written[name], force=force)
             function(**values)
 
         checked.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "force": Force}

@@ -68,7 +68,7 @@ def read_times(results: Path) -> list[JobTime]:
     """Return the jobs of an experiment in the order in which they began. Raises UserError without any, or on a broken or copied file."""
     folder = results / FOLDER
     measured = {path: path.relative_to(folder) for path in sorted(folder.rglob("*.tsv"))}
-    jobs = {path: _read(path, step_of(name)) for path, name in measured.items()}
+    jobs = {path: measured_in(path, step_of(name)) for path, name in measured.items()}
     if not jobs:
         raise UserError(
             f"--results {results}: holds no measurements of jobs ({FOLDER}/*.tsv); name results/<experiment> of one that ran here: those "
@@ -116,7 +116,8 @@ def step_of(measured: Path) -> str:
     return "/".join(parts[: 1 + (parts[0] in KINDS_OF_STEPS)])
 
 
-def _read(path: Path, step: str) -> JobTime:
+def measured_in(path: Path, step: str) -> JobTime:
+    """Return what Snakemake has measured of a step's job. Raises UserError where a file is no measurement."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             line = next(csv.DictReader(stream, delimiter="\t"))

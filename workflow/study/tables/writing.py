@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,26 +42,37 @@ from study.tables.sizes import perplexities, sizes, tidy
 DEFAULTS = TableSettings()
 
 
-def write_tables(paths: Sequence[Path], out: Path, settings: TableSettings = DEFAULTS, *, force: bool = False) -> list[str]:
+def write_tables(
+    paths: Sequence[Path], out: Path, settings: TableSettings = DEFAULTS, *, of_cells: int | None = None, force: bool = False
+) -> list[str]:
     """Fill the folder `out` (replaced as a whole) with the tables of the cells in `paths`; returns the tables' names.
 
     `table1` (`table3`), `ablation_<name>` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same
-    tables of another metric carry its name. Raises UserError for files that are not cells' results or do not belong together, and where
-    `out` holds something else than tables, unless with `force`.
+    tables of another metric carry its name. Where the experiment has more cells, `of_cells`, the caption of every table says so.
+    Raises UserError for files that are not cells' results or do not belong together, and where `out` holds something else than tables,
+    unless with `force`.
     """
     cells = read_cells(paths)
     tables = tables_of(cells, settings)
+    mark = partial(_marked, made=len(cells), of_cells=of_cells)
     with new_folder(out, TABLES, force=force) as folder:
         write_text(folder / "cells.csv", csv_text(tidy(cells)))
         for name, (layout, frame) in tables.items():
             write_text(folder / f"{name}.csv", csv_text(frame, digits=6))
-            write_text(folder / f"{name}.md", markdown(layout))
-            write_text(folder / f"{name}.tex", latex(layout))
-            write_text(folder / f"{name}.html", table_page(layout, name))
-        write_text(folder / "provenance.html", table_page(provenance(cells), "provenance", [COMMAND]))
+            write_text(folder / f"{name}.md", markdown(mark(layout)))
+            write_text(folder / f"{name}.tex", latex(mark(layout)))
+            write_text(folder / f"{name}.html", table_page(mark(layout), name))
+        write_text(folder / "provenance.html", table_page(mark(provenance(cells)), "provenance", [COMMAND]))
         if (tunings := health(cells)) is not None:
-            write_text(folder / "health.html", table_page(tunings, "health", [FOUND]))
+            write_text(folder / "health.html", table_page(mark(tunings), "health", [FOUND]))
     return sorted([*tables, "cells"])
+
+
+def _marked(layout: Layout, made: int, of_cells: int | None) -> Layout:
+    """Return a table that says what it is of, where that is not all cells of its experiment."""
+    if of_cells is None or made == of_cells:
+        return layout
+    return replace(layout, caption=f"UNFINISHED, {made} of {of_cells} cells. {layout.caption}")
 
 
 def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict[str, tuple[Layout, pd.DataFrame]]:

@@ -36,6 +36,8 @@ class Run:
     results: Path
     cells: Sequence[Cell]
     checkpoints: Path
+    of_cells: int | None = None
+    """How many cells the experiment has, where these may be fewer."""
 
     @property
     def name(self) -> str:
@@ -43,8 +45,15 @@ class Run:
         return self.cells[0].experiment
 
     @property
+    def unfinished(self) -> bool:
+        """Whether the experiment has more cells."""
+        return self.of_cells not in (None, len(self.cells))
+
+    @property
     def counted(self) -> str:
         """How many cells it has, in words."""
+        if self.unfinished:
+            return f"UNFINISHED, {len(self.cells)} of {self.of_cells} cells"
         return "1 cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
 
     @cached_property
