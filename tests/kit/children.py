@@ -7,10 +7,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-READY_WITHIN_S = 300
-"""What these tests wait for comes within seconds; a busy machine may need minutes."""
+HANGS_AFTER_S = 3600
+"""Longer than all that tests wait for takes on a machine twenty times as slow: no limit on speed, it only ends what hangs."""
+NO_PROCESS = 2**22 + 1
+"""Linux numbers processes up to 2²²."""
+TRIES = 5
+"""At meeting a process in the middle of what takes it a moment: a busy machine may look away just then."""
 
 
 @contextmanager
@@ -35,10 +40,30 @@ def _started(command: Sequence[str], options: dict[str, Any]) -> subprocess.Pope
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[Any], within_s: float = READY_WITHIN_S) -> None:
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[Any], within_s: float = HANGS_AFTER_S) -> None:
     """Wait until the condition holds while the process runs. Fails where that ends before, or the time does."""
+
+    def holds() -> bool:
+        ended = process.poll() is not None  # asked first: what it does at last may be what is waited for
+        if condition():
+            return True
+        assert not ended, "ended too early"
+        return False
+
+    wait_until(holds, within_s)
+
+
+def found_in(folder: Path, pattern: str) -> list[Path]:
+    """Return what lies in a folder that another process is changing; nothing where what is looked through went meanwhile."""
+    try:
+        return list(folder.glob(pattern))
+    except FileNotFoundError:  # Python 3.11 raises it
+        return []
+
+
+def wait_until(condition: Callable[[], object], within_s: float = HANGS_AFTER_S) -> None:
+    """Wait until the condition holds. Fails where the time ends before."""
     deadline = time.monotonic() + within_s
     while not condition():
-        assert process.poll() is None, "ended too early"
         assert time.monotonic() < deadline, f"waited {within_s:.0f} s in vain"
         time.sleep(0.02)

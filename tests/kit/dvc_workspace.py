@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.project import ROOT
-from tests.kit.smoke_run import CONFIG, FINISHED_WITHIN_S
+from tests.kit.smoke_run import CONFIG
 
 VERSIONED = ("pat", "dvc.yaml", ".dvcignore", ".gitignore")
 
@@ -17,7 +18,7 @@ VERSIONED = ("pat", "dvc.yaml", ".dvcignore", ".gitignore")
 def call(folder: Path, *command: str, expect: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder` as its own copy of the project sees it; raise AssertionError unless it ends with the status `expect`."""
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{folder / 'workflow'}", "PYTHONDONTWRITEBYTECODE": "1", **more}
-    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=FINISHED_WITHIN_S, check=False)
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
     said = f"{' '.join(command)}: {finished.returncode}\n{finished.stdout}{finished.stderr}"
     assert expect is None or finished.returncode == expect, said
     return finished

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from tests.kit.children import HANGS_AFTER_S
+
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 WORKFLOW_PARTS = ("Snakefile", "Makefile", "config", "tools", "workflow")
 
@@ -31,7 +33,7 @@ def copy_workflow(folder: Path) -> Path:
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in `folder` to its end and return what it said."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
 
 
 def planned(folder: Path, raw: dict[str, Any]) -> set[str]:

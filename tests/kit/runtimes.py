@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pat.checkpoints import checkpoint
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.project import ROOT
 
 FOLDER = Path(os.environ.get("PAT_RUNTIMES", ROOT / ".runtimes"))
@@ -37,7 +38,7 @@ def llama_cpp(jobs: list[tuple[Path, str, int]]) -> list[Answer]:
     shutil.copyfile(TOOLS / "llama_cpp.mjs", folder / "llama_cpp.mjs")  # which finds its packages beside itself
     asked = [{"file": str(file), "text": text, "count": count} for file, text, count in jobs]
     finished = subprocess.run(
-        ["node", "llama_cpp.mjs"], cwd=folder, input=json.dumps(asked), capture_output=True, text=True, timeout=300, check=False
+        ["node", "llama_cpp.mjs"], cwd=folder, input=json.dumps(asked), capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False
     )
     assert finished.returncode == 0, finished.stderr
     answers: list[Answer] = json.loads(finished.stdout)
@@ -53,7 +54,7 @@ def vllm(folder: Path, text: str, dtype: str = "float32", implementation: str = 
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     finished = subprocess.run(
         [FOLDER / "vllm" / "bin" / "python", TOOLS / "vllm_greedy.py"], input=json.dumps(job), capture_output=True, text=True,
-        env=environment | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}, timeout=300, check=False,
+        env=environment | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}, timeout=HANGS_AFTER_S, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-2000:]
     tokens: list[int] = json.loads(finished.stdout.rstrip().rpartition("\n")[2])["tokens"]

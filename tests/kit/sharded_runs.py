@@ -13,14 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from pat.io.artefacts import read_json
+from pat.machine.several import ON_THIS_MACHINE
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.project import ROOT
 from tests.kit.tiny_world import write_world
 
 PROGRAM = ("-m", "tests.kit.sharded_tunings")
 ONE = (sys.executable, *PROGRAM)
-TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *PROGRAM)
+TWO = (sys.executable, "-m", "torch.distributed.run", *ON_THIS_MACHINE, "--nproc-per-node", "2", *PROGRAM)
 FIGURES = {"loss", "instruct_loss", "distillation_loss", "identity_loss", "grad_norm", "mask_mean", "proxy_std"}
-WITHIN_S = 600
 
 
 def tune_all(folder: Path, device: str, gpus: Sequence[str]) -> str:
@@ -31,7 +32,7 @@ def tune_all(folder: Path, device: str, gpus: Sequence[str]) -> str:
     one, two = (
         subprocess.run(
             [*program, str(folder), device], env=os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(seen)}, cwd=ROOT, capture_output=True, text=True,
-            timeout=WITHIN_S, check=False,
+            timeout=HANGS_AFTER_S, check=False,
         )
         for program, seen in ((ONE, gpus[:1]), (TWO, gpus))
     )  # fmt: skip

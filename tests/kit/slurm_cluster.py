@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.kit.children import HANGS_AFTER_S
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 NODES = ("node1", "node2")
-READY_WITHIN_S = 60
 CONFIGURATION = Path("/etc/slurm")
 """Where every command looks by itself; the executor's job step takes SLURM_CONF out of the environment."""
 # Accounting is off, as on many small clusters: the state of a job is asked of slurmctld. A job that takes more memory than it asked for
@@ -170,7 +171,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], object], what: str, within_s: float = READY_WITHIN_S) -> None:
+def wait_until(condition: Callable[[], object], what: str, within_s: float = HANGS_AFTER_S) -> None:
     """Return once the condition holds. Raises TimeoutError that says what did not come."""
     deadline = time.monotonic() + within_s
     while not condition():

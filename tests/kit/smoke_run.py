@@ -1,4 +1,4 @@
-"""The smoke experiment as a user runs it, what it leaves, and how to wait for a moment of it. What the tests of whole runs share."""
+"""The smoke experiment as a user runs it, and what it leaves. What the tests of whole runs share."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import io
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from pat.io.artefacts import MANIFEST, sha256
+from tests.kit.children import HANGS_AFTER_S, wait_until
 
 CONFIG = "config/smoke.yaml"
 RESULTS = Path("results/smoke")
-FINISHED_WITHIN_S = 900
 COMMIT = ("git_commit", "git_dirty")
 TIMED = (MANIFEST, "tuning.json", "merge.json", "prune.json", "rotation.json", "pretraining.json")
 """Files of a checkpoint that hold how long it took, or a checksum of one that does."""
@@ -30,7 +30,7 @@ def run(folder: Path, *arguments: str, inside: tuple[str, ...] = ()) -> subproce
     """Run the experiment as `make` does. Whether it may look for a network is left to the rules."""
     command = [*inside, "tools/run", CONFIG, *arguments]
     own = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
-    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=FINISHED_WITHIN_S, check=False)
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:
@@ -39,13 +39,17 @@ def started(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["tools/run", CONFIG], cwd=folder, start_new_session=True, stdout=log, stderr=log)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until the condition holds while the process runs."""
-    deadline = time.monotonic() + FINISHED_WITHIN_S
-    while not condition():
-        assert process.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def wait_for_orphans(folder: Path) -> None:
+    """Wait for jobs that outlive a killed scheduler, as a user is told to: the same command would refuse to run beside them."""
+    wait_until(lambda: not any(_environment(each).get("PAT_RUN_FOLDER") == str(folder) for each in psutil.process_iter()))
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        environment: dict[str, str] = process.environ()
+        return environment
+    except psutil.Error:
+        return {}
 
 
 def tables(folder: Path) -> dict[str, bytes]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.children import READY_WITHIN_S, child, wait_for
+from tests.kit.children import HANGS_AFTER_S, child, wait_for
 
-SLEEPS = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
+SLEEPS = f"import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep({HANGS_AFTER_S})"
 
 
 @pytest.mark.parametrize("inherited", [signal.SIG_IGN, signal.default_int_handler], ids=["ignored", "handled"])
@@ -21,7 +21,7 @@ def test_ctrl_c_reaches_a_child_whatever_the_tests_inherited(inherited: signal._
         with child([sys.executable, "-c", SLEEPS, str(tmp_path / "ready")], stderr=subprocess.PIPE) as process:
             wait_for((tmp_path / "ready").exists, process)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=READY_WITHIN_S)
+            _, said = process.communicate(timeout=HANGS_AFTER_S)
         assert signal.getsignal(signal.SIGINT) is inherited
     finally:
         signal.signal(signal.SIGINT, before)

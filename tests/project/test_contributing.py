@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, GlmConfig, GlmForCausalLM
 
 from tests.kit.cell_maker import cell
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.project import ROOT, copy_workflow
 from tests.kit.tiny_checkpoint import write_tiny_checkpoint
 
@@ -59,7 +60,7 @@ def run(folder: Path, arguments: list[str]) -> str:
     """Run one of our commands in a folder; return what it said."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder / "workflow"), str(ROOT), str(ROOT / "workflow")))}
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_AFTER_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

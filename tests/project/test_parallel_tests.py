@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.made_once import made_or_copied
 from tests.kit.project import ROOT
 
@@ -23,7 +24,7 @@ def test_what_all_need_is_made_by_the_first_and_copied_by_the_others(tmp_path: P
     def make(folder: Path) -> None:
         made.append(folder.name)
         under_way.set()
-        assert go_on.wait(60)
+        assert go_on.wait(HANGS_AFTER_S)
         folder.mkdir()
         (folder / "file").write_text("made")
 
@@ -32,13 +33,13 @@ def test_what_all_need_is_made_by_the_first_and_copied_by_the_others(tmp_path: P
 
     first, other = (threading.Thread(target=ask, args=(name,)) for name in ("first", "other"))
     first.start()
-    assert under_way.wait(60)
+    assert under_way.wait(HANGS_AFTER_S)
     other.start()
     other.join(0.2)
     assert other.is_alive(), "it waits for the first"
     go_on.set()
-    first.join(60)
-    other.join(60)
+    first.join(HANGS_AFTER_S)
+    other.join(HANGS_AFTER_S)
     assert made == ["first"]
     (tmp_path / "first" / "file").write_text("changed")
     assert (tmp_path / "other" / "file").read_text() == (tmp_path / "shared" / "file").read_text() == "made"
@@ -63,7 +64,7 @@ def test_each_process_computes_in_one_thread() -> None:
 def test_pytest_says_the_last_line_of_make_test() -> None:
     options = re.search(r"^PARALLEL = (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert options is not None and "$(PARALLEL)" in (ROOT / "Makefile").read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options[1].replace("$(WORKERS)", "2").split()]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *options[1].replace("$(WORKERS)", "2").split()]
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command += [__file__, "-k", "the_first or a_failure or one_thread"]
     finished = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)

@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pat.io.artefacts import MANIFEST
+from tests.kit.children import HANGS_AFTER_S, found_in, wait_for, wait_until
 from tests.kit.project import copy_workflow
-from tests.kit.smoke_run import FINISHED_WITHIN_S, RESULTS, checkpoints, run, started, tables
+from tests.kit.smoke_run import RESULTS, checkpoints, run, started, tables, wait_for_orphans
 
 KILLS = 20
 SEED = 0
@@ -44,18 +47,21 @@ class Loss:
 
 def jobs_done(folder: Path) -> int:
     """Return how many jobs have finished: Snakemake writes a job's times when it is done."""
-    return len(list((folder / RESULTS / "benchmarks").rglob("*.tsv")))
+    return len(found_in(folder / RESULTS / "benchmarks", "**/*.tsv"))
 
 
 def under_way(folder: Path) -> tuple[Trainings, dict[str, float]]:
     """Return, of every training that has started and not ended, its newest sealed step, 0 if none, and the seconds since."""
-    steps, seconds = {}, {}
-    jobs = [path for path in (folder / RESULTS).rglob("job.json") if not path.parent.name.startswith("checkpoint-")]
+    steps: Trainings = {}
+    seconds: dict[str, float] = {}
+    jobs = [path for path in found_in(folder / RESULTS, "**/job.json") if not path.parent.name.startswith("checkpoint-")]
     for job in sorted(jobs):
-        seals = {int(path.parent.name.rpartition("-")[2]): path for path in job.parent.glob(f"checkpoint-*/{MANIFEST}")}
+        seals = {int(path.parent.name.rpartition("-")[2]): path for path in found_in(job.parent, f"checkpoint-*/{MANIFEST}")}
         step = max(seals, default=0)
         name = job.parent.relative_to(folder).as_posix()
-        steps[name], seconds[name] = step, time.time() - seals.get(step, job).stat().st_mtime
+        with suppress(FileNotFoundError):  # the training has ended meanwhile
+            seconds[name] = time.time() - seals.get(step, job).stat().st_mtime
+            steps[name] = step
     return steps, seconds
 
 
@@ -86,53 +92,33 @@ def victims(process: subprocess.Popen[bytes], target: str) -> list[psutil.Proces
 
 def kill(process: subprocess.Popen[bytes], target: str) -> bool:
     """Kill the target as soon as it is there; return whether it was before the run ended."""
-    deadline = time.monotonic() + FINISHED_WITHIN_S
-    while process.poll() is None:
-        assert time.monotonic() < deadline
-        try:
-            chosen = victims(process, target)
-            if target == "group":
-                os.killpg(process.pid, signal.SIGKILL)
-            for each in chosen:
-                each.kill()
-        except psutil.NoSuchProcess:
-            continue
-        if chosen:
+    met: list[psutil.Process] = []
+
+    def met_or_over() -> bool:
+        if process.poll() is not None:
             return True
-        time.sleep(0.05)
-    return False
+        chosen = victims(process, target)
+        if target == "group":
+            os.killpg(process.pid, signal.SIGKILL)
+        for each in chosen:
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile: of itself, or with what was killed just before
+                each.kill()
+                met.append(each)
+        return bool(met)
+
+    wait_until(met_or_over)
+    return bool(met)
 
 
 def wait_for_jobs(folder: Path, process: subprocess.Popen[bytes], jobs: int) -> None:
     """Wait until this many jobs are done, or the run has ended."""
-    deadline = time.monotonic() + FINISHED_WITHIN_S
-    while jobs_done(folder) < jobs and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: jobs_done(folder) >= jobs or process.poll() is not None)
 
 
 def wait_for_training(folder: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until a training has sealed a checkpoint, or no job is left that could."""
-    deadline = time.monotonic() + FINISHED_WITHIN_S
-    while process.poll() is None and not any(under_way(folder)[0].values()) and not (folder / RESULTS / "tables").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def wait_for_orphans(folder: Path) -> None:
-    """Wait for jobs that outlive a killed scheduler, as a user is told to: the same command would refuse to run beside them."""
-    deadline = time.monotonic() + FINISHED_WITHIN_S
-    while any(_environment(each).get("PAT_RUN_FOLDER") == str(folder) for each in psutil.process_iter()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def _environment(process: psutil.Process) -> dict[str, str]:
-    try:
-        environment: dict[str, str] = process.environ()
-        return environment
-    except psutil.Error:
-        return {}
+    tables_begun = (folder / RESULTS / "tables").exists
+    wait_until(lambda: process.poll() is not None or any(under_way(folder)[0].values()) or tables_begun())
 
 
 def disturbed(folder: Path, kills: int, jobs: int, seed: int) -> list[Loss]:
@@ -154,7 +140,7 @@ def disturbed(folder: Path, kills: int, jobs: int, seed: int) -> list[Loss]:
         if kill(process, target):
             losses.append(Loss(target, time.time(), jobs_done(folder), *before))
         if target != "job":
-            process.wait(FINISHED_WITHIN_S)
+            process.wait(HANGS_AFTER_S)
         assert "Traceback" not in (folder / "run.log").read_text()
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -180,12 +166,10 @@ def test_a_cell_killed_in_three_ways_ends_in_the_same_bytes(finished: Path, tmp_
     shutil.rmtree(folder / RESULTS / "checkpoints/tiny/pat")
     for target in TARGETS:
         process = started(folder)
-        deadline = time.monotonic() + FINISHED_WITHIN_S
-        while not victims(process, "job"):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "run.log").read_text()
+        wait_for(partial(victims, process, "job"), process)
         time.sleep(1)
         assert kill(process, target)
-        process.wait(FINISHED_WITHIN_S)
+        process.wait(HANGS_AFTER_S)
         assert "Traceback" not in (folder / "run.log").read_text()
         wait_for_orphans(folder)
     last = run(folder)

@@ -19,8 +19,9 @@ import yaml
 from pat.io.artefacts import check_folder
 from study.experiment.file import load_experiment
 from study.results.times import read_times, whole
+from tests.kit.children import TRIES, found_in, wait_for, wait_until
 from tests.kit.project import ROOT, planned, snakemake
-from tests.kit.smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for
+from tests.kit.smoke_run import CONFIG, NAMESPACES, NO_NETWORK, RESULTS, checkpoints, run, started, tables, wait_for_orphans
 
 EXPERIMENT = load_experiment(ROOT / CONFIG, CONFIG)
 
@@ -127,12 +128,17 @@ def test_a_cell_that_is_deleted_is_made_again(finished: Path, tmp_path: Path) ->
     assert not any("lora" in job for job in jobs)
 
 
-def kill_when(condition: Callable[[], bool], folder: Path) -> None:
-    """Start the run, and kill it with all its jobs at a moment of it."""
+def killed_when(condition: Callable[[], object], folder: Path) -> bool:
+    """Start the run, and kill it with all its jobs at a moment of it; return whether that moment was met before the run ended."""
     process = started(folder)
-    wait_for(condition, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        wait_until(lambda: condition() or process.poll() is not None)
+    finally:
+        if met := process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    wait_for_orphans(folder)
+    return met
 
 
 def test_a_run_that_is_killed_in_the_middle_of_tuning_ends_in_the_same_table(finished: Path, tmp_path: Path) -> None:
@@ -141,10 +147,16 @@ def test_a_run_that_is_killed_in_the_middle_of_tuning_ends_in_the_same_table(fin
     checkpoint_folder = folder / RESULTS / "checkpoints/tiny"
     in_two, cell = checkpoint_folder / "channel-magnitude-ftpft", checkpoint_folder / "pat/0.5/seed0"
     shutil.rmtree(in_two)
-    kill_when((in_two / "before/seed0/adapter/manifest.json").exists, folder)
+    assert killed_when((in_two / "before/seed0/adapter/manifest.json").exists, folder)
     assert not (in_two / "0.5/seed0/adapter").exists(), "killed between the parts of its tuning"
-    shutil.rmtree(cell)
-    kill_when(lambda: any(cell.glob("run/checkpoint-*/manifest.json")), folder)
+
+    done = cell / "adapter/manifest.json"
+
+    def killed_in_its_training() -> bool:
+        shutil.rmtree(cell, ignore_errors=True)
+        return killed_when(lambda: found_in(cell, "run/checkpoint-*/manifest.json"), folder) and not done.exists()
+
+    assert any(killed_in_its_training() for _ in range(TRIES))
 
     again = run(folder)
     said = again.stdout + again.stderr

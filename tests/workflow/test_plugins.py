@@ -18,8 +18,8 @@ from pat.io import plugins
 from pat.io.artefacts import sha256
 from study.experiment.file import load_experiment
 from study.experiment.methods import METHODS
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.project import ROOT, copy_workflow, snakemake
-from tests.kit.smoke_run import FINISHED_WITHIN_S
 
 PLUGIN = ROOT / "tests" / "plugins" / "tern.py"
 ROWS = ("base", "lora", "pat", "pat-g", "last-channels-pft", "last-channels-ftp")
@@ -44,7 +44,7 @@ def test_an_invented_family_and_pruner_go_through_the_whole_experiment(tmp_path:
     folder = copy_workflow(tmp_path / "run")
     config = small_experiment(folder)
     command = ["tools/run", str(config)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FINISHED_WITHIN_S, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     results = folder / "results" / "plugin"
     for row in ROWS[1:]:

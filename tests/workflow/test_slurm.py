@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.project import ROOT, copy_workflow
 from tests.kit.slurm_cluster import Cluster, missing_programs, running_cluster, wait_until
 
@@ -31,8 +32,6 @@ OPTIONS = (
     "--workflow-profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue", "--latency-wait", "10",
     "--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "3", "--jobs", "4",
 )  # fmt: skip
-FINISHED_WITHIN_S = 3600
-TUNING_WITHIN_S = 900
 STEPS = 400
 
 
@@ -62,7 +61,7 @@ class Workflow:
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run Snakemake to its end; return its status and what it said."""
         process = self.start(*arguments)
-        said, _ = process.communicate(timeout=FINISHED_WITHIN_S)
+        said, _ = process.communicate(timeout=HANGS_AFTER_S)
         return process.returncode, said
 
     def tuning_job(self, cluster: Cluster, process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -72,7 +71,7 @@ class Workflow:
             assert process.poll() is None, process.communicate()[0]
             return any((self.folder / CELL).glob("run/checkpoint-*/manifest.json"))
 
-        wait_until(left, "there is a checkpoint", TUNING_WITHIN_S)
+        wait_until(left, "there is a checkpoint")
         listed = cluster.ask("squeue", "--noheader", "--states=RUNNING", "--format=%A %N %k").splitlines()
         job, node = next(line.split()[:2] for line in listed if "rule_tune" in line)
         return job, node
@@ -95,7 +94,7 @@ def long_tuning(folder: Path, base: Path, steps: int = STEPS, **resources: Any) 
 
 def finished(process: subprocess.Popen[str]) -> str:
     """Return what a run said that must end well."""
-    said, _ = process.communicate(timeout=FINISHED_WITHIN_S)
+    said, _ = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 0, said
     return said
 
@@ -136,7 +135,7 @@ def test_a_tuning_whose_node_dies_is_started_on_another_and_goes_on(cluster: Clu
     _, node = workflow.tuning_job(cluster, process)
     cluster.kill_node(node)
     try:
-        wait_until(lambda: cluster.states()[node].startswith("down"), "SLURM notices", 120)
+        wait_until(lambda: cluster.states()[node].startswith("down"), "SLURM notices")
         finished(process)
     finally:
         cluster.start_node(node)

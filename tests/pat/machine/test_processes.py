@@ -18,6 +18,7 @@ from pat.machine import processes
 from pat.settings.jobs import TuneJob, TuningSettings
 from pat.training.request import Arm
 from pat.training.training_arguments import training_arguments
+from tests.kit.children import HANGS_AFTER_S
 from tests.kit.tiny_world import write_world
 from tests.kit.tunings import RECIPE
 
@@ -26,7 +27,6 @@ LEAKED = {
     "PMI_SIZE": "4", "PMI_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "1",
 }  # fmt: skip
 TWO = (sys.executable, "-m", "pat.machine.several", "2")
-WITHIN_S = 600
 
 
 def tune(folder: Path, name: str, launcher: tuple[str, ...] = (), environment: dict[str, str] | None = None, **changes: Any) -> str:
@@ -35,7 +35,9 @@ def tune(folder: Path, name: str, launcher: tuple[str, ...] = (), environment: d
     tuner = ["--tuner", "pat", "--ratio", "0.25", "--seed", "7", "--settings", json.dumps(settings)]
     places = ["--base", folder / "base", "--data", folder / "instruct.jsonl", "--run-dir", folder / f"run-{name}", "--out", folder / name]
     command = [*launcher, "pat", "tune", *tuner, *map(str, places), "--log", str(folder / f"{name}.log")]
-    finished = subprocess.run(command, env=os.environ | (environment or {}), capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    finished = subprocess.run(
+        command, env=os.environ | (environment or {}), capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False
+    )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout + finished.stderr
 

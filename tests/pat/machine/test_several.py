@@ -7,45 +7,51 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pat.io import progress
+from tests.kit.children import HANGS_AFTER_S, child, wait_for
 from tests.kit.tiny_world import write_world
 
 TWO = (sys.executable, "-m", "pat.machine.several", "2")
-WITHIN_S = 300
 
 
-def started(*command: str) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, as a terminal does."""
-    return subprocess.Popen([*TWO, *command], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """Within this context a command runs in a process group of its own, as at a terminal; a group that still runs at the end is killed."""
+    with child([*TWO, *command], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
     ("script", "status", "said"),
     [
-        ("exit 0", 0, ""),
+        ("test $MASTER_ADDR = 127.0.0.1", 0, ""),  # where they meet; the machine's own name may lead nowhere
         ("echo error: no such file; exit 3", 3, "error: no such file"),
         ("kill -9 $$", 137, "of the job was ended by SIGKILL"),
     ],
 )
 def test_the_status_and_the_words_are_those_of_the_command(script: str, status: int, said: str) -> None:
-    process = started("sh", "-c", f"test $RANK = 0 || sleep 1; {script}")
-    told, _ = process.communicate(timeout=WITHIN_S)
+    with started("sh", "-c", f"test $RANK = 0 || sleep 1; {script}") as process:
+        told, _ = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == status, told
     assert said in told and "Traceback" not in told and "torch" not in told
     assert len(told.splitlines()) <= 2
 
 
 def test_ctrl_c_leaves_no_word_of_the_launcher(tmp_path: Path) -> None:
-    process = started("sh", "-c", f"touch {tmp_path}/$RANK; exec sleep 100")
-    while not ((tmp_path / "0").exists() and (tmp_path / "1").exists()):
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=WITHIN_S)
+    with started("sh", "-c", f"touch '{tmp_path}/'$RANK; exec sleep {2 * HANGS_AFTER_S}") as process:
+        wait_for(lambda: (tmp_path / "0").exists() and (tmp_path / "1").exists(), process)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=HANGS_AFTER_S)
     assert (process.returncode, said) == (130, "")
 
 
@@ -79,11 +85,9 @@ def test_ctrl_c_in_a_tuning_says_one_line_and_the_same_command_goes_on(tmp_path:
         f"--{name}={tmp_path / file}" for name, file in {"base": "base", "data": "instruct.jsonl", "run-dir": "run", "out": "out"}.items()
     ]
     command = ("pat", "tune", "--tuner", "lora", *places, "--settings", json.dumps(settings), f"--log={tmp_path / 'log'}")
-    process = started(*command)
-    while not list((tmp_path / "run").glob("checkpoint-*")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=WITHIN_S)
+    with started(*command) as process:
+        wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*")), process)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 130 and "Traceback" not in said
     assert said.splitlines()[-1] == "pat tune: interrupted; the same command begins again, or goes on from its last checkpoint"
