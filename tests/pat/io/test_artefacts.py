@@ -9,6 +9,7 @@ import pytest
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, new_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
 from pat.io.provenance import config_hash, provenance
+from tests.kit.children import NO_PROCESS
 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
@@ -30,10 +31,10 @@ def test_a_new_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".out.123.tmp").mkdir()
+    (tmp_path / f".out.{NO_PROCESS}.tmp").mkdir()
     with new_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("a")
-    assert not (tmp_path / ".out.123.tmp").exists()
+    assert not (tmp_path / f".out.{NO_PROCESS}.tmp").exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])

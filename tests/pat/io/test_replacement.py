@@ -19,6 +19,7 @@ from pat.io import exchange, locks, temporaries
 from pat.io.artefacts import check_folder, new_folder, seal, write_json, write_text
 from pat.io.marks import FOLDERS, Folder
 from pat.io.temporaries import Names, sweep
+from tests.kit.children import HANGS_AFTER_S, NO_PROCESS, child
 
 MERGED = FOLDERS["merge"]
 DIES_AT = """
@@ -109,7 +110,7 @@ def grow(out: Path, begun: multiprocessing.synchronize.Event, go_on: multiproces
     with new_folder(out) as folder:
         (folder / "half").write_text("x")
         begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(HANGS_AFTER_S)
         (folder / "whole").write_text("x")
 
 
@@ -120,7 +121,7 @@ def test_outputs_that_begin_alike_leave_each_other_alone(names: tuple[str, str],
     begun, go_on = context.Event(), context.Event()
     first = context.Process(target=grow, args=(tmp_path / names[0], begun, go_on))
     first.start()
-    assert begun.wait(60)
+    assert begun.wait(HANGS_AFTER_S)
     with new_folder(tmp_path / names[1]) as folder:
         (folder / "file").write_text("x")
     go_on.set()
@@ -179,10 +180,8 @@ def test_only_what_the_dead_left_of_this_very_output_goes(tmp_path: Path) -> Non
 
 def test_what_a_dead_job_of_an_earlier_version_left_goes_and_a_living_ones_stays(tmp_path: Path) -> None:
     living = tmp_path / f".m.{os.getpid()}.tmp"
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    (tmp_path / f".m.{dead.pid}.old.tmp").mkdir()
-    (tmp_path / f".m.{dead.pid}.old.tmp" / "state").write_text("old")
+    (tmp_path / f".m.{NO_PROCESS}.old.tmp").mkdir()
+    (tmp_path / f".m.{NO_PROCESS}.old.tmp" / "state").write_text("old")
     living.mkdir()
     sweep(tmp_path / "m")
     assert living.exists() and (tmp_path / "m" / "state").read_text() == "old", "killed between two renames: the old one is back"
@@ -198,8 +197,8 @@ def test_without_locks_nothing_is_taken_for_dead(tmp_path: Path, monkeypatch: py
 
 
 def test_a_lock_ends_with_its_process_and_says_whose_it_is(tmp_path: Path) -> None:
-    code = f"import sys, time; from pathlib import Path; from pat.io.locks import acquire; acquire(Path({str(tmp_path / 'lock')!r})); print('held', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+    code = f"import sys, time; from pathlib import Path; from pat.io.locks import acquire; acquire(Path({str(tmp_path / 'lock')!r})); print('held', flush=True); time.sleep({HANGS_AFTER_S})"
+    with child([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         assert locks.acquire(tmp_path / "lock") is None
         assert f"process {holder.pid} on " in locks.owner(tmp_path / "lock")
@@ -253,6 +252,8 @@ def test_a_file_that_was_changed_since_is_somebody_s_own(size: int, tmp_path: Pa
         filled(folder, MERGED, merge_json="{}", file="a" * size)
     for changed in ("b" * size, "b" * (size + 1)):
         (out / "file").write_text(changed)
+        at_once_ns = (out / "manifest.json").stat().st_mtime_ns  # as by a clock that ticks once a second
+        os.utime(out / "file", ns=(at_once_ns, at_once_ns))
         with pytest.raises(UserError, match=r"has not written so \(file\)"):
             filled(out, MERGED, merge_json="{}")
         assert (out / "file").read_text() == changed
