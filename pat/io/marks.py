@@ -200,8 +200,8 @@ def _is_as_written(folder: Path, name: str, noted: object) -> bool:
         found = path.lstat()
         if not isinstance(noted, dict) or not stat.S_ISREG(found.st_mode) or found.st_size != noted.get("bytes"):
             return False
-        if found.st_size > LARGEST_READ_BYTES and found.st_mtime_ns <= listed.st_mtime_ns:
-            return True
+        if found.st_size > LARGEST_READ_BYTES and found.st_mtime_ns < listed.st_mtime_ns:
+            return True  # at the same tick of the clock it may have been changed since
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == noted.get("sha256")
     except OSError:
