@@ -18,6 +18,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 OF_THE_LAUNCHER = "torch.distributed.elastic"
+ON_THIS_MACHINE = ("--standalone", "--local-addr", "127.0.0.1")
+"""Without an address the processes meet at the machine's own name, and wait in vain for minutes where nobody can resolve it."""
 USAGE = "usage: python -m pat.machine.several COUNT COMMAND …"
 
 
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         # The two dashes keep torchrun from reading the options behind them; it would fill in what a dollar names.
-        torchrun(["--standalone", "--nproc-per-node", count, "--no-python", "--", *(word.replace("$", "$$") for word in command)])
+        torchrun([*ON_THIS_MACHINE, "--nproc-per-node", count, "--no-python", "--", *(word.replace("$", "$$") for word in command)])
     except SignalException as ended:
         sys.exit(128 + ended.sigval)
     except ChildFailedError as failed:
