@@ -26,6 +26,8 @@ PACKAGE = "pruning-aware-tuning"
 SOURCES = Path(__file__).resolve().parents[1]
 CODE = (":(top)*.py", ":(top)*.smk", ":(top)Snakefile")
 """What of a checkout is code, for git. What an experiment's file says is recorded as settings, changed without a commit or not."""
+GIT_HANGS_AFTER_S = 600
+"""It answers at once; on a busy machine it may take its time, and a record without the commit would be the poorer for good."""
 Inputs = Mapping[str, Path | Mapping[str, object] | None]
 """What was read, by what it is: a path, or what `described` has said of it earlier; None stands for what was not given."""
 SAVED_ROWS = ".arrow"
@@ -152,7 +154,9 @@ def code_state(sources: Path) -> tuple[str | None, bool | None]:
 def _git(folder: Path, *arguments: str) -> str:
     """Return what git says of the repository around a folder, whatever repository the environment names."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    finished = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30, env=own)
+    finished = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=GIT_HANGS_AFTER_S, env=own
+    )
     return finished.stdout.strip()
 
 

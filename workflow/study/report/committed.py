@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pat.io.provenance import SOURCES, source_hash
+from pat.io.provenance import GIT_HANGS_AFTER_S, SOURCES, source_hash
 
 
 def is_as_committed(origin: Mapping[str, Any]) -> bool:
@@ -31,7 +31,7 @@ def _hash_at(commit: str, sources: Path) -> str | None:
     """Return the hash of the sources in a folder as they are in a commit; None where the repository around it does not have that commit."""
     command = ["git", "-C", str(sources.parent), "archive", commit, "--", sources.name]
     try:
-        packed = subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
+        packed = subprocess.run(command, capture_output=True, check=True, timeout=GIT_HANGS_AFTER_S).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
