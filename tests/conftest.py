@@ -1,4 +1,4 @@
-"""For all tests: one thread, no network, and a copy of the workflow to run in, where a test needs one."""
+"""For all tests: one thread, no network, nothing of the caller's habits, and a copy of the workflow to run in, where a test needs one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kit.made_once import made_once
 from tests.kit.project import ROOT, copy_workflow
 from tests.kit.short_tests import starts_processes
 
+COLOURS = ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE")
+"""Variables for which typer and rich write colours into what is no terminal, between the letters of an option's name."""
+LOCAL = ",".join([*filter(None, [os.environ.get("no_proxy", os.environ.get("NO_PROXY"))]), "127.0.0.1", "localhost"])
+for name in [name for name in os.environ if name in (*COLOURS, "SNAKEMAKE_PROFILE") or name.startswith("GIT_")]:
+    del os.environ[name]
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
+    "NO_PROXY": LOCAL,  # servers of the tests are on this machine
+    "no_proxy": LOCAL,
+    "COLUMNS": "80",  # help is laid out for a terminal of this width
+    "GIT_CONFIG_GLOBAL": os.devnull,  # no hooks, signatures and ignored names of whoever runs the tests
+    "GIT_CONFIG_NOSYSTEM": "1",
     "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }
+# No example is too slow on a busy machine, and the examples are the same each time, whatever was tried before.
+settings.register_profile("steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 UNITS = ("pat", "study")

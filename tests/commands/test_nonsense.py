@@ -23,9 +23,7 @@ from tests.kit.fuzz_workspace import EVALUATE, MAKE, TUNE, TUNING, Ended, ended,
 
 KINDS = OF_SETTINGS_AND_MODELS | {"files of data": file_cases}
 LEAST_INPUTS = 600
-RANDOM = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+RANDOM = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

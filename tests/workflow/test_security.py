@@ -90,7 +90,7 @@ def renamed(place: tuple[str, ...], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", NAMES, ids=".".join)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=NASTY)
 @example(name="../../outside")
 @example(name="a\n")
@@ -107,7 +107,6 @@ def test_a_name_is_refused_or_stays_inside_the_results(place: tuple[str, ...], n
         assert shlex.quote(path) == path
 
 
-@settings(max_examples=100, deadline=None)
 @given(path=NASTY)
 def test_a_path_reaches_a_job_as_it_is_written(path: str) -> None:
     raw = deepcopy(SMOKE)

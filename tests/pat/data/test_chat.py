@@ -31,7 +31,7 @@ def conversation(turns: Sequence[tuple[str, str]], system: str | None) -> list[d
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @given(turns=TURNS, system=st.none() | WORDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_exactly_the_assistants_words_are_learned(name: str, turns: list[tuple[str, str]], system: str | None) -> None:
     messages, tokenizer = conversation(turns, system), TOKENIZERS[name]
     ids, learned = encode_chat(tokenizer, messages, "here")

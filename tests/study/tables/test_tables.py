@@ -189,7 +189,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_same_cells_same_bytes_in_any_order(many: list[Path], tmp_path: Path, data: st.DataObject) -> None:
     tables.write_tables(many, tmp_path / "tables")
