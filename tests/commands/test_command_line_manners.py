@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -16,12 +15,14 @@ from pat.io import places
 from pat.io.progress import INTERRUPTED, log_to
 from study import cli as study_cli
 from study.commands import places as study_places
-from tests.kit.children import child, wait_for
+from tests.kit.children import HANGS_AFTER_S, child, wait_for
 from tests.kit.command_places import COMMANDS, VERBS, Command
 from tests.kit.commands import outcome
 from tests.kit.tiny_world import write_world
 
-HEAVY = ("torch", "transformers", "pandas", "matplotlib", "lm_eval")
+HEAVY = ("torch", "transformers", "pandas", "matplotlib", "lm_eval", "numpy", "scipy", "snakemake")
+MOST_MODULES = 800
+"""What a command may import that answers at once, Python's own modules included: some 500 do. torch alone brings twice as many."""
 ANSWERS = {
     ("--help",): (0, "search-rate"),
     ("--version",): (0, f"pat {__version__}"),
@@ -39,22 +40,14 @@ ANSWERS = {
 def test_help_the_version_and_a_typo_are_answered_without_the_libraries_that_take_seconds(arguments: tuple[str, ...]) -> None:
     code = (
         "import sys\nfrom pat.cli import main\ntry:\n    main(sys.argv[1:])\n"
-        f"finally:\n    sys.stderr.write('loaded: ' + ' '.join(name for name in {HEAVY!r} if name in sys.modules))"
+        f"finally:\n    sys.stderr.write(' '.join(['loaded:', str(len(sys.modules)), *(name for name in {HEAVY!r} if name in sys.modules)]))"
     )
     status, words = ANSWERS[arguments]
     finished = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert finished.returncode == status
     assert words in finished.stdout + finished.stderr
-    assert finished.stderr.endswith("loaded: ")
-
-
-def test_the_answers_come_within_a_second() -> None:
-    """Of the processor's time: the machine may be busy with something else."""
-    for arguments in ANSWERS:
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "pat", *arguments], capture_output=True, check=False)
-        after = os.times()
-        assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
+    modules, *heavy = finished.stderr.rpartition("loaded: ")[2].split()
+    assert int(modules) < MOST_MODULES and heavy == []
 
 
 TWICE = [
@@ -129,7 +122,7 @@ def test_ctrl_c_in_a_training_is_one_line_and_leaves_no_half_output(tmp_path: Pa
     with child(command, stderr=subprocess.PIPE) as process:
         wait_for(lambda: list((tmp_path / "run").glob("checkpoint-*/manifest.json")), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == INTERRUPTED
     assert "Traceback" not in said and said.strip().splitlines()[-1].startswith("pat tune: interrupted")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
