@@ -13,8 +13,12 @@ from pat.errors import UserError
 from pat.io.artefacts import write_json
 from study.results.repeats import commands_of, spread, spreads
 
-FAKE_PAT = f"""#!{sys.executable}
-import json, sys
+BEGIN = f"""#!/bin/sh
+'''exec' "{sys.executable}" "$0" "$@"
+' '''
+"""
+"""How a program begins that Python runs from wherever it lies: a first line of its own may hold no blank and no long path."""
+FAKE_PAT = f"""{BEGIN}import json, sys
 from pathlib import Path
 import numpy
 from safetensors.numpy import save_file
@@ -86,8 +90,7 @@ def test_a_cell_is_made_again_by_its_own_commands(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "adapter").exists(), "the cell's own folders are left alone"
 
 
-FAKE_CHAIN = f"""#!{sys.executable}
-import json, sys
+FAKE_CHAIN = f"""{BEGIN}import json, sys
 from pathlib import Path
 import numpy
 from safetensors.numpy import save_file
