@@ -264,6 +264,17 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_copied(
     )
     place.write_bytes(was)
 
+    weights = theirs / RESULTS / "checkpoints/tiny/pat/0.5/seed0/merged/model.safetensors"
+    was = weights.read_bytes()
+    weights.write_bytes(was[:-1])
+    refused(f"{weights}: is missing or not as long as {weights.with_name('manifest.json')} lists it; copy the folder again, or delete it")
+    weights.write_bytes(was)
+
+    (into / ".snakemake/locks").mkdir()
+    (into / ".snakemake/locks/0.output.lock").touch()
+    refused(f"{into}: a run is at work there, or was killed and has left its lock")
+    shutil.rmtree(into / ".snakemake/locks")
+
     with (into / ".snakemake/run.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         refused(f"{into}: a run is at work there")

@@ -113,6 +113,8 @@ def join(folders: Sequence[Path], into: Path) -> str:
     """
     check_places(folders, into)
     shares = [Share(folder) for folder in folders]
+    for share in shares:
+        share.check_whole()
     with at_rest(into):
         there = Share(into)
         check_together([there, *shares])

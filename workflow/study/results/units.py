@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pat.checkpoints.lineage import CARD_NAME
+from pat.errors import UserError
 from pat.io.artefacts import MANIFEST, listed_files, read_record, sha256
 from pat.io.marks import FOLDER_RECORDS, SEAL
 from study.plan.intermediates import WEIGHTS
@@ -44,6 +45,15 @@ class Share:
         self.units: dict[PurePath, list[Made]] = {}
         for it in self.made.values():
             self.units.setdefault(unit_of(it.path), []).append(it)
+
+    def check_whole(self) -> None:
+        """Raise UserError where a file is not there in the size that its folder's manifest lists, as after a copy that was cut off."""
+        for folder in (self.folder / it.path.parent for it in self.made.values() if it.path.name == MANIFEST):
+            for name, listed in listed_files(folder).items():
+                if not (folder / name).is_file() or (folder / name).stat().st_size != listed["bytes"]:
+                    raise UserError(
+                        f"{folder / name}: is missing or not as long as {folder / MANIFEST} lists it; copy the folder again, or delete it"
+                    )
 
     def inputs(self, unit: PurePath) -> list[PurePath]:
         """Return what a unit was made from of others."""
