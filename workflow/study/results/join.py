@@ -126,9 +126,10 @@ def join(folders: Sequence[Path], into: Path) -> str:
 def _told(joined: Join) -> Iterator[str]:
     for share in (joined.into, *joined.shares):
         units = [unit for unit, source in joined.taken.items() if source is share]
-        cells = [unit for unit in units if is_cell(share, unit)]
+        cells = len([unit for unit in units if is_cell(share, unit)])
         if units:
-            yield f"  of {share.folder}: {len(cells)} cells, {len(units) - len(cells)} bases, sets of data and other parts"
+            beside = f", {len(units) - cells} of bases, sets of data and other parts" if len(units) > cells else ""
+            yield f"  of {share.folder}: {'1 cell' if cells == 1 else f'{cells} cells'}{beside}"
     unlike = [f"{unit}: that of {ours.folder} is taken, {theirs.folder} has other bytes" for unit, ours, theirs in joined.unlike]
     parts = {"in several folders, with the same settings:": unlike, "left out, and made by the next run:": joined.left_out}
     for heading, lines in parts.items():
