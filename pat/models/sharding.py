@@ -70,7 +70,7 @@ def _without_shards(_module: nn.Module, state: dict[str, Any], _prefix: str, _me
 
 
 class AskForCheckpoints(TrainerCallback):
-    """Has a checkpoint written every so many steps and after the last, in a trainer that plans none itself.
+    """Has a checkpoint written every so many steps, in a trainer that plans none itself.
 
     The Trainer plans none for a sharded model, because it could not save the state of an optimizer of shards. Ours has none.
     """
@@ -79,5 +79,5 @@ class AskForCheckpoints(TrainerCallback):
         self.every_steps = every_steps
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.every_steps == 0 or state.global_step >= state.max_steps:
+        if state.global_step % self.every_steps == 0:
             control.should_save = True

@@ -19,14 +19,23 @@ from pat.training.spent import Spent
 if TYPE_CHECKING:
     from pat.training.request import TuningRequest
 
+TRAINER_STATE = "trainer_state.json"
+"""The Trainer's own account of where it stands, in each of its checkpoints."""
 logger = logging.getLogger(__name__)
 
 
 class SealCheckpoints(TrainerCallback):
-    """Writes the job, what was spent and a manifest into every checkpoint, once all of the trainer's processes have written theirs."""
+    """Writes the job, what was spent and a manifest into every checkpoint, once all of the trainer's processes have written theirs.
+
+    The last step has none: what the training ends in is written at once, and a Trainer that resumes from there takes a step too many.
+    """
 
     def __init__(self, job: Mapping[str, object], spent: Spent) -> None:
         self.job, self.spent = job, spent
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_save = False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()
@@ -91,8 +100,17 @@ def latest_complete(run_dir: Path, job: Mapping[str, object] | None = None) -> P
         if job is not None and job_in(folder) != job:
             logger.warning("checkpoint passed over: %s: was made with other settings or inputs", folder)
             continue
+        if is_of_last_step(folder):
+            logger.warning("checkpoint passed over: %s: is of the last step, from which the Trainer would take one more", folder)
+            continue
         return folder
     return None
+
+
+def is_of_last_step(folder: Path) -> bool:
+    """Return whether a whole checkpoint was left by a training's last step, as earlier versions of `SealCheckpoints` did."""
+    state: TrainerState = TrainerState.load_from_json(str(folder / TRAINER_STATE))
+    return state.global_step >= state.max_steps
 
 
 def step_of(folder: Path) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
 import pat.training.tuning
 from pat.checkpoints.checkpoint import load_model
@@ -28,7 +28,7 @@ from pat.io.artefacts import check_folder, write_jsonl
 from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.settings.jobs import TuneJob
-from pat.training.resume import checkpoint_of, identity_of, latest_complete
+from pat.training.resume import SealCheckpoints, checkpoint_of, identity_of, latest_complete
 from pat.training.spent import SPENT_RECORD
 from tests.kit.children import child, wait_for
 from tests.kit.tiny_world import ROWS, tiny_tokenizer, write_world
@@ -122,6 +122,30 @@ def test_half_and_resume_equals_straight(stop: int, compact: bool, tmp_path: Pat
     assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "halves")
 
 
+@pytest.mark.parametrize(("tuner", "ratio"), [("lora", 0.0), ("pat", 0.25)])
+def test_the_last_step_leaves_no_checkpoint_to_take_one_more_from(
+    tuner: str, ratio: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the adapter was there, a run of 12 steps, in the middle of an epoch, was of 13 afterwards."""
+    saved: list[int] = []
+
+    class Noted(SealCheckpoints):
+        def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+            super().on_save(args, state, control, **kwargs)
+            saved.append(state.global_step)
+
+    monkeypatch.setattr(pat.training.tuning, "SealCheckpoints", Noted)
+    write_world(tmp_path)
+    found = run(tmp_path, "out", tuner, ratio, job(max_steps=12, checkpoint_steps=4))
+    assert (found["steps"], saved) == (12, [4, 8])
+
+
+def test_a_checkpoint_that_a_last_step_once_left_is_passed_over(tmp_path: Path) -> None:
+    before = sealed(tmp_path, 16, {"rate": 1})
+    sealed(tmp_path, 24, {"rate": 1})
+    assert latest_complete(tmp_path) == before
+
+
 @pytest.mark.parametrize("tuned", [{}, {"mask": "random", "closing": "at-once"}])
 def test_a_compacted_job_ends_where_the_masked_one_does(tuned: dict[str, Any], tmp_path: Path) -> None:
     """Without dropout, whose draws depend on the width; both adapters merge to the same logits."""
@@ -158,6 +182,7 @@ def test_the_proxy_has_a_constant_rate_of_its_own(tmp_path: Path) -> None:
 def sealed(run_dir: Path, step: int, job: dict[str, object]) -> Path:
     """Leave a checkpoint as a job does."""
     folder = run_dir / f"checkpoint-{step}"
+    artefacts.write_json(folder / "trainer_state.json", {"global_step": step, "max_steps": 24})
     artefacts.write_json(folder / "job.json", job)
     artefacts.seal(folder)
     return folder
@@ -229,7 +254,7 @@ def test_a_listed_base_is_known_by_its_list(tmp_path: Path) -> None:
 def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (8, 16, 24):
         folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
+        artefacts.write_json(folder / "trainer_state.json", {"global_step": step, "max_steps": 100})
         (folder / "weights").write_bytes(b"x" * step)
         if step != 24:  # 24: killed before it was sealed
             artefacts.write_json(folder / "manifest.json", artefacts.manifest(folder))
