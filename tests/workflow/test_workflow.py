@@ -32,6 +32,15 @@ def test_the_default_is_the_demo(workflow_copy: Path) -> None:
     assert "results/demo/tables/manifest.json" in plan.stdout + plan.stderr
 
 
+def test_a_text_of_the_first_of_two_files_stays_a_text(workflow_copy: Path, tmp_path: Path) -> None:
+    """What stands in a file keeps its kind; Snakemake lays files over each other key by key, at every depth."""
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text((ROOT / "config/smoke.yaml").read_text().replace("  lora:\n", '  lora: {label: "1"}\n'))
+    second.write_text("methods: {dora: {label: other}}\n")
+    plan = snakemake(workflow_copy, "--dry-run", "--configfile", str(first), str(second))
+    assert plan.returncode == 0, plan.stderr
+
+
 def test_a_broken_experiment_is_one_message_without_a_traceback(workflow_copy: Path) -> None:
     broken = workflow_copy / "config" / "broken.yaml"
     broken.write_text((ROOT / "config" / "smoke.yaml").read_text().replace("  pat:\n", "  pta:\n").replace("seeds:", "sedes:"))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/workflow")
 
+from snakemake.utils import update_config
+
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST
 from pat.io.yaml_files import read_yaml
@@ -25,7 +27,7 @@ def checked_experiment():
     written = {}
     try:
         for file in files:  # Snakemake has read them already; a key that stands twice is seen only in the file itself
-            written |= read_yaml(file)
+            update_config(written, read_yaml(file))
         return load_experiment(
             as_typed(config, written),
             ", ".join(os.path.relpath(file) for file in files) or "--config",

@@ -96,3 +96,15 @@ def test_what_snakemake_leaves_as_text_is_a_number_and_what_stood_in_a_file_stay
         "only": {"rows": ["pat", "1:30"], "seeds": [0], "ratios": [{"parameters": 0.75}]},
         "methods": {"pat": {"label": "1", "tuning": {"max_steps": 9, "compile": True}}, "dora": None},
     }
+
+
+@pytest.mark.parametrize(
+    "text", ["PAT # two", "#1", "&a 5", "!!str 5", "5 # five", "2026-01-01", "2026-01-01T10:00:00Z", "1e5", "007", "a\nb"]
+)
+def test_a_text_that_is_no_number_as_a_whole_stays_letter_by_letter(text: str) -> None:
+    assert as_typed({"label": text}, {}) == {"label": text}
+
+
+@pytest.mark.parametrize(("given", "meant"), [("", None), ("~", None), ("no", False), ("-0.5", -0.5), ("'0.5'", "0.5"), ('"no"', "no")])
+def test_a_text_with_quotes_of_its_own_is_one(given: str, meant: object) -> None:
+    assert as_typed([given], None) == [meant]

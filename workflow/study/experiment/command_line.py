@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
+
+import yaml
 
 from pat.errors import UserError
 from pat.io.yaml_files import parse_yaml
+
+QUOTES = ("'", '"')
 
 
 def as_typed(config: Any, written: Any) -> Any:
@@ -25,8 +30,10 @@ def as_typed(config: Any, written: Any) -> Any:
 
 
 def _value_of(text: str) -> Any:
+    """Return what a text says as a whole: what holds a comment, or is a date, is a text, and so is what has quotes of its own."""
     try:
-        value = parse_yaml(text, "--config")
+        value, node = parse_yaml(text, "--config"), yaml.compose(text, yaml.SafeLoader)
     except UserError:  # the schema refuses it, naming the field
         return text
-    return text if isinstance(value, list | Mapping) else value
+    whole = node.value == text or node.style in QUOTES if isinstance(node, yaml.ScalarNode) else not text
+    return value if whole and not isinstance(value, date) else text
