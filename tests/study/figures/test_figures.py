@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,62 @@ def test_perplexity_figure_shows_every_point_in_its_panel_or_as_a_number_behind_
     bold = [label.get_text() for label in c4.get_yticklabels() if label.get_fontweight() == "bold"]
     assert bold == ["PAT"]
     assert [text.get_text() for text in drawings[0].legends[0].get_texts()] == ["nothing removed", "50 % removed"]
+
+
+def perplexities_drawn(contents: list[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the figure of some cells, laid out."""
+    drawings: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(perplexity_figure, "save", lambda drawing, *_: drawings.append(drawing))
+        perplexity_figure.write_perplexity([write_cell(folder / str(n), it) for n, it in enumerate(contents)], folder / "out")
+    drawings[0].draw_without_rendering()
+    return drawings[0]
+
+
+def of_text(**values: float) -> dict[str, Any]:
+    return {name: {"token_perplexity": value, "byte_perplexity": 2.0, "tokens": 9} for name, value in values.items()}
+
+
+def test_points_of_many_ratios_stay_on_their_method_s_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of nine ratios stood on the lines of the neighbours, and beyond the first and the last outside the panel."""
+    contents = [cell(method, n / 10, perplexity=of_text(a=10.0 + n)) for method in ("pat", "shortgpt-pft", "pat-g") for n in range(1, 10)]
+    [axes] = perplexities_drawn(contents, tmp_path, monkeypatch).axes
+    places = [y for points in axes.containers for y in points[0].get_ydata()]
+    assert len(places) == 27 and max(abs(y - round(y)) for y in places) < 0.5
+    assert min(places) > axes.get_ylim()[1] and max(places) < axes.get_ylim()[0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_longest_names_and_the_largest_perplexities_leave_the_panels_their_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(method, n) for n, method in enumerate(("pat", "shortgpt-pft", "pat-g"))]
+    contents = [
+        cell(method, ratio, label="a_name " * 11 + method, perplexity=of_text(a=10.0 ** (1 + 9 * n), b=10.0 ** (1 + 9 * n)))
+        for method, n in rows
+        for ratio in (0.25, 0.5, 0.75)
+    ]
+    drawing = perplexities_drawn(contents, tmp_path, monkeypatch)
+    left, right = drawing.axes
+    assert {text.get_text() for text in left.texts} == {"→ 1e+10, 1e+10, 1e+10", "→ 1e+19, 1e+19, 1e+19"}
+    end = max(text.get_window_extent().x1 for text in left.texts)
+    assert left.bbox.x1 < end < right.bbox.x0
+    assert min(label.get_window_extent().x0 for label in left.get_yticklabels()) > 0
+
+
+def test_an_axis_over_many_decades_has_labels_that_stand_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [cell("lora", 0.0, perplexity=of_text(a=8.6)), cell("pat", 0.5, perplexity=of_text(a=2e6))]
+    [axes] = perplexities_drawn(contents, tmp_path, monkeypatch).axes
+    left, right = axes.get_xlim()
+    shown = [tick.label1.get_window_extent() for tick in axes.xaxis.get_major_ticks() if left <= tick.get_loc() <= right]
+    assert len(shown) > 2 and all(one.x1 < other.x0 for one, other in pairwise(shown))
+
+
+def test_a_model_without_one_of_the_texts_has_an_empty_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback."""
+    contents = [cell(model="one", perplexity=of_text(a=3.0)), cell(model="two", perplexity=of_text(b=4.0))]
+    drawing = perplexities_drawn(contents, tmp_path, monkeypatch)
+    assert [len(axes.containers) for axes in drawing.axes] == [1, 0, 0, 1]
 
 
 def test_perplexity_figure_without_texts_is_a_message(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from pat.errors import UserError
 from pat.io.artefacts import write_text
 from study.figures.lines import name_lines
-from study.figures.style import BLACK, GREY, below, figure, look_of, save
+from study.figures.style import BLACK, CHARACTER_IN, GREY, below, figure, look_of, save
 from study.results.cells import models_of, read_cells, rows_of
 from study.results.grid import Grid, texts_of
 from study.tables.accuracy import percent
@@ -28,13 +28,17 @@ FARTHEST = 4.0
 MARGIN = 0.93
 TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 FEW_TICKS = (1, 2, 5)
-WITHOUT_DECIMALS = 100
-WIDE = 4.0
-"""From this factor between the ends of an axis on, labels at all ticks would run into each other."""
+DECADES = (1,)
+WITHOUT_DECIMALS, WITH_POWER = 100, 100_000
+"""From these on a number behind the edge is told without decimals, and as a power of ten."""
+WIDE, VERY_WIDE = 4.0, 300.0
+"""From these factors between the ends of an axis on, labels at all ticks, or at few a decade, would run into each other."""
 ROW_IN, NAMES_IN, PANEL_IN, LEAST_IN = 0.17, 2.3, 2.15, 5.5
 """Height of a method's row, and widths of the names, of a text's panel and of the least figure: as wide as a page of text shows it."""
-APART = 0.22
-"""How far apart a row's ratios stand, in rows: intervals of two of them may cover each other's points."""
+LONG_NAME = 52
+"""Characters of a name that the panels make room for; for more the figure grows."""
+APART, WITHIN = 0.22, 0.8
+"""How far apart a row's ratios stand, in rows: intervals of two of them may cover each other's points. All stay within so much of a row."""
 
 
 def points(grid: Grid) -> pd.DataFrame:
@@ -91,6 +95,9 @@ def _ratios(data: pd.DataFrame) -> list[float]:
 
 
 def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str], ratios: Sequence[float]) -> None:
+    if data.empty:  # a model that was scored on other texts
+        axes.set_xticks([])
+        return
     whole, pruned = data[data["ratio"] == 0], data[data["ratio"] != 0]
     if not whole.empty:
         axes.axvline(float(whole["perplexity"].min()), color=GREY, linewidth=0.8)
@@ -99,10 +106,10 @@ def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str], ratios: Sequenc
     near, beyond = data[data["perplexity"] <= edge], data[data["perplexity"] > edge]
     _draw_points(axes, near[near["ratio"] == 0], order, 0.0, "nothing removed", (BLACK, "D"))
     for place, ratio in enumerate(ratios):
-        shift = APART * (place - (len(ratios) - 1) / 2)
+        shift = min(APART, WITHIN / len(ratios)) * (place - (len(ratios) - 1) / 2)
         _draw_points(axes, near[near["ratio"] == ratio], order, shift, f"{percent(ratio)} removed", look_of(place))
     for method, values in beyond.groupby("method")["perplexity"]:
-        told = ", ".join(f"{value:.0f}" if value >= WITHOUT_DECIMALS else f"{value:.3g}" for value in values)
+        told = ", ".join(f"{value:.0f}" if WITHOUT_DECIMALS <= value < WITH_POWER else f"{value:.3g}" for value in values)
         at = (1.01, order.index(str(method)))
         axes.annotate(f"→ {told}", at, xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=6, annotation_clip=False)
     _scale(axes, MARGIN * float(data["perplexity"].min()), float(near["perplexity"].max()) / MARGIN)
@@ -121,7 +128,7 @@ def _scale(axes: Axes, left: float, right: float) -> None:
     """Give a panel its ends, beyond which a bar may reach, and few ticks."""
     axes.set_xscale("log")
     axes.set_xlim(left, right)
-    axes.xaxis.set_major_locator(LogLocator(subs=TICKS if right < WIDE * left else FEW_TICKS))
+    axes.xaxis.set_major_locator(LogLocator(subs=TICKS if right < WIDE * left else FEW_TICKS if right < VERY_WIDE * left else DECADES))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", bottom=False)
@@ -134,7 +141,8 @@ def write_perplexity(paths: Sequence[Path], out: Path) -> int:
     if not texts_of(cells):
         raise UserError("no cell has the perplexity of a text; name texts under data.text, or leave the figure `perplexity` out")
     data = points(Grid(cells, ""))
-    width = NAMES_IN + PANEL_IN * data["text"].nunique()
+    longer = max(0, data["name"].str.len().max() - LONG_NAME)
+    width = NAMES_IN + CHARACTER_IN * longer + PANEL_IN * data["text"].nunique()
     height = 1.0 + data["model"].nunique() * (0.5 + ROW_IN * data["method"].nunique())
     with figure(max(width, LEAST_IN), height) as drawing:
         title = f"{cells[0].experiment}: perplexity of held-out text, lower is better"
