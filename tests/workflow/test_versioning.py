@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from pat.io.artefacts import sha256
+from pat.io.marks import SEAL
 from study.experiment.file import load_experiment
 from study.plan.phases import PHASES
-from study.versions.seals import SEAL
 from tests.kit.children import TRIES, child, wait_until
 from tests.kit.dvc_workspace import call, clone, commit, dvc, objects, restore, versioned
 from tests.kit.project import ROOT, planned, snakemake

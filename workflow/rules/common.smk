@@ -18,7 +18,8 @@ from study.plan.failures import advice
 from study.plan.intermediates import free
 from study.plan.jobs import OFFLINE, Plan
 from study.plan.values import as_json, one_of, repeated
-from study.versions.seals import RESTORING, foreign, refusal, seal
+from study.results.sealed import foreign
+from study.versions.seals import RESTORING, refusal, seal
 
 
 def checked_experiment():

@@ -11,8 +11,10 @@ import pytest
 
 from pat.errors import UserError
 from pat.io.artefacts import new_folder, write_text
+from pat.io.marks import SEAL
+from study.results.sealed import foreign
 from study.versions import seals
-from study.versions.seals import SEAL, check, foreign, seal
+from study.versions.seals import check, seal
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST, new_folder, read_json, write_json, write_text
+from pat.io.marks import SEAL
 from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
@@ -28,7 +29,6 @@ from study.results.times import FOLDER as MEASURED
 from study.results.times import read_times, whole
 from study.tables.layouts import csv_text, markdown
 from study.tables.times import sentence, times_table
-from study.versions.seals import SEAL
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
 REMADE_TABLES = ("cells.csv", "*.tex", "*.html")

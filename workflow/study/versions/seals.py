@@ -8,7 +8,6 @@ set here. Written after a successful run; where a folder's seal was set elsewher
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +17,14 @@ import typer
 
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST, check_folder, read_json, sha256, write_json, write_text
+from pat.io.marks import SEAL
 from study.commands.errors import run_reporting_errors
 from study.experiment.file import load_experiment
 from study.plan.phases import PHASES
+from study.results.sealed import record_of, seal_of, short
 
-SEAL = ".seal"
-"""In the form of `sha256sum`. What a manifest lists counts as what the manifest says, so that weights are read once."""
 RESTORING = "PAT_RESTORING"
 """Set by the restore, which alone may look at folders that are sealed elsewhere."""
-RECORDS = Path(".snakemake/seals")
 UNFINISHED = ("run", "search", ".run")
 """Folders of jobs that are at work or were interrupted: no results, kept from DVC by .dvcignore."""
 
@@ -36,19 +34,11 @@ def seal(results: Path) -> None:
     begun = [phase for phase in PHASES.values() if any((results / folder).is_dir() for folder in phase.folders)]
     texts = {folder: _sums(results, folder) for phase in begun for folder in phase.folders}
     # Killed between the writes, the old seals and the new ones are both known.
-    _record(results, {folder: sorted({_short(text), *filter(None, [_seal_of(results / folder)])}) for folder, text in texts.items()})
+    _record(results, {folder: sorted({short(text), *filter(None, [seal_of(results / folder)])}) for folder, text in texts.items()})
     for folder, text in texts.items():
-        if _seal_of(results / folder) != _short(text):
+        if seal_of(results / folder) != short(text):
             write_text(results / folder / SEAL, text)
-    _record(results, {folder: [_short(text)] for folder, text in texts.items()})
-
-
-def foreign(results: Path) -> list[Path]:
-    """Return the folders that carry a seal which was not set here: Snakemake's record is not about what is in them."""
-    record = _record_of(results)
-    known = read_json(record) if record.is_file() else {}
-    folders = [folder for phase in PHASES.values() for folder in phase.folders]
-    return [results / folder for folder in folders if (found := _seal_of(results / folder)) and found not in known.get(folder, [])]
+    _record(results, {folder: [short(text)] for folder, text in texts.items()})
 
 
 def refusal(folders: list[Path]) -> str:
@@ -76,23 +66,10 @@ def check(results: Path, folders: list[str]) -> None:
                 check_folder(path.parent)
 
 
-def _record_of(results: Path) -> Path:
-    return RECORDS / f"{results.name}.json"
-
-
 def _record(results: Path, known: dict[str, list[str]]) -> None:
-    record = _record_of(results)
+    record = record_of(results)
     if not record.is_file() or read_json(record) != known:
         write_json(record, known)
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _seal_of(folder: Path) -> str | None:
-    path = folder / SEAL
-    return _short(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _sums(results: Path, folder: str) -> str:
