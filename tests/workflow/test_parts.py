@@ -204,6 +204,69 @@ def test_a_cell_is_never_a_mix_of_two_chains(halves: tuple[Path, Path, Path], ca
     assert phases(other, RAW) == LAID_OUT
 
 
+def test_a_cell_is_not_a_mix_of_chains_where_what_was_pruned_between_them_is_gone(
+    halves: tuple[Path, Path, Path], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its first tuning stands behind the pruned model, of which Snakemake's record alone is left."""
+    row = "channel-magnitude-ftpft"
+    mine, _, into = halves
+    theirs = without(finished, into.with_name("theirs"))
+    for part in ("checkpoints", "evaluation"):
+        shutil.rmtree(mine / RESULTS / part / "tiny" / row / "0.5")
+    with_other_bytes(theirs, *(f"checkpoints/tiny/{row}/before/seed0/{part}" for part in ("adapter", "merged")))
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 0
+    assert f"tiny/{row}/0.5/seed0 of {theirs / RESULTS}: it was made from checkpoints/tiny/{row}/before/seed0/merged/manifest.json" in said
+    assert not (into / RESULTS / "evaluation/tiny" / row).exists()
+
+
+def test_a_change_of_a_pruning_is_noticed_where_the_pruned_model_is_gone(
+    halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs, into = halves
+    assert join([mine, theirs], into, capsys)[0] == 0
+    row = "channel-magnitude-pft"
+    jobs = planned(into, RAW | {"methods": RAW["methods"] | {row: {"prune": {"writers": "refitted"}}}})
+    assert {job for job in jobs if row in job and "prune" in job} == {f"prune tiny by {row}, ratio 0.5"}
+
+
+def test_results_that_snakemake_s_records_are_not_about_are_refused(
+    halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after `dvc checkout`: other settings would be taken for those on record."""
+    mine, theirs, into = halves
+    seal_file = theirs / RESULTS / "evaluation/.seal"
+    seal_file.write_text(seal_file.read_text() + f"{'0' * 64}  other\n")
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 1 and f"{seal_file.parent}: not the results that Snakemake's records in {theirs}/.snakemake are about" in said
+    assert not (into / "results").exists()
+
+
+def test_files_that_lie_there_without_their_records_get_them(halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody has copied results by hand before: without records no change of settings would be noticed, and by their times all is made again."""
+    mine, theirs, into = halves
+    shutil.copytree(mine / RESULTS, into / RESULTS, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".seal"))
+    assert join([mine, theirs], into, capsys)[0] == 0
+    assert phases(into, RAW) == LAID_OUT
+    assert phases(into, RAW | {"evaluation": RAW["evaluation"] | {"limit": 2}}) == {*LAID_OUT, "evaluate", "collect"}
+    made = made_in(mine / RESULTS)
+    assert {it.path for it in made if it.path.parts[0] not in ("tables", "figures")} <= {it.path for it in made_in(into / RESULTS)}
+
+
+def test_no_time_is_made_earlier_than_that_of_what_a_file_was_made_from(
+    halves: tuple[Path, Path, Path], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that has a merged model no more without its adapter says nothing of when that was made."""
+    mine, _, into = halves
+    theirs = without(finished, into.with_name("theirs"))
+    merged = theirs / RESULTS / "checkpoints/tiny/lora/0/seed0/merged/manifest.json"
+    os.utime(merged, ns=(merged.stat().st_atime_ns, merged.stat().st_mtime_ns - THREE_HOURS_NS))
+    shutil.rmtree(theirs / RESULTS / "checkpoints/tiny/lora/0/seed0/adapter")
+    assert join([theirs], mine, capsys)[0] == 0
+    here = mine / RESULTS / "checkpoints/tiny/lora/0/seed0"
+    assert (here / "merged/manifest.json").stat().st_mtime_ns >= (here / "adapter/manifest.json").stat().st_mtime_ns
+
+
 def test_a_cell_whose_origin_is_gone_is_not_hung_on_another_s(halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     mine, theirs, into = halves
     shutil.rmtree(theirs / RESULTS / "checkpoints/tiny/lora")

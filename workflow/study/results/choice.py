@@ -84,16 +84,18 @@ def same(one: Share, other: Share, unit: PurePath) -> bool:
 
 def check_together(shares: Sequence[Share]) -> None:
     """Raise UserError, naming two files, where folders have made the same thing with other settings, or hang on other data or bases."""
-    first: dict[PurePath, Share] = {}
+    first: dict[PurePath, tuple[Share, Made]] = {}
     for share in shares:
-        for path, made in share.made.items():
-            known = first.setdefault(path, share)
+        for made in (it for unit in share.units for it in share.chain(unit)):
+            path = made.path
+            known, its = first.setdefault(path, (share, made))
             if known is share:
                 continue
             pair = f"{known.folder / path} and {share.folder / path}"
-            if known.made[path].settings != made.settings:
-                ours, theirs = _beyond(known.made[path], made), _beyond(made, known.made[path])
-                raise UserError(f"{pair}: were made with different settings ({ours}; {theirs}); nothing is joined")
+            if its.settings != made.settings:
+                raise UserError(
+                    f"{pair}: were made with different settings ({_beyond(its, made)}; {_beyond(made, its)}); nothing is joined"
+                )
             if path.parts[0] in OF_ALL and known.content(path) != share.content(path):
                 raise UserError(
                     f"{pair}: differ, and all cells hang on them; nothing is joined. Make data and base models once, and copy them to "

@@ -22,6 +22,7 @@ from pat.io.storage import writing
 from study.commands.errors import run_reporting_errors
 from study.results.choice import Join, check_together, same
 from study.results.made import RECORDS, UNFINISHED, state_of
+from study.results.sealed import foreign
 from study.results.units import Share
 
 LOCK, RUNNING = "run.lock", "locks"
@@ -39,6 +40,16 @@ def check_places(folders: Sequence[Path], into: Path) -> None:
             raise UserError(f"{folder}: no such folder")
         if folder.absolute().name != into.absolute().name:
             raise UserError(f"{folder} and {into}: are of the experiments {folder.absolute().name!r} and {into.absolute().name!r}")
+
+
+def check_on_record(folders: Sequence[Path]) -> None:
+    """Raise UserError where version control, or a copy, has put other results in place of those that Snakemake has on record."""
+    for folder in folders:
+        if replaced := foreign(folder):
+            raise UserError(
+                f"{', '.join(map(str, replaced))}: not the results that Snakemake's records in {state_of(folder)} are about, as after dvc "
+                "pull or a copy over another run; copy results and .snakemake of one folder, or call make restore there; nothing is joined"
+            )
 
 
 @contextmanager
@@ -66,25 +77,31 @@ def at_rest(results: Path) -> Iterator[None]:
 
 
 def bring(joined: Join) -> int:
-    """Copy what is not there yet, and let every file that folders share have its earliest time; return how many files were copied."""
+    """Copy what is not there yet, and let every file that folders share have its earliest time; return how many files were copied.
+
+    Each unit comes with its times behind what it was made from, so that an end at any moment leaves nothing that seems out of date.
+    """
     copied = 0
     for unit, share in joined.taken.items():
-        if share is joined.into:
-            continue
-        for made in share.units[unit]:
-            if not (joined.into.folder / made.path).exists():
-                theirs, ours = state_of(share.folder), state_of(joined.into.folder)
-                _copy(theirs / RECORDS / made.record, ours / RECORDS / made.record)
-                (ours / UNFINISHED / made.record).unlink(missing_ok=True)
-        for file in (*share.notes(unit), *share.files(unit)):
-            if not (joined.into.folder / file).exists():
-                _copy(share.folder / file, joined.into.folder / file)
-                copied += 1
-    for unit, source in joined.taken.items():
-        for share in joined.shares:
-            if share is not source and unit in share.units and same(source, share, unit):
-                _make_no_younger(joined.into.folder, share, unit)
+        if share is not joined.into:
+            _record(share, joined.into, unit)
+            for file in (*share.notes(unit), *share.files(unit)):
+                if not (joined.into.folder / file).exists():
+                    _copy(share.folder / file, joined.into.folder / file)
+                    copied += 1
+        for other in joined.shares:
+            if unit in other.units and same(share, other, unit):
+                _make_no_younger(joined.into.folder, other, unit)
     return copied
+
+
+def _record(share: Share, into: Share, unit: PurePath) -> None:
+    """Copy Snakemake's records of what is taken of a unit. What lies there without one is the same, or it would not be taken."""
+    theirs, ours = state_of(share.folder), state_of(into.folder)
+    for made in share.chain(unit):
+        if made.path not in into.made:
+            _copy(theirs / RECORDS / made.record, ours / RECORDS / made.record)
+            (ours / UNFINISHED / made.record).unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -97,12 +114,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _make_no_younger(folder: Path, share: Share, unit: PurePath) -> None:
-    """Give outputs that are here the times of the same ones elsewhere, where these are earlier: what was made from those is older."""
+    """Give outputs that are here the times of the same ones elsewhere, where these are earlier: what was made from those is older.
+
+    None becomes older than what is here of its inputs.
+    """
     for made in share.units[unit]:
-        there = folder / made.path
-        if there.exists() and share.folder.joinpath(made.path).stat().st_mtime_ns < there.stat().st_mtime_ns:
-            found = share.folder.joinpath(made.path).stat()
-            os.utime(there, ns=(found.st_atime_ns, found.st_mtime_ns))
+        there, found = folder / made.path, (share.folder / made.path).stat()
+        if there.exists() and found.st_mtime_ns < there.stat().st_mtime_ns:
+            inputs = (folder / path for path in made.inputs)
+            if all(path.stat().st_mtime_ns <= found.st_mtime_ns for path in inputs if path.exists()):
+                os.utime(there, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def join(folders: Sequence[Path], into: Path) -> str:
@@ -115,6 +136,7 @@ def join(folders: Sequence[Path], into: Path) -> str:
     shares = [Share(folder) for folder in folders]
     for share in shares:
         share.check_whole()
+    check_on_record([into, *folders])
     with at_rest(into):
         there = Share(into)
         check_together([there, *shares])

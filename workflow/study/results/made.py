@@ -39,6 +39,16 @@ def made_in(results: Path) -> list[Made]:
     Raises UserError where Snakemake's records are not there, or one cannot be read.
     """
     state = state_of(results)
+    return [made for made in _recorded(results) if (results / made.path).is_file() and not (state / UNFINISHED / made.record).exists()]
+
+
+def gone_from(results: Path) -> list[Made]:
+    """Return what has been made of an experiment and removed since, such as a model that was pruned to be tuned; as `made_in`."""
+    return [made for made in _recorded(results) if not (results / made.path).exists()]
+
+
+def _recorded(results: Path) -> list[Made]:
+    state = state_of(results)
     if not (state / RECORDS).is_dir():
         raise UserError(
             f"{state / RECORDS}: no such folder, though it belongs to {results}: Snakemake's record of the settings that these files were "
@@ -47,8 +57,7 @@ def made_in(results: Path) -> list[Made]:
     found = [
         _read(results, state / RECORDS / record, record, name)
         for record, name in _named(state / RECORDS)
-        if name.is_relative_to(_below(results)) and (results / name.relative_to(_below(results))).is_file()
-        if not (state / UNFINISHED / record).exists()
+        if name.is_relative_to(_below(results)) and name != _below(results)
     ]
     return sorted(found, key=lambda made: (made.ended_s, made.path))
 

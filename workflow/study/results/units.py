@@ -15,7 +15,7 @@ from pat.io.artefacts import MANIFEST, listed_files, read_record, sha256
 from pat.io.marks import FOLDER_RECORDS, SEAL
 from study.plan.intermediates import WEIGHTS
 from study.results.explain import RATE
-from study.results.made import Made, made_in
+from study.results.made import Made, gone_from, made_in
 from study.results.times import FOLDER as MEASURED
 
 OF_ALL = ("data", "models")
@@ -45,6 +45,15 @@ class Share:
         self.units: dict[PurePath, list[Made]] = {}
         for it in self.made.values():
             self.units.setdefault(unit_of(it.path), []).append(it)
+        self._gone = {it.path: it for it in gone_from(folder) if it.path.parts[0] in PARTS}
+
+    def chain(self, unit: PurePath) -> list[Made]:
+        """Return a unit's outputs, and those behind them that are gone, as a model that was pruned to be tuned."""
+        found = list(self.units.get(unit, ()))
+        for it in found:
+            behind = [self._gone[path] for path in it.inputs if path in self._gone and unit_of(path) == unit]
+            found += [gone for gone in behind if gone not in found]
+        return found
 
     def check_whole(self) -> None:
         """Raise UserError where a file is not there in the size that its folder's manifest lists, as after a copy that was cut off."""
@@ -57,7 +66,7 @@ class Share:
 
     def inputs(self, unit: PurePath) -> list[PurePath]:
         """Return what a unit was made from of others."""
-        given = {path for it in self.units.get(unit, ()) for path in it.inputs if path.parts[0] in PARTS}
+        given = {path for it in self.chain(unit) for path in it.inputs if path.parts[0] in PARTS}
         return sorted(path for path in given if unit_of(path) != unit)
 
     def content(self, path: PurePath) -> Any:
