@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -228,6 +229,20 @@ def test_a_change_of_a_pruning_is_noticed_where_the_pruned_model_is_gone(
     row = "channel-magnitude-pft"
     jobs = planned(into, RAW | {"methods": RAW["methods"] | {row: {"prune": {"writers": "refitted"}}}})
     assert {job for job in jobs if row in job and "prune" in job} == {f"prune tiny by {row}, ratio 0.5"}
+
+
+def test_a_row_whose_record_has_the_longest_name_is_joined(halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    mine, theirs, into = halves
+    made = next(it for it in made_in(theirs / RESULTS) if it.path.as_posix() == f"evaluation/tiny/{CELL}/0.5/seed0/cell.json")
+    path = Path("evaluation/tiny", "r" * 138, "0.5/seed0/cell.json")
+    record = urlsafe_b64encode(str(RESULTS / path).encode()).decode()
+    assert 240 < len(record) <= 255, "a name that leaves no room for an ending"
+    (theirs / RESULTS / path).parent.mkdir(parents=True)
+    shutil.copy2(theirs / RESULTS / made.path, theirs / RESULTS / path)
+    shutil.copy2(theirs / ".snakemake/metadata" / made.record, theirs / ".snakemake/metadata" / record)
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 0, said
+    assert (into / RESULTS / path).is_file() and (into / ".snakemake/metadata" / record).is_file()
 
 
 def test_results_that_snakemake_s_records_are_not_about_are_refused(

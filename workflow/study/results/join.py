@@ -108,7 +108,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a file with its time, under its name in one step."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        growing = target.with_name(f".{target.name}.joining.tmp")  # the same each time, so that nothing is left once it has been repeated
+        growing = target.with_name(".joining.tmp")  # the same each time, so that nothing is left once it has been repeated, and short
         shutil.copy2(source, growing)
         growing.replace(target)
 
