@@ -245,6 +245,24 @@ def test_a_row_whose_record_has_the_longest_name_is_joined(halves: tuple[Path, P
     assert (into / RESULTS / path).is_file() and (into / ".snakemake/metadata" / record).is_file()
 
 
+def test_data_of_one_s_own_that_are_younger_than_what_was_made_of_them_elsewhere_are_told(
+    halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs, into = halves
+    for folder in (mine, theirs):
+        (record,) = (it.record for it in made_in(folder / RESULTS) if it.path.as_posix() == "data/world/instruct.jsonl")
+        place = folder / ".snakemake/metadata" / record
+        place.write_text(json.dumps(read_json(place) | {"input": ["own/large.jsonl", "own/small.jsonl"]}))
+    (into / "own").mkdir()
+    (into / "own/large.jsonl").write_bytes(bytes(1_000_001))
+    (into / "own/small.jsonl").write_bytes(bytes(9))
+    code, said = join([mine, theirs], into, capsys)
+    assert code == 0 and "younger than what was made from them elsewhere" in said
+    assert said.endswith(f"  {into}/own/large.jsonl\n") and "small.jsonl" not in said
+    os.utime(into / "own/large.jsonl", ns=(0, 0))
+    assert "younger" not in join([mine, theirs], into, capsys)[1]
+
+
 def test_results_that_snakemake_s_records_are_not_about_are_refused(
     halves: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

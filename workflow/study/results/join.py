@@ -28,6 +28,9 @@ from study.results.units import Share
 LOCK, RUNNING = "run.lock", "locks"
 """Where Snakemake has its records: what tools/run holds while it lives, and a folder of Snakemake's own."""
 
+COMPARED_BYTES = 1_000_000
+"""Up to this size Snakemake takes a younger file with the same content for unchanged."""
+
 
 def check_places(folders: Sequence[Path], into: Path) -> None:
     """Raise UserError where a place is not results/<experiment> of a project's folder, or not of the same experiment as the others."""
@@ -153,11 +156,28 @@ def _told(joined: Join) -> Iterator[str]:
             beside = f", {len(units) - cells} of bases, sets of data and other parts" if len(units) > cells else ""
             yield f"  of {share.folder}: {'1 cell' if cells == 1 else f'{cells} cells'}{beside}"
     unlike = [f"{unit}: that of {ours.folder} is taken, {theirs.folder} has other bytes" for unit, ours, theirs in joined.unlike]
-    parts = {"in several folders, with the same settings:": unlike, "left out, and made by the next run:": joined.left_out}
+    parts = {
+        "in several folders, with the same settings:": unlike,
+        "left out, and made by the next run:": joined.left_out,
+        "younger than what was made from them elsewhere, so that the next run makes it and its cells again (where they are the same, "
+        "give them the time of the original, by touch -r or rsync -t):": _younger_sources(joined),
+    }
     for heading, lines in parts.items():
         if lines:
             yield heading
             yield from (f"  {line}" for line in lines)
+
+
+def _younger_sources(joined: Join) -> list[str]:
+    """Return the user's own files that are younger here than what was made from them; small ones Snakemake compares by content."""
+    home, into = state_of(joined.into.folder).parent, joined.into.folder
+    made = (it for unit, share in joined.taken.items() for it in share.units[unit])
+    pairs = ((home / source, into / it.path) for it in made for source in it.sources)
+    return list(dict.fromkeys(str(source) for source, output in pairs if source.is_file() and _is_younger(source.stat(), output.stat())))
+
+
+def _is_younger(source: os.stat_result, output: os.stat_result) -> bool:
+    return source.st_size > COMPARED_BYTES and source.st_mtime_ns > output.st_mtime_ns
 
 
 def is_cell(share: Share, unit: PurePath) -> bool:

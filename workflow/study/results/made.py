@@ -23,12 +23,16 @@ PIECE = "@"
 
 @dataclass(frozen=True)
 class Made:
-    """A finished output below an experiment's results: its record, below that folder, and what that says of it."""
+    """A finished output below an experiment's results: its record, below that folder, and what that says of it.
+
+    `inputs` are below the results, `sources` the user's own files, as the run in its folder called them.
+    """
 
     path: PurePath
     record: PurePath
     settings: tuple[str, ...]
     inputs: tuple[PurePath, ...]
+    sources: tuple[PurePath, ...]
     logs: tuple[PurePath, ...]
     ended_s: float
 
@@ -90,7 +94,9 @@ def _read(results: Path, path: Path, record: PurePath, name: PurePath) -> Made:
             tuple(PurePath(each).relative_to(below) for each in said[key] or () if PurePath(each).is_relative_to(below))
             for key in ("input", "log")
         )
-        return Made(name.relative_to(below), record, tuple(map(str, said["params"] or ())), inputs, logs, float(said["endtime"] or 0))
+        sources = tuple(PurePath(each) for each in said["input"] or () if not PurePath(each).is_relative_to(below))
+        settings = tuple(map(str, said["params"] or ()))
+        return Made(name.relative_to(below), record, settings, inputs, sources, logs, float(said["endtime"] or 0))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: is not what Snakemake has on record of {results} ({error!r}); this version reads that of Snakemake 9"
