@@ -132,7 +132,7 @@ def files_to_send(folder: Path, repository: str, published: Published, revision:
 
 def _check_of_export(repository: str, published: Published) -> None:
     """Raise UserError where an export would take the place of the model it was made of, or is to have that model's results."""
-    if published.base_model == repository:
+    if published.base_model is not None and published.base_model.casefold() == repository.casefold():  # the hub's names are one in any case
         raise UserError(f"--base-model {repository}: an export is sent to a repository of its own, such as {repository}-GGUF")
     if published.evaluation is not None:
         raise UserError(

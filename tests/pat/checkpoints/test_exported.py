@@ -156,6 +156,7 @@ def test_what_is_wrong_with_an_export_is_told(work: Path, tmp_path: Path) -> Non
         (tmp_path / "other", Published(), r"model-q4_0\.gguf: is no GGUF file, though export\.json names it"),
         (tmp_path / "changed", Published(), r"config\.json"),
         (work / "int8-pruned", Published(base_model=NAME), "an export is sent to a repository of its own"),
+        (work / "int8-pruned", Published(base_model=NAME.upper()), "an export is sent to a repository of its own"),
         (work / "int8-pruned", Published(tmp_path / "e.json"), r"--evaluation .*e\.json: is of the model before it was exported"),
     ):
         with pytest.raises(UserError, match=said):
