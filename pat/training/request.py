@@ -5,7 +5,7 @@ A feature tells in its own module why it is not for a request: `reason_not_to(re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -82,7 +82,7 @@ class Arm:
 class TuningRequest(Arm):
     """An arm on a base model and an instruction set. `teacher` is the stock model to distil from, where the settings say so; `columns`
     says what our fields of a row are called in the file, `datasets` which data sets of the hub its rows are from, `rate_from` which
-    search has found the learning rate.
+    search has found the learning rate. `encoded` gives the rows where somebody has encoded them already.
 
     Checkpoints lie in `run_dir` until the job is done, and its result at `out`, which with `force` takes the place of whatever is there.
     What is read of the model and of the rows is read once, when it is first asked for.
@@ -96,6 +96,7 @@ class TuningRequest(Arm):
     columns: Mapping[str, str] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
     rate_from: Path | None = None
+    encoded: Callable[[], Instructions] | None = None
     force: bool = False
 
     @cached_property
@@ -131,6 +132,8 @@ class TuningRequest(Arm):
         """The instruction set as the model reads it. Raises UserError where it is broken, or nothing of it can be learned."""
         from pat.data.instructions import Instructions
 
+        if self.encoded is not None:
+            return self.encoded()
         return Instructions(self.data, self.tokenizer, self.tuning.max_length, self.columns)
 
     @property

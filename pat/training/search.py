@@ -10,7 +10,8 @@ import math
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from peft import PeftModel
 
 from pat.checkpoints.base_checks import check_base
-from pat.data.instructions import PadToLongest
+from pat.data.instructions import Instructions, PadToLongest
 from pat.data.rows import Row, question_of, usable_rows
 from pat.errors import UserError
 from pat.io import artefacts
@@ -33,7 +34,29 @@ from pat.training.request import TuningRequest
 from pat.training.resume import checkpoint_of, job_identity
 from pat.training.tuning import train
 
-LOSSES, TRAINING_ROWS, DEV_ROWS = "losses.json", "training.jsonl", "dev.jsonl"
+LOSSES, TRAINING_ROWS = "losses.json", "training.jsonl"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The instruction set of a request in two, by the numbers of its usable rows; it is encoded once, when it is first asked for."""
+
+    request: TuningRequest
+    training: Sequence[int]
+    dev: Sequence[int]
+
+    @cached_property
+    def _encoded(self) -> tuple[Instructions, Instructions]:
+        whole = self.request.rows
+        return whole.part(self.training, self.request.run_dir / TRAINING_ROWS), whole.part(self.dev, f"{self.request.data}, dev rows")
+
+    def encoded_training(self) -> Instructions:
+        """Return the rows to learn from. Raises UserError where nothing of them can be learned, or of the dev rows."""
+        return self._encoded[0]
+
+    def encoded_dev(self) -> Instructions:
+        """Return the dev rows."""
+        return self._encoded[1]
 
 
 @threads_given_back
@@ -50,14 +73,14 @@ def search_rate(request: TuningRequest) -> dict[str, Any]:
     check_base(request.base, tokenizer=True)
     torch.set_num_threads(request.tuning.threads)
     run_dir = request.run_dir
-    training, held_out = split(usable_rows(request.data, request.columns), search.dev_rows, request.seed, request.data)
+    rows = usable_rows(request.data, request.columns)
+    parts = Parts(request, *split(rows, search.dev_rows, request.seed, request.data))
     with locked(run_dir):
         inputs = request.inputs()
         checkpoint_of(run_dir, job_identity(request))
-        for name, rows in ((TRAINING_ROWS, training), (DEV_ROWS, held_out)):
-            artefacts.write_jsonl(run_dir / name, rows)
-        losses = _losses(request, search)
-        record = _record(search, losses, len(training), len(held_out))
+        artefacts.write_jsonl(run_dir / TRAINING_ROWS, (rows[number] for number in parts.training))  # masks are measured on them
+        losses = _losses(request, search, parts)
+        record = _record(search, losses, len(parts.training), len(parts.dev))
         record["provenance"] = provenance(request.settings, request.seed, inputs=inputs)
         artefacts.write_json(request.out, record)
         leave(run_dir)
@@ -69,7 +92,7 @@ def reason_not_to(request: TuningRequest) -> str | None:
     return "tuning.search is not set" if request.tuning.search is None else None
 
 
-def _losses(request: TuningRequest, search: SearchSettings) -> list[float | None]:
+def _losses(request: TuningRequest, search: SearchSettings, parts: Parts) -> list[float | None]:
     """Return each candidate's loss on the dev rows; those that were measured before a kill are known."""
     run_dir = request.run_dir
     losses: dict[str, float | None] = artefacts.read_json(run_dir / LOSSES) if (run_dir / LOSSES).exists() else {}
@@ -81,18 +104,19 @@ def _losses(request: TuningRequest, search: SearchSettings) -> list[float | None
             request,
             data=run_dir / TRAINING_ROWS,
             columns={},  # the rows were written with our names
+            encoded=parts.encoded_training,
             run_dir=run_dir / f"candidate{number}",
             job=candidate_job(request.job, search, rate),
         )
         _, model = train(candidate)
-        losses[str(rate)] = dev_loss(model, replace(request, data=run_dir / DEV_ROWS, columns={}))
+        losses[str(rate)] = dev_loss(model, replace(request, encoded=parts.encoded_dev))
         artefacts.write_json(run_dir / LOSSES, losses)
         leave(candidate.run_dir)
     return [losses[str(rate)] for rate in search.learning_rates]
 
 
-def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[list[Row], list[Row]]:
-    """Return (training rows, dev rows), the same ones for the same seed; rows that ask the same thing stay together.
+def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[list[int], list[int]]:
+    """Return the numbers of (training rows, dev rows), the same ones for the same seed; rows that ask the same thing stay together.
 
     Prompts are drawn in random order until `dev_rows` rows are there. Raises UserError where nothing is left to learn from.
     """
@@ -114,8 +138,8 @@ def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[
             f"{source}: holds {len(rows)} rows of {len(order)} different prompts, too few for tuning.search.dev_rows={dev_rows} "
             "and something to learn from; lower it"
         )
-    pairs = list(zip(rows, prompts, strict=True))
-    return [row for row, prompt in pairs if prompt not in held_out], [row for row, prompt in pairs if prompt in held_out]
+    numbered = list(enumerate(prompts))
+    return [number for number, prompt in numbered if prompt not in held_out], [number for number, prompt in numbered if prompt in held_out]
 
 
 def candidate_job(job: TuneJob, search: SearchSettings, rate: float) -> TuneJob:

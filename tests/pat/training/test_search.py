@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+import pat.data.instructions
 import pat.training.search
+import pat.training.tuning
 from pat.checkpoints import checkpoint
 from pat.data.instructions import Instructions
 from pat.errors import UserError
+from pat.io.artefacts import write_jsonl
 from pat.settings.jobs import SearchSettings, TuneJob
 from pat.training.request import TuningRequest
 from pat.training.search import candidate_job, dev_loss, search_rate, split, with_searched_rate
@@ -26,6 +29,11 @@ from tests.kit.tuning_requests import asked
 from tests.kit.tunings import RECIPE, adapter_bytes
 
 pytestmark = pytest.mark.lengthy
+
+
+def tokens(rows: Instructions) -> list[dict[str, list[int]]]:
+    return [rows[number] for number in range(len(rows))]
+
 
 SHORT = {key: value for key, value in RECIPE.items() if key != "learning_rate"}
 
@@ -48,42 +56,68 @@ rows = st.lists(st.fixed_dictionaries({"instruction": st.sampled_from("abcdefgh"
 @given(rows, st.integers(1, 12), st.integers(0, 3))
 def test_no_dev_row_asks_what_a_training_row_asks(rows: list[dict[str, Any]], dev_rows: int, seed: int) -> None:
     try:
-        training, held_out = split(rows, dev_rows, seed, Path("x.jsonl"))
+        parts = split(rows, dev_rows, seed, Path("x.jsonl"))
     except UserError as error:
         assert f"x.jsonl: holds {len(rows)} rows" in str(error)
         return
+    training, held_out = ([rows[number] for number in part] for part in parts)
     assert not {row["instruction"] for row in training} & {row["instruction"] for row in held_out}
     assert len(held_out) >= dev_rows and training
     assert sorted(map(str, training + held_out)) == sorted(map(str, rows))
-    assert split(rows, dev_rows, seed, Path("x.jsonl")) == (training, held_out)
+    assert split(rows, dev_rows, seed, Path("x.jsonl")) == parts
 
 
 def test_rows_without_an_input_and_with_an_empty_one_ask_the_same() -> None:
     alike = [{"instruction": "a", "output": "1"}, {"instruction": "a", "input": "", "output": "2"}, {"instruction": "b", "output": "3"}]
     training, held_out = split(alike, 1, 0, Path("x.jsonl"))
-    assert {row["instruction"] for row in training} != {row["instruction"] for row in held_out}
+    assert [{alike[number]["instruction"] for number in part} for part in (training, held_out)] in ([{"a"}, {"b"}], [{"b"}, {"a"}])
 
 
 def test_the_candidate_trains_on_the_training_part_and_is_judged_on_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_world(tmp_path)
-    seen: list[tuple[set[str], set[str], float | None]] = []
+    """What either reads are the tokens of its rows, in the file's order, and no row is encoded a second time for it."""
+    base, _ = write_world(tmp_path)
+    seen: list[tuple[list[Any], list[Any], float | None]] = []
+    encoded: list[int] = []
 
     def train(request: TuningRequest) -> Any:
-        places = (request.data, request.data.with_name("dev.jsonl"))
-        texts = [{json.loads(line)["instruction"] for line in path.read_text().splitlines()} for path in places]
-        seen.append((texts[0], texts[1], request.tuning.learning_rate))
+        rows = [json.loads(line) for line in request.data.read_text().splitlines()]
+        assert request.columns == {} and tokens(request.rows) == tokens(Instructions(request.data, request.tokenizer, 256))
+        seen.append((rows, [], request.tuning.learning_rate))
         return None, None
+
+    def judge(_: Any, request: TuningRequest) -> float:
+        seen[-1][1].extend(tokens(request.rows))
+        return 1.0
+
+    def count(rows: Any, tokenizer: Any) -> Any:
+        encoded.append(len(rows))
+        return encode(rows, tokenizer)
 
     with monkeypatch.context() as patched:
         patched.setattr(pat.training.search, "train", train)
-        patched.setattr(pat.training.search, "dev_loss", lambda *_: 1.0)
+        patched.setattr(pat.training.search, "dev_loss", judge)
         record = run(tmp_path, job(1e-2, 1e-3))
-    everything = {row["instruction"] for row in ROWS}
     for training, dev, _ in seen:
-        assert not training & dev and training | dev == everything
+        assert [row for row in ROWS if row in training] == training
+        write_jsonl(tmp_path / "rest.jsonl", [row for row in ROWS if row not in training])
+        assert dev == tokens(Instructions(tmp_path / "rest.jsonl", checkpoint.load_tokenizer(base), 256))
     assert [rate for _, _, rate in seen] == [1e-2, 1e-3]
     assert record["learning_rate"] == 1e-3, "of equal losses the smaller rate"
     assert (record["training_rows"], record["dev_rows"]) == (48, 16)
+    encode = pat.data.instructions._encoded
+    monkeypatch.setattr(pat.data.instructions, "_encoded", count)
+    run(tmp_path, job(1e-3, 3e-3, steps=8))
+    assert sum(encoded) == len(ROWS)
+
+
+def test_dev_rows_that_teach_nothing_are_told_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+    long = [{**row, "instruction": f"{number} " * 300} for number, row in enumerate(ROWS[:20])]
+    write_jsonl(tmp_path / "instruct.jsonl", [*long, *ROWS[:3]])
+    assert split([*long, *ROWS[:3]], 1, 7, Path())[1][0] < len(long), "or the seed is to be another"
+    monkeypatch.setattr(pat.training.tuning, "build_model", pytest.fail)
+    with pytest.raises(UserError, match=r"instruct\.jsonl, dev rows: every prompt is longer than tuning\.max_length=256"):
+        run(tmp_path, job(1e-3, 3e-3, steps=2, dev_rows=1))
 
 
 @pytest.mark.parametrize("tuner", ["lora", "pat"])
