@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, Trainer
 
 from pat.method.callback import PatCallback
@@ -21,6 +22,7 @@ from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import PatModel
 from pat.models.token_loss import Objective, Tokens, has_frozen_head, in_chunks, learned_tokens, read
 from pat.training.distillation import Distillation, summed_divergence
+from pat.training.learned_places import WithLearnedPlaces, taken_from
 
 FLOPS_PER_WEIGHT = 6
 """Of a token, forward and backward, as the stock Trainer counts them."""
@@ -51,6 +53,21 @@ class PatTrainer(Trainer):
         with taken_as_they_are(self.model, autocast=self.args.bf16 or self.args.fp16):
             return super().train(*arguments, **options)
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """As the stock trainer's; each batch says which of its tokens are learned, so that no step waits for a GPU to tell.
+
+        Not where one process makes the batches of all: it would cut the list of places as it cuts the rows.
+        """
+        by_one = getattr(self.args.accelerator_config, "dispatch_batches", None)
+        if by_one or isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        collate: Any = self.data_collator
+        self.data_collator = WithLearnedPlaces(collate)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collate  # the stock trainer looks for its tokenizer when it saves a checkpoint
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
@@ -58,12 +75,13 @@ class PatTrainer(Trainer):
 
         It is taken in chunks of tokens, unless the caller wants the logits, or the loss or the head are others than the stock ones.
         """
+        inputs, tokens = taken_from(inputs)
         chunked = not return_outputs and self._takes_chunks(inputs)
         if not chunked and self.distillation is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels_BT = inputs["labels"]
         rest = {name: value for name, value in inputs.items() if name != "labels"}
-        tokens = learned_tokens(labels_BT)
+        tokens = learned_tokens(labels_BT) if tokens is None else tokens
         items = len(tokens.targets_N) if num_items_in_batch is None else num_items_in_batch
         logits: Callable[[Tensor], Tensor] = _as_they_are
         outputs = None

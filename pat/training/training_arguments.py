@@ -60,7 +60,7 @@ def training_arguments(
         seed=arm.seed,
         data_seed=arm.seed + settings.data_order * ORDERS_APART,
         use_cpu=device == "cpu",
-        # A GPU is given the next step while it works on this one: between two log entries only distillation waits for it.
+        # A GPU is given the next step while it works on this one: between two log entries nothing waits for it.
         dataloader_pin_memory=device == "cuda",
         accelerator_config={"non_blocking": device == "cuda"},
         logging_nan_inf_filter=False,
