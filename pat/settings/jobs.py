@@ -81,7 +81,7 @@ class TuningSettings(Settings):
     compact: Literal["auto"] | bool = Field(
         default="auto",
         exclude_if=equals("auto"),
-        description="cut the frozen weights to the living channels once the mask is closed; auto: on a GPU, where the method can",
+        description="cut the frozen weights to the living channels once the mask is closed; auto: on a GPU, where it can be and pays",
     )
     compile: Literal["auto"] | bool = Field(
         default="auto",

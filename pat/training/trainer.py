@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, Trainer
 from pat.method.callback import PatCallback
 from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import PatModel
-from pat.models.token_loss import Objective, Tokens, has_frozen_head, in_chunks, learned_tokens, read
+from pat.models.token_loss import Head, Objective, Tokens, has_frozen_head, in_chunks, learned_tokens, read
 from pat.training.distillation import Distillation, summed_divergence
 from pat.training.learned_places import WithLearnedPlaces, taken_from
 
@@ -83,15 +83,15 @@ class PatTrainer(Trainer):
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         tokens = learned_tokens(labels_BT) if tokens is None else tokens
         items = len(tokens.targets_N) if num_items_in_batch is None else num_items_in_batch
-        logits: Callable[[Tensor], Tensor] = _as_they_are
         outputs = None
         if chunked:
             hidden_BTD, head = read(model, self._stock, rest)
-            logits, size = head.logits, head.chunk()
+            size = head.chunk() if self.distillation else head.loss_chunk()
+            objective = self._distilled(head.logits, tokens, rest, items) if self.distillation else _plain(head, tokens, items)
         else:
             outputs = model(**rest)
             hidden_BTD, size = outputs.logits.float(), labels_BT.numel()
-        objective = self._objective(logits, tokens, rest, items)
+            objective = self._distilled(_as_they_are, tokens, rest, items)
         with self.accelerator.autocast():
             loss, figures = in_chunks(tokens.among(hidden_BTD), size, objective)
         loss = self._processes_averaged(num_items_in_batch) * (loss + self._note_terms(figures / items, labels_BT, num_items_in_batch))
@@ -116,18 +116,9 @@ class PatTrainer(Trainer):
             self._wrapped, self._core = self.model, self.accelerator.unwrap_model(self.model)
         return self._core
 
-    def _objective(self, logits: Callable[[Tensor], Tensor], tokens: Tokens, inputs: dict[str, Any], items: Tensor | int) -> Objective:
-        """Return what a chunk of tokens has to do with the loss, and its sums of cross-entropy and, with a teacher, of divergence."""
-
-        def cross_entropy(student_CV: Tensor, part: slice) -> Tensor:
-            return functional.cross_entropy(student_CV, tokens.targets_N[part], reduction="sum")
-
-        def plain(hidden_CD: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-            summed = cross_entropy(logits(hidden_CD), part)
-            return summed / items, summed[None]
-
-        if self.distillation is None:
-            return plain
+    def _distilled(self, logits: Callable[[Tensor], Tensor], tokens: Tokens, inputs: dict[str, Any], items: Tensor | int) -> Objective:
+        """Return what a chunk of tokens has to do with a distilled loss, and its sums of cross-entropy and of divergence."""
+        assert self.distillation is not None
         weight, temperature = self.distillation.settings.weight, self.distillation.settings.temperature
         teacher, teacher_ND = self.distillation.read(inputs, tokens)
 
@@ -136,7 +127,7 @@ class PatTrainer(Trainer):
             with torch.no_grad():
                 teacher_CV = teacher.logits(teacher_ND[part])
             divergence = summed_divergence(student_CV, teacher_CV, temperature)
-            summed = cross_entropy(student_CV, part)
+            summed = functional.cross_entropy(student_CV, tokens.targets_N[part], reduction="sum")
             return (1.0 - weight) * (summed / items) + weight * (divergence / items), torch.stack([summed, divergence])
 
         return distilled
@@ -225,6 +216,16 @@ def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float 
 
 def _constant(_step: int) -> float:
     return 1.0
+
+
+def _plain(head: Head, tokens: Tokens, items: Tensor | int) -> Objective:
+    """Return what a chunk of tokens has to do with the loss, and its sum of cross-entropy."""
+
+    def plain(hidden_CD: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        summed = head.summed_cross_entropy(hidden_CD, tokens.targets_N[part])
+        return summed / items, summed[None]
+
+    return plain
 
 
 def _as_they_are(logits_CV: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pat import PatConfig, PatModel, attach
 from pat.errors import UserError
+from pat.method import compaction
 from pat.method.compaction import compacts
 from pat.models.compiled import compile_layers
 from pat.settings.jobs import TuneJob
@@ -208,12 +209,16 @@ def test_the_choice_is_made_by_device_and_method(tmp_path: Path, caplog: pytest.
     caplog.set_level("INFO")
     tiny_model("llama").config.save_pretrained(tmp_path)
 
-    def request(compact: bool | str, device: str, tuner: str = "pat", ratio: float = 0.25) -> TuningRequest:
-        tuning = {"max_steps": 9, "learning_rate": 1e-3, "batch_size": 2, "device": device, "compact": compact}
+    def request(compact: bool | str, device: str, tuner: str = "pat", ratio: float = 0.25, *, compiles: bool = True) -> TuningRequest:
+        tuning = {"max_steps": 9, "learning_rate": 1e-3, "batch_size": 2, "device": device, "compact": compact, "compile": compiles}
         return asked(tmp_path, tmp_path / "rows", tuner, ratio, 0, TuneJob.model_validate({"tuning": tuning}), tmp_path / "run")
 
     assert compacts(request("auto", "cuda")) and compacts(request(True, "cpu"))
     assert not compacts(request(False, "cuda")) and not compacts(request("auto", "cuda", "lora", 0.0)) and not caplog.messages
+    assert not compacts(request("auto", "cuda", compiles=False)) and "held up by launching its kernels" in caplog.messages[-1]
+    assert compacts(request(True, "cuda", compiles=False))
+    monkeypatch.setattr(compaction, "PAYS_FROM_WIDTH", 8)
+    assert compacts(request("auto", "cuda", compiles=False))
     assert not compacts(request("auto", "cpu")) and "on a CPU it gains little" in caplog.messages[-1]
     assert not compacts(request(True, "cuda", ratio=0.0)) and "nothing is pruned" in caplog.messages[-1]
     assert not compacts(request("auto", "cuda", "pat-dora")) and "DoRA" in caplog.messages[-1]

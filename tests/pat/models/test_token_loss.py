@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, PreTrainedModel, Trainer
 
 from pat import PatCallback, PatConfig, PatTrainer, attach
 from pat.models import token_loss
-from pat.models.token_loss import IGNORED_LABEL, cross_entropies, has_frozen_head, in_chunks, learned_tokens, read
+from pat.models.compiled import C_COMPILERS, compile_layers
+from pat.models.token_loss import IGNORED_LABEL, Head, cross_entropies, has_frozen_head, in_chunks, learned_tokens, read
 from pat.settings.jobs import DistillationSettings
 from pat.training.distillation import Distillation
 from tests.kit.tiny_models import CONFIGS, SHAPE, VOCABULARY, random_tokens, tiny_model
@@ -54,6 +56,36 @@ def chunked(model: Any, stock: Any, tokens: Tensor, labels: Tensor) -> Tensor:
     loss, figures = in_chunks(learned.among(hidden), head.chunk(), summed)
     assert not figures.requires_grad and float(figures) == float(loss.detach())
     return loss / len(learned.targets_N)
+
+
+@pytest.mark.skipif(not any(shutil.which(compiler) for compiler in C_COMPILERS), reason="needs a C compiler")
+def test_a_compiled_loss_has_the_value_and_the_gradients_of_the_plain_one() -> None:
+    torch.compiler.reset()
+    linear = nn.Linear(8, VOCABULARY, dtype=torch.float64).requires_grad_(False)
+    hidden_ND, targets_N = torch.randn(29, 8, dtype=torch.float64, requires_grad=True), torch.randint(0, VOCABULARY, (29,))
+    found = []
+    for compiled, size in ((False, 12), (True, 12)):
+        head = Head(linear, linear.weight, scaling=3.0, softcap=1.5, compiled=compiled)
+        assert head.loss_chunk() == (size if compiled else 3)
+
+        def objective(hidden_CD: Tensor, part: slice, head: Head = head) -> tuple[Tensor, Tensor]:
+            summed = head.summed_cross_entropy(hidden_CD, targets_N[part][: len(hidden_CD)])
+            return summed, summed[None]
+
+        loss, _ = in_chunks(hidden_ND, size, objective)
+        found.append((loss, *torch.autograd.grad(loss, hidden_ND)))
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+    empty, _ = in_chunks(hidden_ND[:0], 12, objective)
+    assert float(empty.detach()) == 0.0, "a batch of which nothing is learned"
+
+
+def test_a_model_whose_layers_are_compiled_has_its_losses_compiled() -> None:
+    stock = tiny_model("llama")
+    assert not read(stock, stock, {"input_ids": random_tokens(1, 3)})[1].compiled
+    compile_layers(stock)
+    with torch.compiler.set_stance("force_eager"):
+        assert read(stock, stock, {"input_ids": random_tokens(1, 3)})[1].compiled
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, *SCALED])
