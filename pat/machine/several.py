@@ -11,11 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main as torchrun
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 OF_THE_LAUNCHER = "torch.distributed.elastic"
 ON_THIS_MACHINE = ("--standalone", "--local-addr", "127.0.0.1")
@@ -28,6 +27,10 @@ def main(arguments: Sequence[str]) -> None:
     count, *command = arguments or [""]
     if not (count.isascii() and count.isdigit() and int(count) > 0 and command):
         sys.exit(USAGE)
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, which it then says at length
     for name in [name for name in logging.root.manager.loggerDict if name.startswith(OF_THE_LAUNCHER)]:
         logging.getLogger(name).setLevel(logging.CRITICAL)

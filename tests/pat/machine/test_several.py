@@ -56,9 +56,12 @@ def test_ctrl_c_leaves_no_word_of_the_launcher(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["2"], ["0", "true"], ["x", "true"], ["-1", "true"]])
-def test_a_wrong_call_is_told_the_right_one(arguments: list[str]) -> None:
-    finished = subprocess.run([sys.executable, "-m", "pat.machine.several", *arguments], capture_output=True, text=True, check=False)
-    assert finished.returncode == 1 and finished.stderr.startswith("usage: ")
+def test_a_wrong_call_is_told_the_right_one_before_torch_is_imported(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "pat.machine.several", *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    *imported, said = finished.stderr.splitlines()
+    assert finished.returncode == 1 and said.startswith("usage: ")
+    assert {"signal", "torch"} & {line.rpartition("|")[2].strip() for line in imported} == {"signal"}
 
 
 def test_of_several_processes_the_main_one_says_that_it_was_interrupted(
