@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -70,7 +69,7 @@ def check_opens(folder: Path) -> None:
     config = load_config(folder)
     family = family_of(config)
     try:
-        with init_empty_weights():
+        with torch.device("meta"):  # on which transformers fills no weights
             model: Any = AutoModelForCausalLM.from_config(config)
     except (RuntimeError, *REFUSALS) as error:
         raise UserError(f"{folder / 'config.json'}: makes no model: {one_line(error)}") from None
