@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -45,12 +46,27 @@ WHOLE = "finished"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make test-unit` runs: tests of the packages, but for those that start processes or are marked as lengthy."""
+    """Mark what `make test-unit` runs: tests of the packages, but for those that start processes or are marked as lengthy.
+
+    Tests of whole runs come first, so that no process is left alone at the end with one that takes minutes.
+    """
     for item in items:
         if item.path.relative_to(ROOT / "tests").parts[0] not in UNITS or item.get_closest_marker("lengthy") is not None:
             continue
-        if WHOLE not in getattr(item, "fixturenames", ()) and not starts_processes(item):
+        if not _needs_a_whole_run(item) and not starts_processes(item):
             item.add_marker("unit")
+    items.sort(key=lambda item: not (_needs_a_whole_run(item) or item.path.parent == ROOT / "tests" / "workflow"))
+
+
+def _needs_a_whole_run(item: pytest.Item) -> bool:
+    return WHOLE in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_stays_is_not_searched() -> None:
+    """Libraries and collected tests are some million objects: each training looks through them for garbage, and that takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
