@@ -89,12 +89,13 @@ def _same_numbers_each_time() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the workflow in which the smoke experiment has run to its end, without a network where the system can take it away.
 
-    It is made once for all tests: copy it before changing anything. Each of several test processes has a copy of its own to plan in.
+    It is made once for all tests: copy it before changing anything. Each of several test processes has a copy of its own to plan in. Its
+    jobs are forks of a process that has imported the libraries of others; those of test_plugins and the killed ones are started each by itself.
     """
     from tests.kit.smoke_run import NAMESPACES, NO_NETWORK, run
 
     def make(folder: Path) -> None:
-        first = run(copy_workflow(folder), inside=NO_NETWORK if NAMESPACES else ())
+        first = run(copy_workflow(folder), inside=NO_NETWORK if NAMESPACES else (), forked=True)
         assert first.returncode == 0, first.stdout + first.stderr
 
     return made_once(tmp_path_factory, "finished", make)

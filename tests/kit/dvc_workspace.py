@@ -9,16 +9,21 @@ import sys
 from pathlib import Path
 
 from tests.kit.children import HANGS_AFTER_S
+from tests.kit.forked import run_module
 from tests.kit.project import ROOT
 from tests.kit.smoke_run import CONFIG
 
+MODULE = (sys.executable, "-m")
 VERSIONED = ("pat", "dvc.yaml", ".dvcignore", ".gitignore")
 
 
 def call(folder: Path, *command: str, expect: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder` as its own copy of the project sees it; raise AssertionError unless it ends with the status `expect`."""
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{folder / 'workflow'}", "PYTHONDONTWRITEBYTECODE": "1", **more}
-    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
+    if command[:2] == MODULE:
+        finished = run_module(list(command[2:]), folder, environment)
+    else:
+        finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
     said = f"{' '.join(command)}: {finished.returncode}\n{finished.stdout}{finished.stderr}"
     assert expect is None or finished.returncode == expect, said
     return finished
@@ -26,12 +31,12 @@ def call(folder: Path, *command: str, expect: int | None = 0, **more: str) -> su
 
 def dvc(folder: Path, *arguments: str, expect: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """Run DVC in `folder`."""
-    return call(folder, sys.executable, "-m", "dvc", *arguments, expect=expect, **more)
+    return call(folder, *MODULE, "dvc", *arguments, expect=expect, **more)
 
 
 def restore(folder: Path, expect: int = 0, **more: str) -> str:
     """Restore the smoke experiment in `folder` and return what was said."""
-    finished = call(folder, sys.executable, "-m", "study", "restore", CONFIG, expect=expect, **more)
+    finished = call(folder, *MODULE, "study", "restore", CONFIG, expect=expect, **more)
     return finished.stdout + finished.stderr
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.kit.children import HANGS_AFTER_S
+from tests.kit.forked import run_module
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 WORKFLOW_PARTS = ("Snakefile", "Makefile", "config", "tools", "workflow")
@@ -32,8 +31,7 @@ def copy_workflow(folder: Path) -> Path:
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in `folder` to its end and return what it said."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
+    return run_module(["snakemake", "--cores", "2", *arguments], folder)
 
 
 def planned(folder: Path, raw: dict[str, Any]) -> set[str]:

@@ -13,6 +13,7 @@ import psutil
 
 from pat.io.artefacts import MANIFEST, sha256
 from tests.kit.children import HANGS_AFTER_S, wait_until
+from tests.kit.forked import with_forked_jobs
 
 CONFIG = "config/smoke.yaml"
 RESULTS = Path("results/smoke")
@@ -26,11 +27,14 @@ NO_NETWORK = ("unshare", "--map-root-user", "--net")
 NAMESPACES = shutil.which("unshare") is not None and subprocess.run([*NO_NETWORK, "true"], capture_output=True, check=False).returncode == 0
 
 
-def run(folder: Path, *arguments: str, inside: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the experiment as `make` does. Whether it may look for a network is left to the rules."""
-    command = [*inside, "tools/run", CONFIG, *arguments]
-    own = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
-    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
+def run(folder: Path, *arguments: str, inside: tuple[str, ...] = (), forked: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the experiment as `make` does, with `forked` without the time that its jobs' libraries take to import.
+
+    Whether it may look for a network is left to the rules.
+    """
+    command, more = with_forked_jobs(["tools/run", CONFIG, *arguments]) if forked else (["tools/run", CONFIG, *arguments], {})
+    own = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")} | more
+    return subprocess.run([*inside, *command], cwd=folder, env=own, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:

@@ -172,7 +172,7 @@ def test_a_cell_killed_in_three_ways_ends_in_the_same_bytes(finished: Path, tmp_
         process.wait(HANGS_AFTER_S)
         assert "Traceback" not in (folder / "run.log").read_text()
         wait_for_orphans(folder)
-    last = run(folder)
+    last = run(folder, forked=True)
     assert last.returncode == 0, last.stdout + last.stderr
     assert tables(folder) == tables(finished)
     assert checkpoints(folder) == checkpoints(finished)

@@ -10,8 +10,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 from statistics import median
@@ -25,6 +23,7 @@ from study import cli as study_cli
 from study.results.made import made_in
 from study.results.times import read_times
 from study.tables.times import duration
+from tests.kit.forked import run_module
 from tests.kit.project import ROOT, copy_workflow, planned, snakemake
 from tests.kit.smoke_run import CONFIG, RESULTS, checkpoints
 from tests.kit.smoke_run import tables as tables_of
@@ -388,9 +387,8 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_copied(
 
 def progress(folder: Path, *options: str, config: str = CONFIG) -> tuple[int, str]:
     """Ask how far the run in a folder is; return the exit status and all that was said."""
-    command = [sys.executable, "-m", "study", "progress", config, *options]
     own = os.environ | {"PYTHONPATH": str(folder / "workflow")}
-    asked = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)
+    asked = run_module(["study", "progress", config, *options], folder, own)
     return asked.returncode, asked.stdout + asked.stderr
 
 

@@ -158,7 +158,7 @@ def test_a_run_that_is_killed_in_the_middle_of_tuning_ends_in_the_same_table(fin
 
     assert any(killed_in_its_training() for _ in range(TRIES))
 
-    again = run(folder)
+    again = run(folder, forked=True)
     said = again.stdout + again.stderr
     assert again.returncode == 0, said
     assert "going on where it stopped" in said

@@ -1,0 +1,52 @@
+"""What a fork of the tests' server does is what `python -m` does, and it has imported nothing of the project before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kit.forked import run_module, with_forked_jobs
+
+PROBE = """
+import os, signal, sys
+print(__name__, sys.argv[1:], os.getcwd(), os.environ.get("ASKED"), sys.path[:2], sys.stdin.read())
+print([name for name in ("pat", "study") if name in sys.modules], file=sys.stderr)
+import study
+print(study.__file__)
+WAYS = {"ends": lambda: None, "status": lambda: sys.exit(3), "words": lambda: sys.exit("error: no"), "fails": lambda: 1 / 0,
+        "killed": lambda: os.kill(os.getpid(), signal.SIGKILL)}
+WAYS[sys.argv[1]]()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "probe.py").write_text(PROBE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("way", "status"), [("ends", 0), ("status", 3), ("words", 1), ("fails", 1), ("killed", -9)])
+def test_it_ends_and_speaks_as_python_does(way: str, status: int, folder: Path) -> None:
+    environment = {**os.environ, "ASKED": "here", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "probe", way]
+    expected = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    found = run_module(["probe", way], folder, environment)
+    assert found.returncode == expected.returncode == status
+    assert found.stderr.splitlines()[0] == "[]" and found.stderr.splitlines()[-1] == expected.stderr.splitlines()[-1]
+    if way != "killed":  # what it has not written by then is lost
+        assert found.stdout == expected.stdout and f"__main__ ['{way}'] {folder} here" in found.stdout
+
+
+def test_of_a_run_the_commands_of_the_project_alone_are_forks(tmp_path: Path) -> None:
+    """Their parent is the server, in which libraries are: a job that began by itself would have none."""
+    told = "import os; print(os.getppid() == int(os.environ['SHELL_OF_JOB']))"
+    (tmp_path / "study").write_text(told)
+    (tmp_path / "other").write_text(told)
+    script = f"export SHELL_OF_JOB=$$; '{sys.executable}' '{tmp_path}/study'; '{sys.executable}' '{tmp_path}/other'; exit 4"
+    command, more = with_forked_jobs(["sh", "-c", script])
+    said = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout.split()) == (4, ["False", "True"]), said.stderr
