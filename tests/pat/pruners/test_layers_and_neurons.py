@@ -59,10 +59,12 @@ def own_text(model: Any, folder: Path, rows: int = 24) -> Calibration:
     words = torch.arange(40, 3 + WORDS)  # the tokenizer takes w30 for its unknown word, w3, and a 0
     torch.manual_seed(0)
     ids_BT = words[torch.randint(len(words), (rows, 1))]
+    past = None
     with torch.no_grad():
         for _ in range(126):  # with the end token a block of 128
-            chances = model(input_ids=ids_BT).logits[:, -1, words].softmax(-1)
-            ids_BT = torch.cat([ids_BT, words[torch.multinomial(chances, 1)]], dim=1)
+            said = model(input_ids=ids_BT[:, -1:], past_key_values=past, use_cache=True)
+            past = said.past_key_values
+            ids_BT = torch.cat([ids_BT, words[torch.multinomial(said.logits[:, -1, words].softmax(-1), 1)]], dim=1)
     write_jsonl(folder / "own.jsonl", ({"text": " ".join(f"w{word}" for word in row)} for row in ids_BT.tolist()))
     return Calibration(folder / "own.jsonl", seed=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -95,33 +96,46 @@ def requests(kind: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Instance]:
     return [Instance(kind, {}, one, place) for place, one in enumerate(arguments)]
 
 
+@cache
+def expected_log_likelihoods(name: str, tokenizer: str, others: str) -> list[tuple[float, bool]]:
+    """Return what lm-eval finds, which is the same for every size of our batches."""
+    asked = requests("loglikelihood", PAIRS + ALSO_OTHER[others])
+    found: list[tuple[float, bool]] = stock(model_of(name), TOKENIZERS[tokenizer]()).loglikelihood(asked, disable_tqdm=True)
+    return found
+
+
 @pytest.mark.lengthy
-@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("tokenizer", sorted(TOKENIZERS))
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_log_likelihoods_are_those_of_lm_eval_one_by_one(name: str, tokenizer: str, batch_size: int, others: str) -> None:
-    model, words = model_of(name), TOKENIZERS[tokenizer]()
-    pairs = PAIRS + ALSO_OTHER[others]
-    expected = stock(model, words).loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
-    found = BatchedLM(model, words, batch_size).loglikelihood(requests("loglikelihood", pairs))
+    expected = expected_log_likelihoods(name, tokenizer, others)
+    asked = requests("loglikelihood", PAIRS + ALSO_OTHER[others])
+    found = BatchedLM(model_of(name), TOKENIZERS[tokenizer](), batch_size).loglikelihood(asked)
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4, rel=1e-6)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
 
 
+def texts_to_go_on_with(others: str) -> list[Instance]:
+    contexts = sorted({text for text, _ in PAIRS + ALSO_OTHER[others] if text})
+    return requests("generate_until", [(text, {"until": [], "do_sample": False, "max_gen_toks": 9}) for text in contexts])
+
+
+@cache
+def expected_texts(name: str, others: str) -> list[str]:
+    """Return what lm-eval generates, which is the same for every size of our batches."""
+    found: list[str] = stock(model_of(name), merging_tokenizer()).generate_until(texts_to_go_on_with(others), disable_tqdm=True)
+    return found
+
+
 @pytest.mark.lengthy
-@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_generated_texts_are_those_of_lm_eval_one_by_one(name: str, batch_size: int, others: str) -> None:
-    model, words = model_of(name), merging_tokenizer()
-    contexts = sorted({text for text, _ in PAIRS + ALSO_OTHER[others] if text})
-
-    def asked() -> list[Instance]:
-        return requests("generate_until", [(text, {"until": [], "do_sample": False, "max_gen_toks": 9}) for text in contexts])
-
-    expected = stock(model, words).generate_until(asked(), disable_tqdm=True)
-    assert BatchedLM(model, words, batch_size).generate_until(asked()) == expected
+    expected = expected_texts(name, others)
+    assert BatchedLM(model_of(name), merging_tokenizer(), batch_size).generate_until(texts_to_go_on_with(others)) == expected
     assert len(set(expected)) > 4
 
 
