@@ -143,9 +143,14 @@ def foretold_tokens(targets_BT: Tensor) -> Tokens:
 
 @torch.no_grad()
 def cross_entropies(head: Head, hidden_BTD: Tensor, tokens: Tokens) -> Tensor:
-    """Return the cross-entropy of every token in nats, (N,)."""
-    parts = zip(tokens.among(hidden_BTD).split(head.chunk()), tokens.targets_N.split(head.chunk()), strict=True)
-    return torch.cat([functional.cross_entropy(head.logits(hidden_CD), targets_C, reduction="none") for hidden_CD, targets_C in parts])
+    """Return the cross-entropy of every token in nats, (N,), in fp32 at least."""
+    hidden_ND, size = tokens.among(hidden_BTD), head.chunk()
+    # Laid out beforehand: a small tensor kept from each chunk lies where the next chunk's logits would, and a processor's memory grows.
+    losses_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
+    for start in range(0, len(hidden_ND), size):
+        part = slice(start, start + size)
+        losses_N[part] = functional.cross_entropy(head.logits(hidden_ND[part]), tokens.targets_N[part], reduction="none")
+    return losses_N
 
 
 def in_chunks(hidden_ND: Tensor, size: int, objective: Objective) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pat.models.compiled import C_COMPILERS, compile_layers
 from pat.models.token_loss import IGNORED_LABEL, Head, cross_entropies, has_frozen_head, in_chunks, learned_tokens, read
 from pat.settings.jobs import DistillationSettings
 from pat.training.distillation import Distillation
+from tests.kit.project import ROOT
 from tests.kit.tiny_models import CONFIGS, SHAPE, VOCABULARY, random_tokens, tiny_model
 from tests.kit.training import trained
 from tests.kit.training_rows import RandomRows, arguments
@@ -119,6 +122,27 @@ def test_no_logits_are_made_beside_those_of_the_chunks() -> None:
     assert shapes == [(4, 0, VOCABULARY)] and hidden.shape == (4, 9, 48)
     assert len(learned_tokens(labels).targets_N) == int((labels[:, 1:] != IGNORED_LABEL).sum()) == 23
     assert model(input_ids=tokens).logits.shape == (4, 9, VOCABULARY), "the model is as it was"
+
+
+GROWTH = """
+import resource
+import torch
+from torch import nn
+from pat.models.token_loss import Head, Tokens, cross_entropies
+
+torch.set_num_threads(1)
+linear = nn.Linear(16, 49152, bias=False).requires_grad_(False)
+hidden_BTD, tokens = torch.randn(1, 8000, 16), Tokens(torch.arange(8000), torch.randint(0, 49152, (8000,)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+cross_entropies(Head(linear, linear.weight, 1.0, None), hidden_BTD, tokens)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_processors_memory_does_not_grow_with_the_chunks() -> None:
+    """All logits together are 1,500 MiB. What was kept of each chunk lay between the places of its logits, and none of these served again."""
+    said = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert int(said) < 500
 
 
 def test_a_batch_without_a_learned_token_has_no_loss_and_no_gradient() -> None:
