@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from enum import IntFlag
 from hashlib import blake2b
@@ -20,14 +20,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from pat.data.chat import encode_chat
-from pat.data.rows import NOTHING_SAID, TOOLS, Columns, Row, blank_field, prompt_and_answer, read_rows
+from pat.data.encoding import Encoded, encoded_rows
+from pat.data.rows import NOTHING_SAID, Columns, blank_field, read_rows
 from pat.errors import UserError
 from pat.models.token_loss import IGNORED_LABEL
 
 ENCODE_BATCH = 1024
-Encoded = tuple[list[int], bytearray]
-"""Token ids, and for each 1 where it is learned."""
 
 
 class Fate(IntFlag):
@@ -58,7 +56,7 @@ class Instructions(Dataset[dict[str, list[int]]]):
         while batch := list(islice(rows, ENCODE_BATCH)):
             self._read += len(batch)
             usable = [(place, row) for place, row in batch if blank_field(row) is None]
-            for (_, row), encoded in zip(usable, _encoded(usable, tokenizer), strict=True):
+            for (_, row), encoded in zip(usable, encoded_rows(usable, tokenizer), strict=True):
                 fate = self._add(encoded, is_text="text" in row)
                 self._fates.append(fate | (Fate.DOUBLE if _seen(encoded, seen) else 0))
         self._check_any()
@@ -142,44 +140,6 @@ def _seen(encoded: Encoded, seen: set[bytes]) -> bool:
     known = digest in seen
     seen.add(digest)
     return known
-
-
-def _encoded(rows: Sequence[tuple[str, Row]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
-    """Yield the rows as tokens, in their order; those of prompt and answer are tokenized together."""
-    pairs = [prompt_and_answer(row) for _, row in rows]
-    answered = _answered([pair for pair in pairs if pair is not None], tokenizer)
-    for (place, row), pair in zip(rows, pairs, strict=True):
-        if pair is not None:
-            yield next(answered)
-        elif "messages" in row:
-            yield encode_chat(tokenizer, row["messages"], place, row.get(TOOLS))
-        else:
-            ids = [*_without_end(tokenizer(row["text"])["input_ids"], tokenizer), tokenizer.eos_token_id]
-            yield ids, bytearray([1]) * len(ids)
-
-
-def _answered(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
-    if not pairs:
-        return
-    prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
-    texts = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
-    for prompt_ids, text_ids in zip(prompts, texts, strict=True):
-        ids = [*_without_end(text_ids, tokenizer), tokenizer.eos_token_id]
-        length = _shared_start(_without_end(prompt_ids, tokenizer), ids)
-        yield ids, bytearray(length) + bytearray([1]) * (len(ids) - length)
-
-
-def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Some tokenizers append the end token by themselves; it belongs after the answer only."""
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
-
-
-def _shared_start(prompt_ids: list[int], ids: list[int]) -> int:
-    """Return how many tokens of the prompt stand unchanged at the start of the whole text: a token may span the joint."""
-    for position, (mine, whole) in enumerate(zip(prompt_ids, ids, strict=False)):
-        if mine != whole:
-            return position
-    return min(len(prompt_ids), len(ids))
 
 
 class PadToLongest:
