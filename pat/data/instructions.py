@@ -1,120 +1,84 @@
-"""Rows to learn from as token ids, with what of them is learned: of prompts the answer, of conversations what the assistant says, of texts
-all. Knows nothing of training.
+"""Rows to learn from as the data set that a trainer takes, and their batches. How a row becomes tokens is encoding.py's. Knows nothing of
+training.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from copy import copy
-from enum import IntFlag
-from hashlib import blake2b
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from pat.data.encoding import Encoded, encoded_rows
-from pat.data.rows import NOTHING_SAID, Columns, blank_field, read_rows
+from pat.data.encoding import Fate, Tokens, encoded_in_batches, gathered
+from pat.data.rows import NOTHING_SAID, Columns
 from pat.errors import UserError
 from pat.models.token_loss import IGNORED_LABEL
-
-ENCODE_BATCH = 1024
-
-
-class Fate(IntFlag):
-    """What became of a row beside that it is kept."""
-
-    LEFT_OUT = 1
-    CUT = 2
-    DOUBLE = 4
 
 
 class Instructions(Dataset[dict[str, list[int]]]):
     """Rows of any form (rows.py) as `input_ids` and `labels`, at most `max_length` tokens each; `columns` says what a field is called.
 
-    Token ids lie in one flat array, so that a million rows stay small. Texts longer than `max_length` become several rows. Rows that are
-    blank, or whose prompt alone fills `max_length`, teach nothing and are left out; these are counted, and those whose answer is cut, and
-    those that are there twice, which stay. Raises UserError where the file is broken or nothing is left.
+    Texts longer than `max_length` become several rows. Rows that are blank, or whose prompt alone fills `max_length`, teach nothing and are
+    left out; these are counted, and those whose answer is cut, and those that are there twice, which stay. Raises UserError where the file
+    is broken or nothing is left.
     """
 
     def __init__(self, path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Columns | None = None) -> None:
-        path = Path(path)
-        self._ids, self._learned = array("i"), bytearray()
-        self._starts, self._ends, self._sources = array("q"), array("q"), array("q")
-        self._fates = bytearray()
-        self.path, self.max_length = path, max_length
-        self._read = 0
-        seen: set[bytes] = set()
-        rows = read_rows(path, columns)
-        while batch := list(islice(rows, ENCODE_BATCH)):
-            self._read += len(batch)
-            usable = [(place, row) for place, row in batch if blank_field(row) is None]
-            for (_, row), encoded in zip(usable, encoded_rows(usable, tokenizer), strict=True):
-                fate = self._add(encoded, is_text="text" in row)
-                self._fates.append(fate | (Fate.DOUBLE if _seen(encoded, seen) else 0))
-        self._check_any()
+        self._hold(Path(path), max_length, gathered(encoded_in_batches(Path(path), tokenizer, max_length, columns)))
 
-    def _check_any(self) -> None:
+    @classmethod
+    def of(cls, path: Path, max_length: int, tokens: Tokens) -> Self:
+        """Return the rows of a file that are encoded already. Raises UserError where nothing of them can be learned."""
+        rows = cls.__new__(cls)
+        rows._hold(path, max_length, tokens)
+        return rows
+
+    def _hold(self, path: Path, max_length: int, tokens: Tokens, starts_N: NDArray[np.int64] | None = None) -> None:
+        self.path, self.max_length, self._tokens = path, max_length, tokens
+        self._starts_N = np.cumsum(tokens.lengths_N) - tokens.lengths_N if starts_N is None else starts_N
         if not len(self):
-            if not self._fates:
-                raise UserError(f"{self.path}: holds no usable row: {NOTHING_SAID}")
-            raise UserError(f"{self.path}: every prompt is longer than tuning.max_length={self.max_length} tokens; raise it")
+            if not len(tokens.fates_R):
+                raise UserError(f"{path}: holds no usable row: {NOTHING_SAID}")
+            raise UserError(f"{path}: every prompt is longer than tuning.max_length={max_length} tokens; raise it")
 
-    def _add(self, encoded: Encoded, *, is_text: bool) -> int:
-        ids, learned = encoded
-        if is_text:
-            pieces = [slice(start, start + self.max_length) for start in range(0, len(ids), self.max_length)]
-            for piece in pieces:
-                if piece.start == 0 or len(ids) - piece.start > 1:  # a token alone has nothing that it is predicted from
-                    self._keep(ids[piece], learned[piece])
-            return 0
-        kept = slice(0, self.max_length)
-        if not any(learned[kept]):
-            return Fate.LEFT_OUT
-        self._keep(ids[kept], learned[kept])
-        return Fate.CUT if len(ids) > self.max_length else 0
-
-    def _keep(self, ids: Sequence[int], learned: bytearray) -> None:
-        self._starts.append(len(self._ids))
-        self._ids.extend(ids)
-        self._learned.extend(learned)
-        self._ends.append(len(self._ids))
-        self._sources.append(len(self._fates))
-
-    def part(self, rows: Sequence[int], path: str | Path) -> Instructions:
+    def part(self, rows: Sequence[int], path: str | Path) -> Self:
         """Return what a file at `path` would be that holds these of the rows that are not blank (`usable_rows`), in their order.
 
         Nothing is encoded again. Raises UserError where nothing of them can be learned.
         """
-        part, places = copy(self), {row: place for place, row in enumerate(rows)}
-        pieces = [piece for piece, row in enumerate(self._sources) if row in places]
-        part.path, part._read = Path(path), len(rows)
-        part._starts = array("q", (self._starts[piece] for piece in pieces))
-        part._ends = array("q", (self._ends[piece] for piece in pieces))
-        part._sources = array("q", (places[self._sources[piece]] for piece in pieces))
-        part._fates = bytearray(self._fates[row] for row in rows)
-        part._check_any()
+        whole, rows_P = self._tokens, np.asarray(rows, np.int64)
+        places_R = np.full(len(whole.fates_R), -1)
+        places_R[rows_P] = np.arange(len(rows_P))
+        sources_N = places_R[whole.sources_N]
+        inside_N = sources_N >= 0
+        chosen = Tokens(
+            whole.ids_T, whole.learned_T, whole.lengths_N[inside_N], sources_N[inside_N], whole.fates_R[rows_P], read=len(rows_P)
+        )
+        part = type(self).__new__(type(self))
+        part._hold(Path(path), self.max_length, chosen, self._starts_N[inside_N])
         return part
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._tokens.lengths_N)
 
     def longer_than(self, tokens: int) -> int:
         """Return how many rows have more tokens than that."""
-        return sum(end - start > tokens for start, end in zip(self._starts, self._ends, strict=True))
+        return int((self._tokens.lengths_N > tokens).sum())
 
     def counts(self) -> dict[str, int]:
         """Return for a record what became of the file's rows."""
-        kinds = Counter(self._fates)
-        met = {str(fate.name).lower(): sum(count for found, count in kinds.items() if found & fate) for fate in Fate}
-        return {"read": self._read, "empty": self._read - len(self._fates), **met, "kept": len(self), "max_length": self.max_length}
+        read, fates_R = self._tokens.read, self._tokens.fates_R
+        met = {str(fate.name).lower(): int(np.count_nonzero(fates_R & fate.value)) for fate in Fate}
+        return {"read": read, "empty": read - len(fates_R), **met, "kept": len(self), "max_length": self.max_length}
 
     def losses(self) -> str | None:
         """Return in one line how many rows are blank, too long, cut or double; None where none is."""
@@ -128,18 +92,10 @@ class Instructions(Dataset[dict[str, list[int]]]):
         return f"{self.path}: of {counts['read']} rows, {'; '.join(parts)}" if parts else None
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        row = slice(self._starts[index], self._ends[index])
-        ids = list(self._ids[row])
-        labels = [token if is_learned else IGNORED_LABEL for token, is_learned in zip(ids, self._learned[row], strict=True)]
-        return {"input_ids": ids, "labels": labels}
-
-
-def _seen(encoded: Encoded, seen: set[bytes]) -> bool:
-    """Return whether a row like this was among those seen; from now on it is."""
-    digest = blake2b(array("i", encoded[0]).tobytes() + bytes(encoded[1]), digest_size=16).digest()
-    known = digest in seen
-    seen.add(digest)
-    return known
+        start = self._starts_N[index]
+        row = slice(start, start + self._tokens.lengths_N[index])
+        ids = self._tokens.ids_T[row]
+        return {"input_ids": ids.tolist(), "labels": np.where(self._tokens.learned_T[row], ids, IGNORED_LABEL).tolist()}
 
 
 class PadToLongest:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-import pat.data.instructions
+import pat.data.encoding
 import pat.training.search
 import pat.training.tuning
 from pat.checkpoints import checkpoint
@@ -104,8 +104,8 @@ def test_the_candidate_trains_on_the_training_part_and_is_judged_on_the_rest(tmp
     assert [rate for _, _, rate in seen] == [1e-2, 1e-3]
     assert record["learning_rate"] == 1e-3, "of equal losses the smaller rate"
     assert (record["training_rows"], record["dev_rows"]) == (48, 16)
-    encode = pat.data.instructions.encoded_rows
-    monkeypatch.setattr(pat.data.instructions, "encoded_rows", count)
+    encode = pat.data.encoding.encoded_rows
+    monkeypatch.setattr(pat.data.encoding, "encoded_rows", count)
     run(tmp_path, job(1e-3, 3e-3, steps=8))
     assert sum(encoded) == len(ROWS)
 
