@@ -33,6 +33,7 @@ from pat.options import (
     Columns,
     Data,
     Datasets,
+    Encoded,
     MeasuringDevice,
     Out,
     Pruner,
@@ -53,6 +54,7 @@ from pat.options import (
     ratio_of,
 )
 from pat.settings.gpu_need import may_need_gpu
+from pat.settings.limits import MOST_THREADS
 from pat.study_verbs import HandedOver, hand_over
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -159,6 +161,23 @@ def pretrain(
 
 
 @app.command(cls=Verb)
+@guarded("encode")
+def encode(
+    base: Base,
+    data: Data,
+    max_length: Annotated[int, typer.Option(min=2, help="tokens of a row at most, as tuning.max_length of the tunings that read it")],
+    out: Out,
+    column: Columns = None,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; results do not depend on them")] = 1,
+    force: Force = False,
+) -> None:
+    """Turn rows into tokens, once for all tunings of a model; writes a folder for --encoded."""
+    from pat.training.encode import encode as run
+
+    run(base, data, max_length, out, columns_of(column, data=data), threads, force=force)
+
+
+@app.command(cls=Verb)
 @guarded("tune")
 def tune(
     base: Base,
@@ -175,6 +194,7 @@ def tune(
     column: Columns = None,
     dataset: Datasets = None,
     rate_from: Annotated[Path | None, typer.Option(help="rate.json of `pat search-rate`, where tuning.search is set"), READS] = None,
+    encoded: Encoded = None,
     force: Force = False,
 ) -> None:
     """Tune a model with LoRA, DoRA or PAT; writes an adapter folder."""
@@ -200,6 +220,7 @@ def tune(
             out=out,
             teacher=teacher,
             rate_from=rate_from,
+            encoded=encoded,
             force=force,
         )
     )
@@ -220,6 +241,7 @@ def search_rate(
     seed: Seed = 0,
     teacher: Teacher = None,
     column: Columns = None,
+    encoded: Encoded = None,
     force: Force = False,
 ) -> None:
     """Try the learning rates of tuning.search on held-out rows; writes a rate.json."""
@@ -242,6 +264,7 @@ def search_rate(
             run_dir=run_dir,
             out=out,
             teacher=teacher,
+            encoded=encoded,
             force=force,
         )
     )

@@ -34,6 +34,7 @@ Data = Annotated[
     READS,
 ]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs: what a field of --data is called there; may be repeated")]
+Encoded = Annotated[Path | None, typer.Option(help="what `pat encode` has written of --data, so that it is not encoded again"), READS]
 Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", help="data set of the hub that the rows are from, for the model's card; may be repeated")
 ]

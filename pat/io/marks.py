@@ -27,6 +27,7 @@ FOLDER_RECORDS = {
     "pretraining.json": "pretrain",
     "rotation.json": "rotate",
     "readers.json": "refit-readers",
+    "encoding.json": "encode",
     "prune.json": "prune",
     "tuning.json": "tune",
     "merge.json": "merge",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pat.errors import UserError
 from pat.io.provenance import described
+from pat.machine.threads import tokenizing_with
 from pat.settings.config import PatConfig
 from pat.settings.jobs import TuneJob, TuningSettings
 from pat.settings.tuners import MASKED, MASKED_NAMES, TUNERS, WITH_DORA
@@ -82,7 +83,7 @@ class Arm:
 class TuningRequest(Arm):
     """An arm on a base model and an instruction set. `teacher` is the stock model to distil from, where the settings say so; `columns`
     says what our fields of a row are called in the file, `datasets` which data sets of the hub its rows are from, `rate_from` which
-    search has found the learning rate. `encoded` gives the rows where somebody has encoded them already.
+    search has found the learning rate, `encoded` what `pat encode` has made of the rows. `given_rows` gives them where the caller has them.
 
     Checkpoints lie in `run_dir` until the job is done, and its result at `out`, which with `force` takes the place of whatever is there.
     What is read of the model and of the rows is read once, when it is first asked for.
@@ -96,7 +97,8 @@ class TuningRequest(Arm):
     columns: Mapping[str, str] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
     rate_from: Path | None = None
-    encoded: Callable[[], Instructions] | None = None
+    encoded: Path | None = None
+    given_rows: Callable[[], Instructions] | None = None
     force: bool = False
 
     @cached_property
@@ -130,11 +132,15 @@ class TuningRequest(Arm):
     @cached_property
     def rows(self) -> Instructions:
         """The instruction set as the model reads it. Raises UserError where it is broken, or nothing of it can be learned."""
+        from pat.data.encoded import read_encoded
         from pat.data.instructions import Instructions
 
+        if self.given_rows is not None:
+            return self.given_rows()
         if self.encoded is not None:
-            return self.encoded()
-        return Instructions(self.data, self.tokenizer, self.tuning.max_length, self.columns)
+            return read_encoded(self.encoded, self.data, self.tokenizer, self.tuning.max_length, self.columns)
+        with tokenizing_with(self.tuning.threads):
+            return Instructions(self.data, self.tokenizer, self.tuning.max_length, self.columns)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -153,5 +159,5 @@ class TuningRequest(Arm):
 
     def inputs(self) -> dict[str, dict[str, object]]:
         """Return what a record says of the files that are read."""
-        given = {"base": self.base, "data": self.data, "teacher": self.teacher, "rate": self.rate_from}
+        given = {"base": self.base, "data": self.data, "teacher": self.teacher, "rate": self.rate_from, "encoded": self.encoded}
         return {name: described(path) for name, path in given.items() if path is not None}

@@ -104,12 +104,12 @@ def _losses(request: TuningRequest, search: SearchSettings, parts: Parts) -> lis
             request,
             data=run_dir / TRAINING_ROWS,
             columns={},  # the rows were written with our names
-            encoded=parts.encoded_training,
+            given_rows=parts.encoded_training,
             run_dir=run_dir / f"candidate{number}",
             job=candidate_job(request.job, search, rate),
         )
         _, model = train(candidate)
-        losses[str(rate)] = dev_loss(model, replace(request, encoded=parts.encoded_dev))
+        losses[str(rate)] = dev_loss(model, replace(request, given_rows=parts.encoded_dev))
         artefacts.write_json(run_dir / LOSSES, losses)
         leave(candidate.run_dir)
     return [losses[str(rate)] for rate in search.learning_rates]

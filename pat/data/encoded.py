@@ -1,0 +1,104 @@
+"""An instruction set that is encoded already, on the disk: written a batch at a time, and mapped into memory when it is read.
+
+Its record says which rows it is of and by which tokenizer; with others it is not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
+
+from pat.data.encoding import ARRAYS, Tokens
+from pat.data.instructions import Instructions
+from pat.data.rows import Columns
+from pat.errors import UserError
+from pat.io.artefacts import check_folder, read_record, write_json
+from pat.io.provenance import checksums
+from pat.io.tensors import opened
+
+ENCODING_RECORD, TOKENS_NAME = "encoding.json", "tokens.safetensors"
+PADDING = ("padding", "truncation")
+"""What a tokenizer's own state says of the last call, and not of how it encodes."""
+
+
+def write_encoded(folder: Path, data: Path, max_length: int, batches: Iterable[Tokens]) -> Instructions:
+    """Write batches of the rows of `data` into a folder, and return the rows. Raises UserError where nothing of them can be learned."""
+    growing = {name: folder / f"{name}.growing" for name in ARRAYS}
+    read = 0
+    with ExitStack() as stack:
+        streams = {name: stack.enter_context(path.open("wb")) for name, path in growing.items()}
+        for batch in batches:
+            read += batch.read
+            for name, stream in streams.items():
+                stream.write(getattr(batch, name).data)
+    arrays: dict[str, Any] = {name: _mapped(path, ARRAYS[name]) for name, path in growing.items()}
+    rows = Instructions.of(data, max_length, Tokens(**arrays, read=read))
+    save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, folder / TOKENS_NAME)
+    for path in growing.values():
+        path.unlink()
+    return rows
+
+
+def _mapped(path: Path, kind: type[np.generic]) -> Any:
+    """Return a file's numbers without reading them; changes stay in memory, where nobody makes any."""
+    return np.memmap(path, kind, "c") if path.stat().st_size else np.empty(0, kind)
+
+
+def write_encoding_record(folder: Path, rows: Instructions, belongs: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Write and return what an encoding says of itself; `belongs` is what `belonging` returns."""
+    record = {"rows": rows.counts(), **belongs, "provenance": dict(provenance)}
+    write_json(folder / ENCODING_RECORD, record)
+    return record
+
+
+def belonging(data: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Columns | None) -> dict[str, Any]:
+    """Return what an encoding is of: two that agree in all of it hold the same."""
+    return {"tokenizer": tokenizer_sum(tokenizer), "data": checksums(data), "max_length": max_length, "columns": dict(columns or {})}
+
+
+def tokenizer_sum(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 sum of what a tokenizer makes of texts and conversations.
+
+    Steps that copy a model may write its tokenizer's files anew, so it is not theirs.
+    """
+    said: dict[str, Any] = {"end": tokenizer.eos_token_id, "chat_template": tokenizer.chat_template}
+    if tokenizer.is_fast:
+        whole = json.loads(tokenizer.backend_tokenizer.to_str())
+        said["tokenizer"] = {name: value for name, value in whole.items() if name not in PADDING}
+    else:
+        said |= {"kind": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "options": tokenizer.init_kwargs}
+    canonical = json.dumps(said, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def read_encoded(
+    folder: Path, data: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Columns | None = None
+) -> Instructions:
+    """Return the rows of `data` as they lie encoded in a folder.
+
+    Raises UserError where the folder is not whole, or is of other rows, read under other names, by another tokenizer or cut elsewhere.
+    """
+    check_folder(folder)
+    place = folder / ENCODING_RECORD
+    record = read_record(place)
+    told = {
+        "tokenizer": "of another tokenizer than that of --base",
+        "data": f"not of --data {data} as it is now",
+        "max_length": f"of pieces of {record.get('max_length')} tokens, and tuning.max_length is {max_length}",
+        "columns": f"of the columns {record.get('columns')}, and --column says {dict(columns or {})}",
+    }
+    for field, found in belonging(data, tokenizer, max_length, columns).items():
+        if record.get(field) != found:
+            raise UserError(f"{place}: {field}: --encoded {folder} is {told[field]}; call `pat encode` again, or leave out --encoded")
+    with opened(folder / TOKENS_NAME) as stored:
+        arrays: dict[str, Any] = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
+    return Instructions.of(data, max_length, Tokens(**arrays, read=int(record["rows"]["read"])))
