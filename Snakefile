@@ -22,6 +22,7 @@ if not config:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
+include: "workflow/rules/encode.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/tune.smk"
 include: "workflow/rules/prune.smk"

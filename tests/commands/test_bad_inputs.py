@@ -89,6 +89,7 @@ PLACES = [
     Place(("validate", "<bad>"), "bad.yaml"),
     Place(("pretrain", "--corpus", "<bad>", "--settings", json.dumps(PRETRAIN), *RUN), "bad.jsonl"),
     Place(("pretrain", "--corpus", "<w>/text.jsonl", "--settings", "<bad>", *RUN)),
+    Place(("encode", *BASE, "--data", "<bad>", "--max-length", "64", *FOLDER_OUT), "bad.jsonl"),
     Place(("tune", *BASE, "--data", "<bad>", *LORA, *RUN), "bad.jsonl"),
     Place(("tune", *BASE, *DATA, "--tuner", "lora", "--settings", "<bad>", *RUN)),
     Place(("tune", *BASE, *DATA, *SEARCHED, "--rate-from", "<bad>", *RUN)),

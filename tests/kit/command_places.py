@@ -66,7 +66,8 @@ class Command:
             elif role in (WRITES, KEEPS):
                 value = folder / f"new {name}"
             elif parameter.default is inspect.Parameter.empty:
-                value = "0.5" if "float" in str(parameter.annotation) else "{}"
+                kind = parameter.annotation.__origin__
+                value = "0.5" if kind is float or "float" in str(kind) else "8" if kind is int else "{}"
             else:
                 continue
             words += [*option_of(name, parameter), str(value)]

@@ -64,7 +64,7 @@ def test_every_number_leads_to_the_commands_that_made_it(finished: Path) -> None
     command = ["pat", "explain", str(RESULTS), "--model", "tiny", "--row", "pat-g", "--ratio", "0.5", "--task", "capitals"]
     said = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
     recorded = [shlex.split(line.partition(": ")[2]) for line in said.splitlines() if line.startswith("   command: ")]
-    assert [words[1] for words in recorded] == ["pretrain", "rotate", "refit-readers", "tune", "merge", "evaluate"]
+    assert [words[1] for words in recorded] == ["pretrain", "rotate", "refit-readers", "encode", "tune", "merge", "evaluate"]
     assert all(words in commands for words in recorded)
 
 
@@ -126,6 +126,43 @@ def test_a_cell_that_is_deleted_is_made_again(finished: Path, tmp_path: Path) ->
     jobs = planned(folder, yaml.safe_load((ROOT / CONFIG).read_text()))
     assert {"tune tiny by pat, ratio 0.5, seed 0", "evaluate tiny, pat, ratio 0.5, seed 0", "write the tables"} <= jobs
     assert not any("lora" in job for job in jobs)
+
+
+def test_the_instructions_are_encoded_once_and_again_where_rows_are_of_another_length(finished: Path) -> None:
+    listed = snakemake(finished, "--dry-run", "--forceall", "--printshellcmds", "--configfile", CONFIG).stdout
+    assert listed.count("Shell command: pat encode ") == 1
+    assert 1 < listed.count(" pat tune ") + listed.count(": pat tune ") == listed.count(" --encoded results/smoke/encoded/tiny/192 ")
+    raw = yaml.safe_load((ROOT / CONFIG).read_text())
+    raw["methods"]["dora"] = {"tuning": {"max_length": 160}}
+    jobs = {job for job in planned(finished, raw) if not job.startswith(("write", "draw"))}
+    assert "encode the instruction set for tiny, at most 160 tokens a row" in jobs
+    assert {job.split(" ", 1)[0] for job in jobs} == {"encode", "tune", "merge", "evaluate", "collect"}
+    assert all("dora" in job for job in jobs if not job.startswith("encode"))
+
+
+def test_tunings_of_before_there_were_encodings_stay_finished(finished: Path, tmp_path: Path) -> None:
+    """Only what is made from now on reads one."""
+    folder = tmp_path / "before"
+    shutil.copytree(finished, folder, symlinks=True)
+    shutil.rmtree(folder / RESULTS / "encoded")
+    changed = 0
+    for path in (folder / ".snakemake/metadata").rglob("*"):
+        if path.is_file() and (inputs := json.loads(path.read_text())["input"]):
+            said = json.loads(path.read_text()) | {"input": [each for each in inputs if "/encoded/" not in each]}
+            changed += said["input"] != inputs
+            path.write_text(json.dumps(said))
+    for path in (folder / RESULTS / "checkpoints").rglob("adapter/tuning.json"):
+        record = json.loads(path.read_text())
+        del record["provenance"]["inputs"]["encoded"]
+        path.write_text(json.dumps(record))
+        changed -= 1
+    assert changed == 0, "every tuning has it on record, and nothing else"
+    raw = yaml.safe_load((ROOT / CONFIG).read_text())
+    assert planned(folder, raw) == set()
+    raw["methods"]["more"] = {"method": "lora", "label": "more", "tuning": {"weight_decay": 0.1}}
+    jobs = {job for job in planned(folder, raw) if not job.startswith(("write", "draw"))}
+    assert {job.split(" ", 1)[0] for job in jobs} == {"encode", "tune", "merge", "evaluate", "collect"}
+    assert all("more" in job for job in jobs if not job.startswith("encode"))
 
 
 def killed_when(condition: Callable[[], object], folder: Path) -> bool:

@@ -9,6 +9,7 @@ rule search_rate:
         base=plan.tunings.on_first_seed(plan.tunings.base),
         data=plan.data.instruct_file(),
         teacher=plan.tunings.on_first_seed(plan.tunings.teacher),
+        encoded=plan.encodings.for_search,
     output:
         f"{plan.paths.arm}/rate.json",
     log:
@@ -31,8 +32,9 @@ rule search_rate:
         seed=plan.tunings.first_seed,
         settings=plan.tunings.whole_settings,
         teacher=plan.tunings.teacher_option,
+        encoded=plan.encodings.option,
     message:
         "search the learning rate of {wildcards.model}, {wildcards.row}, ratio {wildcards.ratio}"
     shell:
         "pat search-rate --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q} --seed {params.seed:q}"
-        " {params.teacher} --settings {params.settings:q} --run-dir {params.run:q} --out {output:q} --log {log:q}{PLUGINS}"
+        " {params.teacher} {params.encoded} --settings {params.settings:q} --run-dir {params.run:q} --out {output:q} --log {log:q}{PLUGINS}"

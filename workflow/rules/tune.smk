@@ -10,6 +10,7 @@ rule tune:
         data=plan.data.instruct_file(),
         teacher=plan.tunings.teacher,
         rate=plan.tunings.rate,
+        encoded=plan.encodings.for_tuning,
     output:
         f"{CELL}/adapter/{MANIFEST}",
     log:
@@ -33,10 +34,11 @@ rule tune:
         settings=plan.tunings.settings,
         teacher=plan.tunings.teacher_option,
         rate=plan.tunings.rate_option,
+        encoded=plan.encodings.option,
         datasets=plan.data.instruct_datasets,
         launcher=plan.allowances.launcher,
     message:
         "tune {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "{params.launcher} pat tune --base {params.base:q} --data {input.data:q} --tuner {params.tuner:q} --ratio {params.ratio:q}"
-        " --seed {wildcards.seed:q} {params.teacher} {params.rate} {params.datasets} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}{PLUGINS}"
+        " --seed {wildcards.seed:q} {params.teacher} {params.rate} {params.encoded} {params.datasets} --settings {params.settings:q} --run-dir {params.run:q} --out {params.out:q} --log {log:q}{PLUGINS}"

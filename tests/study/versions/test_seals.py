@@ -31,7 +31,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_folder_of_a_phase_that_has_begun_is_sealed_and_no_other(results: Path) -> None:
     sealed = {path.parent.name for path in results.rglob(SEAL)}
-    assert sealed == {"data", "models", "rotated", "refitted", "checkpoints"}
+    assert sealed == {"data", "models", "rotated", "refitted", "encoded", "checkpoints"}
     assert foreign(results) == []
     check(results, sorted(sealed))
 
@@ -55,7 +55,7 @@ def test_results_swapped_for_others_are_foreign_until_the_first_ones_are_back(re
 
 def test_without_snakemakes_record_every_sealed_folder_is_foreign(results: Path) -> None:
     shutil.rmtree(".snakemake")
-    assert {path.name for path in foreign(results)} == {"data", "models", "rotated", "refitted", "checkpoints"}
+    assert {path.name for path in foreign(results)} == {"data", "models", "rotated", "refitted", "encoded", "checkpoints"}
 
 
 def test_what_a_killed_run_has_changed_is_not_foreign(results: Path) -> None:

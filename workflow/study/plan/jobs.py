@@ -15,6 +15,7 @@ from study.plan.benchmarks import Benchmarks
 from study.plan.cells import Cells
 from study.plan.data import PreparedData
 from study.plan.demands import Demands
+from study.plan.encodings import Encodings
 from study.plan.figures import Figures
 from study.plan.models import Models
 from study.plan.paths import Paths, Wildcards
@@ -36,6 +37,7 @@ class Plan:
         self.data = PreparedData(experiment, self.paths.results)
         self.bases = PreparedBases(experiment, self.paths.results)
         self.models = Models(experiment, self.paths)
+        self.encodings = Encodings(experiment, self.paths)
         self.tunings = Tunings(experiment, self.paths, self.data, self.bases)
         self.cells = Cells(experiment, self.paths, self.bases)
         self.benchmarks = Benchmarks(experiment, self.paths)

@@ -19,7 +19,7 @@ class Phase:
 
 PHASES = {
     "data": Phase(("data",), ("data",)),
-    "checkpoints": Phase(("checkpoints",), ("models", "rotated", "refitted", "checkpoints")),
+    "checkpoints": Phase(("checkpoints",), ("models", "rotated", "refitted", "encoded", "checkpoints")),
     "evaluation": Phase(("evaluation",), ("evaluation",)),
     "tables": Phase(
         ("tables", "benchmarks", "figures"),

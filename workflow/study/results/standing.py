@@ -18,7 +18,7 @@ SUMMARY = (sys.executable, "-m", "snakemake", "--summary", "--config", "only=", 
 """Of the whole grid, whatever part of it the file asks for."""
 HEADING = "output_file\t"
 PENDING = "update pending"
-OF_MODELS = ("models", "rotated", "refitted", *OF_CELLS)
+OF_MODELS = ("models", "rotated", "refitted", "encoded", *OF_CELLS)
 """Folders in which a model's name comes next, and in those of cells its row's behind it."""
 ALL_AT_ONCE = "world"
 """The rule whose one job writes files of several folders."""

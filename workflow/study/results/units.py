@@ -21,7 +21,7 @@ from study.results.times import FOLDER as MEASURED
 OF_ALL = ("data", "models")
 """Folders of what every cell hangs on."""
 OF_CELLS = ("checkpoints", "evaluation")
-PARTS = (*OF_ALL, "rotated", "refitted", *OF_CELLS, "benchmark")
+PARTS = (*OF_ALL, "rotated", "refitted", "encoded", *OF_CELLS, "benchmark")
 """Folders of what is made once; tables and figures are functions of them."""
 CELL_STEPS = len(PurePath("checkpoints/model/row/ratio/seed").parts)
 LOGS, PRUNING = "logs", "prune"

@@ -12,7 +12,7 @@ from study.experiment.table_settings import METRICS
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = {
     "name": ("reference",),
-    "models": ("data", "models", "rotated", "refitted", "tables", "figures", "logs", "benchmark", "benchmarks", "text"),
+    "models": ("data", "models", "rotated", "refitted", "encoded", "tables", "figures", "logs", "benchmark", "benchmarks", "text"),
     "data.text": ("pretrain",),  # the pretraining corpus lies beside the held-out texts
 }
 OF_TABLES = ("models", "tables.ablations")
