@@ -261,7 +261,7 @@ def test_verbs_of_the_cpu_take_no_gpu(arguments: list[str], needs: bool, tmp_pat
 
 def test_every_verb_is_known_to_need_a_gpu_or_not() -> None:
     verbs = {command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands if command.callback}
-    on_cpu = {"validate", "import-model", "fetch-tasks", "merge", "sizes", "explain", "export", "push", "tasks"}
+    on_cpu = {"validate", "import-model", "fetch-tasks", "merge", "sizes", "explain", "export", "push", "tasks", "encode"}
     assert verbs | {"benchmark"} == on_cpu | set(ON_GPU_VERBS)
 
 

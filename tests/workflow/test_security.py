@@ -32,6 +32,7 @@ OPTIONS = {
     "params.steps",
     "params.teacher",
     "params.rate",
+    "params.encoded",
     "params.data",
     "params.parts",
     "params.tie",

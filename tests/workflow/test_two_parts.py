@@ -63,6 +63,7 @@ def test_explain_leads_through_both_parts(finished: Path, monkeypatch: pytest.Mo
     lines = explain(RESULTS, {"model": "tiny", "method": ROW, "ratio_requested": 0.5, "seed": 0}, "capitals")
     assert [line.partition(" ")[2] for line in lines if line[:1].isdigit()] == [
         f"pretrain: {RESULTS}/models/tiny/pretraining.json",
+        f"encode: {RESULTS}/encoded/tiny/192/encoding.json",
         f"tune: {MADE}/before/seed0/adapter/tuning.json",
         f"merge: {MADE}/before/seed0/merged/merge.json",
         f"prune: {MADE}/0.5/seed0/pruned/prune.json",

@@ -21,9 +21,8 @@ rule encode:
     params:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
-        threads=plan.encodings.threads_option,
     message:
         "encode the instruction set for {wildcards.model}, at most {wildcards.max_length} tokens a row"
     shell:
-        "pat encode --base {params.base:q} --data {input.data:q} --max-length {wildcards.max_length:q} {params.threads}"
+        "pat encode --base {params.base:q} --data {input.data:q} --max-length {wildcards.max_length:q} --threads {threads:q}"
         " --out {params.out:q} --log {log:q}{PLUGINS}"

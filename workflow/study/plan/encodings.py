@@ -8,20 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST, read_record
 from study.experiment.schema import Experiment
 from study.plan.paths import Paths, Wildcards, of_arm, of_cell
 from study.plan.values import repeated
-
-
-class OfALength(Protocol):
-    """The wildcards of an encoding."""
-
-    model: str
-    max_length: str
 
 
 class Encodings:
@@ -52,10 +45,6 @@ class Encodings:
     def option(self, wildcards: Wildcards, input: Any) -> str:
         """Return the option that names it. Derived from its input, so Snakemake keeps no record of its absence."""
         return repeated("--encoded", (str(Path(manifest).parent) for manifest in input.encoded))
-
-    def threads_option(self, wildcards: OfALength, input: Any) -> str:
-        """Return the option that says how many threads encode; derived likewise, so that another number makes nothing again."""
-        return f"--threads {self.THREADS}"
 
     def lengths(self) -> list[str]:
         """Return the lengths of rows that there are."""
