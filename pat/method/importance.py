@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from pat.data.calibration import Blocks
@@ -83,10 +82,10 @@ def text_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
     model.train(was_training)
 
     def objective(hidden_CD: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        loss = cross_entropy(head.logits(hidden_CD), tokens.targets_N[part], reduction="sum")
+        loss = head.summed_cross_entropy(hidden_CD, tokens.targets_N[part])
         return loss, loss.new_zeros(())
 
-    loss, _ = in_chunks(tokens.among(hidden_BTD), head.chunk(), objective)
+    loss, _ = in_chunks(tokens.among(hidden_BTD), head.loss_chunk(), objective)
     return loss
 
 
