@@ -54,18 +54,15 @@ class NeverWaiting(PatTrainer):
         return loss
 
 
-class ToldLater(NeverWaiting):
+class AskedLater(PatTrainer):
     """As before there were places: the labels are asked on the device."""
 
     def compute_loss(self, model: Any, inputs: Any, *given: Any, **options: Any) -> Any:
         return super().compute_loss(model, taken_from(inputs)[0], *given, **options)
 
 
-class AskedLater(PatTrainer):
-    """The same, where waiting is allowed."""
-
-    def compute_loss(self, model: Any, inputs: Any, *given: Any, **options: Any) -> Any:
-        return super().compute_loss(model, taken_from(inputs)[0], *given, **options)
+class AskedInVain(AskedLater, NeverWaiting):
+    """The same, where nothing may be waited for."""
 
 
 def model_of(method: str) -> nn.Module:
@@ -87,7 +84,7 @@ def test_no_loss_waits_for_a_gpu(method: str, distilled: bool, tmp_path: Path) -
 
 
 def test_a_loss_that_asks_the_labels_itself_waits(tmp_path: Path) -> None:
-    trainer = ToldLater(model=model_of("lora"), args=arguments(tmp_path), train_dataset=RandomRows())
+    trainer = AskedInVain(model=model_of("lora"), args=arguments(tmp_path), train_dataset=RandomRows())
     with pytest.raises(WaitedError, match="nonzero"):
         trainer.train()
 
