@@ -53,8 +53,7 @@ def largest(proxy_D: Tensor, width: int) -> Tensor:
     """Boolean (D,): the `width` largest entries; of equal entries the earlier ones."""
     order = torch.argsort(proxy_D, descending=True, stable=True)
     kept_D = torch.zeros_like(proxy_D, dtype=torch.bool)
-    kept_D[order[:width]] = True
-    return kept_D
+    return kept_D.scatter_(0, order[:width], value=True)  # an assignment would bring the `True` to a GPU, and wait for that
 
 
 class UnifiedMask(nn.Module):

@@ -66,7 +66,8 @@ class ReleaseMask(UnifiedMask):
             return self.proxy.new_zeros(())
         open_D = self.proxy.detach() >= 0
         pulled = ((open_D, PULLED_TO), (~open_D, -PULLED_TO))
-        sides = [(self.proxy[side_D] - goal).square().mean() for side_D, goal in pulled if side_D.any()]
+        # An empty side pulls at nothing; which channels are on a side is left to the device, that no step waits for it.
+        sides = [(side_D * (self.proxy - goal).square()).sum() / side_D.sum().clamp(min=1) for side_D, goal in pulled]
         pulls = torch.stack(sides).sum()
         if self.config.keeps_count == "centre":
             return pulls

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import IterableDataset
 from transformers import Trainer, default_data_collator
 
@@ -22,26 +21,10 @@ from pat.models.token_loss import learned_tokens
 from pat.settings.jobs import DistillationSettings
 from pat.training.distillation import Distillation
 from pat.training.learned_places import INDEX, TARGETS, WithLearnedPlaces, taken_from
+from tests.kit.no_waiting import NoAnswers, WaitedError
 from tests.kit.tiny_models import tiny_model
 from tests.kit.tiny_world import tiny_tokenizer
 from tests.kit.training_rows import RandomRows, arguments
-
-ANSWER_NEEDED = {"aten::nonzero", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::masked_select", "aten::equal", "aten::_unique2"}
-"""Operations that end only when the processor knows what is in a tensor; on a GPU it waits for that."""
-
-
-class WaitedError(AssertionError):
-    """Something was asked of a tensor's values."""
-
-
-class NoAnswers(TorchDispatchMode):
-    """Refuses what would have a processor wait for a GPU, also where there is none."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        by_mask = [each for each in args if isinstance(each, Sequence) for each in each if isinstance(each, torch.Tensor)]
-        if func._schema.name in ANSWER_NEEDED or any(each.dtype == torch.bool for each in by_mask):
-            raise WaitedError(func._schema.name)
-        return func(*args, **(kwargs or {}))
 
 
 class NeverWaiting(PatTrainer):
