@@ -112,6 +112,12 @@ def test_rows_of_fewer_seeds_are_named_with_their_number_below_every_table(tmp_p
         assert note in (out / f"{name}.md").read_text(), name
 
 
+def test_where_no_row_has_all_seeds_yet_the_most_that_one_has_are_counted(tmp_path: Path) -> None:
+    contents = [cell("lora", 0.0, seed=0), cell("lora", 0.0, seed=1), cell("pat", 0.5, seed=0), cell("slicegpt-pft", 0.5, seed=2)]
+    out = tables_of(tmp_path, contents)
+    assert "Seeds: 2, except 1 of SliceGPT P→FT at 50 %; PAT at 50 %." in (out / "table1.md").read_text()
+
+
 def test_a_cell_without_all_tasks_has_no_mean(tmp_path: Path) -> None:
     whole, part = {"a": {"acc": 0.5}, "b": {"acc": 0.9}}, {"a": {"acc": 0.5}}
     out = tables_of(tmp_path, [cell("pat", 0.25, scores=whole), cell("pat", 0.5, scores=part)])

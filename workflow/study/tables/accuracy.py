@@ -166,14 +166,15 @@ def interval_notes(grid: Grid, models: Sequence[str], rows: Sequence[Row]) -> li
             "form, never taken as 0); "
             "it says nothing of how other seeds would do."
         )
-    notes.append(seed_note(len(grid.seeds), {place: value.seeds for place, value in estimates.items() if value is not None}))
+    notes.append(seed_note({place: value.seeds for place, value in estimates.items() if value is not None}))
     if any(value is None for value in estimates.values()):
         notes.append(f"{HOLE}: not run, or without all of the tasks.")
     return notes
 
 
-def seed_note(seeds: int, found: Mapping[tuple[str, Row], int]) -> str:
-    """Say how many seeds there are, and which models and rows have fewer; `found` is theirs."""
+def seed_note(found: Mapping[tuple[str, Row], int]) -> str:
+    """Say how many seeds those have that have most, and which models and rows have fewer; `found` is how many each has."""
+    seeds = max(found.values(), default=0)
     several = len({model for model, _ in found}) > 1
     ratios: dict[tuple[int, str, str], list[str]] = {}
     for (model, row), number in found.items():

@@ -45,7 +45,7 @@ def of_harness(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
     notes = [
         "±: 95 % interval, of several seeds over these (Student t), of one over items, from lm-eval's standard error.",
         *counted,
-        seed_note(len(grid.seeds), found),
+        seed_note(found),
     ]
     caption = f"{grid.cells[0].experiment}: lm-eval's own tasks, as it scores them; its figures, not in percent."
     return Layout(caption, header, body, text_columns=4, notes=notes), pd.DataFrame(frames)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.results.cells import Cell, models_of, rows_of
+from study.results.cells import Cell, Row, models_of, rows_of
 from study.results.grid import Grid, texts_of
 from study.tables.accuracy import percent, perplexity, seed_note
 from study.tables.layouts import HOLE, Layout
@@ -43,7 +43,7 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
             record[f"{model} {text} {unit}"] = None if value is None else value.mean
             record[f"{model} {text} {unit} ci95"] = None if value is None else value.half_width
         frames.append(record)
-    seeds = len(grid.seeds)
+    seeds = max(_seeds_of_rows(grid).values())
     note = f"±: 95 % interval of the mean over up to {seeds} seeds (Student t)." if seeds > 1 else "One seed: no interval."
     layout = Layout(
         f"{grid.cells[0].experiment}: perplexity of held-out text, lower is better. Those per UTF-8 byte compare between tokenizers, "
@@ -56,9 +56,13 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
 
 def _fewer_seeds(grid: Grid) -> list[str]:
     """Say which rows have fewer seeds than others, nothing where all have as many."""
+    found = _seeds_of_rows(grid)
+    return [seed_note(found)] if len(set(found.values())) > 1 else []
+
+
+def _seeds_of_rows(grid: Grid) -> dict[tuple[str, Row], int]:
     members = {(model, row): len(grid.members(model, row)) for model in models_of(grid.cells) for row in rows_of(grid.cells)}
-    found = {place: number for place, number in members.items() if number}
-    return [seed_note(len(grid.seeds), found)] if len(set(found.values())) > 1 else []
+    return {place: number for place, number in members.items() if number}
 
 
 def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
