@@ -122,9 +122,9 @@ def test_the_losses_by_which_rates_were_chosen() -> None:
 NUMBER = r"(\d+(?:\.\d+)?)"
 
 
-def of_rivals(rival: str, ratio: float) -> list[float]:
+def of_rivals(rival: str, ratio: float, run: str = "smollm2-short") -> list[float]:
     """Return by how much layers and neurons is ahead of a rival, text by text: its perplexity over the rival's."""
-    compared = kept_table("smollm2-short", "perplexity_comparisons", "method", "ratio", "text")["ratio_of_perplexities"]
+    compared = kept_table(run, "perplexity_comparisons", "method", "ratio", "text")["ratio_of_perplexities"]
     return [1 / compared[rival, ratio, text] for text in TEXTS]
 
 
@@ -140,6 +140,7 @@ def extremes(values: list[float]) -> list[float]:
 CLAIMS = {
     rf"{NUMBER} times ShortGPT's on held-out instructions, {NUMBER} on WikiText-2 and {NUMBER} on C4": lambda: of_rivals("shortgpt-refitted", 0.5),
     rf"level with ShortGPT so refitted\*\* \({NUMBER}, {NUMBER}, {NUMBER}\)": lambda: of_rivals("shortgpt-refitted", 0.25),
+    rf"one seed: {NUMBER}, {NUMBER} and {NUMBER} of ShortGPT's": lambda: of_rivals("shortgpt-refitted", 0.5, "smollm2-full"),
     rf"{NUMBER} to {NUMBER} times LLM-Pruner's": lambda: extremes(of_rivals("llm-pruner-uniform-refitted", 0.5)),
     rf"PAT-G {NUMBER}, PAT with a random mask {NUMBER}, PAT {NUMBER}; pruned first, then tuned: magnitude {NUMBER}, channel Fisher {NUMBER}":
         lambda: of_the_demo("pat-g", "pat-random", "pat", "channel-magnitude-pft", "channel-fisher-pft"),
