@@ -108,7 +108,7 @@ def read(model: nn.Module, stock: PreTrainedModel, inputs: Mapping[str, Any]) ->
         return (arguments[0][:, :0],)
 
     with removed_behind([linear.register_forward_pre_hook(take)]):
-        model(**{**inputs, "use_cache": False})
+        model(**{"use_cache": False, **inputs})
     [hidden_BTD] = taken
     config = stock.config  # Granite's and Gemma 2's ways from the head to the logits
     # Shards are put together once for all chunks, of which other processes may have more or fewer.
@@ -145,12 +145,33 @@ def foretold_tokens(targets_BT: Tensor) -> Tokens:
 def cross_entropies(head: Head, hidden_BTD: Tensor, tokens: Tokens) -> Tensor:
     """Return the cross-entropy of every token in nats, (N,), in fp32 at least."""
     hidden_ND, size = tokens.among(hidden_BTD), head.chunk()
-    # Laid out beforehand: a small tensor kept from each chunk lies where the next chunk's logits would, and a processor's memory grows.
-    losses_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
+    losses_N = _one_for_each(hidden_ND)
     for start in range(0, len(hidden_ND), size):
         part = slice(start, start + size)
         losses_N[part] = functional.cross_entropy(head.logits(hidden_ND[part]), tokens.targets_N[part], reduction="none")
     return losses_N
+
+
+@torch.no_grad()
+def log_probabilities(head: Head, hidden_BTD: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of every token, (N,), in fp32 at least, and whether it is the likeliest in its place, (N,)."""
+    hidden_ND, size = tokens.among(hidden_BTD), head.chunk()
+    values_N = _one_for_each(hidden_ND)
+    likeliest_N = torch.empty_like(values_N, dtype=torch.bool)
+    for start in range(0, len(hidden_ND), size):
+        part = slice(start, start + size)
+        targets_C, values_CV = tokens.targets_N[part], head.logits(hidden_ND[part]).log_softmax(dim=-1)
+        values_N[part] = values_CV.gather(1, targets_C[:, None])[:, 0]
+        likeliest_N[part] = values_CV.argmax(dim=-1) == targets_C
+    return values_N, likeliest_N
+
+
+def _one_for_each(hidden_ND: Tensor) -> Tensor:
+    """Return room for a number of each token, laid out before there are logits.
+
+    A small tensor kept from each chunk would lie where the next chunk's logits could, and a processor's memory grow.
+    """
+    return hidden_ND.new_empty(len(hidden_ND), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
 
 
 def in_chunks(hidden_ND: Tensor, size: int, objective: Objective) -> tuple[Tensor, Tensor]:

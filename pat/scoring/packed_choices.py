@@ -3,21 +3,22 @@
 A row is the question, then each choice's tokens; a choice sees the question and itself, and its positions go on from the question's end,
 so the model computes what it would on the question with that choice alone. Knows nothing of texts.
 
-Letters in names: B rows, T tokens of a row, K tokens that may be seen (the opening, then the row), N predicted tokens, V vocabulary.
+Letters in names: B rows, T tokens of a row, K tokens that may be seen (the opening, then the row), N predicted tokens, D channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from pat.models.token_loss import Tokens, log_probabilities
+from pat.models.token_loss import read as head_inputs
 from pat.scoring.opening import Opening
 
 PADDING = -1
@@ -85,25 +86,24 @@ def _predictions(model: PreTrainedModel, questions: Sequence[Question], opening:
     tokens_BT = _padded([question.tokens()[read:] for question in questions], 0)
     positions_BT = _padded([question.positions()[read:] for question in questions], 0)
     parts_BT = _padded([question.parts()[read:] for question in questions], PADDING)
-    first = min(len(question.context) for question in questions) - 1  # columns before it predict no ending
     cache = opening.cache(len(questions))
-    forward: Any = model
-    logits_BTV = forward(
-        input_ids=tokens_BT.to(model.device),
-        position_ids=positions_BT.to(model.device),
-        attention_mask=_mask(parts_BT.to(model.device), read, model.dtype),
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=tokens_BT.shape[1] - (first - read),
-    ).logits
-    values, hits = [], []
-    for question, logits_TV in zip(questions, logits_BTV, strict=True):  # one by one: in fp32 a batch's would be large
-        columns_N = torch.tensor(question.predicting(), device=model.device) - first
-        targets_N = torch.tensor([token for ending in question.endings for token in ending], device=model.device)
-        log_probabilities_NV = log_softmax(logits_TV[columns_N], dim=-1, dtype=torch.float32)
-        values.append(log_probabilities_NV.gather(1, targets_N[:, None])[:, 0])
-        hits.append(log_probabilities_NV.argmax(dim=-1) == targets_N)
-    return torch.cat(values).tolist(), torch.cat(hits).tolist()
+    inputs = {
+        "input_ids": tokens_BT.to(model.device),
+        "position_ids": positions_BT.to(model.device),
+        "attention_mask": _mask(parts_BT.to(model.device), read, model.dtype),
+        "past_key_values": cache,
+        "use_cache": cache is not None,
+    }
+    hidden_BTD, head = head_inputs(model, model, inputs)
+    values_N, hits_N = log_probabilities(head, hidden_BTD, _predicted(questions, read, tokens_BT.shape[1], model.device))
+    return values_N.tolist(), hits_N.tolist()
+
+
+def _predicted(questions: Sequence[Question], read: int, length: int, device: torch.device) -> Tokens:
+    """Return the endings' tokens, and where they are foretold in rows of `length` columns, the first of which is the one at `read`."""
+    index = [row * length + column - read for row, question in enumerate(questions) for column in question.predicting()]
+    targets = [token for question in questions for ending in question.endings for token in ending]
+    return Tokens(torch.tensor(index, device=device), torch.tensor(targets, device=device))
 
 
 def _mask(parts_BT: Tensor, read: int, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,16 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, PreT
 from pat import PatCallback, PatConfig, PatTrainer, attach
 from pat.models import token_loss
 from pat.models.compiled import C_COMPILERS, compile_layers
-from pat.models.token_loss import IGNORED_LABEL, Head, cross_entropies, has_frozen_head, in_chunks, learned_tokens, read
+from pat.models.token_loss import (
+    IGNORED_LABEL,
+    Head,
+    cross_entropies,
+    has_frozen_head,
+    in_chunks,
+    learned_tokens,
+    log_probabilities,
+    read,
+)
 from pat.settings.jobs import DistillationSettings
 from pat.training.distillation import Distillation
 from tests.kit.project import ROOT
@@ -109,7 +118,12 @@ def test_value_and_gradients_are_the_plain_losses(name: str) -> None:
     torch.testing.assert_close(torch.autograd.grad(found, weight), expected, rtol=1e-9, atol=1e-14)
     with torch.no_grad():
         hidden, head = read(stock, stock, {"input_ids": tokens})
-        assert cross_entropies(head, hidden, learned_tokens(labels)).mean() == pytest.approx(float(plain), rel=1e-12)
+        learned = learned_tokens(labels)
+        losses = cross_entropies(head, hidden, learned)
+        assert losses.mean() == pytest.approx(float(plain), rel=1e-12)
+        values, likeliest = log_probabilities(head, hidden, learned)
+        torch.testing.assert_close(values, -losses, rtol=1e-12, atol=1e-15)
+        assert torch.equal(likeliest, learned.among(logits).argmax(dim=-1) == learned.targets_N)
 
 
 def test_no_logits_are_made_beside_those_of_the_chunks() -> None:
@@ -128,13 +142,14 @@ GROWTH = """
 import resource
 import torch
 from torch import nn
-from pat.models.token_loss import Head, Tokens, cross_entropies
+from pat.models.token_loss import Head, Tokens, cross_entropies, log_probabilities
 
 torch.set_num_threads(1)
 linear = nn.Linear(16, 49152, bias=False).requires_grad_(False)
 hidden_BTD, tokens = torch.randn(1, 8000, 16), Tokens(torch.arange(8000), torch.randint(0, 49152, (8000,)))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-cross_entropies(Head(linear, linear.weight, 1.0, None), hidden_BTD, tokens)
+for of_tokens in (cross_entropies, log_probabilities):
+    of_tokens(Head(linear, linear.weight, 1.0, None), hidden_BTD, tokens)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
@@ -160,6 +175,7 @@ def test_a_batch_without_a_learned_token_has_no_loss_and_no_gradient() -> None:
     loss.backward()
     assert float(loss.detach()) == 0.0 and float(model.model.norm.weight.grad.abs().max()) == 0.0
     assert cross_entropies(head, hidden, learned).shape == (0,)
+    assert [each.shape for each in log_probabilities(head, hidden, learned)] == [(0,), (0,)]
 
 
 def test_a_trained_or_strange_head_is_told() -> None:

@@ -205,4 +205,8 @@ def test_endings_are_worth_what_a_plain_forward_pass_in_double_precision_gives()
             expected.append(logits.log_softmax(-1).gather(1, torch.tensor(ending)[:, None]).sum().item())
     for shared in ([question.context for question in questions], []):
         found = read_endings(model, questions, Opening(model, shared))
-        assert [value for value, _ in found] == pytest.approx(expected, abs=1e-5)  # probabilities are taken in fp32
+        assert [value for value, _ in found] == pytest.approx(expected, rel=1e-12)
+    made: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda _head, _inputs, logits: made.append(logits.shape[1]))
+    read_endings(model, questions, Opening(model, []))
+    assert made == [0], "a batch's logits are never there as a whole"
