@@ -65,7 +65,7 @@ test-slurm: dev  ## the tests on a SLURM cluster that they start on this machine
 
 lint: dev  ## ruff, mypy, the floors of imports, snakefmt
 	ruff check .
-	mypy
+	mypy --num-workers auto
 	lint-imports
 	snakefmt --check Snakefile workflow/rules
 
@@ -99,5 +99,5 @@ $(VENV)/bin/python:
 base: $(VENV)/bin/python
 	@python tools/environment.py base
 
-dev: base
+dev: $(VENV)/bin/python
 	@python tools/environment.py dev

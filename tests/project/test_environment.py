@@ -1,15 +1,20 @@
-"""The environment's upkeep: installed when the needs change and not when a copy has other times; a copied one runs its own folder's code."""
+"""The environment's upkeep: installed once and compiled, again when the needs change and not when a copy has other times; a copied one
+runs its own folder's code.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.kit.project import ROOT
 from tools import environment
 
 NEEDS = {"pyproject.toml": "[project]\n", "constraints.txt": "torch==1\n"}
@@ -77,3 +82,30 @@ def test_an_empty_stamp_of_an_earlier_version_is_judged_by_its_time(project: Pat
     assert environment.is_installed(project, stamp)
     os.utime(stamp, (newest - 1, newest - 1))
     assert not environment.is_installed(project, stamp)
+
+
+def test_a_group_that_holds_another_is_installed_in_one_go(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for group, held in environment.HELD.items():
+        (named,) = (found[1].split(",") for need in extras[group] if (found := re.fullmatch(r"pruning-aware-tuning\[(.+)\]", need)))
+        assert {environment.EXTRA[each] for each in held} <= set(named)
+    installed: list[str] = []
+    monkeypatch.setattr(environment, "ROOT", project)
+    monkeypatch.setattr(environment, "VENV", project / ".venv")
+    monkeypatch.setattr(environment, "install", lambda _root, group: installed.append(group))
+    for groups in (["dev"], ["base", "dev"]):
+        environment.main(groups)
+    assert installed == ["dev"]
+    (project / "constraints.txt").write_text("torch==2\n")
+    environment.main(["base"])
+    assert installed == ["dev", "base"]
+
+
+def test_what_is_installed_is_compiled_but_tests_of_others_and_what_is_no_python(project: Path) -> None:
+    (site,) = project.glob(".venv/lib/python3*/site-packages")
+    for name in ("one.py", "other/tests.py", "other/tests/test_it.py", "other/template.py"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text("{{ name }} = 1 1\n" if "template" in name else "pass\n")
+    environment.compile_all(site)
+    compiled = {path.name.partition(".")[0] for path in (site / "other").rglob("*.pyc")}
+    assert compiled == {"tests"} and list(site.glob("__pycache__/one.*.pyc"))
