@@ -90,7 +90,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the workflow in which the smoke experiment has run to its end, without a network where the system can take it away.
 
     It is made once for all tests: copy it before changing anything. Each of several test processes has a copy of its own to plan in. Its
-    jobs are forks of a process that has imported the libraries of others; those of test_plugins and the killed ones are started each by itself.
+    jobs are forks of a process that has imported the libraries of others; the first of each verb in test_plugins, and the killed ones, start by themselves.
     """
     from tests.kit.smoke_run import NAMESPACES, NO_NETWORK, run
 

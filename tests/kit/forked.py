@@ -50,8 +50,13 @@ def _server() -> str:
     return name
 
 
-def with_forked_jobs(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return a command that runs Snakemake so that its jobs are forks, and what its environment has more."""
+def with_forked_jobs(command: Sequence[str], but_the_first: Path | None = None) -> tuple[list[str], dict[str, str]]:
+    """Return a command that runs Snakemake so that its jobs are forks, and what its environment has more.
+
+    With a folder to note them in, the first job of each verb starts by itself.
+    """
     name, given = f"pat-tests-{uuid4()}", os.environ.get("PYTHONPATH")
     more = {"PAT_TESTS_FORKS": name, "PYTHONPATH": os.pathsep.join([*filter(None, [given]), str(FORKS)])}
+    if but_the_first is not None:
+        more["PAT_TESTS_FIRST"] = str(but_the_first)
     return [*SERVER, name, ",".join(OF_JOBS), *command], more

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -33,8 +34,17 @@ def run(folder: Path, *arguments: str, inside: tuple[str, ...] = (), forked: boo
     Whether it may look for a network is left to the rules.
     """
     command, more = with_forked_jobs(["tools/run", CONFIG, *arguments]) if forked else (["tools/run", CONFIG, *arguments], {})
+    return _run([*inside, *command], more, folder)
+
+
+def run_with_first_jobs_alone(folder: Path, config: str, noted: Path) -> subprocess.CompletedProcess[str]:
+    """Run another experiment so; the first job of each verb, noted in a folder, imports its libraries itself, as a user's jobs do."""
+    return _run(*with_forked_jobs(["tools/run", config], noted), folder)
+
+
+def _run(command: Sequence[str], more: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
     own = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")} | more
-    return subprocess.run([*inside, *command], cwd=folder, env=own, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:

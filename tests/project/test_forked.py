@@ -41,12 +41,15 @@ def test_it_ends_and_speaks_as_python_does(way: str, status: int, folder: Path) 
         assert found.stdout == expected.stdout and f"__main__ ['{way}'] {folder} here" in found.stdout
 
 
-def test_of_a_run_the_commands_of_the_project_alone_are_forks(tmp_path: Path) -> None:
+def test_of_a_run_the_commands_of_the_project_alone_are_forks_and_where_asked_not_the_first_of_a_verb(tmp_path: Path) -> None:
     """Their parent is the server, in which libraries are: a job that began by itself would have none."""
-    told = "import os; print(os.getppid() == int(os.environ['SHELL_OF_JOB']))"
-    (tmp_path / "study").write_text(told)
-    (tmp_path / "other").write_text(told)
-    script = f"export SHELL_OF_JOB=$$; '{sys.executable}' '{tmp_path}/study'; '{sys.executable}' '{tmp_path}/other'; exit 4"
-    command, more = with_forked_jobs(["sh", "-c", script])
+    (tmp_path / "noted").mkdir()
+    for name in ("study", "other"):
+        (tmp_path / name).write_text("import os, sys; print(sys.argv[1], os.getppid() == int(os.environ['SHELL_OF_JOB']))")
+    study, other = (f"'{sys.executable}' '{tmp_path}/{name}'" for name in ("study", "other"))
+    as_asked = [f"{study} one", f"{study} two", f"{study} one", f"{other} one"]
+    script = ["export SHELL_OF_JOB=$$", *as_asked, "unset PAT_TESTS_FIRST", f"{study} three", f"{other} three", "exit 4"]
+    command, more = with_forked_jobs(["sh", "-c", "; ".join(script)], tmp_path / "noted")
     said = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout.split()) == (4, ["False", "True"]), said.stderr
+    alone = ["one True", "two True", "one False", "one True", "three False", "three True"]
+    assert (said.returncode, said.stdout.split("\n")[1:-1]) == (4, alone), said.stderr

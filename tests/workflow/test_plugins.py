@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from pat.io import plugins
 from pat.io.artefacts import sha256
 from study.experiment.file import load_experiment
 from study.experiment.methods import METHODS
-from tests.kit.children import HANGS_AFTER_S
 from tests.kit.project import ROOT, copy_workflow, snakemake
+from tests.kit.smoke_run import run_with_first_jobs_alone
 
 PLUGIN = ROOT / "tests" / "plugins" / "tern.py"
 ROWS = ("base", "lora", "pat", "pat-g", "last-channels-pft", "last-channels-ftp")
@@ -40,12 +39,14 @@ def small_experiment(folder: Path) -> Path:
 
 
 def test_an_invented_family_and_pruner_go_through_the_whole_experiment(tmp_path: Path) -> None:
-    """In processes of their own, as a user runs them: nothing of the plugin is known to this one."""
-    folder = copy_workflow(tmp_path / "run")
-    config = small_experiment(folder)
-    command = ["tools/run", str(config)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
+    """In processes of their own: nothing of the plugin is known to this one, nor to what jobs are forked from but for the first of a verb."""
+    folder, alone = copy_workflow(tmp_path / "run"), tmp_path / "alone"
+    alone.mkdir()
+    done = run_with_first_jobs_alone(folder, str(small_experiment(folder)), alone)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert {"pretrain", "rotate", "refit-readers", "encode", "prune", "tune", "merge", "evaluate", "benchmark"} <= {
+        each.name for each in alone.iterdir()
+    }
     results = folder / "results" / "plugin"
     for row in ROWS[1:]:
         ratio = "0.5" if row != "lora" else "0"
