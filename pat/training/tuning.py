@@ -51,7 +51,7 @@ from pat.training.tracker_runs import tracked
 from pat.training.trainer import PatTrainer
 from pat.training.training_arguments import training_arguments
 from pat.training.tuned_model import build_model
-from pat.training.tuning_record import TUNING_RECORD, tuning_record
+from pat.training.tuning_record import TUNING_RECORD, searched, tuning_record
 
 
 @threads_given_back
@@ -71,6 +71,7 @@ def tune(request: TuningRequest) -> dict[str, Any]:
             trainer, model = _train(request, spent)
             check_finite(model, trainer.state.global_step, "tuning.learning_rate")
         record = tuning_record(trainer, model, request.ratio) | spent.so_far()
+        record |= searched(request.tuning.search, request.rate_from)
         record |= {"datasets": list(request.datasets)} if request.datasets else {}
         record["provenance"] = provenance(request.settings, request.seed, str(model.device), inputs)
         state = PartialState()

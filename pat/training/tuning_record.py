@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from transformers import Trainer
 
 from pat.data.instructions import Instructions
+from pat.io.artefacts import read_json
 from pat.machine import processes
 from pat.method.model import PatModel
 from pat.models.compiled import is_compiled
+from pat.settings.jobs import SearchSettings
 from pat.training.health import health_of
 from pat.training.mask_choice import overlaps
 
@@ -39,6 +42,7 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float) -> dict[str,
         "compacted": isinstance(model, PatModel) and model.compacted,
         "compiled": is_compiled(stock),
         "sharded": stock.is_distributed_loading_by_transformers,
+        "learning_rate": trainer.args.learning_rate,
         "train_loss": history[-1]["instruct_loss"] if history else None,
         **({"distillation_loss": history[-1]["distillation_loss"]} if history and "distillation_loss" in history[-1] else {}),
         "rows": trainer.train_dataset.counts() if isinstance(trainer.train_dataset, Instructions) else None,
@@ -47,6 +51,17 @@ def tuning_record(trainer: Trainer, model: PeftModel, ratio: float) -> dict[str,
         "history": history,
         "health": _health(history, model) if isinstance(model, PatModel) and ratio else None,
     }
+
+
+def searched(search: SearchSettings | None, rate_from: Path | None) -> dict[str, Any]:
+    """Return what the search found that chose the rate, as `search`: each candidate's loss on how many rows; nothing where none was made.
+
+    `steps` are a candidate's, None where it had as many as the tuning.
+    """
+    if search is None or rate_from is None:
+        return {}
+    found = read_json(rate_from)
+    return {"search": {"steps": search.steps, **{name: found[name] for name in ("dev_rows", "candidates") if name in found}}}
 
 
 def _health(history: Sequence[dict[str, Any]], model: PatModel) -> dict[str, Any]:

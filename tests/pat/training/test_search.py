@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,10 @@ def test_the_best_rate_is_found_and_used(tuner: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     chosen = with_searched_rate(settings, tmp_path / "rate.json")
     base, data = tmp_path / "base", tmp_path / "instruct.jsonl"
-    tuned = tune(asked(base, data, tuner, 0.25 if tuner == "pat" else 0.0, 7, chosen, tmp_path / "tune", tmp_path / "adapter"))
+    final = asked(base, data, tuner, 0.25 if tuner == "pat" else 0.0, 7, chosen, tmp_path / "tune", tmp_path / "adapter")
+    tuned = tune(replace(final, rate_from=tmp_path / "rate.json"))
+    assert tuned["learning_rate"] == 3e-3
+    assert tuned["search"] == {"steps": None, "dev_rows": record["dev_rows"], "candidates": record["candidates"]}
     assert tuned["provenance"]["settings"]["tuning"]["learning_rate"] == 3e-3
     assert tuned["steps"] == 24 and adapter_bytes(tmp_path / "adapter")
 

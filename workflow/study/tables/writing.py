@@ -36,6 +36,7 @@ from study.tables.masks import trained_masks
 from study.tables.origins import COMMAND, FOUND, health, provenance
 from study.tables.page import table_page
 from study.tables.perplexity import perplexity_comparisons
+from study.tables.rates import rate_notes, searched_rates
 from study.tables.shares import shortfall_notes
 from study.tables.sizes import perplexities, sizes, tidy
 
@@ -91,13 +92,15 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
             tables[f"comparisons{suffix}"] = compared
     if (masks := trained_masks(first)) is not None:
         tables["masks"] = masks
+    if (rates := searched_rates(first)) is not None:
+        tables["rates"] = rates
     if texts_of(cells):
         tables["perplexity"] = perplexities(first)
     if (own := of_harness(first)) is not None:
         tables["harness"] = own
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
-    notes = [*shortfall_notes(cells), *origin_notes(cells)]
+    notes = [*shortfall_notes(cells), *rate_notes(cells), *origin_notes(cells)]
     return {name: (replace(layout, notes=[*layout.notes, *notes]), frame) for name, (layout, frame) in tables.items()}
 
 
