@@ -32,7 +32,7 @@ def run_module(command: Sequence[str], folder: Path, environment: Mapping[str, s
     """Run `python -m` with a command in `folder` to its end, in this process's environment unless one is given; return what it said."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Path(os.devnull).open() as nothing:
         files = [each.fileno() for each in (nothing, out, err)]
-        status = run_forked(_server(), ["-m", *command], str(folder), os.environ if environment is None else environment, files)
+        status = run_forked(_server(OF_PLANS), ["-m", *command], str(folder), os.environ if environment is None else environment, files)
         said = []
         for file in (out, err):
             file.seek(0)
@@ -41,22 +41,28 @@ def run_module(command: Sequence[str], folder: Path, environment: Mapping[str, s
 
 
 @cache
-def _server() -> str:
-    """Return the name of this process's server, which ends with it: its standard input does."""
+def _server(libraries: tuple[str, ...]) -> str:
+    """Return the name of this process's server that has imported some libraries; it ends with this process: its standard input does."""
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [*SERVER, name := f"pat-tests-{uuid4()}", ",".join(OF_PLANS)]
+    command = [*SERVER, name := f"pat-tests-{uuid4()}", ",".join(libraries)]
     server = subprocess.Popen(command, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdout is not None and server.stdout.readline(), "the server has ended"
     return name
 
 
-def with_forked_jobs(command: Sequence[str], but_the_first: Path | None = None) -> tuple[list[str], dict[str, str]]:
-    """Return a command that runs Snakemake so that its jobs are forks, and what its environment has more.
+def forks(but_the_first: Path | None = None) -> dict[str, str]:
+    """Return what the environment of a command has more whose jobs are to be forks, whoever starts them, of one process for all commands.
 
     With a folder to note them in, the first job of each verb starts by itself.
     """
-    name, given = f"pat-tests-{uuid4()}", os.environ.get("PYTHONPATH")
-    more = {"PAT_TESTS_FORKS": name, "PYTHONPATH": os.pathsep.join([*filter(None, [given]), str(FORKS)])}
-    if but_the_first is not None:
-        more["PAT_TESTS_FIRST"] = str(but_the_first)
-    return [*SERVER, name, ",".join(OF_JOBS), *command], more
+    return _asking(_server(OF_JOBS)) | ({} if but_the_first is None else {"PAT_TESTS_FIRST": str(but_the_first)})
+
+
+def with_forked_jobs(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return a command whose jobs are forks of a process beside it, in whatever network that is, and what its environment has more."""
+    name = f"pat-tests-{uuid4()}"
+    return [*SERVER, name, ",".join(OF_JOBS), *command], _asking(name)
+
+
+def _asking(server: str) -> dict[str, str]:
+    return {"PAT_TESTS_FORKS": server, "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(FORKS)])}

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from pat.io.artefacts import read_json
 from pat.machine.several import ON_THIS_MACHINE
 from tests.kit.children import HANGS_AFTER_S
+from tests.kit.forked import forks
 from tests.kit.project import ROOT
 from tests.kit.tiny_world import write_world
 
@@ -31,8 +32,8 @@ def tune_all(folder: Path, device: str, gpus: Sequence[str]) -> str:
     write_world(folder)
     one, two = (
         subprocess.run(
-            [*program, str(folder), device], env=os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(seen)}, cwd=ROOT, capture_output=True, text=True,
-            timeout=HANGS_AFTER_S, check=False,
+            [*program, str(folder), device], env=os.environ | forks() | {"CUDA_VISIBLE_DEVICES": ",".join(seen)}, cwd=ROOT,
+            capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False,
         )
         for program, seen in ((ONE, gpus[:1]), (TWO, gpus))
     )  # fmt: skip

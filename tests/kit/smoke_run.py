@@ -14,7 +14,7 @@ import psutil
 
 from pat.io.artefacts import MANIFEST, sha256
 from tests.kit.children import HANGS_AFTER_S, wait_until
-from tests.kit.forked import with_forked_jobs
+from tests.kit.forked import forks, with_forked_jobs
 
 CONFIG = "config/smoke.yaml"
 RESULTS = Path("results/smoke")
@@ -33,13 +33,17 @@ def run(folder: Path, *arguments: str, inside: tuple[str, ...] = (), forked: boo
 
     Whether it may look for a network is left to the rules.
     """
-    command, more = with_forked_jobs(["tools/run", CONFIG, *arguments]) if forked else (["tools/run", CONFIG, *arguments], {})
+    command = ["tools/run", CONFIG, *arguments]
+    if forked and inside:
+        command, more = with_forked_jobs(command)
+    else:
+        more = forks() if forked else {}
     return _run([*inside, *command], more, folder)
 
 
 def run_with_first_jobs_alone(folder: Path, config: str, noted: Path) -> subprocess.CompletedProcess[str]:
     """Run another experiment so; the first job of each verb, noted in a folder, imports its libraries itself, as a user's jobs do."""
-    return _run(*with_forked_jobs(["tools/run", config], noted), folder)
+    return _run(["tools/run", config], forks(noted), folder)
 
 
 def _run(command: Sequence[str], more: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:

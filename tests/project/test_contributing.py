@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, GlmConfig, GlmForCausalLM
 
 from tests.kit.cell_maker import cell
 from tests.kit.children import HANGS_AFTER_S
+from tests.kit.forked import forks
 from tests.kit.project import ROOT, copy_workflow
 from tests.kit.tiny_checkpoint import write_tiny_checkpoint
 
@@ -58,7 +59,8 @@ def command(heading: str, begins: str) -> list[str]:
 
 def run(folder: Path, arguments: list[str]) -> str:
     """Run one of our commands in a folder; return what it said."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder / "workflow"), str(ROOT), str(ROOT / "workflow")))}
+    more = forks()
+    environment = {**os.environ, **more, "PYTHONPATH": os.pathsep.join((str(folder / "workflow"), str(ROOT), more["PYTHONPATH"]))}
     done = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_AFTER_S
     )

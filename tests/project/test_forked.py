@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.forked import run_module, with_forked_jobs
+from tests.kit.forked import forks, run_module
 
 PROBE = """
 import os, signal, sys
@@ -49,7 +49,7 @@ def test_of_a_run_the_commands_of_the_project_alone_are_forks_and_where_asked_no
     study, other = (f"'{sys.executable}' '{tmp_path}/{name}'" for name in ("study", "other"))
     as_asked = [f"{study} one", f"{study} two", f"{study} one", f"{other} one"]
     script = ["export SHELL_OF_JOB=$$", *as_asked, "unset PAT_TESTS_FIRST", f"{study} three", f"{other} three", "exit 4"]
-    command, more = with_forked_jobs(["sh", "-c", "; ".join(script)], tmp_path / "noted")
-    said = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, check=False)
+    command = ["sh", "-c", "; ".join(script)]
+    said = subprocess.run(command, env=os.environ | forks(tmp_path / "noted"), capture_output=True, text=True, check=False)
     alone = ["one True", "two True", "one False", "one True", "three False", "three True"]
-    assert (said.returncode, said.stdout.split("\n")[1:-1]) == (4, alone), said.stderr
+    assert (said.returncode, said.stdout.splitlines()) == (4, alone), said.stderr

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-FORKED = ("pat", "study")
+FORKED = ("pat", "study", "tests.kit.sharded_tunings")
 
 
 def is_first(verb: str, folder: str) -> bool:
@@ -20,10 +20,10 @@ def is_first(verb: str, folder: str) -> bool:
     return True
 
 
-words = (*sys.orig_argv[1:], "", "", "")
-program, verb = words[1:3] if words[0] == "-m" else (os.path.basename(words[0]), words[1])  # noqa: PTH119
+words = sys.orig_argv[2:] if sys.orig_argv[1:2] == ["-u"] else sys.orig_argv[1:]  # as launchers start others
+program, verb = (*words[1:], "", "")[:2] if words[:1] == ["-m"] else (os.path.basename((*words, "")[0]), (*words, "", "")[1])  # noqa: PTH119
 server, noted = (os.environ.get(name) for name in ("PAT_TESTS_FORKS", "PAT_TESTS_FIRST"))
 if server and program in FORKED and not (noted and is_first(verb, noted)):
     from asking import run_forked  # type: ignore[import-not-found]  # this folder is on the path
 
-    os._exit(run_forked(server, sys.orig_argv[1:], os.getcwd(), os.environ, (0, 1, 2)) % 256)  # noqa: PTH109
+    os._exit(run_forked(server, words, os.getcwd(), os.environ, (0, 1, 2)) % 256)  # noqa: PTH109

@@ -19,6 +19,7 @@ from pat.settings.jobs import TuneJob, TuningSettings
 from pat.training.request import Arm
 from pat.training.training_arguments import training_arguments
 from tests.kit.children import HANGS_AFTER_S
+from tests.kit.forked import forks
 from tests.kit.tiny_world import write_world
 from tests.kit.tunings import RECIPE
 
@@ -36,7 +37,7 @@ def tune(folder: Path, name: str, launcher: tuple[str, ...] = (), environment: d
     places = ["--base", folder / "base", "--data", folder / "instruct.jsonl", "--run-dir", folder / f"run-{name}", "--out", folder / name]
     command = [*launcher, "pat", "tune", *tuner, *map(str, places), "--log", str(folder / f"{name}.log")]
     finished = subprocess.run(
-        command, env=os.environ | (environment or {}), capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False
+        command, env=os.environ | forks() | (environment or {}), capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout + finished.stderr
