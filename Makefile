@@ -41,6 +41,7 @@ reference: run  ## run an experiment and keep it under results/reference: make r
 	  --out "results/reference/$$name" --machine "$(MACHINE)" --experiment "$(CONFIG)" $(if $(filter undefined,$(origin SHOW)),,--show "$(SHOW)")
 
 test: dev  ## make the environment, run the tests, the smoke run of the whole pipeline among them
+	@python -m compileall -q pat workflow/study  # which some hundred processes would compile each for itself
 	@python -m pytest $(PARALLEL)
 
 test-unit: dev  ## the short tests of the library's and the study's modules, about two minutes; `make test` stays the whole truth
