@@ -7,7 +7,7 @@ for all that went before, instead of preparing what comes next.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -26,10 +26,15 @@ class WithLearnedPlaces:
     def __call__(self, rows: Sequence[Any]) -> Any:
         batch = self.collate(rows)
         labels_BT = batch.get("labels") if hasattr(batch, "get") else None
-        if not isinstance(labels_BT, Tensor) or labels_BT.dim() != 2:
+        if not are_of_tokens(labels_BT):
             return batch
         tokens = learned_tokens(labels_BT)
         return {**batch, INDEX: tokens.index_N, TARGETS: tokens.targets_N}
+
+
+def are_of_tokens(labels: object) -> TypeGuard[Tensor]:
+    """Return whether labels are a tensor of rows and tokens, (B, T)."""
+    return isinstance(labels, Tensor) and labels.dim() == 2
 
 
 def taken_from(inputs: dict[str, Any]) -> tuple[dict[str, Any], Tokens | None]:

@@ -22,10 +22,12 @@ from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import PatModel
 from pat.models.token_loss import Head, Objective, Tokens, has_frozen_head, in_chunks, learned_tokens, read
 from pat.training.distillation import Distillation, summed_divergence
-from pat.training.learned_places import WithLearnedPlaces, taken_from
+from pat.training.learned_places import WithLearnedPlaces, are_of_tokens, taken_from
 
 FLOPS_PER_WEIGHT = 6
 """Of a token, forward and backward, as the stock Trainer counts them."""
+SEE_BATCHES = ("get_batch_samples", "training_step", "compute_loss")
+"""The methods of a trainer that are given the labels before their loss is taken."""
 
 
 class PatTrainer(Trainer):
@@ -56,10 +58,11 @@ class PatTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """As the stock trainer's; each batch says which of its tokens are learned, so that no step waits for a GPU to tell.
 
-        Not where one process makes the batches of all: it would cut the list of places as it cuts the rows.
+        Not where one process makes the batches of all: it would cut the list of places as it cuts the rows. Nor where somebody's own step
+        comes between: it may learn other tokens, and hand all that it is given to the model.
         """
         by_one = getattr(self.args.accelerator_config, "dispatch_batches", None)
-        if by_one or isinstance(self.train_dataset, IterableDataset):
+        if by_one or isinstance(self.train_dataset, IterableDataset) or self._has_steps_of_its_own():
             return super().get_train_dataloader()
         collate: Any = self.data_collator
         self.data_collator = WithLearnedPlaces(collate)
@@ -67,6 +70,10 @@ class PatTrainer(Trainer):
             return super().get_train_dataloader()
         finally:
             self.data_collator = collate  # the stock trainer looks for its tokenizer when it saves a checkpoint
+
+    def _has_steps_of_its_own(self) -> bool:
+        """Return whether a subclass, or an assignment, has put something in the place of what sees the batches."""
+        return any(getattr(getattr(self, name), "__func__", None) is not getattr(PatTrainer, name) for name in SEE_BATCHES)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
@@ -79,18 +86,22 @@ class PatTrainer(Trainer):
         chunked = not return_outputs and self._takes_chunks(inputs)
         if not chunked and self.distillation is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels_BT = inputs["labels"]
+        labels_BT = inputs.get("labels")
+        if not are_of_tokens(labels_BT):
+            raise ValueError("distillation needs labels of tokens, (B, T), in each batch; the collator gives none, or others")
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         tokens = learned_tokens(labels_BT) if tokens is None else tokens
         items = len(tokens.targets_N) if num_items_in_batch is None else num_items_in_batch
         outputs = None
         if chunked:
             hidden_BTD, head = read(model, self._stock, rest)
+            _check_shape(labels_BT, hidden_BTD)
             size = head.chunk() if self.distillation else head.loss_chunk()
             objective = self._distilled(head.logits, tokens, rest, items) if self.distillation else _plain(head, tokens, items)
         else:
             outputs = model(**rest)
             hidden_BTD, size = outputs.logits.float(), labels_BT.numel()
+            _check_shape(labels_BT, hidden_BTD)
             objective = self._distilled(_as_they_are, tokens, rest, items)
         with self.accelerator.autocast():
             loss, figures = in_chunks(tokens.among(hidden_BTD), size, objective)
@@ -100,7 +111,7 @@ class PatTrainer(Trainer):
     def _takes_chunks(self, inputs: dict[str, Any]) -> bool:
         other_loss = self.label_smoother is not None or self.compute_loss_func is not None or "shift_labels" in inputs
         # fp16 scales the loss, which a gradient that is taken at once does not see.
-        return not other_loss and not self.args.fp16 and "labels" in inputs and has_frozen_head(self._stock)
+        return not other_loss and not self.args.fp16 and are_of_tokens(inputs.get("labels")) and has_frozen_head(self._stock)
 
     @property
     def _stock(self) -> PreTrainedModel:
@@ -212,6 +223,14 @@ def parameter_groups(model: PatModel, learning_rate: float, weight_decay: float 
         rate = learning_rate if config.mask_follows_recipe else config.proxy_rate
         groups.append({"params": [proxy], "lr": rate, "weight_decay": 0.0})
     return groups
+
+
+def _check_shape(labels_BT: Tensor, outputs_BTD: Tensor) -> None:
+    """Raise ValueError unless there is a label for each token: of flat places others than those meant would be learned."""
+    if labels_BT.shape != outputs_BTD.shape[:2]:
+        raise ValueError(
+            f"labels are of shape {tuple(labels_BT.shape)}, the batch's tokens of {tuple(outputs_BTD.shape[:2])}: give each a label"
+        )
 
 
 def _constant(_step: int) -> float:
