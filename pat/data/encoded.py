@@ -71,6 +71,9 @@ def tokenizer_sum(tokenizer: PreTrainedTokenizerBase) -> str:
     Steps that copy a model may write its tokenizer's files anew, so it is not theirs.
     """
     said: dict[str, Any] = {"end": tokenizer.eos_token_id, "chat_template": tokenizer.chat_template}
+    if tokenizer.chat_template:
+        # Which a template writes by their names; lists of further ones are called otherwise in files that are written anew.
+        said["named"] = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     if tokenizer.is_fast:
         whole = json.loads(tokenizer.backend_tokenizer.to_str())
         said["tokenizer"] = {name: value for name, value in whole.items() if name not in PADDING}

@@ -143,6 +143,8 @@ def test_a_tokenizer_is_known_by_what_it_makes_of_texts(tmp_path: Path) -> None:
     assert tokenizer_sum(opened) == tokenizer_sum(AutoTokenizer.from_pretrained(tmp_path / "other")) == found
     tokenizer(["a", "a b"], padding=True, truncation=True, max_length=1)
     assert tokenizer_sum(tokenizer) == found
-    others = [other_end(), TOKENIZERS["sentencepiece"], byte_tokenizer(), tiny_tokenizer()]
+    others = [other_end(), TOKENIZERS["sentencepiece"], byte_tokenizer(), tiny_tokenizer(), tiny_tokenizer()]
     others[-1].chat_template = "{{ messages }}"
-    assert len({found, *map(tokenizer_sum, others)}) == 5
+    assert len({found, *map(tokenizer_sum, others)}) == 6
+    tokenizer.bos_token = "<pad>"
+    assert tokenizer_sum(tokenizer) != found, "the template writes another token"
