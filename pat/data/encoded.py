@@ -24,8 +24,10 @@ from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_record, write_json
 from pat.io.provenance import checksums
 from pat.io.tensors import opened
+from pat.settings.mistakes import shown
 
 ENCODING_RECORD, TOKENS_NAME = "encoding.json", "tokens.safetensors"
+AGAIN = "call `pat encode` again, or leave out --encoded"
 PADDING = ("padding", "truncation")
 """What a tokenizer's own state says of the last call, and not of how it encodes."""
 
@@ -90,8 +92,10 @@ def read_encoded(
 
     Raises UserError where the folder is not whole, or is of other rows, read under other names, by another tokenizer or cut elsewhere.
     """
-    check_folder(folder)
     place = folder / ENCODING_RECORD
+    if folder.is_dir() and not place.exists():
+        raise UserError(f"--encoded {folder}: is not what `pat encode` writes: it holds no {ENCODING_RECORD}")
+    check_folder(folder)
     record = read_record(place)
     told = {
         "tokenizer": "of another tokenizer than that of --base",
@@ -101,7 +105,33 @@ def read_encoded(
     }
     for field, found in belonging(data, tokenizer, max_length, columns).items():
         if record.get(field) != found:
-            raise UserError(f"{place}: {field}: --encoded {folder} is {told[field]}; call `pat encode` again, or leave out --encoded")
-    with opened(folder / TOKENS_NAME) as stored:
+            raise UserError(f"{place}: {field}: --encoded {folder} is {told[field]}; {AGAIN}")
+    return Instructions.of(data, max_length, _read_tokens(folder / TOKENS_NAME, _rows_read(place, record)))
+
+
+def _rows_read(place: Path, record: Mapping[str, Any]) -> int:
+    rows = record.get("rows")
+    read = rows.get("read") if isinstance(rows, dict) else None
+    if not isinstance(read, int):
+        raise UserError(f"{place}: rows.read is {shown(read)}; must be how many rows there were; {AGAIN}")
+    return read
+
+
+def _read_tokens(path: Path, read: int) -> Tokens:
+    """Return the arrays of a file. Raises UserError where they are of other kinds, or their lengths are not those of one another."""
+    with opened(path) as stored:
         arrays: dict[str, Any] = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
-    return Instructions.of(data, max_length, Tokens(**arrays, read=int(record["rows"]["read"])))
+    for name, kind in ARRAYS.items():
+        if arrays[name].dtype != kind or arrays[name].ndim != 1:
+            raise UserError(f"{path}: {name}: has {arrays[name].ndim} axes of {arrays[name].dtype}, not one of {kind.__name__}; {AGAIN}")
+    tokens = Tokens(**arrays, read=read)
+    if not _fit_together(tokens):
+        raise UserError(f"{path}: its arrays are not those of one set of rows; {AGAIN}")
+    return tokens
+
+
+def _fit_together(tokens: Tokens) -> bool:
+    lengths_N, sources_N, rows = tokens.lengths_N, tokens.sources_N, len(tokens.fates_R)
+    if not (len(tokens.ids_T) == len(tokens.learned_T) == lengths_N.sum() and len(lengths_N) == len(sources_N) and rows <= tokens.read):
+        return False
+    return not len(lengths_N) or bool(lengths_N.min() > 0 and sources_N.min() >= 0 and sources_N.max() < rows)

@@ -248,7 +248,7 @@ def sha256(path: Path) -> str:
 def check_folder(folder: Path) -> None:
     """Raise UserError unless `folder` holds a manifest and every file in it is there unchanged."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
+        raise UserError(f"{folder}: is a file, where a folder is needed" if folder.exists() else f"{folder}: no such folder")
     if not (folder / MANIFEST).exists():
         raise UserError(f"{folder}: has no {MANIFEST}: the step that makes this folder did not finish; run it again")
     listed = {folder / name: expected for name, expected in listed_files(folder).items()}

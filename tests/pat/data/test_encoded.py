@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pat.checkpoints import checkpoint
 from pat.data import encoding
-from pat.data.encoded import TOKENS_NAME, belonging, read_encoded, tokenizer_sum, write_encoded, write_encoding_record
+from pat.data.encoded import ENCODING_RECORD, TOKENS_NAME, belonging, read_encoded, tokenizer_sum, write_encoded, write_encoding_record
 from pat.data.encoding import encoded_in_batches
 from pat.data.instructions import Instructions
 from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.artefacts import write_json, write_jsonl
+from pat.io.tensors import read_tensors
 from tests.kit.sentencepiece_like import sentencepiece_tokenizer
 from tests.kit.tiny_checkpoint import byte_tokenizer
 from tests.kit.tiny_world import ROWS, tiny_tokenizer
@@ -124,11 +127,58 @@ def test_changed_rows_and_damaged_tokens_are_refused(tmp_path: Path) -> None:
         read_encoded(out, data, tokenizer, 256)
     with pytest.raises(UserError, match="no such folder"):
         read_encoded(tmp_path / "none", data, tokenizer, 256)
+    with pytest.raises(UserError, match=r"rows\.jsonl: is a file, where a folder is needed"):
+        read_encoded(data, data, tokenizer, 256)
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(UserError, match=r"--encoded .*base: is not what `pat encode` writes: it holds no encoding\.json"):
+        read_encoded(tmp_path / "base", data, tokenizer, 256)
+
+
+def record_without(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        record = json.loads((folder / ENCODING_RECORD).read_text())
+        del record["rows"][name]
+        write_json(folder / ENCODING_RECORD, record)
+
+    return change
+
+
+def tokens_with(name: str, changed: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        arrays = read_tensors(folder / TOKENS_NAME)
+        save_file(arrays | {name: changed(arrays[name]).clone()}, folder / TOKENS_NAME)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (record_without("read"), r"encoding\.json: rows\.read is null; must be how many rows there were"),
+        (tokens_with("ids_T", Tensor.float), r"tokens\.safetensors: ids_T: has 1 axes of float32, not one of int32"),
+        (tokens_with("fates_R", lambda fates_R: fates_R[None]), r"fates_R: has 2 axes of uint8"),
+        (tokens_with("ids_T", lambda ids_T: ids_T[1:]), "its arrays are not those of one set of rows"),
+        (tokens_with("learned_T", lambda learned_T: learned_T[1:]), "its arrays are not"),
+        (tokens_with("sources_N", lambda sources_N: sources_N[1:]), "its arrays are not"),
+        (tokens_with("sources_N", lambda sources_N: sources_N + 1), "its arrays are not"),
+        (tokens_with("lengths_N", lambda lengths_N: lengths_N.roll(1) * 0), "its arrays are not"),
+        (tokens_with("fates_R", lambda fates_R: fates_R.repeat(2)), "its arrays are not"),
+    ],
+)
+def test_a_sealed_folder_that_is_not_what_was_written_is_refused(change: Callable[[Path], None], said: str, tmp_path: Path) -> None:
+    data, tokenizer = tmp_path / "rows.jsonl", TOKENIZERS["bytes"]
+    write_jsonl(data, ROWS)
+    out = encoded(tmp_path / "encoded", data, tokenizer, 256)
+    change(out)
+    artefacts.seal(out)
+    with pytest.raises(UserError, match=said + r".*; call `pat encode` again, or leave out --encoded"):
+        read_encoded(out, data, tokenizer, 256)
 
 
 def test_a_tokenizer_is_known_by_what_it_makes_of_texts(tmp_path: Path) -> None:
     """Not by its files, which a step that copies a model may write anew, nor by what it was last asked for."""
     tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}{{ messages }}"
     found = tokenizer_sum(tokenizer)
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
