@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from pat.bases.prepare import as_pat
 from pat.checkpoints.base_checks import check_base
 from pat.data.instructions import Instructions, PadToLongest
 from pat.data.rows import Row, question_of, usable_rows
@@ -30,6 +31,7 @@ from pat.io.resume_folder import leave, locked
 from pat.machine.threads import threads_given_back
 from pat.models.token_loss import cross_entropies, learned_tokens, read
 from pat.settings.jobs import SearchSettings, TuneJob
+from pat.training.distillation import check_teacher
 from pat.training.request import TuningRequest
 from pat.training.resume import checkpoint_of, job_identity
 from pat.training.tuning import train
@@ -76,6 +78,9 @@ def search_rate(request: TuningRequest) -> dict[str, Any]:
     rows = usable_rows(request.data, request.columns)
     parts = Parts(request, *split(rows, search.dev_rows, request.seed, request.data))
     with locked(run_dir):
+        as_pat(request).check()
+        check_teacher(request)
+        parts.encoded_training()
         inputs = request.inputs()
         checkpoint_of(run_dir, job_identity(request))
         artefacts.write_jsonl(run_dir / TRAINING_ROWS, (rows[number] for number in parts.training))  # masks are measured on them

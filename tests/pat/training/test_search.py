@@ -228,6 +228,23 @@ def test_what_cannot_work_is_one_clear_message(tmp_path: Path) -> None:
     assert with_searched_rate(fixed, None) is fixed
 
 
+def test_what_cannot_be_searched_leaves_no_folder_behind(tmp_path: Path) -> None:
+    """Which the search that is meant would find in its way, as one of other settings."""
+    base, data = write_world(tmp_path)
+    paths = tmp_path / "run", tmp_path / "rate.json"
+    meant = asked(base, data, "lora", 0.0, 7, job(1e-3, 3e-3, steps=2), *paths)
+    for mistake, said in (
+        ({"encoded": base}, "is not what `pat encode` writes"),
+        ({"ratio": 0.25}, "only pat"),
+        ({"tuner": "lorra"}, "must be one of"),
+        ({"teacher": base}, "has no effect"),
+    ):
+        changes: dict[str, Any] = mistake
+        with pytest.raises(UserError, match=said):
+            search_rate(replace(meant, **changes))
+        assert not paths[0].exists(), said
+
+
 def test_a_search_in_which_everything_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path)
     monkeypatch.setattr(pat.training.search, "dev_loss", lambda *_: None)
