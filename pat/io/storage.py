@@ -24,6 +24,7 @@ MEANINGS = {
     errno.ENOENT: "no such file",
     errno.EISDIR: "is a folder, where a file is needed",
     errno.ENOTDIR: "cannot be there, because a part of the path is a file",
+    errno.EEXIST: "is in the way, where a folder is to be made: move it away, or name another place",
     errno.ENOSPC: f"the disk is full: free some space, {NEXT}",
     errno.EDQUOT: f"the disk quota is used up: free some space, {NEXT}",
     errno.EROFS: f"the disk is read-only: make it writable, {NEXT}",

@@ -110,3 +110,15 @@ def test_the_hash_is_of_the_content() -> None:
     assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1, "b": 3})
     record = provenance({"a": 1}, seed=3)
     assert record["seed"] == 3 and record["config_hash"] == config_hash({"a": 1}) and "torch" in str(record["versions"])
+
+
+@pytest.mark.parametrize(
+    ("below", "said"), [("out", "is in the way, where a folder is to be made"), ("more/out", "a part of the path is a file")]
+)
+def test_a_file_where_a_folder_is_to_be_made_is_told(below: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UserError, match=f"mine.*: .*{said}"):
+        write_text(tmp_path / "mine" / below, "text")
+    with pytest.raises(UserError, match=f"mine.*: .*{said}"), new_folder(tmp_path / "mine" / below):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
