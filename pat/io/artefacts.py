@@ -31,6 +31,8 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """How a surrogate is spelt in JSON, or stands in an argument that is not UTF-8."""
 HASHED_AT_ONCE = 8
 """Files whose checksums are formed side by side; a model is written in about as many shards."""
+READ_AND_WRITE = 0o666
+"""Of a file's mode."""
 ANY_FOLDER = Folder("pat")
 """A finished folder of no particular verb."""
 
@@ -213,9 +215,18 @@ def new_folder(out: Path, kind: Folder = ANY_FOLDER, *, force: bool = False) -> 
     with writing(out), names_for(out) as names:
         names.new.mkdir()
         yield names.new
+        _open_as_the_folder(names.new)
         seal(names.new, kind)
         check_replaceable(out, kind, force=force)
         put_in_place(names.new, out, names.aside)
+
+
+def _open_as_the_folder(folder: Path) -> None:
+    """Let whoever may read a folder, or write in it, do so with its files: safetensors leaves its own to their owner alone."""
+    granted = folder.stat().st_mode & READ_AND_WRITE
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | granted)
 
 
 def seal(folder: Path, kind: Folder = ANY_FOLDER) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, new_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
@@ -28,6 +31,22 @@ def test_a_new_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
         with new_folder(tmp_path / "out") as folder:
             (folder / name).write_text(name)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b", "manifest.json"]
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_who_may_read_a_folder_may_read_its_weights(umask: int, expected: int, tmp_path: Path) -> None:
+    former = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "part").mkdir()
+            save_file({"a": torch.zeros(2)}, folder / "part" / "weights.safetensors")
+            (folder / "script").write_text("")
+            (folder / "script").chmod(0o700)
+    finally:
+        os.umask(former)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert modes == {"weights.safetensors": expected, "manifest.json": expected, "script": 0o700 | expected}
+    check_folder(tmp_path / "out")
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
