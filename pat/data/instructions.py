@@ -48,7 +48,7 @@ class Instructions(Dataset[dict[str, list[int]]]):
         if not len(self):
             if not len(tokens.fates_R):
                 raise UserError(f"{path}: holds no usable row: {NOTHING_SAID}")
-            raise UserError(f"{path}: every prompt is longer than tuning.max_length={max_length} tokens; raise it")
+            raise UserError(f"{path}: every prompt is longer than max_length={max_length} tokens; raise it")
 
     def part(self, rows: Sequence[int], path: str | Path) -> Self:
         """Return what a file at `path` would be that holds these of the rows that are not blank (`usable_rows`), in their order.
@@ -86,7 +86,7 @@ class Instructions(Dataset[dict[str, list[int]]]):
         cut, left_out, empty, double = (counts[name] for name in ("cut", "left_out", "empty", "double"))
         by_length = [f"{cut} lose the end of their answer"] if cut else []
         by_length += [f"{left_out} are left out, their prompt alone fills it"] if left_out else []
-        parts = [f"{' and '.join(by_length)}: tuning.max_length={self.max_length} tokens are too few for them"] if by_length else []
+        parts = [f"{' and '.join(by_length)}: max_length={self.max_length} tokens are too few for them"] if by_length else []
         parts += [f"{empty} are left out, they are blank or without an answer"] if empty else []
         parts += [f"{double} are there a second time and stay"] if double else []
         return f"{self.path}: of {counts['read']} rows, {'; '.join(parts)}" if parts else None

@@ -93,7 +93,7 @@ def test_the_verb_writes_what_the_others_take(tmp_path: Path, capsys: pytest.Cap
 
 def test_what_cannot_be_encoded_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     base, data = write_world(tmp_path)
-    with pytest.raises(UserError, match=r"every prompt is longer than tuning\.max_length=2 tokens"):
+    with pytest.raises(UserError, match=r"every prompt is longer than max_length=2 tokens"):
         encode(base, data, 2, tmp_path / "encoded")
     write_jsonl(data, [{"prompt": "a", "completion": " "}])
     with pytest.raises(UserError, match="holds no usable row"):

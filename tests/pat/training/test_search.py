@@ -117,7 +117,7 @@ def test_dev_rows_that_teach_nothing_are_told_before_anything_is_trained(tmp_pat
     write_jsonl(tmp_path / "instruct.jsonl", [*long, *ROWS[:3]])
     assert split([*long, *ROWS[:3]], 1, 7, Path())[1][0] < len(long), "or the seed is to be another"
     monkeypatch.setattr(pat.training.tuning, "build_model", pytest.fail)
-    with pytest.raises(UserError, match=r"instruct\.jsonl, dev rows: every prompt is longer than tuning\.max_length=256"):
+    with pytest.raises(UserError, match=r"instruct\.jsonl, dev rows: every prompt is longer than max_length=256"):
         run(tmp_path, job(1e-3, 3e-3, steps=2, dev_rows=1))
 
 
