@@ -66,12 +66,11 @@ def tune(request: TuningRequest) -> dict[str, Any]:
         check_replaceable(request.out, FOLDERS["tune"], force=request.force)
     with locked(request.run_dir):
         _check_inputs(request)
-        inputs = request.inputs()
+        inputs, search = request.inputs(), searched(request.tuning.search, request.rate_from)
         with tracked(request):
             trainer, model = _train(request, spent)
             check_finite(model, trainer.state.global_step, "tuning.learning_rate")
-        record = tuning_record(trainer, model, request.ratio) | spent.so_far()
-        record |= searched(request.tuning.search, request.rate_from)
+        record = tuning_record(trainer, model, request.ratio) | spent.so_far() | search
         record |= {"datasets": list(request.datasets)} if request.datasets else {}
         record["provenance"] = provenance(request.settings, request.seed, str(model.device), inputs)
         state = PartialState()

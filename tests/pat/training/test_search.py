@@ -143,6 +143,21 @@ def test_the_best_rate_is_found_and_used(tuner: str, tmp_path: Path) -> None:
     assert tuned["steps"] == 24 and adapter_bytes(tmp_path / "adapter")
 
 
+def test_a_search_that_goes_away_during_its_tuning_is_on_record_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, data = write_world(tmp_path)
+    rate, found = tmp_path / "rate.json", {"learning_rate": 3e-3, "dev_rows": 16, "candidates": [{"learning_rate": 3e-3, "dev_loss": 1.0}]}
+    rate.write_text(json.dumps(found))
+
+    def built(request: Any) -> Any:
+        rate.unlink()
+        return build_model(request)
+
+    monkeypatch.setattr(pat.training.tuning, "build_model", built)
+    settings = with_searched_rate(job(1e-3, 3e-3, steps=8), rate)
+    final = asked(base, data, "lora", 0.0, 7, settings, tmp_path / "tune", tmp_path / "adapter")
+    assert tune(replace(final, rate_from=rate))["search"] == {"steps": 8, "dev_rows": 16, "candidates": found["candidates"]}
+
+
 def test_a_best_rate_at_the_edge_is_noted(tmp_path: Path) -> None:
     write_world(tmp_path)
     assert "0.003, is the largest candidate" in run(tmp_path, job(1e-4, 3e-3, steps=8))["note"]
