@@ -6,6 +6,7 @@ Owns field names, ranges and defaults. Knows nothing of experiments, paths or to
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
@@ -47,6 +48,11 @@ class SearchSettings(Settings):
     )
     steps: Count | None = Field(default=None, description="optimizer steps of one candidate; left out: as many as the tuning itself")
     dev_rows: Count = Field(default=256, description="rows of the instruction set that are kept for judging")
+
+
+def end_of(rate: float, tried: Sequence[float]) -> str | None:
+    """Return which end of the rates that were tried one is, `smallest` or `largest`; None where it lies between."""
+    return {min(tried): "smallest", max(tried): "largest"}.get(rate)
 
 
 class TuningSettings(Settings):

@@ -30,7 +30,7 @@ from pat.io.provenance import provenance
 from pat.io.resume_folder import leave, locked
 from pat.machine.threads import threads_given_back
 from pat.models.token_loss import cross_entropies, learned_tokens, read
-from pat.settings.jobs import SearchSettings, TuneJob
+from pat.settings.jobs import SearchSettings, TuneJob, end_of
 from pat.training.distillation import check_teacher
 from pat.training.request import TuningRequest
 from pat.training.resume import checkpoint_of, job_identity
@@ -186,7 +186,7 @@ def _record(search: SearchSettings, losses: Sequence[float | None], training_row
         listed = ", ".join(f"{rate:g}" for rate in search.learning_rates)
         raise UserError(f"tuning.search.learning_rates: every candidate ({listed}) diverged; try smaller rates")
     loss, chosen = finite[0]
-    edge = {min(search.learning_rates): "smallest", max(search.learning_rates): "largest"}.get(chosen)
+    edge = end_of(chosen, search.learning_rates)
     note = f"the best rate, {chosen:g}, is the {edge} candidate: the best of all may lie beyond; widen the grid" if edge else None
     say(f"search: learning rate {chosen:g} is best on the dev rows (loss {loss:.4f})" + (f"; {note}" if note else ""))
     return {

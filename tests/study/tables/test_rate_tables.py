@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from study.results.cells import read_cells
-from study.results.grid import Grid
 from study.tables.rates import searched_rates
 from study.tables.writing import write_tables
 from tests.kit.cell_maker import cell, write_cell
@@ -26,7 +25,7 @@ def searched(method: str, ratio: float, chosen: float, seed: int = 0, steps: int
 def test_each_search_is_one_line_whatever_its_seeds(tmp_path: Path) -> None:
     made = [searched("pat", 0.5, 2e-3), searched("pat", 0.5, 2e-3, seed=1), searched("lora", 0.0, 1e-3), cell("slicegpt-pft", 0.5)]
     paths = [write_cell(tmp_path, one) for one in made]
-    table = searched_rates(Grid(read_cells(paths), "acc"))
+    table = searched_rates(read_cells(paths))
     assert table is not None
     layout, frame = table
     tried = "0.001: 1.500, 0.002: 1.250, 0.004: –"
@@ -48,4 +47,4 @@ def test_nothing_is_said_where_the_best_lies_between(tmp_path: Path) -> None:
 
 def test_without_a_search_there_is_no_table(tmp_path: Path) -> None:
     cells = read_cells([write_cell(tmp_path, one) for one in (cell("pat", 0.5) | {"tuning": {"learning_rate": 1e-3}}, cell("base", 0.0))])
-    assert searched_rates(Grid(cells, "acc")) is None
+    assert searched_rates(cells) is None

@@ -7,79 +7,80 @@ from typing import Any
 
 import pandas as pd
 
+from pat.settings.jobs import end_of
 from study.results.cells import Cell, models_of, rows_of
-from study.results.grid import Grid
 from study.tables.accuracy import percent
 from study.tables.layouts import HOLE, Layout
 
 AT_AN_END = "†"
 
 
-def searched_rates(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
+def searched_rates(cells: Sequence[Cell]) -> tuple[Layout, pd.DataFrame] | None:
     """Return a line per model and row whose rate was searched; None where none was."""
-    arms = [cells for model in models_of(grid.cells) for row in rows_of(grid.cells) if (cells := _searched(grid.members(model, row)))]
+    arms = _arms(cells)
     if not arms:
         return None
-    body = [_line(cells[0]) for cells in arms]
-    frame = pd.DataFrame([record for cells in arms for record in _records(cells[0])])
     caption = (
-        f"{grid.cells[0].experiment}: learning rates that were searched. Behind each that was tried stands the cross-entropy, in nats a "
+        f"{cells[0].experiment}: learning rates that were searched. Behind each that was tried stands the cross-entropy, in nats a "
         "token, of rows that were kept apart; the smallest wins."
     )
-    notes = [_how([cells[0] for cells in arms]), *_at_an_end(arms)]
-    return Layout(caption, ["Model", "Method", "Mode", "Pruned", "Rate", "Tried"], body, text_columns=3, notes=notes), frame
+    notes = [_how(arms)]
+    if any(map(is_at_an_end, arms)):
+        notes.append(f"{AT_AN_END}: the smallest or largest that was tried; the best of all may lie beyond.")
+    layout = Layout(caption, ["Model", "Method", "Mode", "Pruned", "Rate", "Tried"], list(map(_line, arms)), text_columns=3, notes=notes)
+    return layout, pd.DataFrame([record for arm in arms for record in _records(arm)])
 
 
 def rate_notes(cells: Sequence[Cell]) -> list[str]:
     """Say below every table where the best rate may lie beyond what was searched."""
-    searched = {(cell.model, cell.row): cell for cell in _searched(cells)}.values()
-    ended = [cell for cell in searched if is_at_an_end(cell)]
+    arms = _arms(cells)
+    ended = sum(map(is_at_an_end, arms))
     if not ended:
         return []
     return [
-        f"Of {len(searched)} searches of a learning rate {len(ended)} found the smallest or largest candidate best, so that the best rate "
+        f"Of {len(arms)} searches of a learning rate {ended} found the smallest or largest candidate best, so that the best rate "
         "may lie beyond (table rates)."
     ]
 
 
 def is_at_an_end(cell: Cell) -> bool:
     """Whether a cell's rate is the smallest or the largest of those that were tried."""
-    tried = [candidate["learning_rate"] for candidate in _tuning(cell)["search"]["candidates"]]
-    return _tuning(cell)["learning_rate"] in (min(tried), max(tried))
+    return end_of(_rate(cell), [candidate["learning_rate"] for candidate in _search(cell)["candidates"]]) is not None
 
 
-def _searched(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells whose record says what a search has found."""
-    return [cell for cell in cells if "candidates" in _tuning(cell).get("search", {})]
+def _arms(cells: Sequence[Cell]) -> list[Cell]:
+    """Return for each model and row whose record says what a search has found one cell: the seeds share it."""
+    found = {(cell.model, cell.row): cell for cell in cells if "candidates" in _search(cell)}
+    places = [(model, row) for model in models_of(cells) for row in rows_of(cells)]
+    return [found[place] for place in places if place in found]
 
 
-def _tuning(cell: Cell) -> dict[str, Any]:
-    return cell.tuning or {}
+def _search(cell: Cell) -> dict[str, Any]:
+    found: dict[str, Any] = (cell.tuning or {}).get("search", {})
+    return found
+
+
+def _rate(cell: Cell) -> float:
+    return float((cell.tuning or {})["learning_rate"])
 
 
 def _line(cell: Cell) -> list[str]:
     tried = ", ".join(
         f"{candidate['learning_rate']:g}: {HOLE if candidate['dev_loss'] is None else format(candidate['dev_loss'], '.3f')}"
-        for candidate in _tuning(cell)["search"]["candidates"]
+        for candidate in _search(cell)["candidates"]
     )
     mark = AT_AN_END if is_at_an_end(cell) else ""
-    return [cell.model, cell.row.label, cell.row.mode, percent(cell.row.ratio), f"{_tuning(cell)['learning_rate']:g}{mark}", tried]
+    return [cell.model, cell.row.label, cell.row.mode, percent(cell.row.ratio), f"{_rate(cell):g}{mark}", tried]
 
 
 def _records(cell: Cell) -> list[dict[str, Any]]:
-    row, chosen = cell.row, _tuning(cell)["learning_rate"]
+    row = cell.row
     place = {"model": cell.model, "method": row.method, "label": row.label, "mode": row.mode, "ratio": row.ratio}
-    return [place | candidate | {"chosen": candidate["learning_rate"] == chosen} for candidate in _tuning(cell)["search"]["candidates"]]
+    return [place | candidate | {"chosen": candidate["learning_rate"] == _rate(cell)} for candidate in _search(cell)["candidates"]]
 
 
-def _how(cells: Sequence[Cell]) -> str:
-    searches = [_tuning(cell)["search"] for cell in cells]
+def _how(arms: Sequence[Cell]) -> str:
+    searches = list(map(_search, arms))
     lengths = sorted({"as many steps as the tuning" if search["steps"] is None else f"{search['steps']} steps" for search in searches})
     rows = sorted({search["dev_rows"] for search in searches})
     return f"Each candidate was tuned for {' or '.join(lengths)}; rows kept apart: {' or '.join(map(str, rows))}. {HOLE}: diverged."
-
-
-def _at_an_end(arms: Sequence[Sequence[Cell]]) -> list[str]:
-    if not any(is_at_an_end(cells[0]) for cells in arms):
-        return []
-    return [f"{AT_AN_END}: the smallest or largest that was tried; the best of all may lie beyond."]

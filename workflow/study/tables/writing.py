@@ -92,7 +92,7 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
             tables[f"comparisons{suffix}"] = compared
     if (masks := trained_masks(first)) is not None:
         tables["masks"] = masks
-    if (rates := searched_rates(first)) is not None:
+    if (rates := searched_rates(cells)) is not None:
         tables["rates"] = rates
     if texts_of(cells):
         tables["perplexity"] = perplexities(first)
