@@ -9,8 +9,8 @@ n is that of the model as it was. n_kept is taken from one of two streams, and w
   models that was better throughout. But each fit makes the calibration text's stream a little truer than that of any other text, and the
   next one trusts it: over thirty layers this ends in nonsense (docs/experiments.md).
 
-The map of one norm is reader_fit.py's. On the CPU lie two streams of the text and the maps B, on the device the model, one batch and the
-moments of one norm.
+The map of one norm is reader_fit.py's. On the CPU lie the unpruned stream of the text, the pruned one too where that is fitted to, and the
+maps B; on the device the model, one batch and the moments of one norm.
 Axes: B batch, T tokens, N tokens that count, D channels, K kept channels, O outputs of a reader.
 """
 
@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pat.bases.reader_fit import RIDGE, Fit, Moments, fitted
+from pat.bases.reader_fit import RIDGE, RIDGES, Fit, Moments, fitted
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import write_changed
 from pat.checkpoints.unrounded import Written
@@ -34,62 +35,97 @@ from pat.io.progress import Progress
 from pat.models.stream import Stream, enter, written_by
 
 Seen = Literal["unpruned", "pruned"]
-SEEN: tuple[Seen, ...] = get_args(Seen)
 """The streams that n_kept can be taken from."""
 MASSIVE = 5.0
 """Times the median norm of the stream: tokens above it are read as before whatever is fitted to the others (reader_fit.py)."""
+Fits = dict[str, Fit]
+"""The fit of each site where the stream is read, by its name."""
 
 
 @torch.no_grad()
-def fit_readers(
+def fit_to_unpruned(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    kept_D: Tensor,
+    held_out: Iterable[Mapping[str, Tensor]] = (),
+    ridges: Sequence[float] = RIDGES,
+) -> dict[float, Fits]:
+    """Return, for each ridge, the fit of each site to the unpruned stream, for one that has the channels `kept_D` (boolean) alone.
+
+    The text is read once for all ridges, on which what is measured does not depend. On `held_out` the fits' errors are measured too.
+    Sites have a name; the final norm has no fit where embedding and head are one matrix, which B would split: a second matrix of the
+    vocabulary costs more than the pruning saves. The model stays as it is.
+    """
+    found: dict[float, Fits] = {ridge: {} for ridge in ridges}
+    index_K = kept_D.nonzero().flatten().to(model.device)
+    whole, fitted_to = _enter(model, batches, held_out)
+    for step in _steps(model):
+        sums = moments(_norm_of(model, step.site), whole, _without(whole, ~kept_D), index_K, fitted_to)
+        for ridge, fits in found.items():
+            fits[step.site.name] = fitted(*sums, index_K, ridge)
+        _pass_through(step, model, whole)
+    return found
+
+
+@torch.no_grad()
+def fit_to_pruned(
     model: PreTrainedModel,
     batches: Iterable[Mapping[str, Tensor]],
     kept_D: Tensor,
     held_out: Iterable[Mapping[str, Tensor]] = (),
     ridge: float = RIDGE,
-    seen: Seen = "pruned",
-) -> dict[str, Fit]:
-    """Return the fit of each site where the stream is read by its name, for a stream that has the channels `kept_D` (boolean) alone.
+) -> Fits:
+    """As `fit_to_unpruned`, to the pruned stream and for one ridge. The readers of `model` are refitted on the way, but for its head.
 
-    `seen` is the stream that n_kept is taken from. On `held_out` the fits' errors are measured too.
-    The final norm has none where embedding and head are one matrix, which B would split: a second matrix of the vocabulary costs more than
-    the pruning saves. The readers of `model` are refitted on the way.
+    Each ridge has a pass of its own: behind the first fit the pruned streams of two ridges differ. One pass for both, or with the unpruned
+    one's, would hold a third stream of the text, or a third fit.
     """
-    family = family_of(model.config)
+    fits: Fits = {}
     index_K = kept_D.nonzero().flatten().to(model.device)
-    whole = [enter(model, batch) for batch in batches]
-    fitted_to = len(whole)
-    whole += [enter(model, batch) for batch in held_out]
-    pruned = _without(whole, ~kept_D)
-    everything_D = torch.ones_like(kept_D)
-    fits: dict[str, Fit] = {}
-    layers, blocks = model.config.num_hidden_layers, family.blocks
-    *inside, last = family.sites(layers)
-    progress = Progress("refitting readers, layers", layers)
-    for number, site in enumerate(inside):
-        layer, place = divmod(number, len(blocks))
-        progress.update(layer)
-        fit = fitted(*moments(_norm_of(model, site), whole, pruned, index_K, fitted_to), index_K, ridge)
-        fits[site.name] = fit
-        _pass_through(blocks[place], model, layer, place, whole, everything_D)
-        for weight in site.weights:
-            weight_OD = model.get_parameter(weight)
-            weight_OD.copy_(folded(weight_OD, fit.map_DK, index_K))
-        if seen == "pruned":
-            _pass_through(blocks[place], model, layer, place, pruned, kept_D)
-        if place == len(blocks) - 1:
-            for stream in (*whole, *pruned):
-                stream.end_layer()
-        if seen == "unpruned":
-            pruned = _without(whole, ~kept_D)
-    if not model.config.tie_word_embeddings:
-        fits[last.name] = fitted(*moments(_norm_of(model, last), whole, pruned, index_K, fitted_to), index_K, ridge)
+    whole, fitted_to = _enter(model, batches, held_out)
+    pruned = list(_without(whole, ~kept_D))
+    for step in _steps(model):
+        fits[step.site.name] = fitted(*moments(_norm_of(model, step.site), whole, pruned, index_K, fitted_to), index_K, ridge)
+        _pass_through(step, model, whole)
+        _refit_site(model, step.site, fits, index_K)
+        _pass_through(step, model, pruned, kept_D)
     return fits
 
 
-def _without(streams: Sequence[Stream], dead_D: Tensor) -> list[Stream]:
-    """Return the streams with some channels at zero."""
-    return [dataclasses.replace(stream, x_BTD=stream.x_BTD.masked_fill(dead_D, 0.0)) for stream in streams]
+def _enter(
+    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], held_out: Iterable[Mapping[str, Tensor]]
+) -> tuple[list[Stream], int]:
+    """Return the streams of all batches before the first layer, and how many of them are those to fit to."""
+    to_fit_to = enter(model, batches)
+    return to_fit_to + enter(model, held_out), len(to_fit_to)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A place where the stream is read, and the block behind it; none behind the last."""
+
+    site: Site
+    layer: int
+    place: int
+    block: Block | None
+
+
+def _steps(model: PreTrainedModel) -> Iterator[_Step]:
+    """Yield the sites that are fitted, in the order of the computation."""
+    family, layers = family_of(model.config), model.config.num_hidden_layers
+    progress = Progress("refitting readers, layers", layers)
+    *inside, last = family.sites(layers)
+    for number, site in enumerate(inside):
+        layer, place = divmod(number, len(family.blocks))
+        progress.update(layer)
+        yield _Step(site, layer, place, family.blocks[place])
+    if not model.config.tie_word_embeddings:
+        yield _Step(last, layers, 0, None)
+
+
+def _without(streams: Iterable[Stream], dead_D: Tensor) -> Iterator[Stream]:
+    """Yield the streams with some channels at zero."""
+    return (dataclasses.replace(stream, x_BTD=stream.x_BTD.masked_fill(dead_D, 0.0)) for stream in streams)
 
 
 def _norm_of(model: PreTrainedModel, site: Site) -> nn.Module:
@@ -97,7 +133,7 @@ def _norm_of(model: PreTrainedModel, site: Site) -> nn.Module:
 
 
 def moments(
-    norm: nn.Module, whole: Sequence[Stream], pruned: Sequence[Stream], index_K: Tensor, fitted_to: int
+    norm: nn.Module, whole: Sequence[Stream], pruned: Iterable[Stream], index_K: Tensor, fitted_to: int
 ) -> tuple[Moments, Moments, Moments]:
     """Return the moments of what `norm` passes on of the whole stream and of the pruned one: of ordinary, massive and held-out tokens.
 
@@ -105,30 +141,43 @@ def moments(
     """
     device, (channels, kept) = index_K.device, (whole[0].x_BTD.shape[-1], len(index_K))
     ordinary, massive, held_out = (Moments.none(channels, kept, device) for _ in range(3))
-    limit = MASSIVE * torch.cat([_norms(stream) for stream in whole]).median()
-    for place, (full, narrow) in enumerate(zip(whole, pruned, strict=True)):
-        n_ND, kept_NK = (norm(stream.x_BTD[stream.mask_BT].to(device)).double() for stream in (full, narrow))
-        kept_NK, huge_N = kept_NK[:, index_K], (_norms(full) > limit).to(device)
+    sizes = [stream.real().float().norm(dim=-1) for stream in whole]
+    limit = MASSIVE * torch.cat(sizes).median()
+    for place, (full, narrow, size_N) in enumerate(zip(whole, pruned, sizes, strict=True)):
+        n_ND, kept_NK = (norm(stream.real().to(device)).double() for stream in (full, narrow))
+        kept_NK, huge_N = kept_NK[:, index_K], (size_N > limit).to(device)
         (ordinary if place < fitted_to else held_out).add(n_ND[~huge_N], kept_NK[~huge_N])
         if place < fitted_to:
             massive.add(n_ND[huge_N], kept_NK[huge_N])
     return ordinary, massive, held_out
 
 
-def _norms(stream: Stream) -> Tensor:
-    """Return the norm of each real token's stream."""
-    norms_N: Tensor = stream.x_BTD[stream.mask_BT].float().norm(dim=-1)
-    return norms_N
-
-
-def _pass_through(block: Block, model: PreTrainedModel, layer: int, place: int, streams: Sequence[Stream], written_D: Tensor) -> None:
-    """Take the streams on through a layer's block that writes to the channels `written_D` alone."""
+def _pass_through(step: _Step, model: PreTrainedModel, streams: Sequence[Stream], written_D: Tensor | None = None) -> None:
+    """Take the streams on through a step's block, which writes to all channels or to `written_D` alone."""
+    if step.block is None:
+        return
     family = family_of(model.config)
-    module = model.get_submodule(f"{family.layers}.{layer}")
+    layer = model.get_submodule(f"{family.layers}.{step.layer}")
     for stream in streams:
         x_BTD = stream.x_BTD.to(model.device)
-        written_BTD = written_by(block, model, module, x_BTD, stream.beside[layer][place]) * written_D.to(x_BTD)
-        stream.take_up(written_BTD, parallel=family.parallel)
+        written_BTD = written_by(step.block, model, layer, x_BTD, stream.beside[step.layer][step.place])
+        stream.take_up(written_BTD if written_D is None else written_BTD * written_D.to(x_BTD), parallel=family.parallel)
+        if step.place == len(family.blocks) - 1:
+            stream.end_layer()
+
+
+@torch.no_grad()
+def refit_in_place(model: PreTrainedModel, fits: Fits, kept_D: Tensor) -> None:
+    """Give the model's readers their fits, but for its head, which can be the embedding too."""
+    index_K = kept_D.nonzero().flatten().to(model.device)
+    for site in family_of(model.config).sites(model.config.num_hidden_layers)[:-1]:
+        _refit_site(model, site, fits, index_K)
+
+
+def _refit_site(model: PreTrainedModel, site: Site, fits: Fits, index_K: Tensor) -> None:
+    for weight in site.weights:
+        weight_OD = model.get_parameter(weight)
+        weight_OD.copy_(folded(weight_OD, fits[site.name].map_DK, index_K))
 
 
 def folded(weight_OD: Tensor, map_DK: Tensor, index_K: Tensor) -> Tensor:

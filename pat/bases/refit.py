@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pat.bases.reader_fit import RIDGES, Fit
-from pat.bases.readers import SEEN, Seen, fit_readers, map_norms, write_refitted
-from pat.bases.text_gap import Said, said, text_gap
+from pat.bases.readers import Fits, Seen, fit_to_pruned, fit_to_unpruned, map_norms, refit_in_place, write_refitted
+from pat.bases.text_gap import Said, perplexity, said
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.basis_record import basis_of, tie_of
@@ -73,7 +72,7 @@ def refit_readers(
     learned = None if data is None else Calibration(data, seed=config.seed, columns=columns or None)
     before = _measured(base, config, calibration, learned, second_text)
     best, tried = _best(_tried(base, calibration.device, before))
-    applied = helps(best.perplexity, text_gap(before.whole[before.judge], before.plain[before.judge])["perplexity_after"])
+    applied = helps(best.perplexity, perplexity(before.plain[before.judge]))
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         record = _write_model(base, folder, best.fits if applied else {}, before.kept_D)
         record |= {"basis": basis_of(base), "tie": tie_of(base), "mask": mask, "pruning_ratio": ratio}
@@ -167,20 +166,43 @@ class _Tried:
 
     seen: Seen
     ridge: float
-    fits: dict[str, Fit]
+    fits: Fits
     perplexity: float
 
 
 def _tried(base: Path, device: str, before: _Before) -> Iterator[_Tried]:
     """Yield every way to fit the readers."""
-    kept_D, check, whole = before.kept_D, before.texts[before.judge], before.whole[before.judge]
-    for seen, ridge in product(SEEN, RIDGES):
-        model = checkpoint.load_to_measure(base, device)
-        fits = fit_readers(model, before.text.batches(), kept_D, check.batches(), ridge, seen)
-        final = family_of(model.config).final_norm  # its reader, the head, is not refitted in place
-        kept_channels_only(model, kept_D)
-        map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, kept_D)
-        yield _Tried(seen, ridge, fits, text_gap(whole, said(model, check))["perplexity_after"])
+    unpruned = _fits_to_unpruned(base, device, before)
+    for ridge in RIDGES:
+        yield _with_unpruned(base, device, before, ridge, unpruned.pop(ridge))
+    for ridge in RIDGES:
+        yield _with_pruned(base, device, before, ridge)
+
+
+# One model is in memory at a time: each of these has its own, and lets it go.
+def _fits_to_unpruned(base: Path, device: str, before: _Before) -> dict[float, Fits]:
+    model, check = checkpoint.load_to_measure(base, device), before.texts[before.judge]
+    return fit_to_unpruned(model, before.text.batches(), before.kept_D, check.batches(), RIDGES)
+
+
+def _with_unpruned(base: Path, device: str, before: _Before, ridge: float, fits: Fits) -> _Tried:
+    model = checkpoint.load_to_measure(base, device)
+    refit_in_place(model, fits, before.kept_D)
+    return _Tried("unpruned", ridge, fits, _perplexity_when_cut(model, fits, before))
+
+
+def _with_pruned(base: Path, device: str, before: _Before, ridge: float) -> _Tried:
+    model, check = checkpoint.load_to_measure(base, device), before.texts[before.judge]
+    fits = fit_to_pruned(model, before.text.batches(), before.kept_D, check.batches(), ridge)
+    return _Tried("pruned", ridge, fits, _perplexity_when_cut(model, fits, before))
+
+
+def _perplexity_when_cut(model: PreTrainedModel, fits: Fits, before: _Before) -> float:
+    """Return the perplexity of a model whose readers have these fits, with its dead channels at zero, of the text that judges them."""
+    final = family_of(model.config).final_norm  # its reader, the head, is not refitted in place
+    kept_channels_only(model, before.kept_D)
+    map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, before.kept_D)
+    return perplexity(said(model, before.texts[before.judge]))
 
 
 def _best(tried: Iterable[_Tried]) -> tuple[_Tried, list[dict[str, Any]]]:
@@ -190,6 +212,7 @@ def _best(tried: Iterable[_Tried]) -> tuple[_Tried, list[dict[str, Any]]]:
     for one in tried:
         figures.append({"seen": one.seen, "ridge": one.ridge, "perplexity": one.perplexity})
         best = one if best is None or one.perplexity < best.perplexity else best
+        del one  # or it would be held while the next is fitted
     assert best is not None
     return best, figures
 
@@ -229,13 +252,8 @@ def _said_when_cut(folder: Path, kept_D: Tensor, texts: Mapping[str, Blocks], de
 
 def _effect(whole: Said, plain: Said, refitted: Said) -> dict[str, float]:
     """Return the perplexities of the base and of the cut with plain and with refitted readers, and how many tokens they are of."""
-    cut, fit = text_gap(whole, plain), text_gap(whole, refitted)
-    return {
-        "base": cut["perplexity_before"],
-        "plain": cut["perplexity_after"],
-        "least-squares": fit["perplexity_after"],
-        "tokens": cut["tokens"],
-    }
+    of = {"base": whole, "plain": plain, "least-squares": refitted}
+    return {name: perplexity(one) for name, one in of.items()} | {"tokens": len(whole.next_N)}
 
 
 def _told(texts: Mapping[str, Mapping[str, float]]) -> list[str]:

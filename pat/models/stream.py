@@ -1,22 +1,24 @@
 """The residual stream of some text on its way through a model, block by block, so that one block can be changed before the next sees it.
 
 The streams and what layers give beside them, masks above all, are on the CPU; one batch's activations in one block are on the device at a
-time. What is measured or changed on the way is the caller's. Axes: B batch, T tokens, D channels.
+time. What is measured or changed on the way is the caller's. Axes: B batch, T tokens, D channels, N tokens that count.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from pat.families.known import Block, family_of, residual_factor
-from pat.models.hooks import removed_behind
+from pat.models.hooks import removed_behind, stream_before
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Stream:
     beside: list[list[Beside]]
     pending_BTD: Tensor | None = field(default=None)
 
+    def real(self) -> Tensor:
+        """Return the stream of the tokens that are no padding, (N, D); not a copy where none is."""
+        return self.x_BTD.flatten(0, 1) if self.mask_BT.all() else self.x_BTD[self.mask_BT]
+
     def take_up(self, written_BTD: Tensor, *, parallel: bool) -> None:
         """Add what a block has written: at once, or in a parallel family with the layer's end."""
         written_BTD = written_BTD.to(self.x_BTD.device)
@@ -69,17 +75,36 @@ class Stream:
             self.x_BTD, self.pending_BTD = self.x_BTD + self.pending_BTD, None
 
 
-def enter(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Stream:
-    """Return the stream before the first layer, and what the layers give each block beside it."""
-    entered: list[Tensor] = []
-    layers: Any = model.get_submodule(family_of(model.config).layers)
-    blocks = family_of(model.config).blocks
+@torch.no_grad()
+def enter(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> list[Stream]:
+    """Return the streams of batches before the first layer, and what the layers give each block beside them.
+
+    The latter is made of a batch's mask alone, so that one forward pass tells it of all batches with the same one; the others are embedded.
+    """
+    noted: list[tuple[Tensor, list[list[Beside]]]] = []
+    streams = []
+    for batch in batches:
+        mask_BT = batch["attention_mask"]
+        arguments = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        beside = next((beside for mask, beside in noted if torch.equal(mask, mask_BT)), None)
+        if beside is None:
+            beside = _beside(model, arguments)
+            noted.append((mask_BT, beside))
+        first = model.get_submodule(f"{family_of(model.config).layers}.0")
+        x_BTD = stream_before(first, partial(model.base_model, **arguments, use_cache=False))
+        streams.append(Stream(x_BTD.cpu(), mask_BT.bool(), beside))
+    return streams
+
+
+def _beside(model: PreTrainedModel, arguments: Mapping[str, Tensor]) -> list[list[Beside]]:
+    """Return what the layers give each block beside the stream, by layer and block."""
+    family = family_of(model.config)
+    layers: Any = model.get_submodule(family.layers)
     beside: list[list[Beside]] = [[] for _ in layers]
-    hooks = [layers[0].register_forward_pre_hook(lambda _layer, inputs: entered.append(inputs[0].cpu()))]
-    hooks += _noting([[layer.get_submodule(block.module) for block in blocks] for layer in layers], beside)
-    with removed_behind(hooks):
-        model(**{name: tensor.to(model.device) for name, tensor in batch.items()}, use_cache=False)
-    return Stream(entered[0], batch["attention_mask"].bool(), beside)
+    blocks = [[layer.get_submodule(block.module) for block in family.blocks] for layer in layers]
+    with removed_behind(_noting(blocks, beside)):
+        model.base_model(**arguments, use_cache=False)
+    return beside
 
 
 def _noting(modules: Sequence[Sequence[nn.Module]], beside: list[list[Beside]]) -> list[RemovableHandle]:

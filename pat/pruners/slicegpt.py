@@ -76,7 +76,7 @@ def block_bases(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]],
 
     One layer's activations of one batch are on the device at a time, the stream of all batches is on the CPU.
     """
-    streams = [enter(model, batch) for batch in batches]
+    streams = enter(model, batches)
     bases: list[Basis] = []
     family = family_of(model.config)
     layers: Any = model.get_submodule(family.layers)
@@ -96,7 +96,7 @@ def stream_basis(streams: Sequence[Stream], device: torch.device) -> Basis:
     size = streams[0].x_BTD.shape[-1]
     moment_DD = torch.zeros(size, size, dtype=torch.float64, device=device)
     for stream in streams:
-        wide_ND = stream.x_BTD[stream.mask_BT].to(device).double()
+        wide_ND = stream.real().to(device).double()
         moment_DD.addmm_(wide_ND.T, wide_ND)
     return principal(moment_DD)
 

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from pat.bases import gradient_basis, text_gap
-from pat.bases.readers import fit_readers
+from pat.bases.readers import fit_to_pruned, fit_to_unpruned
 from pat.bases.tied_scaling import tied_scaling
 from pat.bases.writers import fitted_writes
 from pat.data.calibration import Blocks
@@ -67,8 +67,8 @@ def compare(model: Any, text: Blocks) -> None:
 
 MEASURED: dict[str, Callable[[Any, Blocks], object]] = {
     "writers": refit_writers,
-    "readers": lambda model, text: fit_readers(model, text.batches(), KEPT),
-    "readers of the unpruned stream": lambda model, text: fit_readers(model, text.batches(), KEPT, seen="unpruned"),
+    "readers": lambda model, text: fit_to_pruned(model, text.batches(), KEPT),
+    "readers of the unpruned stream": lambda model, text: fit_to_unpruned(model, text.batches(), KEPT),
     "text gap": compare,
     "SliceGPT": lambda model, text: block_bases(model, text.batches(), 96),
     "second moment": lambda model, text: second_moment(model, text.batches()),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pat.bases.reader_fit import RIDGE, RIDGES, Moments, fitted, map_of_reader, selection
-from pat.bases.readers import fit_readers
+from pat.bases.readers import fit_to_pruned
 from pat.bases.refit import _told, refit_readers
 from pat.data.calibration import Blocks
 from tests.kit.pruning_inputs import WIDTH, calibration, write_base, write_text
@@ -137,7 +137,7 @@ def test_a_models_massive_tokens_are_found_and_read_as_before() -> None:
     text = Blocks(ids_NT, torch.ones_like(ids_NT))
     kept_D = torch.arange(WIDTH) < 36
     norm = "model.layers.0.input_layernorm"
-    fit = fit_readers(tied_model_like(model), text.batches(), kept_D, text.batches())[norm]
+    fit = fit_to_pruned(tied_model_like(model), text.batches(), kept_D, text.batches())[norm]
     assert fit.massive_tokens == 8 and fit.massive is not None and fit.massive <= 1e-8 < (fit.massive_plain or 0)
     assert fit.error < fit.error_plain
 

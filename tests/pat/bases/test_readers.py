@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pat.bases.reader_fit import RIDGE, Moments, map_of_reader
-from pat.bases.readers import SEEN, Seen, fit_readers, folded, write_refitted
+from pat.bases.reader_fit import RIDGE, RIDGES, Moments, map_of_reader
+from pat.bases.readers import fit_to_pruned, fit_to_unpruned, folded, refit_in_place, write_refitted
 from pat.data.calibration import Blocks
 from pat.families.known import Role, family_of
 from pat.models.masked import kept_channels_only
@@ -94,7 +96,7 @@ def test_a_silent_channel_is_no_obstacle() -> None:
 def test_with_nothing_dropped_nothing_changes(name: str) -> None:
     model = tiny_model(name)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    fits = fit_readers(model, random_text().batches(), torch.ones(WIDTH, dtype=torch.bool))
+    fits = fit_to_pruned(model, random_text().batches(), torch.ones(WIDTH, dtype=torch.bool))
     assert len(fits) == 7 and all(torch.equal(fit.map_DK, torch.eye(WIDTH, dtype=torch.float64)) for fit in fits.values())
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
     assert all(fit.error == fit.error_plain for fit in fits.values())
@@ -105,7 +107,7 @@ def test_the_checkpoint_computes_what_hooked_norms_do(name: str, tmp_path: Path)
     """Masked: a stock model whose dead channels are zero and whose norms' outputs go through B; and no dead column is read."""
     write_base(name, tmp_path / "base")
     (tmp_path / "refitted").mkdir()
-    fits = fit_readers(tiny_model(name), random_text().batches(), KEPT_D)
+    fits = fit_to_pruned(tiny_model(name), random_text().batches(), KEPT_D)
     write_refitted(tmp_path / "base", tmp_path / "refitted", fits, KEPT_D)
     tokens = random_tokens(3, 12, seed=9)
     stock = reload(tmp_path / "refitted")
@@ -125,7 +127,7 @@ def test_the_checkpoint_computes_what_hooked_norms_do(name: str, tmp_path: Path)
 def test_each_map_is_the_best_one_for_the_model_that_is_refitted_before_it(name: str) -> None:
     """From outputs that hooks record: the whole model's, and those of a masked model whose earlier norms are mapped already."""
     text = random_text()
-    fits = fit_readers(tiny_model(name), text.batches(), KEPT_D)
+    fits = fit_to_pruned(tiny_model(name), text.batches(), KEPT_D)
     maps_DK: dict[str, Tensor] = {}
     for norm, fit in fits.items():
         whole_ND, kept_ND = (outputs(model, norm, text) for model in (tiny_model(name), masked(hooked(tiny_model(name), maps_DK))))
@@ -153,7 +155,7 @@ def test_on_the_unpruned_stream_each_map_is_the_best_one_whatever_the_others_are
         watched.register_forward_pre_hook(lambda _m, inputs, site=site: seen.update({site.name: inputs[0]}))
     with torch.no_grad():
         model(input_ids=text.ids_NT, attention_mask=text.mask_NT)
-        fits = fit_readers(tiny_model(name), text.batches(), KEPT_D, seen="unpruned")
+        [fits] = fit_to_unpruned(tiny_model(name), text.batches(), KEPT_D, ridges=[RIDGE]).values()
         assert fits.keys() == {site.name for site in sites}
         for site in sites:
             norm = torch.nn.Identity() if site.norm is None else tiny_model(name).get_submodule(site.norm)
@@ -163,19 +165,68 @@ def test_on_the_unpruned_stream_each_map_is_the_best_one_whatever_the_others_are
             assert best <= mse_loss(kept_NK @ fits[site.name].map_DK.T, whole_ND) <= 1.001 * best
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_fits_of_all_ridges_in_one_pass_are_those_of_a_pass_each_to_the_last_bit(name: str) -> None:
+    """And the model is the same behind them, so that whoever folds them in begins with the base."""
+    model, text = tiny_model(name), random_text()
+    together = fit_to_unpruned(model, text.batches(2), KEPT_D, text.batches())
+    assert all(
+        torch.equal(one, other) for one, other in zip(model.state_dict().values(), tiny_model(name).state_dict().values(), strict=True)
+    )
+    assert list(together) == list(RIDGES)
+    for ridge, fits in together.items():
+        [alone] = fit_to_unpruned(tiny_model(name), text.batches(2), KEPT_D, text.batches(), [ridge]).values()
+        assert fits.keys() == alone.keys() and all(torch.equal(fits[site].map_DK, alone[site].map_DK) for site in fits)
+        assert all(replace(fits[site], map_DK=KEPT_D) == replace(alone[site], map_DK=KEPT_D) for site in fits)
+    one, other = together.values()
+    assert not any(torch.equal(one[site].map_DK, other[site].map_DK) for site in one)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_readers_refitted_in_place_are_those_that_are_written(name: str, tmp_path: Path) -> None:
+    write_base(name, tmp_path / "base")
+    (tmp_path / "refitted").mkdir()
+    model: Any = tiny_model(name)
+    [fits] = fit_to_unpruned(model, random_text().batches(), KEPT_D, ridges=[RIDGE]).values()
+    refit_in_place(model, fits, KEPT_D)
+    write_refitted(tmp_path / "base", tmp_path / "refitted", fits, KEPT_D)
+    stored = reload(tmp_path / "refitted").state_dict()
+    assert all(torch.equal(tensor, stored[key]) for key, tensor in model.state_dict().items() if key != "lm_head.weight")
+
+
+def test_a_fit_takes_one_pass_over_each_stream_that_it_needs() -> None:
+    """Blocks counted: those of the unpruned stream serve all ridges, and of what is noted beforehand a forward pass serves all equal masks."""
+    runs = dict[int, int]()
+
+    def blocks(fit: Callable[..., object]) -> int:
+        model: Any = tiny_model("llama")
+        runs.clear()
+        for place, layer in enumerate(model.model.layers):
+            layer.mlp.register_forward_hook(lambda *_given, place=place: runs.update({place: runs.get(place, 0) + 1}))
+        fit(model, Blocks(ids_NT, torch.ones_like(ids_NT)).batches(2), KEPT_D)
+        assert len(set(runs.values())) == 1
+        return runs[0]
+
+    ids_NT, noted = random_tokens(8, 12, seed=2), 1
+    assert blocks(fit_to_unpruned) == noted + 4
+    assert blocks(fit_to_pruned) == noted + 2 * 4
+
+
 def test_with_little_text_what_is_fitted_to_the_unpruned_stream_carries_over_better() -> None:
     """Four tokens a channel: each fit in the order of the computation trusts a stream that is truer on its own text than on other."""
     few, other = (text_of_rows(rows, seed) for rows, seed in ((8, 1), (30, 2)))
     expected = logits(sunk_model(), other.ids_NT)
-    left: dict[Seen, float] = {}
-    for seen in SEEN:
-        model = sunk_model()
-        fits = fit_readers(model, few.batches(), torch.arange(WIDTH) < 36, other.batches(), seen=seen)
-        kept_channels_only(model, torch.arange(WIDTH) < 36)
+    kept_D = torch.arange(WIDTH) < 36
+    unpruned, pruned = sunk_model(), sunk_model()
+    fits = fit_to_unpruned(unpruned, few.batches(), kept_D, ridges=[RIDGE])[RIDGE]
+    refit_in_place(unpruned, fits, kept_D)
+    left: dict[str, float] = {}
+    for seen, model, found in (("unpruned", unpruned, fits), ("pruned", pruned, fit_to_pruned(pruned, few.batches(), kept_D))):
+        kept_channels_only(model, kept_D)
         left[seen] = float(mse_loss(logits(model, other.ids_NT), expected))
-        assert all(fit.massive is None or fit.massive <= 1e-6 for fit in fits.values())
+        assert all(fit.massive is None or fit.massive <= 1e-6 for fit in found.values())
     plain = sunk_model()
-    kept_channels_only(plain, torch.arange(WIDTH) < 36)
+    kept_channels_only(plain, kept_D)
     assert left["unpruned"] < min(0.7 * left["pruned"], float(mse_loss(logits(plain, other.ids_NT), expected)))
 
 
@@ -214,7 +265,7 @@ def test_a_masked_model_is_nearer_to_the_whole_one_than_with_plain_readers(name:
     text = random_text()
     tokens = text.ids_NT[:-1]  # the last one is padded
     refitted = tiny_model(name)
-    fits = fit_readers(refitted, text.batches(), KEPT_D)
+    fits = fit_to_pruned(refitted, text.batches(), KEPT_D)
     if not refitted.config.tie_word_embeddings:
         hooked(refitted, {"model.norm": fits["model.norm"].map_DK})  # the head alone is not refitted in place
     expected, plain, found = (logits(model, tokens) for model in (tiny_model(name), masked(tiny_model(name)), masked(refitted)))

@@ -63,7 +63,7 @@ def test_its_stream_is_walked_as_the_model_walks_it() -> None:
         floor.register_forward_hook(lambda _floor, _inputs, output: behind.append(output))
     family = family_of(model.config)
     with torch.no_grad():
-        stream = enter(model, batch)
+        [stream] = enter(model, [batch])
         for place, floor in enumerate(model.trunk.floors):
             for index, block in enumerate(family.blocks):
                 stream.take_up(written_by(block, model, floor, stream.x_BTD, stream.beside[place][index]), parallel=family.parallel)

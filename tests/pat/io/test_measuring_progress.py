@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pat.bases.readers import fit_readers
+from pat.bases.readers import fit_to_pruned
 from pat.bases.rotate import rotate
 from pat.data.calibration import Blocks, Calibration
 from pat.io import progress
@@ -31,6 +31,6 @@ def test_a_refit_tells_how_many_layers_are_done(caplog: pytest.LogCaptureFixture
     text = Blocks(random_tokens(4, 12), torch.ones(4, 12, dtype=torch.long))
     kept_D = torch.arange(48) < 36
     with caplog.at_level("INFO"):
-        fit_readers(tiny_model("llama"), text.batches(2), kept_D)
+        fit_to_pruned(tiny_model("llama"), text.batches(2), kept_D)
     assert "measuring on text, blocks: 2/4" in caplog.text
     assert "refitting readers, layers: 2/3" in caplog.text
