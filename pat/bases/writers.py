@@ -148,7 +148,11 @@ def _targets(family: Family, inside: Mapping[str, HeldStream], behind: HeldStrea
 
 
 def _fit(walk: LayerWalk, family: Family, index: int, target: HeldStream, aim: Callable[[Tensor], Tensor], factor: float) -> WriterFit:
-    """Return the fit of one block's write in the layer before which `walk` stands, which has it where it helps."""
+    """Return the fit of one block's write in the layer before which `walk` stands, which has it where it helps.
+
+    The text goes through the layer once a write, as far as the block, and once more to go on: what a block is given, and what comes
+    behind it, is another with each write that has changed, and to keep what the write was given would take a third stream, and a wider one.
+    """
     block = family.blocks[index]
     write = linear_named(walk.layers[walk.place], block.write)
     name = family.in_layer(walk.place, block.write)
@@ -156,13 +160,12 @@ def _fit(walk: LayerWalk, family: Family, index: int, target: HeldStream, aim: C
     median = torch.cat([aim(stream_BTD).float().norm(dim=-1).cpu() for stream_BTD in target]).median()
     held_from = len(target) - held_batches(len(target))
     following = None if index == len(family.blocks) - 1 else family.blocks[index + 1].norm
-    names = (block.write, *(() if following is None else (following,)))
-    for batch, out_BTD, inputs in walk.run(names):
+    for batch, behind_BTD, inputs in walk.run((block.write,), to=following):
         target_BTD = aim(target[batch])
-        behind_BTD = (out_BTD if following is None else inputs[following]).view_as(target_BTD)
         weight_BT = weights_of(target_BTD, median)
+        there_ND = behind_BTD.view_as(target_BTD).flatten(0, 1)
         sums = fitted if batch < held_from else held_out
-        sums.add(inputs[block.write].flatten(0, -2), target_BTD.flatten(0, 1), behind_BTD.flatten(0, 1), weight_BT.flatten())
+        sums.add(inputs[block.write].flatten(0, -2), target_BTD.flatten(0, 1), there_ND, weight_BT.flatten())
     change_DI = change_of_write(fitted)
     fit = WriterFit(name, (change_DI / factor).float().cpu(), held_out.error(), held_out.error(change_DI))
     if fit.helps:

@@ -8,6 +8,7 @@ Axes: N rows of text, B rows of a batch, T tokens, D channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,11 +16,7 @@ from transformers import PreTrainedModel
 
 from pat.families.known import family_of
 from pat.models.held_stream import HeldStream
-from pat.models.hooks import given_stream, removed_behind
-
-
-class _BehindTheEmbedding(Exception):  # noqa: N818 - no error: it ends a forward pass of which the rest is not needed
-    pass
+from pat.models.hooks import removed_behind, stream_before
 
 
 class LayerWalk:
@@ -34,15 +31,20 @@ class LayerWalk:
         self._arguments = _arguments(model, self.layers, ids_NT[:rows].to(model.device))
         self.stream = HeldStream(model.device)
         for batch, ids_BT in enumerate(ids_NT.split(rows)):
-            self.stream.put(batch, _embedded(model, self.layers[0], ids_BT.to(model.device)))
+            embed = partial(model.base_model, input_ids=ids_BT.to(model.device), use_cache=False)
+            self.stream.put(batch, stream_before(self.layers[0], embed))
 
-    def run(self, names: Sequence[str] = ()) -> Iterator[tuple[int, Tensor, Mapping[str, Tensor]]]:
-        """Yield each batch's number, its stream behind the layer and the inputs of the modules named, by name, without going on."""
+    def run(self, names: Sequence[str] = (), to: str | None = None) -> Iterator[tuple[int, Tensor, Mapping[str, Tensor]]]:
+        """Yield each batch's number, its stream behind the layer and the inputs of the modules named, by name, without going on.
+
+        `to` names a module of the layer before which it stops: then the stream is that module's input.
+        """
         layer = self.layers[self.place]
         inputs: dict[str, Tensor] = {}
         with removed_behind(layer.get_submodule(name).register_forward_pre_hook(_keep(inputs, name)) for name in names):
             for batch, stream_BTD in enumerate(self.stream):
-                yield batch, _first(layer(stream_BTD, **self._arguments[self.place])), inputs
+                run = partial(layer, stream_BTD, **self._arguments[self.place])
+                yield batch, _first(run()) if to is None else stream_before(layer.get_submodule(to), run), inputs
 
     def advance(self, inside: Mapping[str, HeldStream] | None = None) -> None:
         """Go on to behind the layer; on the way `inside` takes up the inputs of modules of the layer, by the module's name."""
@@ -73,28 +75,6 @@ def _arguments(model: PreTrainedModel, layers: list[nn.Module], ids_BT: Tensor) 
     def note(_layer: nn.Module, _inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         found.append({name: value for name, value in keywords.items() if name != "hidden_states"})
 
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    try:
+    with removed_behind([layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]):
         model.base_model(input_ids=ids_BT, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
-
-
-def _embedded(model: PreTrainedModel, first: nn.Module, ids_BT: Tensor) -> Tensor:
-    """Return the stream before the first layer."""
-    found: list[Tensor] = []
-
-    def stop(_layer: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        found.append(given_stream(inputs, keywords))
-        raise _BehindTheEmbedding
-
-    handle = first.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        model.base_model(input_ids=ids_BT, use_cache=False)
-    except _BehindTheEmbedding:
-        pass
-    finally:
-        handle.remove()
-    return found[0]

@@ -120,6 +120,27 @@ def test_the_walk_sees_what_the_model_computes() -> None:
             walk.advance()
 
 
+def test_a_walk_stops_before_the_module_it_is_told_to() -> None:
+    """With what that module gets in the model, and without what comes behind it."""
+    model: Any = tiny_model("llama")
+    ids, given, behind = text(4), list[torch.Tensor](), list[int]()
+    first = model.model.layers[0]
+    with torch.no_grad():
+        hook = first.post_attention_layernorm.register_forward_pre_hook(lambda _norm, inputs: given.append(inputs[0]))
+        model(input_ids=ids)
+        hook.remove()
+        walk = LayerWalk(model, ids, 2)
+        first.mlp.register_forward_hook(lambda *_given: behind.append(1))
+        found = [
+            (stream_BTD, inputs["self_attn.o_proj"])
+            for _, stream_BTD, inputs in walk.run(("self_attn.o_proj",), "post_attention_layernorm")
+        ]
+        written = [stream_BTD + first.self_attn.o_proj(input_BTI) for stream_BTD, (_, input_BTI) in zip(walk.stream, found, strict=True)]
+    assert not behind
+    assert torch.allclose(torch.cat([there for there, _ in found]), given[0], atol=1e-6)
+    assert torch.allclose(torch.cat(written), given[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("kept", [None, range(0, 48, 2)])
 def test_no_more_of_a_long_text_is_on_the_device_than_of_a_short_one(kept: Any) -> None:
     """No tensor is larger than a batch's, and what the layers made of one batch is gone while they work on the next."""

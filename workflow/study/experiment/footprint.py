@@ -43,7 +43,7 @@ SHORT_PROMPTS = 0.2
 ITEM_TOKENS = 6 * 256
 """Four or five choices and a generated answer, each behind its prompt."""
 REFIT_PASSES = 5
-"""Forward passes of a refit of writers: one of the whole model, three of the pruned one, and what judges them."""
+"""Forward passes of a refit of writers: one of the whole model, less than three of the pruned one, and what judges them."""
 MARGIN = 2.0
 """Machines differ, and a job that is cut off costs more than one that ends early."""
 SHORTEST_MIN = 60
