@@ -140,7 +140,7 @@ def extremes(values: list[float]) -> list[float]:
 CLAIMS = {
     rf"{NUMBER} times ShortGPT's on held-out instructions, {NUMBER} on WikiText-2 and {NUMBER} on C4": lambda: of_rivals("shortgpt-refitted", 0.5),
     rf"level with ShortGPT so refitted\*\* \({NUMBER}, {NUMBER}, {NUMBER}\)": lambda: of_rivals("shortgpt-refitted", 0.25),
-    rf"one seed: {NUMBER}, {NUMBER} and {NUMBER} of ShortGPT's": lambda: of_rivals("shortgpt-refitted", 0.5, "smollm2-full"),
+    rf"two seeds: {NUMBER}, {NUMBER} and {NUMBER} of ShortGPT's": lambda: of_rivals("shortgpt-refitted", 0.5, "smollm2-full"),
     rf"{NUMBER} to {NUMBER} times LLM-Pruner's": lambda: extremes(of_rivals("llm-pruner-uniform-refitted", 0.5)),
     rf"PAT-G {NUMBER}, PAT with a random mask {NUMBER}, PAT {NUMBER}; pruned first, then tuned: magnitude {NUMBER}, channel Fisher {NUMBER}":
         lambda: of_the_demo("pat-g", "pat-random", "pat", "channel-magnitude-pft", "channel-fisher-pft"),
