@@ -16,7 +16,8 @@ from pat.io.provenance import source_hash
 from study.experiment.extends import read_resolved
 from study.experiment.table_settings import TableSettings
 from study.report import committed
-from study.report.reference import copy_in_few_colours, keep, marks, readme_block, update, with_block
+from study.report.blocks import marks, readme_block, with_block
+from study.report.reference import copy_in_few_colours, keep, update
 from study.results.archive import ARCHIVE, packed
 from study.results.unpack import CELLS_LIST, unpack_reference
 from study.tables.writing import write_tables

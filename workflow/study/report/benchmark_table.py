@@ -12,7 +12,7 @@ import typer
 from pat.errors import UserError
 from pat.io.artefacts import write_text
 from study.commands.errors import run_reporting_errors
-from study.report.reference import with_block
+from study.report.blocks import with_block
 from study.tables.benchmarks import layouts_of, read_record
 from study.tables.layouts import markdown
 

@@ -22,15 +22,15 @@ from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
 from study.experiment.extends import read_resolved
 from study.plan.paths import before_the_cut
+from study.report.blocks import SHOWN_TABLES, readme_block, with_block
 from study.report.committed import is_as_committed
 from study.results.archive import ARCHIVE, pack
 from study.results.options import behind_tables, origins_of
 from study.results.times import FOLDER as MEASURED
 from study.results.times import read_times, whole
 from study.tables.layouts import csv_text, markdown
-from study.tables.times import sentence, times_table
+from study.tables.times import times_table
 
-SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
 REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
 """Tables that say nothing beyond the records and the tables beside them: `study unpack` and `study tables` make them again."""
 COLOURS = 64
@@ -120,44 +120,6 @@ def copy_in_few_colours(source: Path, target: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def marks(name: str) -> tuple[str, str]:
-    """Return the two lines between which README.md holds the tables of the reference `name`."""
-    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-
-
-def readme_block(reference: Path) -> str:
-    """Return what README.md shows of a reference: where and by what it was made, then its tables."""
-    origin = read_json(reference / "origin.json")
-    commits = ", ".join(f"`{commit[:10]}`" for commit in origin["git_commits"])
-    names = origin.get("shown", SHOWN_TABLES)
-    shown = [(reference / "tables" / name).read_text(encoding="utf-8").strip() for name in names if (reference / "tables" / name).is_file()]
-    made_by = (
-        f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
-        f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
-        f"{sentence(origin['times']) + ' ' if 'times' in origin else ''}"
-        f"To make it again: `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
-    )
-    return "\n\n".join([made_by, *shown])
-
-
-def _show_option(names: Sequence[str]) -> str:
-    return "" if tuple(names) == SHOWN_TABLES else f' SHOW="{" ".join(names)}"'
-
-
-def _shown_path(reference: Path) -> str:
-    return "/".join(reference.parts[-3:])
-
-
-def with_block(readme: str, name: str, block: str, document: str = "README.md") -> str:
-    """Return a document's text with the marked block replaced. Raises UserError where its marks are missing."""
-    start, end = marks(name)
-    before, found_start, rest = readme.partition(start)
-    _, found_end, after = rest.partition(end)
-    if not (found_start and found_end):
-        raise UserError(f"{document}: lacks the lines {start} and {end}, between which the tables of {name} belong")
-    return f"{before}{start}\n{block}\n{end}{after}"
 
 
 def update(
