@@ -100,7 +100,9 @@ def test_a_reference_keeps_what_lies_before_the_cut_once_for_all_ratios(tmp_path
     write_text(results / "tables" / "cells.csv", cells)
     keep(results, out, "a machine", tmp_path / "toy.yaml")
     unpack_reference(out, tmp_path / "again")
-    assert read_json(tmp_path / "again" / "cells" / row / "before" / "seed0" / "merged" / "merge.json") == {"name": "merged/merge.json"}
+    assert read_json(tmp_path / "again" / "checkpoints" / row / "before" / "seed0" / "merged" / "merge.json") == {
+        "name": "merged/merge.json"
+    }
     kept = [name for name, _ in packed(out / ARCHIVE) if "/before/" in name]
     assert sorted(kept) == [f"cells/{row}/before/seed0/{name}" for name in ("adapter/tuning.json", "merged/merge.json")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -12,26 +12,38 @@ from pat.errors import UserError
 from pat.io.artefacts import write_json
 from study.results.archive import ARCHIVE, pack, packed, unpack
 from study.results.explain import explain
+from study.results.kept import kept_as
 from tests.kit.cell_maker import cell, write_cell
 
 RECORDS = {
     "cells/m/a/0.5/seed0/cell.json": {"ü": [1.5, None, True], "a": {"nested": "x\u2028y\x85z"}},
+    "cells/m/a/0.5/seed0/merged/merge.json": {"hidden_size": {"before": 8, "after": 4}},
+    "cells/m/a/0.5/rate.json": {"learning_rate": 0.001},
     "bases/m/pretraining.json": {"tokens": 2**60},
 }
+PLACES = {
+    "cells/m/a/0.5/seed0/cell.json": "evaluation/m/a/0.5/seed0/cell.json",
+    "cells/m/a/0.5/seed0/merged/merge.json": "checkpoints/m/a/0.5/seed0/merged/merge.json",
+    "cells/m/a/0.5/rate.json": "checkpoints/m/a/0.5/rate.json",
+    "bases/m/pretraining.json": "models/m/pretraining.json",
+}
+"""Where a run has them, below its results."""
 
 
 def written(folder: Path) -> dict[str, Path]:
     for name, record in RECORDS.items():
-        write_json(folder / name, record)
-    return {name: folder / name for name in RECORDS}
+        write_json(folder / PLACES[name], record)
+    return {name: folder / PLACES[name] for name in RECORDS}
 
 
-def test_records_come_back_byte_for_byte(tmp_path: Path) -> None:
+def test_records_come_back_byte_for_byte_where_the_run_had_them(tmp_path: Path) -> None:
     files = written(tmp_path / "run")
     pack(files, tmp_path / ARCHIVE)
     assert dict(packed(tmp_path / ARCHIVE)) == RECORDS
-    unpack(tmp_path / ARCHIVE, tmp_path / "again")
-    assert {name: (tmp_path / "again" / name).read_bytes() for name in RECORDS} == {name: path.read_bytes() for name, path in files.items()}
+    assert sorted(unpack(tmp_path / ARCHIVE, tmp_path / "again")) == sorted(tmp_path / "again" / place for place in PLACES.values())
+    for name, path in files.items():
+        assert (tmp_path / "again" / PLACES[name]).read_bytes() == path.read_bytes()
+        assert kept_as(PurePath(PLACES[name])) == name
 
 
 def test_the_order_of_records_changes_nothing(tmp_path: Path) -> None:

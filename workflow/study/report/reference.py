@@ -25,6 +25,7 @@ from study.plan.paths import before_the_cut
 from study.report.blocks import SHOWN_TABLES, readme_block, with_block
 from study.report.committed import is_as_committed
 from study.results.archive import ARCHIVE, pack
+from study.results.kept import kept_as
 from study.results.options import behind_tables, origins_of
 from study.results.times import FOLDER as MEASURED
 from study.results.times import read_times, whole
@@ -73,21 +74,14 @@ def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequen
 
 def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
     """Return the records behind the tables by the names that the reference gives them: of the rows and models of the cells alone."""
-    found = {}
-    for cell in cells:
-        place = cell.parent.relative_to(results / "evaluation")
-        found[f"cells/{place}/{cell.name}"] = cell
-        steps = [f"{folder}/{name}" for folder in (place, before_the_cut(place)) for name in FROM_EACH_CHECKPOINT]
-        found |= {f"cells/{step}": path for step in steps if (path := results / "checkpoints" / step).is_file()}
     places = [cell.parent.relative_to(results / "evaluation") for cell in cells]
+    folders = [results / "checkpoints" / each for place in places for each in (place, before_the_cut(place))]
+    steps = [folder / name for folder in folders for name in FROM_EACH_CHECKPOINT]
     rows, models = {place.parts[:2] for place in places}, {place.parts[0] for place in places}
-    for rate in results.glob("checkpoints/*/*/*/rate.json"):
-        if (place := rate.relative_to(results / "checkpoints")).parts[:2] in rows:
-            found[f"cells/{place}"] = rate
-    for base in results.glob("models/*/pretraining.json"):
-        if base.parent.name in models:
-            found[f"bases/{base.relative_to(results / 'models')}"] = base
-    return found
+    rates = [rate for rate in results.glob("checkpoints/*/*/*/rate.json") if rate.relative_to(results / "checkpoints").parts[:2] in rows]
+    bases = [base for base in results.glob("models/*/pretraining.json") if base.parent.name in models]
+    found = [*cells, *(step for step in steps if step.is_file()), *rates, *bases]
+    return {kept_as(path.relative_to(results)): path for path in found}
 
 
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:

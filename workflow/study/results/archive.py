@@ -15,6 +15,7 @@ from typing import Any
 from pat.errors import UserError
 from pat.io.artefacts import parse_json, read_record, write_bytes, write_json
 from pat.io.storage import refusal
+from study.results.kept import place_of
 
 ARCHIVE = "records.jsonl.xz"
 """What a kept run calls it. Xz is in Python's own library, and its output depends on nothing but the input."""
@@ -47,9 +48,10 @@ def packed(archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def unpack(archive: Path, folder: Path, *, replace: bool = True) -> list[Path]:
-    """Write every record into `folder` under its name, as its step wrote it and as write_text does; return the files."""
+    """Write every record into `folder` as its step wrote it, where the results had it, and as write_text does; return the files."""
     written = []
     for name, record in packed(archive):
-        write_json(folder / name, record, replace=replace)
-        written.append(folder / name)
+        place = folder / place_of(name)
+        write_json(place, record, replace=replace)
+        written.append(place)
     return written

@@ -17,7 +17,7 @@ CELLS_LIST = "cells.txt"
 
 
 def unpack_reference(reference: Path, out: Path, *, replace: bool = True) -> str:
-    """Write a reference's records into `out`, and a list of its cells for --cells-from; return what was done."""
+    """Write a reference's records into `out` as an experiment's results hold them, and a list of its cells; return what was done."""
     files = unpack(reference / ARCHIVE, out, replace=replace)
     cells = [path for path in files if path.name == "cell.json"]
     write_text(out / CELLS_LIST, "".join(f"{path}\n" for path in cells), replace=replace)

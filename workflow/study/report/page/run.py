@@ -118,7 +118,7 @@ def opened(results: Path) -> Iterator[Run]:
         return
     with tempfile.TemporaryDirectory() as folder:
         files = unpack(results / ARCHIVE, Path(folder))
-        yield Run(results, read_cells(path for path in files if path.name == "cell.json"), Path(folder) / "cells")
+        yield Run(results, read_cells(path for path in files if path.name == "cell.json"), Path(folder) / "checkpoints")
 
 
 def _lines(table: Path) -> list[dict[str, str]]:
