@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pat.data.items import write_items
 from pat.io.artefacts import MANIFEST, write_jsonl
@@ -21,6 +22,7 @@ from pat.settings.jobs import TuneJob
 from pat.training.tuning import tune
 from tests.kit.cell_maker import cell, write_cell
 from tests.kit.commands import outcome
+from tests.kit.experiments import SMOKE
 from tests.kit.tiny_checkpoint import some_items
 from tests.kit.tiny_world import write_world
 from tests.kit.tuning_requests import asked
@@ -76,6 +78,10 @@ COLLECT = (
     "collect", "--cell", "{}", "--tuning", "<w>/adapter/tuning.json", "--step", "<w>/merge.json", "--evaluation", "<w>/evaluation.json",
     "--samples", "<w>/samples.jsonl", *FILE_OUT,
 )  # fmt: skip
+RESULT = "evaluation/tiny/pat/0.25/seed0/cell.json"
+PART = (
+    "reference", "--unfinished", "--experiment", "<w>/experiment.yaml", *FOLDER_OUT, "--machine", "m", "--readme", "<w>/README.md",
+)  # fmt: skip
 REFERENCE = ("reference", "--results", "<w>/results", *FOLDER_OUT, "--machine", "m", "--readme", "<w>/README.md")
 
 
@@ -122,10 +128,12 @@ PLACES = [
     Place((*COLLECT, "--samples", "<bad>"), "bad.jsonl"),
     Place(("summary", "--results", "<bad>"), inside=("results", "tables/cells.csv")),
     Place((*REFERENCE, "--experiment", "<bad>"), "bad.yaml"),
+    Place((*REFERENCE, "--unfinished", "--experiment", "<bad>"), "unfinished.yaml"),
+    Place((*PART, "--results", "<bad>"), inside=("results", RESULT)),
 ]
 OPTIONAL = (MANIFEST, INDEX)
 """Files that a folder need not have."""
-UNSEEN = {("reference", "an infinite number"), ("reference", "an unknown field")}
+UNSEEN = {("reference <bad> bad.yaml", "an infinite number"), ("reference <bad> bad.yaml", "an unknown field")}
 """What a command copies without looking at it: the experiment has run, so it was checked."""
 RECIPES: list[dict[str, Any]] = [
     {"max_steps": -1},
@@ -200,7 +208,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "text.jsonl", [{"text": "one two three " * 20}])
     write_items(folder / "task.jsonl", some_items())
     shutil.copy(write_cell(folder / "results", cell()), folder / "cell.json")
-    (folder / "README.md").write_text("")
+    (folder / "README.md").write_text("<!-- out:start -->\n<!-- out:end -->\n")
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(SMOKE | {"name": "demo", "ratios": [0.25], "methods": {"pat": None}}))
     (folder / "results/tables").mkdir()
     (folder / "results/tables/cells.csv").write_text("json\nresults/demo/evaluation/tiny/pat/0.25/seed0/cell.json\n")
     step = {"hidden_size": {"before": 8, "after": 4}, "parameters": {"before": {}, "after": {}}, "logit_gap": None, "ratio_effective": 0.5}
@@ -245,7 +254,7 @@ CASES = [
     pytest.param(place, kind, id=f"{place} is {kind}")
     for place in PLACES
     for kind in (*CONTENTS, FOLDER)
-    if not (kind == "missing" and place.inside and place.inside[1] in OPTIONAL) and (place.arguments[0], kind) not in UNSEEN
+    if not (kind == "missing" and place.inside and place.inside[1] in OPTIONAL) and (str(place), kind) not in UNSEEN
 ]
 
 

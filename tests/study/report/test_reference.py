@@ -17,6 +17,7 @@ from study.experiment.extends import read_resolved
 from study.experiment.table_settings import TableSettings
 from study.report import committed
 from study.report.blocks import marks, readme_block, with_block
+from study.report.kept_run import Finished
 from study.report.reference import copy_in_few_colours, keep, update
 from study.results.archive import ARCHIVE, packed
 from study.results.unpack import CELLS_LIST, unpack_reference
@@ -49,7 +50,7 @@ def finished(folder: Path, **changes: object) -> Path:
 
 def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
-    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
+    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
     shown = (tmp_path / "README.md").read_text()
     assert shown.startswith("before\n") and shown.endswith("after\n") and "old" not in shown
     assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
@@ -68,7 +69,7 @@ def test_a_run_of_several_machines_says_so_of_commits_versions_and_devices(tmp_p
     write_json(results / "evaluation" / "m" / "pat" / "0.25" / "seed1" / "cell.json", {"provenance": {"tune": other}})
     named = (results / "tables" / "cells.csv").read_text()
     write_text(results / "tables" / "cells.csv", named + "pat,results/toy/evaluation/m/pat/0.25/seed1/cell.json\n")
-    keep(results, out, "two machines", tmp_path / "toy.yaml")
+    keep(Finished(results), out, "two machines", tmp_path / "toy.yaml")
     origin = read_json(out / "origin.json")
     assert origin["git_commits"] == ["0123456789abcdef", "fedcba98765"] and origin["devices"] == ["NVIDIA A", "cpu"]
     assert origin["versions"] == {"torch": "2.11.0, 2.13.0", "transformers": "5.23.0"} and origin["platform"] == "aarch64, x86_64"
@@ -84,7 +85,7 @@ def test_what_an_earlier_form_of_the_experiment_has_left_is_not_kept(tmp_path: P
         (results / "figures").mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(results / "figures" / f"{name}.png")
     write_text(tmp_path / "toy.yaml", "name: toy\nfigures: [perplexity]\n")
-    keep(results, out, "a machine", tmp_path / "toy.yaml")
+    keep(Finished(results), out, "a machine", tmp_path / "toy.yaml")
     assert [path.name for path in (out / "figures").iterdir()] == ["perplexity.png"]
     assert not [name for name, _ in packed(out / ARCHIVE) if "gone" in name]
 
@@ -98,7 +99,7 @@ def test_a_reference_keeps_what_lies_before_the_cut_once_for_all_ratios(tmp_path
     for name in ("adapter/tuning.json", "merged/merge.json"):
         write_json(results / "checkpoints" / row / "before" / "seed0" / name, {"name": name})
     write_text(results / "tables" / "cells.csv", cells)
-    keep(results, out, "a machine", tmp_path / "toy.yaml")
+    keep(Finished(results), out, "a machine", tmp_path / "toy.yaml")
     unpack_reference(out, tmp_path / "again")
     assert read_json(tmp_path / "again" / "checkpoints" / row / "before" / "seed0" / "merged" / "merge.json") == {
         "name": "merged/merge.json"
@@ -110,7 +111,7 @@ def test_a_reference_keeps_what_lies_before_the_cut_once_for_all_ratios(tmp_path
 def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "out" / "toy"
     write_text(results / "tables" / "perplexity.md", "| perplexity |")
-    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "none.md"])
+    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "none.md"])
     shown = (tmp_path / "README.md").read_text()
     assert "| perplexity |" in shown and "| 1 |" not in shown and '.yaml SHOW="perplexity.md none.md"`' in shown
     assert with_block(shown, "toy", readme_block(out)) == shown
@@ -120,7 +121,7 @@ def test_a_reference_keeps_how_long_its_jobs_took(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
     head = "s\th:m:s\tcpu_time\n"
     write_text(results / "benchmarks" / "tune" / "m" / "pat" / "0.25" / "seed0.tsv", f"{head}7.50\t0:00:07\t12.25\n")
-    update(results, out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
+    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
     assert read_json(out / "origin.json")["times"] == {"jobs": 1, "span_s": 7.5, "busy_s": 7.5, "wall_s": 7.5, "processor_s": 12.2}
     assert "The job took 7.5 s, 7.5 s one after another, at least 12.2 s of processor time." in (tmp_path / "README.md").read_text()
     assert "How long the jobs of toy took, on a machine" in (out / "tables" / "times.md").read_text()
@@ -133,7 +134,7 @@ def test_a_reference_keeps_how_long_its_jobs_took(tmp_path: Path) -> None:
 )
 def test_code_that_no_commit_names_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        keep(finished(tmp_path, **changes), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
+        keep(Finished(finished(tmp_path, **changes)), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
 
 
 def test_the_hash_of_the_sources_shows_that_they_are_the_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,9 +153,9 @@ def test_the_hash_of_the_sources_shows_that_they_are_the_commits(tmp_path: Path,
 
 def test_unfinished_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.yaml: no such file"):
-        keep(finished(tmp_path), tmp_path / "out", "a machine", tmp_path / "missing.yaml")
+        keep(Finished(finished(tmp_path)), tmp_path / "out", "a machine", tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="run the experiment first"):
-        keep(tmp_path / "nowhere", tmp_path / "out", "a machine", tmp_path / "toy.yaml")
+        keep(Finished(tmp_path / "nowhere"), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
     with pytest.raises(UserError, match="lacks the lines"):
         with_block("no marks", "toy", "block")
 

@@ -71,13 +71,17 @@ class Cells:
         after_tuning = self.experiment.method(wildcards.row).order == "tune-prune"
         return of_cell(f"{self.paths.tuned_cell if after_tuning else self.paths.cell}/adapter/tuning.json", wildcards)
 
-    def earlier_tuning(self, wildcards: Wildcards) -> str:
-        """Return the record of the first part of a tuning in two, as an option; none where a tuning is one."""
+    def _first_tuning(self, wildcards: Wildcards) -> list[str]:
+        """Return the record of the first part of a tuning in two; none where a tuning is one."""
         two = self.experiment.method(wildcards.row).in_two_parts
-        return repeated("--before", [of_cell(f"{self.paths.before}/adapter/tuning.json", wildcards)] if two else [])
+        return [of_cell(f"{self.paths.before}/adapter/tuning.json", wildcards)] if two else []
 
-    def step_records(self, wildcards: Wildcards) -> str:
-        """Return the records of the steps that made a cell's model, in their order, as options."""
+    def earlier_tuning(self, wildcards: Wildcards) -> str:
+        """Return the same as an option."""
+        return repeated("--before", self._first_tuning(wildcards))
+
+    def _steps(self, wildcards: Wildcards) -> list[str]:
+        """Return the records of the steps that made a cell's model, in their order."""
         steps = {
             "tune": [*self.bases.records(wildcards.model, wildcards.row), f"{self.paths.cell}/merged/merge.json"],
             "prune-tune": [f"{self.paths.cell}/pruned/prune.json", f"{self.paths.cell}/merged/merge.json"],
@@ -89,8 +93,16 @@ class Cells:
             ],
             "given": [f"{self.paths.scores}/sizes.json"],
         }
-        paths = steps[self.experiment.method(wildcards.row).order]
-        return repeated("--step", (of_cell(path, wildcards) for path in paths))
+        return [of_cell(path, wildcards) for path in steps[self.experiment.method(wildcards.row).order]]
+
+    def step_records(self, wildcards: Wildcards) -> str:
+        """Return the same as options."""
+        return repeated("--step", self._steps(wildcards))
+
+    def records(self, wildcards: Wildcards) -> list[str]:
+        """Return all records that a cell is collected from but those of its evaluation."""
+        tuned = self.tuning_record(wildcards)
+        return [*self._first_tuning(wildcards), *([tuned] if tuned else []), *self._steps(wildcards)]
 
     def _budget(self, wildcards: Wildcards) -> dict[str, object]:
         """Return the budget that a cell's ratio stands for, and the ratio that its commands were asked for; nothing of a plain ratio."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol
 
-from study.experiment.schema import TUNED_ROW
+from study.experiment.schema import TUNED_ROW, Cell
 
 BEFORE = "before"
 """What stands at a ratio's place in the paths of what a row makes before its pruning, which all its ratios share."""
@@ -39,6 +40,12 @@ class Paths:
 def before_the_cut(place: PurePath) -> PurePath:
     """Return where the row of a cell at this place, model/row/ratio/seed, has what it made before its pruning."""
     return place.parent.with_name(BEFORE) / place.name
+
+
+def wildcards_of(cell: Cell, **others: str) -> Any:
+    """Return what a rule's functions are called with for a cell; `others` stand in place of its own."""
+    own = {"model": cell.model, "row": cell.row, "ratio": f"{cell.ratio:g}", "seed": str(cell.seed)}
+    return SimpleNamespace(**own | others)
 
 
 def of_cell(pattern: str, wildcards: Wildcards) -> str:

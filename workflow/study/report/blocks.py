@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pat.errors import UserError
@@ -23,13 +23,20 @@ def readme_block(reference: Path) -> str:
     commits = ", ".join(f"`{commit[:10]}`" for commit in origin["git_commits"])
     names = origin.get("shown", SHOWN_TABLES)
     shown = [(reference / "tables" / name).read_text(encoding="utf-8").strip() for name in names if (reference / "tables" / name).is_file()]
+    again = "finish it" if "of_cells" in origin else "make it again"
     made_by = (
-        f"From `{_shown_path(reference)}`: {origin['cells']} cells, {origin['machine']}, Python {', '.join(origin['python'])}, "
+        f"From `{_shown_path(reference)}`: {counted(origin)}, {origin['machine']}, Python {', '.join(origin['python'])}, "
         f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
         f"{sentence(origin['times']) + ' ' if 'times' in origin else ''}"
-        f"To make it again: `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
+        f"To {again}: `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
     )
     return "\n\n".join([made_by, *shown])
+
+
+def counted(origin: Mapping[str, object]) -> str:
+    """Return how many cells a reference has, by its record; of how many, where the experiment is not finished."""
+    of_cells = f" of {origin['of_cells']}" if "of_cells" in origin else ""
+    return f"{origin['cells']}{of_cells} cells"
 
 
 def _show_option(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +19,7 @@ from study.plan.paths import Paths
 from study.report.page.command import page
 from study.report.page.run import Run
 from study.results.cells import read_cells
+from study.results.on_record import on_record, result_of
 from study.results.standing import Output, Rest, outputs_of, rest_of
 from study.results.times import FOLDER as MEASURED
 from study.results.times import read_times, whole
@@ -83,9 +84,17 @@ def finished_cells(experiment: Experiment, outputs: Sequence[Output]) -> list[Ce
     return [cell for cell in experiment.cells() if result_of(cell) in done]
 
 
-def result_of(cell: Cell) -> PurePath:
-    """Return where a cell's result lies below the experiment's."""
-    return PurePath("evaluation", cell.path, "cell.json")
+def by_snakemake(experiment: Experiment, config: Path, results: Path) -> tuple[list[Cell], list[str]]:
+    """Return the cells that are finished and stay so, and in sentences what is left."""
+    outputs = outputs_of(config, results)
+    return finished_cells(experiment, outputs), list(left(rest_of(outputs, results), at_a_time(results)))
+
+
+def by_records(experiment: Experiment, config: Path, results: Path) -> tuple[list[Cell], list[str]]:
+    """Return the cells whose records are there, and in a sentence that a run would not count them all."""
+    return [each.cell for each in on_record(experiment, results, str(config))], [
+        "Counted by their records: where weights or data are not here, a run in this folder would make these cells again."
+    ]
 
 
 def lay_out(experiment: Experiment, paths: Sequence[Path], tables: Path | None, report: Path | None, *, force: bool) -> Iterator[str]:
@@ -107,6 +116,9 @@ def main(
     config: Annotated[Path, typer.Argument(help="Experiment file."), READS],
     tables: Annotated[Path | None, typer.Option(help="Folder for tables of the finished cells; replaced as a whole."), WRITES] = None,
     report: Annotated[Path | None, typer.Option(help="Report of the finished cells, one file of HTML."), WRITES] = None,
+    records: Annotated[
+        bool, typer.Option("--records", help="Count cells by their records, as where weights and data stayed on another machine.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Say how many cells of an experiment are finished and how long the rest may take; lay out the finished ones."""
@@ -115,9 +127,8 @@ def main(
         results = Path(Paths(experiment.name).results)
         if tables is not None:
             check_apart_from_finished(tables, results)
-        outputs = outputs_of(config, results)
-        finished = finished_cells(experiment, outputs)
-        lines = [markdown(finished_table(experiment, finished)), *left(rest_of(outputs, results), at_a_time(results))]
+        finished, rest = (by_records if records else by_snakemake)(experiment, config, results)
+        lines = [markdown(finished_table(experiment, finished)), *rest]
         if tables is not None or report is not None:
             lines += ["", *lay_out(experiment, [results / result_of(cell) for cell in finished], tables, report, force=force)]
         typer.echo("\n".join(lines))

@@ -1,4 +1,6 @@
-"""Keeps a finished experiment as a reference: its tables, its cells, what made them and how long that took, and the README's table from it.
+"""Keeps an experiment as a reference: its tables, its cells, what made them and how long that took, and the README's table from it.
+
+It is finished, or by request what is there of it is kept, in tables that say so.
 
 Writes `results/reference/<name>/` and the block of README.md that is marked with that name. Nothing is typed by hand.
 """
@@ -22,13 +24,13 @@ from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
 from study.experiment.extends import read_resolved
 from study.plan.paths import before_the_cut
-from study.report.blocks import SHOWN_TABLES, readme_block, with_block
+from study.report.blocks import SHOWN_TABLES, counted, readme_block, with_block
 from study.report.committed import is_as_committed
+from study.report.kept_run import Finished, Unfinished
 from study.results.archive import ARCHIVE, pack
 from study.results.kept import kept_as
-from study.results.options import behind_tables, origins_of
-from study.results.times import FOLDER as MEASURED
-from study.results.times import read_times, whole
+from study.results.options import origins_of
+from study.results.times import whole
 from study.tables.layouts import csv_text, markdown
 from study.tables.times import times_table
 
@@ -38,49 +40,52 @@ COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 
 
-def keep(results: Path, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
+def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
     """Copy tables, figures, benchmarks, the records behind them and the experiment's file into `out`, with a record of what made them.
 
     The records are in one compressed file, of which `study unpack` makes the files again. The runs' health plots stay behind: many
     pictures, and `tuning.json` holds their data. How long the jobs took is kept as `times.csv` and `times.md` among the tables.
 
     `shown` are the tables that the README is to show, those of them that there are.
-    Raises UserError where the experiment is not finished, or its cells come from changed code or from code of no known commit.
+    Raises UserError where cells come from changed code or from code of no known commit.
     """
-    cells = behind_tables(results)
-    whole_experiment = read_resolved(experiment)
-    jobs = read_times(results) if (results / MEASURED).is_dir() else []
+    whole_experiment, jobs = read_resolved(experiment), run.jobs()
     record = {
-        "experiment": experiment.as_posix(), "machine": machine, "cells": len(cells), "shown": list(shown), **_common_origin(cells),
+        "experiment": experiment.as_posix(), "machine": machine, "cells": len(run.cells), "shown": list(shown), **_common_origin(run.cells),
+        **({"of_cells": run.of_cells} if run.of_cells is not None else {}),
         **({"times": whole(jobs).record()} if jobs else {}),
     }  # fmt: skip
     with new_folder(out, REFERENCE, force=force) as folder:
-        shutil.copytree(results / "tables", folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
+        with run.tables() as tables:
+            shutil.copytree(tables, folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
         if jobs:
             layout, frame = times_table(jobs, out.name, machine)
             write_text(folder / "tables" / "times.md", markdown(layout))
             write_text(folder / "tables" / "times.csv", csv_text(frame, digits=6))
         asked = whole_experiment.get("figures")
-        for figure in sorted((results / "figures").glob("*.png")):
+        for figure in run.figures():
             if asked is not None and figure.stem not in asked:
                 continue  # what an earlier form of the experiment has left is of other cells
-            copy_in_few_colours(figure, folder / "figures" / figure.relative_to(results / "figures"))
-        pack(_records(results, cells), folder / ARCHIVE)
-        for measured in sorted(results.glob("benchmark/*/*.json")):
-            _copy(measured, folder / measured.relative_to(results))
+            copy_in_few_colours(figure, folder / "figures" / figure.name)
+        pack(_records(run), folder / ARCHIVE)
+        for measured in sorted(run.results.glob("benchmark/*/*.json")):
+            _copy(measured, folder / measured.relative_to(run.results))
         write_text(folder / "experiment.yaml", yaml.safe_dump(whole_experiment, sort_keys=False, allow_unicode=True))
         write_json(folder / "origin.json", record)
 
 
-def _records(results: Path, cells: Sequence[Path]) -> dict[str, Path]:
-    """Return the records behind the tables by the names that the reference gives them: of the rows and models of the cells alone."""
-    places = [cell.parent.relative_to(results / "evaluation") for cell in cells]
+def _records(run: Finished) -> dict[str, Path]:
+    """Return the records behind the tables by the names that the reference gives them: of the rows and models of the cells alone.
+
+    But what a cell was made from is there also where it is of a row without a cell.
+    """
+    results, places = run.results, [cell.parent.relative_to(run.results / "evaluation") for cell in run.cells]
     folders = [results / "checkpoints" / each for place in places for each in (place, before_the_cut(place))]
     steps = [folder / name for folder in folders for name in FROM_EACH_CHECKPOINT]
     rows, models = {place.parts[:2] for place in places}, {place.parts[0] for place in places}
     rates = [rate for rate in results.glob("checkpoints/*/*/*/rate.json") if rate.relative_to(results / "checkpoints").parts[:2] in rows]
     bases = [base for base in results.glob("models/*/pretraining.json") if base.parent.name in models]
-    found = [*cells, *(step for step in steps if step.is_file()), *rates, *bases]
+    found = [*run.cells, *run.parts, *(step for step in steps if step.is_file()), *rates, *bases]
     return {kept_as(path.relative_to(results)): path for path in found}
 
 
@@ -117,33 +122,44 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def update(
-    results: Path,
-    out: Path,
-    readme: Path,
-    machine: str,
-    experiment: Path,
-    shown: Sequence[str] = SHOWN_TABLES,
-    *,
-    force: bool = False,
+    run: Finished, out: Path, readme: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False
 ) -> Mapping[str, object]:
-    """Keep the reference, then bring the README's block up to date; return the reference's record."""
-    keep(results, out, machine, experiment, shown, force=force)
-    write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out)))
+    """Keep the reference, then bring the README's block up to date; return the reference's record. Raises UserError as `keep` does."""
+    with_block(readme.read_text(encoding="utf-8"), out.name, "", str(readme))
+    keep(run, out, machine, experiment, shown, force=force)
+    write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out), str(readme)))
     record: Mapping[str, object] = read_json(out / "origin.json")
     return record
 
 
+def run_to_keep(results: Path, experiment: Path, out: Path, *, unfinished: bool, force: bool) -> Finished:
+    """Return what is to be kept. Raises UserError where it is not there, or, without `force`, cells that `out` has would be lost."""
+    if not unfinished:
+        return Finished(results)
+    run = Unfinished(results, experiment)
+    if not force:
+        run.check_none_lost(out)
+    return run
+
+
 @guarded(REFERENCE)
 def main(
-    results: Annotated[Path, typer.Option(help="results/<experiment>, finished"), READS],
+    results: Annotated[Path, typer.Option(help="results/<experiment>, finished unless with --unfinished"), READS],
     out: Annotated[Path, typer.Option(help="results/reference/<name>"), WRITES],
     machine: Annotated[str, typer.Option(help="what it ran on, in words")],
     experiment: Annotated[Path, typer.Option(help="the experiment's file"), READS],
     readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
     show: Annotated[str, typer.Option(help="the tables that the README shows, where there are such")] = " ".join(SHOWN_TABLES),
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="keep the cells that are there, by their records; the tables say of how many")
+    ] = False,
     force: Force = False,
 ) -> None:
-    """Keep a finished experiment as a reference and show it in the README."""
-    run_reporting_errors(
-        lambda: f"{out}: {update(results, out, readme, machine, experiment, show.split(), force=force)['cells']} cells kept"
-    )
+    """Keep an experiment as a reference and show it in the README."""
+
+    def action() -> str:
+        run = run_to_keep(results, experiment, out, unfinished=unfinished, force=force)
+        record = update(run, out, readme, machine, experiment, show.split(), force=force)
+        return f"{out}: {counted(record)} kept"
+
+    run_reporting_errors(action)

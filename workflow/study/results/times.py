@@ -7,7 +7,7 @@ What an earlier form of the experiment has left, of cells that its tables no lon
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -64,8 +64,11 @@ class RunTime:
         return self.busy_s < (1 - PAUSE_SHARE) * self.span_s
 
 
-def read_times(results: Path) -> list[JobTime]:
-    """Return the jobs of an experiment in the order in which they began. Raises UserError without any, or on a broken or copied file."""
+def read_times(results: Path, cells: Collection[PurePath] | None = None) -> list[JobTime]:
+    """Return the jobs of an experiment in the order in which they began: those behind its tables, or behind some cells by their places.
+
+    Raises UserError without any, or on a broken or copied file.
+    """
     folder = results / FOLDER
     measured = {path: path.relative_to(folder) for path in sorted(folder.rglob("*.tsv"))}
     jobs = {path: measured_in(path, step_of(name)) for path, name in measured.items()}
@@ -75,7 +78,7 @@ def read_times(results: Path) -> list[JobTime]:
             "that were fetched have none"
         )
     _check_order(folder, {name: jobs[path] for path, name in measured.items()})
-    known, written_s = _in_tables(results)
+    known, written_s = _in_tables(results) if cells is None else (_places(cells), float("inf"))
     left_over = {path for path, name in measured.items() if place_of(name) not in known and jobs[path].ended_s < written_s}
     return sorted((job for path, job in jobs.items() if path not in left_over), key=lambda job: job.started_s)
 
@@ -106,8 +109,13 @@ def _in_tables(results: Path) -> tuple[set[PurePath | None], float]:
     if not (results / TABLE_OF_CELLS).is_file():
         return {None}, float("-inf")
     cells = {PurePath(*path.parent.parts[-PLACE_STEPS:]) for path in behind_tables(results)}
-    cells |= {before_the_cut(cell) for cell in cells}
-    return {None, *cells, *(cell.parent for cell in cells)}, (results / TABLE_OF_CELLS).stat().st_mtime
+    return _places(cells), (results / TABLE_OF_CELLS).stat().st_mtime
+
+
+def _places(cells: Collection[PurePath]) -> set[PurePath | None]:
+    """Return the places of cells, before the cut and of all seeds too, and None."""
+    whole = {*cells, *map(before_the_cut, cells)}
+    return {None, *whole, *(cell.parent for cell in whole)}
 
 
 def step_of(measured: Path) -> str:

@@ -118,7 +118,14 @@ def opened(results: Path) -> Iterator[Run]:
         return
     with tempfile.TemporaryDirectory() as folder:
         files = unpack(results / ARCHIVE, Path(folder))
-        yield Run(results, read_cells(path for path in files if path.name == "cell.json"), Path(folder) / "checkpoints")
+        cells = read_cells(path for path in files if path.name == "cell.json")
+        yield Run(results, cells, Path(folder) / "checkpoints", of_cells=_of_cells(results / "origin.json"))
+
+
+def _of_cells(origin: Path) -> int | None:
+    """Return how many cells a reference's experiment has, where it was kept unfinished."""
+    found = read_record(origin).get("of_cells") if origin.is_file() else None
+    return found if isinstance(found, int) else None
 
 
 def _lines(table: Path) -> list[dict[str, str]]:

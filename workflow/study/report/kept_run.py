@@ -1,0 +1,104 @@
+"""What a reference keeps of a run: all of a finished one, or of one that is not the cells that are there by their records."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+
+from pat.errors import UserError
+from study.experiment.file import load_experiment
+from study.results.archive import ARCHIVE, packed
+from study.results.explain import RATE
+from study.results.kept import RESULT, kept_as
+from study.results.on_record import on_record
+from study.results.options import TABLE_OF_CELLS, behind_tables
+from study.results.times import FOLDER as MEASURED
+from study.results.times import JobTime, read_times
+from study.tables.writing import write_tables
+
+SCORING = "evaluate"
+"""The step that each cell has of its own."""
+PLACE_STEPS = len(PurePath("model/row/ratio/seed").parts)
+
+
+class Finished:
+    """A run whose tables and figures are made."""
+
+    of_cells: int | None = None
+    """How many cells the experiment has, where these are fewer."""
+    parts: Sequence[Path] = ()
+    """Records that the cells cannot do without, beside those in their own places."""
+
+    def __init__(self, results: Path) -> None:
+        """Raise UserError where there are no tables."""
+        if not (results / TABLE_OF_CELLS).is_file():
+            raise UserError(f"{results}: holds no {TABLE_OF_CELLS}; run the experiment first, or keep what is there by --unfinished")
+        self.results = results
+        self.cells: Sequence[Path] = behind_tables(results)
+
+    def jobs(self) -> list[JobTime]:
+        """Return what was measured of the jobs behind the cells, in the order in which they began; nothing where that is not there."""
+        return read_times(self.results) if (self.results / MEASURED).is_dir() else []
+
+    @contextmanager
+    def tables(self) -> Iterator[Path]:
+        """Yield the folder of the tables."""
+        yield self.results / "tables"
+
+    def figures(self) -> list[Path]:
+        """Return the figures that lie there as pictures."""
+        return sorted((self.results / "figures").glob("*.png"))
+
+
+class Unfinished(Finished):
+    """The cells of a run that are there by their records. Figures are of the whole, so it has none."""
+
+    def __init__(self, results: Path, config: Path) -> None:
+        """Raise UserError where the experiment's file is wrong, no cell is there, or one is not what the file asks for (`on_record`)."""
+        self.results = results
+        self.experiment = load_experiment(config, str(config))
+        found = on_record(self.experiment, results, str(config))
+        self.cells = [each.path for each in found]
+        self.parts = list(dict.fromkeys(part for each in found for part in each.parts))
+        count = len(self.experiment.cells())
+        self.of_cells = count if count != len(found) else None
+
+    def jobs(self) -> list[JobTime]:
+        """Return the same, of these cells alone; nothing where those of some were left behind, so that a part does not pass for all."""
+        measured = (self.results / MEASURED / SCORING / f"{self._place(cell)}.tsv" for cell in self.cells)
+        if not all(path.is_file() for path in measured):
+            return []
+        made_from = (self._place(part) for part in self.parts if part.name != RATE)
+        return read_times(self.results, {*map(self._place, self.cells), *made_from})
+
+    def _place(self, record: Path) -> PurePath:
+        """Return model/row/ratio/seed of a record of a cell."""
+        return PurePath(*record.relative_to(self.results).parts[1:][:PLACE_STEPS])
+
+    @contextmanager
+    def tables(self) -> Iterator[Path]:
+        """Yield a folder of their tables, each of which says of how many cells it is, for as long as it is read."""
+        with tempfile.TemporaryDirectory() as folder:
+            tables = Path(folder) / "tables"
+            write_tables(self.cells, tables, self.experiment.tables, of_cells=self.of_cells)
+            yield tables
+
+    def figures(self) -> list[Path]:
+        """Return none."""
+        return []
+
+    def check_none_lost(self, reference: Path) -> None:
+        """Raise UserError where a reference that is there has cells that are not here, as those of an earlier part."""
+        if not (reference / ARCHIVE).is_file():
+            return
+        ours = {kept_as(path.relative_to(self.results)) for path in self.cells}
+        kept = [name for name, _ in packed(reference / ARCHIVE) if PurePath(name).name == RESULT]
+        lost = [PurePath(*PurePath(name).parent.parts[1:]) for name in kept if name not in ours]
+        if lost:
+            count = "a cell" if len(lost) == 1 else f"{len(lost)} cells"
+            raise UserError(
+                f"{reference}: has {count} that {self.results} does not have, such as {lost[0]}; bring them there by "
+                f"study unpack {reference} --out {self.results}, or give --force to keep the others alone"
+            )
