@@ -9,7 +9,9 @@ import csv
 import fcntl
 import json
 import os
+import shlex
 import shutil
+import subprocess
 from base64 import urlsafe_b64encode
 from pathlib import Path
 from statistics import median
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pat.io.artefacts import check_folder, read_json, seal, sha256
+from pat.io.artefacts import MANIFEST, check_folder, read_json, seal, sha256
 from study import cli as study_cli
 from study.results.made import made_in
 from study.results.times import read_times
@@ -439,3 +441,36 @@ def test_a_cell_that_is_to_be_made_again_is_not_finished_and_a_part_is_not_the_w
 def test_progress_says_what_keeps_snakemake_from_a_plan(tmp_path: Path) -> None:
     code, said = progress(tmp_path, config=str(ROOT / CONFIG))
     assert code == 1 and "Snakemake makes no plan of it in this folder" in said and "Traceback" not in said
+
+
+def documented(command: str) -> str:
+    """Return the line of the cluster's page that begins with a command, for the smoke experiment."""
+    lines = (line.strip() for line in (ROOT / "docs/cluster.md").read_text().splitlines())
+    return next(line for line in lines if line.startswith(command)).replace("results/mine", str(RESULTS))
+
+
+def test_what_came_home_without_weights_and_data_is_counted_by_its_records(finished: Path, tmp_path: Path) -> None:
+    """Every method of the registry's orders is among the smoke run's rows: what was asked of each is what its records say."""
+    away, home, tables = without(finished, tmp_path / "away", "dora"), copy_workflow(tmp_path / "home"), tmp_path / "so far"
+    for folder, command in ((away, "tar cJf"), (home, "tar xJf")):
+        subprocess.run(shlex.split(documented(command).replace("part.tar.xz", str(tmp_path / "part.tar.xz"))), cwd=folder, check=True)
+    assert not [*(home / RESULTS).rglob("*.safetensors"), *(home / RESULTS).rglob("instruct.jsonl")]
+
+    code, said = progress(home)
+    assert code == 0 and said.startswith("smoke: 0 of 9 cells are finished\n"), said
+    code, said = progress(home, "--records", "--tables", str(tables))
+    assert code == 0 and said.startswith("smoke: 8 of 9 cells are finished\n"), said
+    assert "| tiny | dora | 0 of 1 | – |" in said and "Counted by their records" in said and "jobs are left" not in said
+    before = tmp_path / "before"
+    assert progress(away, "--tables", str(before))[0] == 0
+    for path in before.iterdir():
+        if path.name not in (MANIFEST, "provenance.html"):
+            assert (tables / path.name).read_bytes() == path.read_bytes(), path.name
+
+    (home / RESULTS / "checkpoints/tiny/lora/0/seed0/merged/merge.json").unlink()
+    code, said = progress(home, "--records")
+    rows = [line.split("/")[4] for line in said.splitlines()]
+    assert code == 1 and rows == ["lora", CELL] and said.count("merge.json is not there, though the cell was made from it") == 2, said
+    (home / "config/own.yaml").write_text(yaml.safe_dump(RAW | {"evaluation": RAW["evaluation"] | {"limit": 2}}))
+    code, said = progress(home, "--records", config="config/own.yaml")
+    assert code == 1 and "evaluate: limit is null, in config/own.yaml 2" in said and "Traceback" not in said
