@@ -27,7 +27,7 @@ JOB_NAME = "job.json"
 LOCK_NAME = ".lock"
 TRACKERS = "trackers.json"
 """Which runs of trackers the job has opened, to go on with after a kill."""
-PROGRESS = re.compile(r"checkpoint-\d+|candidate\d+|training\.jsonl|dev\.jsonl|losses\.json|trackers\.json")
+PROGRESS = re.compile(r"checkpoint-\d+|candidate\d+|training\.jsonl|dev\.jsonl|(row_)?losses\.json|trackers\.json")
 """What a job leaves while it runs."""
 KEPT_APART = re.compile(r"other-[0-9a-f]{8}")
 BESIDE = re.compile(r"job\.json|\.lock|\..+\.tmp|runs|wandb|mlflow\.db.*")

@@ -46,7 +46,10 @@ class SearchSettings(Settings):
     learning_rates: Annotated[tuple[Rate, ...], Field(strict=False, min_length=2), AfterValidator(each_once)] = Field(
         description="the rates that every row and ratio tries"
     )
-    steps: Count | None = Field(default=None, description="optimizer steps of one candidate; left out: as many as the tuning itself")
+    steps: Count | None = Field(
+        default=None,
+        description="optimizer steps of one candidate; left out: as many as the tuning itself, which alone tells what is best at its end",
+    )
     dev_rows: Count = Field(default=256, description="rows of the instruction set that are kept for judging")
 
 

@@ -1,26 +1,23 @@
 """`pat search-rate`: which of a few learning rates suits an arm (a method at a ratio) best, by the loss on held-out rows.
 
-Owns the dev split, the comparison and its record, `rate.json`. Training is tuning.py's. The dev rows are of the instruction set: no item
-of a task is ever looked at, and the final tuning, whose rate is then settled, learns from all rows.
+Owns the dev split, the comparison and its record, `rate.json`. Training is tuning.py's, the loss dev_loss.py's. The dev rows are of the
+instruction set: no item of a task is ever looked at, and the final tuning, whose rate is then settled, learns from all rows.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from pat.bases.prepare import as_pat
 from pat.checkpoints.base_checks import check_base
-from pat.data.instructions import Instructions, PadToLongest
+from pat.data.instructions import Instructions
 from pat.data.rows import Row, question_of, usable_rows
 from pat.errors import UserError
 from pat.io import artefacts
@@ -29,14 +26,16 @@ from pat.io.progress import say
 from pat.io.provenance import provenance
 from pat.io.resume_folder import leave, locked
 from pat.machine.threads import threads_given_back
-from pat.models.token_loss import cross_entropies, learned_tokens, read
 from pat.settings.jobs import SearchSettings, TuneJob, end_of
+from pat.training.dev_loss import DevLoss, dev_loss
 from pat.training.distillation import check_teacher
 from pat.training.request import TuningRequest
 from pat.training.resume import checkpoint_of, job_identity
 from pat.training.tuning import train
 
-LOSSES, TRAINING_ROWS = "losses.json", "training.jsonl"
+LOSSES, TRAINING_ROWS = "row_losses.json", "training.jsonl"
+NORMAL_95 = 1.96
+"""Standard errors beyond which a difference is no chance at 95 %, two-sided."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def search_rate(request: TuningRequest) -> dict[str, Any]:
         checkpoint_of(run_dir, job_identity(request))
         artefacts.write_jsonl(run_dir / TRAINING_ROWS, (rows[number] for number in parts.training))  # masks are measured on them
         losses = _losses(request, search, parts)
-        record = _record(search, losses, len(parts.training), len(parts.dev))
+        record = _record(search, losses, request.steps) | {"training_rows": len(parts.training), "dev_rows": len(parts.dev)}
         record["provenance"] = provenance(request.settings, request.seed, inputs=inputs)
         artefacts.write_json(request.out, record)
         leave(run_dir)
@@ -97,12 +96,12 @@ def reason_not_to(request: TuningRequest) -> str | None:
     return "tuning.search is not set" if request.tuning.search is None else None
 
 
-def _losses(request: TuningRequest, search: SearchSettings, parts: Parts) -> list[float | None]:
-    """Return each candidate's loss on the dev rows; those that were measured before a kill are known."""
+def _losses(request: TuningRequest, search: SearchSettings, parts: Parts) -> list[DevLoss | None]:
+    """Return what the dev rows say of each candidate; those that were measured before a kill are known."""
     run_dir = request.run_dir
-    losses: dict[str, float | None] = artefacts.read_json(run_dir / LOSSES) if (run_dir / LOSSES).exists() else {}
+    known: dict[str, dict[str, Any] | None] = artefacts.read_json(run_dir / LOSSES) if (run_dir / LOSSES).exists() else {}
     for number, rate in enumerate(search.learning_rates, start=1):
-        if str(rate) in losses:
+        if str(rate) in known:
             continue
         say(f"search: learning rate {rate:g}, candidate {number} of {len(search.learning_rates)}")
         candidate = replace(
@@ -114,10 +113,12 @@ def _losses(request: TuningRequest, search: SearchSettings, parts: Parts) -> lis
             job=candidate_job(request.job, search, rate),
         )
         _, model = train(candidate)
-        losses[str(rate)] = dev_loss(model, replace(request, given_rows=parts.encoded_dev))
-        artefacts.write_json(run_dir / LOSSES, losses)
+        loss = dev_loss(model, replace(request, given_rows=parts.encoded_dev))
+        known[str(rate)] = None if loss is None else asdict(loss)
+        artefacts.write_json(run_dir / LOSSES, known)
         leave(candidate.run_dir)
-    return [losses[str(rate)] for rate in search.learning_rates]
+    found = [known[str(rate)] for rate in search.learning_rates]
+    return [None if loss is None else DevLoss(**loss) for loss in found]
 
 
 def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[list[int], list[int]]:
@@ -155,47 +156,37 @@ def candidate_job(job: TuneJob, search: SearchSettings, rate: float) -> TuneJob:
     )
 
 
-@torch.no_grad()
-def dev_loss(model: PeftModel, request: TuningRequest) -> float | None:
-    """Return the mean cross-entropy in nats a learned token of the request's rows, None where it is not finite.
-
-    It is the data's part of the loss alone, whatever else an arm learns from.
-    """
-    rows, recipe = request.rows, request.tuning
-    collate, size = PadToLongest(request.tokenizer, model.device.type), recipe.known_micro_batch_size or recipe.batch_size
-    bf16 = recipe.precision == "bf16"
-    stock: Any = model.get_base_model()
-    total, tokens = 0.0, 0
-    model.eval()
-    for start in range(0, len(rows), size):
-        batch = collate([rows[index] for index in range(start, min(start + size, len(rows)))])
-        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        learned = learned_tokens(inputs.pop("labels"))
-        with torch.autocast(model.device.type, torch.bfloat16) if bf16 else nullcontext():
-            hidden_BTD, head = read(model, stock, inputs)
-            losses = cross_entropies(head, hidden_BTD, learned)
-        total, tokens = total + float(losses.double().sum()), tokens + len(losses)
-    mean = total / tokens
-    return mean if math.isfinite(mean) else None
-
-
-def _record(search: SearchSettings, losses: Sequence[float | None], training_rows: int, dev_rows: int) -> dict[str, Any]:
-    """Return what `rate.json` says but for its provenance; of equal losses the smaller rate wins."""
-    finite = sorted((loss, rate) for loss, rate in zip(losses, search.learning_rates, strict=True) if loss is not None)
+def _record(search: SearchSettings, losses: Sequence[DevLoss | None], steps: int) -> dict[str, Any]:
+    """Return what `rate.json` says of the candidates; of equal losses the smaller rate wins. `steps` are the tuning's."""
+    tried = dict(zip(search.learning_rates, losses, strict=True))
+    finite = sorted((loss.mean, rate) for rate, loss in tried.items() if loss is not None)
     if not finite:
         listed = ", ".join(f"{rate:g}" for rate in search.learning_rates)
         raise UserError(f"tuning.search.learning_rates: every candidate ({listed}) diverged; try smaller rates")
-    loss, chosen = finite[0]
-    edge = end_of(chosen, search.learning_rates)
-    note = f"the best rate, {chosen:g}, is the {edge} candidate: the best of all may lie beyond; widen the grid" if edge else None
-    say(f"search: learning rate {chosen:g} is best on the dev rows (loss {loss:.4f})" + (f"; {note}" if note else ""))
-    return {
-        "learning_rate": chosen,
-        "candidates": [{"learning_rate": rate, "dev_loss": loss} for rate, loss in zip(search.learning_rates, losses, strict=True)],
-        "training_rows": training_rows,
-        "dev_rows": dev_rows,
-        "note": note,
-    }
+    mean, chosen = finite[0]
+    candidates = [{"learning_rate": rate} | _beside(loss, tried[chosen]) for rate, loss in tried.items()]
+    note = "; ".join(_notes(search, chosen, candidates, steps)) or None
+    say(f"search: learning rate {chosen:g} is best on the dev rows (loss {mean:.4f})" + (f"; {note}" if note else ""))
+    return {"learning_rate": chosen, "candidates": candidates, "note": note}
+
+
+def _beside(loss: DevLoss | None, best: DevLoss | None) -> dict[str, Any]:
+    """Return what the record says of a candidate's loss, and whether these rows tell it from the best one's."""
+    if loss is None or best is None or loss is best:
+        return {"dev_loss": loss and loss.mean, "difference_error": None, "told_apart": None}
+    error = loss.difference_error(best)
+    apart = None if error is None else loss.mean - best.mean > NORMAL_95 * error
+    return {"dev_loss": loss.mean, "difference_error": error, "told_apart": apart}
+
+
+def _notes(search: SearchSettings, chosen: float, candidates: Sequence[Mapping[str, Any]], steps: int) -> Iterator[str]:
+    """Say what speaks against taking the best candidate for the best rate."""
+    if edge := end_of(chosen, search.learning_rates):
+        yield f"the best rate, {chosen:g}, is the {edge} candidate: the best of all may lie beyond; widen the grid"
+    if equals := [f"{candidate['learning_rate']:g}" for candidate in candidates if candidate["told_apart"] is False]:
+        yield f"the dev rows do not tell {' and '.join(equals)} from it"
+    if search.steps and search.steps < steps:
+        yield f"each candidate had {search.steps} of the tuning's {steps} steps, and what is best then need not be best at the end"
 
 
 def with_searched_rate(job: TuneJob, rate_from: Path | None) -> TuneJob:

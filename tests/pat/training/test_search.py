@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -21,8 +23,9 @@ from pat.data.instructions import Instructions
 from pat.errors import UserError
 from pat.io.artefacts import write_jsonl
 from pat.settings.jobs import SearchSettings, TuneJob
+from pat.training.dev_loss import DevLoss, dev_loss
 from pat.training.request import TuningRequest
-from pat.training.search import candidate_job, dev_loss, search_rate, split, with_searched_rate
+from pat.training.search import LOSSES, NORMAL_95, candidate_job, search_rate, split, with_searched_rate
 from pat.training.tuned_model import build_model
 from pat.training.tuning import tune
 from tests.kit.tiny_world import ROWS, write_world
@@ -86,9 +89,9 @@ def test_the_candidate_trains_on_the_training_part_and_is_judged_on_the_rest(tmp
         seen.append((rows, [], request.tuning.learning_rate))
         return None, None
 
-    def judge(_: Any, request: TuningRequest) -> float:
+    def judge(_: Any, request: TuningRequest) -> DevLoss:
         seen[-1][1].extend(tokens(request.rows))
-        return 1.0
+        return DevLoss([1.0] * 16, [1] * 16)
 
     def count(rows: Any, tokenizer: Any) -> Any:
         encoded.append(len(rows))
@@ -158,17 +161,49 @@ def test_a_search_that_goes_away_during_its_tuning_is_on_record_all_the_same(tmp
     assert tune(replace(final, rate_from=rate))["search"] == {"steps": 8, "dev_rows": 16, "candidates": found["candidates"]}
 
 
-def test_a_best_rate_at_the_edge_is_noted(tmp_path: Path) -> None:
+def test_what_speaks_against_the_best_candidate_is_noted(tmp_path: Path) -> None:
+    """Rates that next to nothing parts, and one that learns, in a third of the tuning's steps."""
     write_world(tmp_path)
-    assert "0.003, is the largest candidate" in run(tmp_path, job(1e-4, 3e-3, steps=8))["note"]
+    record = run(tmp_path, job(1e-9, 1.01e-9, steps=8))
+    note, tried = record["note"], record["candidates"]
+    assert "candidate: the best of all may lie beyond" in note and "each candidate had 8 of the tuning's 24 steps" in note
+    assert [candidate["told_apart"] for candidate in tried if candidate["learning_rate"] != record["learning_rate"]] == [False]
+    assert "the dev rows do not tell 1" in note
+    (tmp_path / "rate.json").unlink()
+    clear = run(tmp_path, job(1e-7, 3e-3, steps=24))
+    assert [candidate["told_apart"] for candidate in clear["candidates"]] == [True, None]
+    assert (
+        "do not tell" not in clear["note"] and "of the tuning's" not in clear["note"] and "0.003, is the largest candidate" in clear["note"]
+    )
+
+
+def test_the_error_of_a_difference_is_the_paired_one_where_rows_are_alike() -> None:
+    one, two = [3.0, 5.0, 4.0, 8.0], [1.0, 4.0, 4.5, 6.0]
+    error = DevLoss(one, [2] * 4).difference_error(DevLoss(two, [2] * 4))
+    assert error == pytest.approx(stdev(first / 2 - second / 2 for first, second in zip(one, two, strict=True)) / 4**0.5)
+    assert DevLoss([1.0], [2]).difference_error(DevLoss([2.0], [2])) is None
+
+
+def test_equal_models_are_told_apart_by_chance_one_time_in_twenty() -> None:
+    """Rows of very different lengths, each with a loss a token of its own, and two models that differ from it by noise alone."""
+    draw = np.random.default_rng(0)
+    apart = 0
+    for _ in range(2000):
+        tokens = draw.integers(1, 200, 100)
+        level = draw.gamma(2.0, 1.0, 100)
+        one, two = (DevLoss(list(tokens * (level + draw.normal(0, 0.3, 100))), tokens.tolist()) for _ in range(2))
+        error = one.difference_error(two)
+        assert error is not None
+        apart += abs(one.mean - two.mean) > NORMAL_95 * error
+    assert apart / 2000 == pytest.approx(0.05, abs=0.015)
 
 
 def test_a_search_that_was_killed_goes_on_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path)
     straight = run(tmp_path, job(1e-3, 3e-3, steps=8))
-    measured: list[float | None] = []
+    measured: list[DevLoss | None] = []
 
-    def measure(*arguments: Any) -> float | None:
+    def measure(*arguments: Any) -> DevLoss | None:
         if measured:
             raise KeyboardInterrupt
         measured.append(dev_loss(*arguments))
@@ -193,7 +228,7 @@ def test_losses_of_another_search_are_not_taken_over(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     (run_dir / "job.json").write_text("{}")
-    (run_dir / "losses.json").write_text('{"0.001": 0.0, "0.003": 9.0}')
+    (run_dir / LOSSES).write_text('{"0.001": {"sums": [0.0], "tokens": [1]}, "0.003": {"sums": [9.0], "tokens": [1]}}')
     assert run(tmp_path, job(1e-3, 3e-3, steps=8))["learning_rate"] == 3e-3
 
 
@@ -205,13 +240,16 @@ def test_the_dev_loss_is_the_mean_over_learned_tokens(tmp_path: Path) -> None:
     model = build_model(request)
     measured = dev_loss(model, request)
     rows = Instructions(data, checkpoint.load_tokenizer(base), settings.tuning.max_length)
-    losses = []
+    sums, tokens = [], []
     for row in (rows[index] for index in range(len(rows))):
         with torch.no_grad():
             logits_TV = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
         labels_T = torch.tensor(row["labels"][1:])
-        losses += cross_entropy(logits_TV, labels_T, reduction="none")[labels_T != -100].tolist()
-    assert measured == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        losses = cross_entropy(logits_TV, labels_T, reduction="none")[labels_T != -100]
+        sums.append(float(losses.double().sum()))
+        tokens.append(len(losses))
+    assert measured is not None and measured.tokens == tokens
+    assert measured.sums == pytest.approx(sums, rel=1e-5) and measured.mean == pytest.approx(sum(sums) / sum(tokens), rel=1e-5)
 
 
 def test_a_distilled_arm_is_searched_with_its_teacher(tmp_path: Path) -> None:

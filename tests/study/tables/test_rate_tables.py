@@ -13,12 +13,15 @@ from tests.kit.cell_maker import cell, write_cell
 NOTE = (
     "Of 2 searches of a learning rate 1 found the smallest or largest candidate best, so that the best rate may lie beyond (table rates)."
 )
+SHORT = (
+    "Of 2 searches of a learning rate 2 had fewer steps than the tuning, and what is best then need not be best at its end (table rates)."
+)
 
 
 def searched(method: str, ratio: float, chosen: float, seed: int = 0, steps: int | None = 100) -> dict[str, Any]:
     tried = [{"learning_rate": rate, "dev_loss": loss} for rate, loss in ((1e-3, 1.5), (2e-3, 1.25), (4e-3, None))]
     return cell(method, ratio, seed) | {
-        "tuning": {"learning_rate": chosen, "search": {"candidates": tried, "dev_rows": 64, "steps": steps}}
+        "tuning": {"learning_rate": chosen, "steps": 300, "search": {"candidates": tried, "dev_rows": 64, "steps": steps}}
     }
 
 
@@ -30,11 +33,14 @@ def test_each_search_is_one_line_whatever_its_seeds(tmp_path: Path) -> None:
     layout, frame = table
     tried = "0.001: 1.500, 0.002: 1.250, 0.004: –"
     assert [row[-2:] for row in layout.rows] == [["0.001†", tried], ["0.002", tried]]
-    assert layout.notes[0] == "Each candidate was tuned for 100 steps; rows kept apart: 64. –: diverged." and "†" in layout.notes[1]
+    assert (
+        layout.notes[0] == "Each candidate was tuned for 100 of the tuning's 300 steps; rows kept apart: 64. –: diverged."
+        and "†" in layout.notes[1]
+    )
     assert frame["chosen"].tolist() == [True, False, False, False, True, False] and frame["dev_loss"].isna().sum() == 2
     out = tmp_path / "tables"
     assert "rates" in write_tables(paths, out)
-    assert all(NOTE in (out / f"{name}.md").read_text() for name in ("table1", "sizes", "rates"))
+    assert all(note in (out / f"{name}.md").read_text() for name in ("table1", "sizes", "rates") for note in (NOTE, SHORT))
 
 
 def test_nothing_is_said_where_the_best_lies_between(tmp_path: Path) -> None:
@@ -42,7 +48,17 @@ def test_nothing_is_said_where_the_best_lies_between(tmp_path: Path) -> None:
     out = tmp_path / "tables"
     write_tables(paths, out)
     text = (out / "rates.md").read_text()
-    assert "as many steps as the tuning" in text and "†" not in text and "beyond" not in text
+    assert "as many steps as the tuning" in text and "†" not in text and "beyond" not in text and "fewer steps" not in text
+
+
+def test_losses_that_the_rows_do_not_tell_apart_are_marked(tmp_path: Path) -> None:
+    made = searched("pat", 0.5, 2e-3, steps=300)
+    first, best, _ = made["tuning"]["search"]["candidates"]
+    first |= {"difference_error": 0.2, "told_apart": False}
+    best |= {"difference_error": None, "told_apart": None}
+    table = searched_rates(read_cells([write_cell(tmp_path, made)]))
+    assert table is not None and table[0].rows[0][-1] == "0.001: 1.500≈, 0.002: 1.250, 0.004: –"
+    assert table[0].notes[0].startswith("Each candidate was tuned for 300 steps;") and table[0].notes[1].startswith("≈: above the smallest")
 
 
 def test_without_a_search_there_is_no_table(tmp_path: Path) -> None:

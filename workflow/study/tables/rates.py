@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ from study.results.cells import Cell, models_of, rows_of
 from study.tables.accuracy import percent
 from study.tables.layouts import HOLE, Layout
 
-AT_AN_END = "†"
+AT_AN_END, NOT_TOLD_APART = "†", "≈"
 
 
 def searched_rates(cells: Sequence[Cell]) -> tuple[Layout, pd.DataFrame] | None:
@@ -27,25 +27,39 @@ def searched_rates(cells: Sequence[Cell]) -> tuple[Layout, pd.DataFrame] | None:
     notes = [_how(arms)]
     if any(map(is_at_an_end, arms)):
         notes.append(f"{AT_AN_END}: the smallest or largest that was tried; the best of all may lie beyond.")
+    if any(NOT_TOLD_APART in line[-1] for line in map(_line, arms)):
+        notes.append(f"{NOT_TOLD_APART}: above the smallest by less than 1.96 standard errors over the rows, which do not tell them apart.")
     layout = Layout(caption, ["Model", "Method", "Mode", "Pruned", "Rate", "Tried"], list(map(_line, arms)), text_columns=3, notes=notes)
     return layout, pd.DataFrame([record for arm in arms for record in _records(arm)])
 
 
 def rate_notes(cells: Sequence[Cell]) -> list[str]:
-    """Say below every table where the best rate may lie beyond what was searched."""
+    """Say below every table where the best rate need not be one that a search found."""
     arms = _arms(cells)
-    ended = sum(map(is_at_an_end, arms))
-    if not ended:
-        return []
-    return [
-        f"Of {len(arms)} searches of a learning rate {ended} found the smallest or largest candidate best, so that the best rate "
-        "may lie beyond (table rates)."
-    ]
+    ended, short = sum(map(is_at_an_end, arms)), sum(map(is_short, arms))
+    notes = []
+    if ended:
+        notes.append(
+            f"Of {len(arms)} searches of a learning rate {ended} found the smallest or largest candidate best, so that the best rate "
+            "may lie beyond (table rates)."
+        )
+    if short:
+        notes.append(
+            f"Of {len(arms)} searches of a learning rate {short} had fewer steps than the tuning, and what is best then need not be best "
+            "at its end (table rates)."
+        )
+    return notes
 
 
 def is_at_an_end(cell: Cell) -> bool:
     """Whether a cell's rate is the smallest or the largest of those that were tried."""
     return end_of(_rate(cell), [candidate["learning_rate"] for candidate in _search(cell)["candidates"]]) is not None
+
+
+def is_short(cell: Cell) -> bool:
+    """Whether the candidates of a cell's search were tuned for fewer steps than the cell was."""
+    steps = _search(cell)["steps"]
+    return steps is not None and steps < _steps(cell)
 
 
 def _arms(cells: Sequence[Cell]) -> list[Cell]:
@@ -65,12 +79,16 @@ def _rate(cell: Cell) -> float:
 
 
 def _line(cell: Cell) -> list[str]:
-    tried = ", ".join(
-        f"{candidate['learning_rate']:g}: {HOLE if candidate['dev_loss'] is None else format(candidate['dev_loss'], '.3f')}"
-        for candidate in _search(cell)["candidates"]
-    )
+    tried = ", ".join(f"{candidate['learning_rate']:g}: {_loss(candidate)}" for candidate in _search(cell)["candidates"])
     mark = AT_AN_END if is_at_an_end(cell) else ""
     return [cell.model, cell.row.label, cell.row.mode, percent(cell.row.ratio), f"{_rate(cell):g}{mark}", tried]
+
+
+def _loss(candidate: Mapping[str, Any]) -> str:
+    """Return a candidate's loss, marked where the rows do not tell it from the best one's; records of earlier versions cannot say."""
+    if candidate["dev_loss"] is None:
+        return HOLE
+    return f"{candidate['dev_loss']:.3f}" + (NOT_TOLD_APART if candidate.get("told_apart") is False else "")
 
 
 def _records(cell: Cell) -> list[dict[str, Any]]:
@@ -79,8 +97,19 @@ def _records(cell: Cell) -> list[dict[str, Any]]:
     return [place | candidate | {"chosen": candidate["learning_rate"] == _rate(cell)} for candidate in _search(cell)["candidates"]]
 
 
+def _steps(cell: Cell) -> int:
+    return int((cell.tuning or {})["steps"])
+
+
+def _length(cell: Cell) -> str:
+    steps = _search(cell)["steps"]
+    if steps is None:
+        return "as many steps as the tuning"
+    return f"{steps} of the tuning's {_steps(cell)} steps" if is_short(cell) else f"{steps} steps"
+
+
 def _how(arms: Sequence[Cell]) -> str:
     searches = list(map(_search, arms))
-    lengths = sorted({"as many steps as the tuning" if search["steps"] is None else f"{search['steps']} steps" for search in searches})
+    lengths = sorted(set(map(_length, arms)))
     rows = sorted({search["dev_rows"] for search in searches})
     return f"Each candidate was tuned for {' or '.join(lengths)}; rows kept apart: {' or '.join(map(str, rows))}. {HOLE}: diverged."
