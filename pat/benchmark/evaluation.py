@@ -26,7 +26,7 @@ from pat.io.progress import Progress, say
 from pat.io.provenance import provenance
 from pat.machine.device import resolve_device
 from pat.machine.out_of_memory import lacks_memory
-from pat.machine.threads import threads_given_back
+from pat.machine.threads import threads_given_back, tokenizing_with
 from pat.scoring import harness
 from pat.scoring.answers import Outcome
 from pat.scoring.batched_lm import BatchedLM
@@ -173,24 +173,25 @@ def benchmark_evaluation(
     }
 
     parameters = parameter_count(model.config)
-    for arms in _rounds(model, tokenizer, items, settings, device):
-        record = {
-            "schema": SCHEMA,
-            "kind": "evaluation",
-            "weights": "checkpoint" if shape is None else "random",
-            **measured,
-            "parameters": parameters,
-            "items": {name: len(ones) for name, ones in items.items()},
-            "truncated_items": cut,
-            "measurements": [arm.record(next(it for it in arms if it.scoring == arm.scoring)) for arm in arms],
-            "max_new_tokens": settings.max_new_tokens,
-            "dtype": settings.precision,
-            "softmax_dtype": "fp32",
-            "attention": settings.attention,
-            **machine.measured_on(device, clocks_before),
-            "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
-        }
-        so_far.keep(record, out)
+    with tokenizing_with(settings.threads):
+        for arms in _rounds(model, tokenizer, items, settings, device):
+            record = {
+                "schema": SCHEMA,
+                "kind": "evaluation",
+                "weights": "checkpoint" if shape is None else "random",
+                **measured,
+                "parameters": parameters,
+                "items": {name: len(ones) for name, ones in items.items()},
+                "truncated_items": cut,
+                "measurements": [arm.record(next(it for it in arms if it.scoring == arm.scoring)) for arm in arms],
+                "max_new_tokens": settings.max_new_tokens,
+                "dtype": settings.precision,
+                "softmax_dtype": "fp32",
+                "attention": settings.attention,
+                **machine.measured_on(device, clocks_before),
+                "provenance": provenance(measured | settings.model_dump(mode="json"), seed, device),
+            }
+            so_far.keep(record, out)
     so_far.finish(out)
     for line in summary(record):
         say(line)

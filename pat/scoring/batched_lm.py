@@ -19,6 +19,7 @@ from pat.scoring.generation_options import none_of_its_own
 from pat.scoring.greedy import Prompt, continuations
 from pat.scoring.opening import Opening
 from pat.scoring.packed_choices import Question, read_endings
+from pat.scoring.tokenizing import prompts_of, tokens_of
 
 BATCHES_PER_CALL = 8
 """Requests left to lm-eval are handed over in portions, between which progress is shown."""
@@ -101,15 +102,15 @@ class BatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
 
     def _questions(self, pairs: Sequence[tuple[str, str]]) -> list[Question]:
         """Return contexts with the continuations that follow them; a pair that is out of the ordinary is in none of them."""
-        encoded: dict[str, tuple[int, ...]] = {}
+        # As lm-eval does: blanks that end the context belong to the continuation, which is what the whole has beyond the context.
+        stems = dict.fromkeys(text.rstrip() for text, _ in pairs)
+        encoded = dict(zip(stems, map(tuple, tokens_of(self, stems)), strict=True))
+        wholes = tokens_of(self, (text + continuation for text, continuation in pairs))
         latest: dict[tuple[int, ...], Question] = {}
         questions: list[Question] = []
-        for place, (text, continuation) in enumerate(pairs):
-            # As lm-eval does: blanks that end the context belong to the continuation, which is what the whole has beyond the context.
+        for place, ((text, _), whole) in enumerate(zip(pairs, wholes, strict=True)):
             stem = text.rstrip()
-            if stem not in encoded:
-                encoded[stem] = tuple(self.tok_encode(stem))
-            ending = tuple(self.tok_encode(text + continuation)[len(encoded[stem]) :])
+            ending = tuple(whole[len(encoded[stem]) :])
             context = encoded[stem][-max(self.max_length + 1 - len(ending), 0) :]  # the last token is predicted, not read
             if not (stem and ending and len(ending) <= self.max_length and len(context) + len(ending) <= self._longest + 1):
                 continue
@@ -125,8 +126,7 @@ class BatchedLM(HFLM):  # type: ignore[misc]  # lm_eval ships no types
         """Return the texts as tokens, without those that are out of the ordinary."""
         room = self.max_length - new_tokens
         prompts = []
-        for place, text in enumerate(texts):
-            tokens = self.tok_batch_encode([text])[0][0].tolist()
+        for place, tokens in enumerate(prompts_of(self, texts)):
             if 0 < min(len(tokens), room) <= self._longest - new_tokens:
                 prompts.append(Prompt(tuple(tokens[-room:]), len(tokens) > room, place))
         return prompts

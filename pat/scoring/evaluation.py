@@ -22,7 +22,7 @@ from pat.io.marks import KINDS, check_replaceable, samples_path
 from pat.io.progress import say, told_figure
 from pat.io.provenance import provenance
 from pat.machine.extras import need
-from pat.machine.threads import threads_given_back
+from pat.machine.threads import threads_given_back, tokenizing_with
 from pat.scoring.answers import Outcome, mean_over_tasks, task_figures
 from pat.settings.jobs import EvaluationSettings
 
@@ -56,7 +56,8 @@ def evaluate(
         need("evaluation", "evaluate, where it asks questions,")
     items = read_tasks(tasks, settings.limit, settings.group_limit)
     documents = read_documents(texts, text_column)
-    record, outcomes, device = _examine(model, items, documents, settings, seed)
+    with tokenizing_with(settings.threads):
+        record, outcomes, device = _examine(model, items, documents, settings, seed)
     inputs = {"model": model} | {f"task {name_of(path)}": path for path in tasks} | {f"text {name_of(path)}": path for path in texts}
     record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), seed, device, inputs)
     record["wall_s"] = round(time.monotonic() - started, 3)

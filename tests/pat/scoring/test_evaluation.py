@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from pat.data.items import Item, write_items
 from pat.data.prompts import first_capital_prompt, letters, log_likelihood_prompt
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_jsonl
+from pat.machine.threads import PARALLEL, WORKERS
 from pat.scoring import harness
 from pat.scoring.answers import task_figures
 from pat.scoring.batched_lm import BatchedLM
 from pat.scoring.evaluation import evaluate
 from pat.scoring.examinee import load_examinee
+from pat.scoring.tokenizing import tokens_of
 from tests.kit.evaluations import CPU, TEXTS, run
 from tests.kit.tiny_checkpoint import CONTEXT, byte_tokenizer, some_items, write_tiny_checkpoint
 
@@ -134,6 +137,24 @@ def test_equal_settings_give_equal_bytes_but_for_time_and_place(
 ) -> None:
     record, samples = run(checkpoint, tmp_path, CPU, some_items(8, groups=("x", "y")))
     assert json.dumps([repeatable(record), samples]) == json.dumps([repeatable(evaluated[0]), evaluated[1]])
+
+
+def test_questions_are_tokenized_in_the_threads_that_were_asked_for(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list[tuple[str, str]]()
+
+    def noting(lm: Any, texts: Any) -> Any:
+        found.append((os.environ[PARALLEL], os.environ[WORKERS]))
+        return tokens_of(lm, texts)
+
+    monkeypatch.setattr("pat.scoring.batched_lm.tokens_of", noting)
+    before = dict(os.environ)
+    for threads in (1, 2):
+        run(checkpoint, tmp_path, CPU.model_copy(update={"generate": False, "threads": threads}), some_items(2))
+        assert set(found) == {("true" if threads > 1 else "false", str(threads))} and dict(os.environ) == before
+        found.clear()
+        (tmp_path / "evaluation.json").unlink()
 
 
 def test_each_scoring_can_be_left_out_and_items_limited(checkpoint: Path, tmp_path: Path) -> None:
