@@ -66,12 +66,17 @@ def write_json(path: Path, value: object, *, replace: bool = True) -> None:
 
     Raises UserError on a number that is none.
     """
+    write_text(path, json_text(path, value), replace=replace)
+
+
+def json_text(path: Path, value: object) -> str:
+    """Return what `write_json` writes. Raises UserError, naming the file that it is for, on a number that is none."""
     if (place := _not_finite("", value)) is not None:
         raise UserError(
             f"{path}: not written: {place or 'the value'} is not a finite number; "
             "the weights or settings that it comes from are beyond a float's range"
         )
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", replace=replace)
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _not_finite(place: str, value: object) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 from pathlib import Path, PurePath
 
 import pytest
@@ -13,6 +14,7 @@ from pat.io.artefacts import write_json
 from study.results.archive import ARCHIVE, pack, packed, unpack
 from study.results.explain import explain
 from study.results.kept import kept_as
+from study.results.unpack import CELLS_LIST, unpack_reference
 from tests.kit.cell_maker import cell, write_cell
 
 RECORDS = {
@@ -51,6 +53,22 @@ def test_the_order_of_records_changes_nothing(tmp_path: Path) -> None:
     pack(files, tmp_path / "one.xz")
     pack(dict(reversed(files.items())), tmp_path / "other.xz")
     assert (tmp_path / "one.xz").read_bytes() == (tmp_path / "other.xz").read_bytes()
+
+
+def test_records_are_not_laid_beside_others_of_another_run(tmp_path: Path) -> None:
+    """One that differs is told before any is written, and so is a list of cells; the same again is no matter."""
+    own = tmp_path / "own"
+    pack(written(tmp_path / "run"), tmp_path / ARCHIVE)
+    write_json(own / PLACES["cells/m/a/0.5/seed0/merged/merge.json"], {"of": "another run"})
+    (tmp_path / "listed").mkdir()
+    (tmp_path / "listed" / CELLS_LIST).write_text("two of my own\n")
+    for folder, name in ((own, "merge.json"), (tmp_path / "listed", CELLS_LIST)):
+        with pytest.raises(UserError, match=f"{re.escape(name)}: is there already, with other content"):
+            unpack_reference(tmp_path, folder, replace=False)
+        assert [path.name for path in folder.rglob("*") if path.is_file()] == [name]
+    for _ in range(2):
+        unpack_reference(tmp_path, tmp_path / "new", replace=False)
+    assert (tmp_path / "new" / CELLS_LIST).read_text() == f"{tmp_path}/new/evaluation/m/a/0.5/seed0/cell.json\n"
 
 
 @pytest.mark.parametrize(

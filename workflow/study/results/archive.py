@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pat.errors import UserError
-from pat.io.artefacts import parse_json, read_record, write_bytes, write_json
+from pat.io.artefacts import check_content, json_text, parse_json, read_record, write_bytes, write_json
 from pat.io.storage import refusal
 from study.results.kept import place_of
 
@@ -48,10 +48,14 @@ def packed(archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def unpack(archive: Path, folder: Path, *, replace: bool = True) -> list[Path]:
-    """Write every record into `folder` as its step wrote it, where the results had it, and as write_text does; return the files."""
-    written = []
-    for name, record in packed(archive):
-        place = folder / place_of(name)
-        write_json(place, record, replace=replace)
-        written.append(place)
-    return written
+    """Write every record into `folder` as its step wrote it, where the results had it, and as write_text does; return the files.
+
+    Without `replace` nothing is written where a file is there with other content: records of two runs would stand for one.
+    """
+    records = {folder / place_of(name): record for name, record in packed(archive)}
+    if not replace:
+        for path, record in records.items():
+            check_content(path, json_text(path, record).encode())
+    for path, record in records.items():
+        write_json(path, record, replace=replace)
+    return list(records)
