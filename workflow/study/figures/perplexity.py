@@ -100,7 +100,7 @@ def _panel(axes: Axes, data: pd.DataFrame, order: Sequence[str], ratios: Sequenc
         return
     whole, pruned = data[data["ratio"] == 0], data[data["ratio"] != 0]
     if not whole.empty:
-        axes.axvline(float(whole["perplexity"].min()), color=GREY, linewidth=0.8)
+        axes.axvline(float(whole["perplexity"].min()), color=GREY, linewidth=0.8, label="best with nothing removed")
     of_the_largest = (pruned if not pruned.empty else data).groupby("ratio")["perplexity"].min()
     edge = FARTHEST * float(of_the_largest.iloc[-1])
     near, beyond = data[data["perplexity"] <= edge], data[data["perplexity"] > edge]
