@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
-from pat.data.encoding import ARRAYS, Tokens
+from pat.data.encoding import ARRAYS, EncodedRows
 from pat.data.instructions import Instructions
 from pat.data.rows import Columns
 from pat.errors import UserError
@@ -32,7 +32,7 @@ PADDING = ("padding", "truncation")
 """What a tokenizer's own state says of the last call, and not of how it encodes."""
 
 
-def write_encoded(folder: Path, data: Path, max_length: int, batches: Iterable[Tokens]) -> Instructions:
+def write_encoded(folder: Path, data: Path, max_length: int, batches: Iterable[EncodedRows]) -> Instructions:
     """Write batches of the rows of `data` into a folder, and return the rows. Raises UserError where nothing of them can be learned."""
     growing = {name: folder / f"{name}.growing" for name in ARRAYS}
     read = 0
@@ -43,7 +43,7 @@ def write_encoded(folder: Path, data: Path, max_length: int, batches: Iterable[T
             for name, stream in streams.items():
                 stream.write(getattr(batch, name).data)
     arrays: dict[str, Any] = {name: _mapped(path, ARRAYS[name]) for name, path in growing.items()}
-    rows = Instructions.of(data, max_length, Tokens(**arrays, read=read))
+    rows = Instructions.of(data, max_length, EncodedRows(**arrays, read=read))
     save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, folder / TOKENS_NAME)
     for path in growing.values():
         path.unlink()
@@ -106,7 +106,7 @@ def read_encoded(
     for field, found in belonging(data, tokenizer, max_length, columns).items():
         if record.get(field) != found:
             raise UserError(f"{place}: {field}: --encoded {folder} is {told[field]}; {AGAIN}")
-    return Instructions.of(data, max_length, _read_tokens(folder / TOKENS_NAME, _rows_read(place, record)))
+    return Instructions.of(data, max_length, _read_rows(folder / TOKENS_NAME, _rows_read(place, record)))
 
 
 def _rows_read(place: Path, record: Mapping[str, Any]) -> int:
@@ -117,21 +117,21 @@ def _rows_read(place: Path, record: Mapping[str, Any]) -> int:
     return read
 
 
-def _read_tokens(path: Path, read: int) -> Tokens:
+def _read_rows(path: Path, read: int) -> EncodedRows:
     """Return the arrays of a file. Raises UserError where they are of other kinds, or their lengths are not those of one another."""
     with opened(path) as stored:
         arrays: dict[str, Any] = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
     for name, kind in ARRAYS.items():
         if arrays[name].dtype != kind or arrays[name].ndim != 1:
             raise UserError(f"{path}: {name}: has {arrays[name].ndim} axes of {arrays[name].dtype}, not one of {kind.__name__}; {AGAIN}")
-    tokens = Tokens(**arrays, read=read)
-    if not _fit_together(tokens):
+    rows = EncodedRows(**arrays, read=read)
+    if not _fit_together(rows):
         raise UserError(f"{path}: its arrays are not those of one set of rows; {AGAIN}")
-    return tokens
+    return rows
 
 
-def _fit_together(tokens: Tokens) -> bool:
-    lengths_N, sources_N, rows = tokens.lengths_N, tokens.sources_N, len(tokens.fates_R)
-    if not (len(tokens.ids_T) == len(tokens.learned_T) == lengths_N.sum() and len(lengths_N) == len(sources_N) and rows <= tokens.read):
+def _fit_together(encoded: EncodedRows) -> bool:
+    lengths_N, sources_N, rows = encoded.lengths_N, encoded.sources_N, len(encoded.fates_R)
+    if not (len(encoded.ids_T) == len(encoded.learned_T) == lengths_N.sum() and len(lengths_N) == len(sources_N) and rows <= encoded.read):
         return False
     return not len(lengths_N) or bool(lengths_N.min() > 0 and sources_N.min() >= 0 and sources_N.max() < rows)

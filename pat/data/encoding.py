@@ -35,7 +35,7 @@ class Fate(IntFlag):
 
 
 @dataclass(frozen=True)
-class Tokens:
+class EncodedRows:
     """What rows have become: their pieces one behind the other, how long each is and which row it is of, and the fates of the rows.
 
     `read` counts the rows with the blank ones.
@@ -56,10 +56,12 @@ ARRAYS: dict[str, type[np.generic]] = {
     "sources_N": np.int64,
     "fates_R": np.uint8,
 }
-"""The arrays of `Tokens`, each of which can be put behind that of earlier rows."""
+"""The arrays of `EncodedRows`, each of which can be put behind that of earlier rows."""
 
 
-def encoded_in_batches(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Columns | None = None) -> Iterator[Tokens]:
+def encoded_in_batches(
+    path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Columns | None = None
+) -> Iterator[EncodedRows]:
     """Yield the rows of a file, of any form (rows.py), in pieces of at most `max_length` tokens, some rows at a time.
 
     Texts that are longer become several pieces. Rows whose prompt alone fills a piece teach nothing and have none; answers are cut. Raises
@@ -73,10 +75,10 @@ def encoded_in_batches(path: Path, tokenizer: PreTrainedTokenizerBase, max_lengt
         for (_, row), encoded in zip(usable, encoded_rows(usable, tokenizer), strict=True):
             growing.add(encoded, is_text="text" in row, is_double=_is_in(seen, encoded))
         numbered += len(usable)
-        yield growing.tokens(len(batch))
+        yield growing.rows(len(batch))
 
 
-def gathered(batches: Iterable[Tokens]) -> Tokens:
+def gathered(batches: Iterable[EncodedRows]) -> EncodedRows:
     """Return batches as one, in memory."""
     read, grown = 0, {name: bytearray() for name in ARRAYS}
     for batch in batches:
@@ -84,7 +86,7 @@ def gathered(batches: Iterable[Tokens]) -> Tokens:
         for name in ARRAYS:
             grown[name] += getattr(batch, name).tobytes()
     arrays: dict[str, Any] = {name: np.frombuffer(grown[name], kind) for name, kind in ARRAYS.items()}
-    return Tokens(**arrays, read=read)
+    return EncodedRows(**arrays, read=read)
 
 
 class _Growing:
@@ -116,8 +118,8 @@ class _Growing:
         self.lengths.append(len(ids))
         self.sources.append(self.first + len(self.fates))
 
-    def tokens(self, read: int) -> Tokens:
-        return Tokens(
+    def rows(self, read: int) -> EncodedRows:
+        return EncodedRows(
             np.frombuffer(self.ids, np.int32),
             np.frombuffer(self.learned, np.uint8),
             np.frombuffer(self.lengths, np.int64),

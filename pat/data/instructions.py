@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from pat.data.encoding import Fate, Tokens, encoded_in_batches, gathered
+from pat.data.encoding import EncodedRows, Fate, encoded_in_batches, gathered
 from pat.data.rows import NOTHING_SAID, Columns
 from pat.errors import UserError
 from pat.models.token_loss import IGNORED_LABEL
@@ -36,17 +36,17 @@ class Instructions(Dataset[dict[str, list[int]]]):
         self._hold(Path(path), max_length, gathered(encoded_in_batches(Path(path), tokenizer, max_length, columns)))
 
     @classmethod
-    def of(cls, path: Path, max_length: int, tokens: Tokens) -> Self:
+    def of(cls, path: Path, max_length: int, encoded: EncodedRows) -> Self:
         """Return the rows of a file that are encoded already. Raises UserError where nothing of them can be learned."""
         rows = cls.__new__(cls)
-        rows._hold(path, max_length, tokens)
+        rows._hold(path, max_length, encoded)
         return rows
 
-    def _hold(self, path: Path, max_length: int, tokens: Tokens, starts_N: NDArray[np.int64] | None = None) -> None:
-        self.path, self.max_length, self._tokens = path, max_length, tokens
-        self._starts_N = np.cumsum(tokens.lengths_N) - tokens.lengths_N if starts_N is None else starts_N
+    def _hold(self, path: Path, max_length: int, encoded: EncodedRows, starts_N: NDArray[np.int64] | None = None) -> None:
+        self.path, self.max_length, self._encoded = path, max_length, encoded
+        self._starts_N = np.cumsum(encoded.lengths_N) - encoded.lengths_N if starts_N is None else starts_N
         if not len(self):
-            if not len(tokens.fates_R):
+            if not len(encoded.fates_R):
                 raise UserError(f"{path}: holds no usable row: {NOTHING_SAID}")
             raise UserError(f"{path}: every prompt is longer than max_length={max_length} tokens; raise it")
 
@@ -55,12 +55,12 @@ class Instructions(Dataset[dict[str, list[int]]]):
 
         Nothing is encoded again. Raises UserError where nothing of them can be learned.
         """
-        whole, rows_P = self._tokens, np.asarray(rows, np.int64)
+        whole, rows_P = self._encoded, np.asarray(rows, np.int64)
         places_R = np.full(len(whole.fates_R), -1)
         places_R[rows_P] = np.arange(len(rows_P))
         sources_N = places_R[whole.sources_N]
         inside_N = sources_N >= 0
-        chosen = Tokens(
+        chosen = EncodedRows(
             whole.ids_T, whole.learned_T, whole.lengths_N[inside_N], sources_N[inside_N], whole.fates_R[rows_P], read=len(rows_P)
         )
         part = type(self).__new__(type(self))
@@ -68,15 +68,15 @@ class Instructions(Dataset[dict[str, list[int]]]):
         return part
 
     def __len__(self) -> int:
-        return len(self._tokens.lengths_N)
+        return len(self._encoded.lengths_N)
 
     def longer_than(self, tokens: int) -> int:
         """Return how many rows have more tokens than that."""
-        return int((self._tokens.lengths_N > tokens).sum())
+        return int((self._encoded.lengths_N > tokens).sum())
 
     def counts(self) -> dict[str, int]:
         """Return for a record what became of the file's rows."""
-        read, fates_R = self._tokens.read, self._tokens.fates_R
+        read, fates_R = self._encoded.read, self._encoded.fates_R
         met = {str(fate.name).lower(): int(np.count_nonzero(fates_R & fate.value)) for fate in Fate}
         return {"read": read, "empty": read - len(fates_R), **met, "kept": len(self), "max_length": self.max_length}
 
@@ -93,9 +93,9 @@ class Instructions(Dataset[dict[str, list[int]]]):
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         start = self._starts_N[index]
-        row = slice(start, start + self._tokens.lengths_N[index])
-        ids = self._tokens.ids_T[row]
-        return {"input_ids": ids.tolist(), "labels": np.where(self._tokens.learned_T[row], ids, IGNORED_LABEL).tolist()}
+        row = slice(start, start + self._encoded.lengths_N[index])
+        ids = self._encoded.ids_T[row]
+        return {"input_ids": ids.tolist(), "labels": np.where(self._encoded.learned_T[row], ids, IGNORED_LABEL).tolist()}
 
 
 class PadToLongest:

@@ -118,7 +118,7 @@ def read(model: nn.Module, stock: PreTrainedModel, inputs: Mapping[str, Any]) ->
 
 
 @dataclass(frozen=True)
-class Tokens:
+class ForetoldTokens:
     """The tokens of a batch that count: where they are foretold, in the batch laid out flat, and what they are."""
 
     index_N: Tensor
@@ -129,20 +129,20 @@ class Tokens:
         return batch_BTD.flatten(0, 1).index_select(0, self.index_N)
 
 
-def learned_tokens(labels_BT: Tensor) -> Tokens:
+def learned_tokens(labels_BT: Tensor) -> ForetoldTokens:
     """Return the tokens with a label. Position t foretells token t + 1. A GPU is waited for here: call it before the model."""
     return foretold_tokens(functional.pad(labels_BT, (0, 1), value=IGNORED_LABEL)[:, 1:])
 
 
-def foretold_tokens(targets_BT: Tensor) -> Tokens:
+def foretold_tokens(targets_BT: Tensor) -> ForetoldTokens:
     """As `learned_tokens`, where each target lies at the position that foretells it."""
     targets = targets_BT.flatten()
     index_N = (targets != IGNORED_LABEL).nonzero().flatten()
-    return Tokens(index_N, targets.index_select(0, index_N))
+    return ForetoldTokens(index_N, targets.index_select(0, index_N))
 
 
 @torch.no_grad()
-def cross_entropies(head: Head, hidden_BTD: Tensor, tokens: Tokens) -> Tensor:
+def cross_entropies(head: Head, hidden_BTD: Tensor, tokens: ForetoldTokens) -> Tensor:
     """Return the cross-entropy of every token in nats, (N,), in fp32 at least."""
     hidden_ND, size = tokens.among(hidden_BTD), head.chunk()
     losses_N = _one_for_each(hidden_ND)
@@ -153,7 +153,7 @@ def cross_entropies(head: Head, hidden_BTD: Tensor, tokens: Tokens) -> Tensor:
 
 
 @torch.no_grad()
-def log_probabilities(head: Head, hidden_BTD: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+def log_probabilities(head: Head, hidden_BTD: Tensor, tokens: ForetoldTokens) -> tuple[Tensor, Tensor]:
     """Return the log-probability of every token, (N,), in fp32 at least, and whether it is the likeliest in its place, (N,)."""
     hidden_ND, size = tokens.among(hidden_BTD), head.chunk()
     values_N = _one_for_each(hidden_ND)

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from pat.models.token_loss import Tokens, log_probabilities
+from pat.models.token_loss import ForetoldTokens, log_probabilities
 from pat.models.token_loss import read as head_inputs
 from pat.scoring.opening import Opening
 
@@ -99,11 +99,11 @@ def _predictions(model: PreTrainedModel, questions: Sequence[Question], opening:
     return values_N.tolist(), hits_N.tolist()
 
 
-def _predicted(questions: Sequence[Question], read: int, length: int, device: torch.device) -> Tokens:
+def _predicted(questions: Sequence[Question], read: int, length: int, device: torch.device) -> ForetoldTokens:
     """Return the endings' tokens, and where they are foretold in rows of `length` columns, the first of which is the one at `read`."""
     index = [row * length + column - read for row, question in enumerate(questions) for column in question.predicting()]
     targets = [token for question in questions for ending in question.endings for token in ending]
-    return Tokens(torch.tensor(index, device=device), torch.tensor(targets, device=device))
+    return ForetoldTokens(torch.tensor(index, device=device), torch.tensor(targets, device=device))
 
 
 def _mask(parts_BT: Tensor, read: int, dtype: torch.dtype) -> Tensor:

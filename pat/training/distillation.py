@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
 from pat.io import artefacts
-from pat.models.token_loss import Head, Tokens, read
+from pat.models.token_loss import ForetoldTokens, Head, read
 from pat.settings.jobs import DistillationSettings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Distillation:
         self.terms: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def read(self, inputs: Mapping[str, Any], tokens: Tokens) -> tuple[Head, Tensor]:
+    def read(self, inputs: Mapping[str, Any], tokens: ForetoldTokens) -> tuple[Head, Tensor]:
         """Return the teacher's head and what it is given for the tokens that are learned, (N, D)."""
         taken = {name: inputs.get(name) for name in ("input_ids", "attention_mask")}
         hidden_BTD, head = read(self.teacher, self.teacher, taken)

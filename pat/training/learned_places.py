@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-from pat.models.token_loss import Tokens, learned_tokens
+from pat.models.token_loss import ForetoldTokens, learned_tokens
 
 INDEX, TARGETS = "learned_index", "learned_targets"
 Collate = Callable[[Sequence[Any]], Any]
@@ -37,9 +37,9 @@ def are_of_tokens(labels: object) -> TypeGuard[Tensor]:
     return isinstance(labels, Tensor) and labels.dim() == 2
 
 
-def taken_from(inputs: dict[str, Any]) -> tuple[dict[str, Any], Tokens | None]:
+def taken_from(inputs: dict[str, Any]) -> tuple[dict[str, Any], ForetoldTokens | None]:
     """Return a batch without what WithLearnedPlaces has laid beside it, and that, where it has."""
     index_N, targets_N = inputs.get(INDEX), inputs.get(TARGETS)
     if index_N is None or targets_N is None:
         return inputs, None
-    return {name: value for name, value in inputs.items() if name not in (INDEX, TARGETS)}, Tokens(index_N, targets_N)
+    return {name: value for name, value in inputs.items() if name not in (INDEX, TARGETS)}, ForetoldTokens(index_N, targets_N)

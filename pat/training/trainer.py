@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, Trainer
 from pat.method.callback import PatCallback
 from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import PatModel
-from pat.models.token_loss import Head, Objective, Tokens, has_frozen_head, in_chunks, learned_tokens, read
+from pat.models.token_loss import ForetoldTokens, Head, Objective, has_frozen_head, in_chunks, learned_tokens, read
 from pat.training.distillation import Distillation, summed_divergence
 from pat.training.learned_places import WithLearnedPlaces, are_of_tokens, taken_from
 
@@ -127,7 +127,9 @@ class PatTrainer(Trainer):
             self._wrapped, self._core = self.model, self.accelerator.unwrap_model(self.model)
         return self._core
 
-    def _distilled(self, logits: Callable[[Tensor], Tensor], tokens: Tokens, inputs: dict[str, Any], items: Tensor | int) -> Objective:
+    def _distilled(
+        self, logits: Callable[[Tensor], Tensor], tokens: ForetoldTokens, inputs: dict[str, Any], items: Tensor | int
+    ) -> Objective:
         """Return what a chunk of tokens has to do with a distilled loss, and its sums of cross-entropy and of divergence."""
         assert self.distillation is not None
         weight, temperature = self.distillation.settings.weight, self.distillation.settings.temperature
@@ -237,7 +239,7 @@ def _constant(_step: int) -> float:
     return 1.0
 
 
-def _plain(head: Head, tokens: Tokens, items: Tensor | int) -> Objective:
+def _plain(head: Head, tokens: ForetoldTokens, items: Tensor | int) -> Objective:
     """Return what a chunk of tokens has to do with the loss, and its sum of cross-entropy."""
 
     def plain(hidden_CD: Tensor, part: slice) -> tuple[Tensor, Tensor]:

@@ -142,11 +142,11 @@ GROWTH = """
 import resource
 import torch
 from torch import nn
-from pat.models.token_loss import Head, Tokens, cross_entropies, log_probabilities
+from pat.models.token_loss import Head, ForetoldTokens, cross_entropies, log_probabilities
 
 torch.set_num_threads(1)
 linear = nn.Linear(16, 49152, bias=False).requires_grad_(False)
-hidden_BTD, tokens = torch.randn(1, 8000, 16), Tokens(torch.arange(8000), torch.randint(0, 49152, (8000,)))
+hidden_BTD, tokens = torch.randn(1, 8000, 16), ForetoldTokens(torch.arange(8000), torch.randint(0, 49152, (8000,)))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for of_tokens in (cross_entropies, log_probabilities):
     of_tokens(Head(linear, linear.weight, 1.0, None), hidden_BTD, tokens)
