@@ -144,26 +144,41 @@ def foretold_tokens(targets_BT: Tensor) -> ForetoldTokens:
 @torch.no_grad()
 def cross_entropies(head: Head, hidden_BTD: Tensor, tokens: ForetoldTokens) -> Tensor:
     """Return the cross-entropy of every token in nats, (N,), in fp32 at least."""
-    hidden_ND, size = tokens.among(hidden_BTD), head.chunk()
+    hidden_ND = tokens.among(hidden_BTD)
     losses_N = _one_for_each(hidden_ND)
-    for start in range(0, len(hidden_ND), size):
-        part = slice(start, start + size)
-        losses_N[part] = functional.cross_entropy(head.logits(hidden_ND[part]), tokens.targets_N[part], reduction="none")
+
+    def take(part: slice, logits_CV: Tensor, targets_C: Tensor) -> None:
+        losses_N[part] = functional.cross_entropy(logits_CV, targets_C, reduction="none")
+
+    _chunk_by_chunk(head, hidden_ND, tokens.targets_N, take)
     return losses_N
 
 
 @torch.no_grad()
 def log_probabilities(head: Head, hidden_BTD: Tensor, tokens: ForetoldTokens) -> tuple[Tensor, Tensor]:
     """Return the log-probability of every token, (N,), in fp32 at least, and whether it is the likeliest in its place, (N,)."""
-    hidden_ND, size = tokens.among(hidden_BTD), head.chunk()
+    hidden_ND = tokens.among(hidden_BTD)
     values_N = _one_for_each(hidden_ND)
     likeliest_N = torch.empty_like(values_N, dtype=torch.bool)
-    for start in range(0, len(hidden_ND), size):
-        part = slice(start, start + size)
-        targets_C, values_CV = tokens.targets_N[part], head.logits(hidden_ND[part]).log_softmax(dim=-1)
+
+    def take(part: slice, logits_CV: Tensor, targets_C: Tensor) -> None:
+        values_CV = logits_CV.log_softmax(dim=-1)
         values_N[part] = values_CV.gather(1, targets_C[:, None])[:, 0]
         likeliest_N[part] = values_CV.argmax(dim=-1) == targets_C
+
+    _chunk_by_chunk(head, hidden_ND, tokens.targets_N, take)
     return values_N, likeliest_N
+
+
+def _chunk_by_chunk(head: Head, hidden_ND: Tensor, targets_N: Tensor, take: Callable[[slice, Tensor, Tensor], None]) -> None:
+    """Give `take` which tokens a chunk has, their logits and what they are.
+
+    A function gets them, not a loop: its variable would hold one chunk's logits while the next chunk's are made.
+    """
+    size = head.chunk()
+    for start in range(0, len(hidden_ND), size):
+        part = slice(start, start + size)
+        take(part, head.logits(hidden_ND[part]), targets_N[part])
 
 
 def _one_for_each(hidden_ND: Tensor) -> Tensor:

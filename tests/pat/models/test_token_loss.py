@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,26 @@ def test_no_logits_are_made_beside_those_of_the_chunks() -> None:
     assert shapes == [(4, 0, VOCABULARY)] and hidden.shape == (4, 9, 48)
     assert len(learned_tokens(labels).targets_N) == int((labels[:, 1:] != IGNORED_LABEL).sum()) == 23
     assert model(input_ids=tokens).logits.shape == (4, 9, VOCABULARY), "the model is as it was"
+
+
+@pytest.mark.parametrize("of_tokens", [cross_entropies, log_probabilities])
+def test_a_chunks_logits_are_gone_before_the_next_ones_are_made(of_tokens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    logits = Head.logits
+
+    def noted(head: Head, hidden_CD: Tensor) -> Tensor:
+        assert all(one() is None for one in made)
+        found = logits(head, hidden_CD)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(Head, "logits", noted)
+    monkeypatch.setattr(token_loss, "LOGITS_AT_ONCE_ON_CPU", 4 * VOCABULARY)
+    tokens, labels = labelled()
+    model: Any = tiny_model("llama")
+    hidden, head = read(model, model, {"input_ids": tokens})
+    of_tokens(head, hidden, learned_tokens(labels))
+    assert len(made) == 6, "23 tokens"
 
 
 GROWTH = """
