@@ -15,13 +15,7 @@ from peft import PeftModel
 from transformers import PrinterCallback, set_seed
 
 from pat.bases.prepare import as_pat
-from pat.checkpoints.base_checks import check_base, check_checkpoint
-from pat.checkpoints.basis_record import check_basis
-from pat.checkpoints.readers_record import check_readers
-from pat.data.context import check_context, context_of
 from pat.data.instructions import PadToLongest
-from pat.errors import UserError
-from pat.families.known import family_of
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import say
@@ -36,11 +30,11 @@ from pat.method.lora import sort_targets
 from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.compiled import compile_layers, compiles
-from pat.models.sharding import AskForCheckpoints, check_sharding
+from pat.models.sharding import AskForCheckpoints
 from pat.training import resume
-from pat.training.distillation import check_teacher, load_distillation
+from pat.training.checks import check_inputs
+from pat.training.distillation import load_distillation
 from pat.training.divergence import StopWhenDiverged, check_finite
-from pat.training.fit import check_fit, check_milestone, check_steps
 from pat.training.health import HealthRecord
 from pat.training.micro_batch import rows_at_once
 from pat.training.reporters import put_reporters_last
@@ -65,7 +59,7 @@ def tune(request: TuningRequest) -> dict[str, Any]:
     if processes.is_main():
         check_replaceable(request.out, FOLDERS["tune"], force=request.force)
     with locked(request.run_dir):
-        _check_inputs(request)
+        check_inputs(request)
         inputs, search = request.inputs(), searched(request.tuning.search, request.rate_from)
         with tracked(request):
             trainer, model = _train(request, spent)
@@ -96,28 +90,9 @@ def train(request: TuningRequest) -> tuple[PatTrainer, PeftModel]:
     """
     request = as_pat(request)
     with locked(request.run_dir):
-        _check_inputs(request)
+        check_inputs(request)
         with tracked(request):
             return _train(request, Spent())
-
-
-def _check_inputs(request: TuningRequest) -> None:
-    request.check()
-    check_teacher(request)
-    check_base(request.base, tokenizer=True)
-    if request.teacher is not None:
-        check_checkpoint(request.teacher)
-    artefacts.check_if_listed(request.base)
-    if request.masked and (reason := family_of(request.model_config).width_obstacle) is not None:
-        raise UserError(f"--tuner {request.tuner} with --base {request.base}: cannot prune while it tunes: {reason}; lora and dora tune it")
-    check_fit(request)
-    if request.masked:
-        choices = request.job.pat
-        check_basis(request.base, choices.basis, choices.tie)
-        check_readers(request.base, choices.readers, choices.mask, request.ratio)
-    check_sharding(request)
-    processes.join(request.device)
-    _check_rows(request)
 
 
 def _train(request: TuningRequest, spent: Spent) -> tuple[PatTrainer, PeftModel]:
@@ -161,13 +136,3 @@ def _train(request: TuningRequest, spent: Spent) -> tuple[PatTrainer, PeftModel]
     with writing(request.run_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
     return trainer, model
-
-
-def _check_rows(request: TuningRequest) -> None:
-    """Raise UserError where the rows are too long for the model or too few for the recipe; say what the settings take from them."""
-    check_context(request.rows, context_of(request.model_config))
-    check_steps(request.job, len(request.rows))
-    if request.masked:
-        check_milestone(request.job, len(request.rows))
-    if lost := request.rows.losses():
-        say(f"tune: {lost}")

@@ -1,0 +1,46 @@
+"""What is checked of a tuning before a model is loaded: its settings, its model's files, its rows."""
+
+from __future__ import annotations
+
+from pat.checkpoints.base_checks import check_base, check_checkpoint
+from pat.checkpoints.basis_record import check_basis
+from pat.checkpoints.readers_record import check_readers
+from pat.data.context import check_context, context_of
+from pat.errors import UserError
+from pat.families.known import family_of
+from pat.io import artefacts
+from pat.io.progress import say
+from pat.machine import processes
+from pat.models.sharding import check_sharding
+from pat.training.distillation import check_teacher
+from pat.training.fit import check_fit, check_milestone, check_steps
+from pat.training.request import TuningRequest
+
+
+def check_inputs(request: TuningRequest) -> None:
+    request.check()
+    check_teacher(request)
+    check_base(request.base, tokenizer=True)
+    if request.teacher is not None:
+        check_checkpoint(request.teacher)
+    artefacts.check_if_listed(request.base)
+    if request.masked and (reason := family_of(request.model_config).width_obstacle) is not None:
+        raise UserError(f"--tuner {request.tuner} with --base {request.base}: cannot prune while it tunes: {reason}; lora and dora tune it")
+    check_fit(request)
+    if request.masked:
+        choices = request.job.pat
+        check_basis(request.base, choices.basis, choices.tie)
+        check_readers(request.base, choices.readers, choices.mask, request.ratio)
+    check_sharding(request)
+    processes.join(request.device)
+    _check_rows(request)
+
+
+def _check_rows(request: TuningRequest) -> None:
+    """Raise UserError where the rows are too long for the model or too few for the recipe; say what the settings take from them."""
+    check_context(request.rows, context_of(request.model_config))
+    check_steps(request.job, len(request.rows))
+    if request.masked:
+        check_milestone(request.job, len(request.rows))
+    if lost := request.rows.losses():
+        say(f"tune: {lost}")
