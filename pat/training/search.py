@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from pat.bases.prepare import as_pat
-from pat.checkpoints.base_checks import check_base
 from pat.data.instructions import Instructions
 from pat.data.rows import Row, question_of, usable_rows
 from pat.errors import UserError
@@ -27,8 +26,8 @@ from pat.io.provenance import provenance
 from pat.io.resume_folder import leave, locked
 from pat.machine.threads import threads_given_back
 from pat.settings.jobs import SearchSettings, TuneJob, end_of
+from pat.training.checks import check_request
 from pat.training.dev_loss import DevLoss, dev_loss
-from pat.training.distillation import check_teacher
 from pat.training.request import TuningRequest
 from pat.training.resume import checkpoint_of, job_identity
 from pat.training.tuning import train
@@ -71,14 +70,12 @@ def search_rate(request: TuningRequest) -> dict[str, Any]:
     if search is None:
         raise UserError(f"{reason_not_to(request)}: it names the learning rates to try, as learning_rates: [1e-4, 3e-4, 1e-3]")
     check_replaceable(request.out, KINDS["search-rate"], force=request.force)
-    check_base(request.base, tokenizer=True)
+    check_request(as_pat(request))
     torch.set_num_threads(request.tuning.threads)
     run_dir = request.run_dir
     rows = usable_rows(request.data, request.columns)
     parts = Parts(request, *split(rows, search.dev_rows, request.seed, request.data))
     with locked(run_dir):
-        as_pat(request).check()
-        check_teacher(request)
         parts.encoded_training()
         inputs = request.inputs()
         checkpoint_of(run_dir, job_identity(request))

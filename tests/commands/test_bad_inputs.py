@@ -31,7 +31,7 @@ TUNING: dict[str, dict[str, Any]] = {
     "tuning": {"max_steps": 4, "learning_rate": 1e-3, "batch_size": 4, "checkpoint_steps": 2, "lora": {"rank": 2}}
 }
 PAT = TUNING | {"pat": {"hio_rank": 2, "milestone_fraction": 1.0}}
-SEARCH = {"tuning": {"max_steps": 4, "batch_size": 4, "search": {"learning_rates": [1e-3, 1e-2], "dev_rows": 8}}}
+SEARCH = {"tuning": {"max_steps": 4, "batch_size": 4, "lora": {"rank": 2}, "search": {"learning_rates": [1e-3, 1e-2], "dev_rows": 8}}}
 SHAPE = '{"vocab_size": 64, "hidden_size": 8, "layers": 1, "heads": 2, "intermediate_size": 16}'
 PRETRAIN = {
     "vocab_size": 300, "hidden_size": 8, "layers": 1, "heads": 2, "intermediate_size": 16, "context_length": 16, "steps": 1,

@@ -27,7 +27,7 @@ from tests.kit.tuning_requests import asked
 GOOD = '{"instruction": "Say a.", "input": "", "output": "a"}'
 TUNING = {"max_steps": 2, "learning_rate": 1e-3, "batch_size": 2, "lora": {"rank": 2}}
 JOB = json.dumps({"tuning": TUNING})
-SEARCH = json.dumps({"tuning": {"max_steps": 2, "batch_size": 2, "search": {"learning_rates": [1e-3, 1e-2], "dev_rows": 1}}})
+SEARCH = json.dumps({"tuning": {**TUNING, "learning_rate": None, "search": {"learning_rates": [1e-3, 1e-2], "dev_rows": 1}}})
 NO_TEXTS = ["null", "[1, 2]", "3", "0.5", "NaN", "Infinity", "true", '{"a": "b"}']
 
 

@@ -298,6 +298,37 @@ def test_what_cannot_be_searched_leaves_no_folder_behind(tmp_path: Path) -> None
         assert not paths[0].exists(), said
 
 
+@pytest.mark.parametrize(
+    ("tuner", "changes", "own", "said"),
+    [
+        ("lora", {"ratio": 0.25}, {}, "only pat"),
+        ("lorra", {}, {}, "must be one of"),
+        ("lora", {"teacher": Path("base")}, {}, "has no effect"),
+        ("lora", {"base": Path("nowhere")}, {}, "no such folder"),
+        ("lora", {}, {"tuning": {"lora": {"rank": 4096}}}, r"tuning\.lora\.rank=4096: must be at most"),
+        ("pat", {"ratio": 0.5}, {"pat": {"hio_rank": 0, "align": 48}}, "align=48"),
+        ("pat", {"ratio": 0.5}, {"pat": {"hio_rank": 0, "basis": "pca", "mask": "leading"}}, "is in the native basis"),
+        ("pat", {"ratio": 0.5}, {"pat": {"hio_rank": 0, "readers": "least-squares", "mask": "leading"}}, "what `pat refit-readers"),
+        ("pat-g", {"ratio": 0.5}, {}, "wants a base in the gradient basis"),
+    ],
+)
+def test_what_shows_without_the_rows_is_told_before_they_are_read_and_as_a_tuning_tells_it(
+    tuner: str, changes: dict[str, Any], own: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    base, _ = write_world(tmp_path)
+    rows = tmp_path / "none.jsonl"
+    told = []
+    for verb, settings in ((search_rate, job(1e-3, 3e-3, steps=2)), (tune, TuneJob.model_validate({"tuning": RECIPE}))):
+        both = settings.model_dump(mode="json", exclude_unset=True) | own
+        both["tuning"] = settings.tuning.model_dump(mode="json", exclude_unset=True) | own.get("tuning", {})
+        meant = asked(base, rows, tuner, 0.0, 7, TuneJob.model_validate(both), tmp_path / "run", tmp_path / "out")
+        with pytest.raises(UserError, match=said) as caught:
+            verb(replace(meant, **changes))
+        told.append(str(caught.value))
+        assert not (tmp_path / "run").exists()
+    assert told[0] == told[1]
+
+
 def test_a_search_in_which_everything_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path)
     monkeypatch.setattr(pat.training.search, "dev_loss", lambda *_: None)
