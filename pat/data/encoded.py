@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,12 @@ def tokenizer_sum(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def read_encoded(
-    folder: Path, data: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Columns | None = None
+    folder: Path, data: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: int, max_length: int, columns: Columns | None = None
 ) -> Instructions:
-    """Return the rows of `data` as they lie encoded in a folder.
+    """Return the rows of `data` as they lie encoded in a folder, for a model that has embeddings of `vocabulary` tokens.
 
-    Raises UserError where the folder is not whole, or is of other rows, read under other names, by another tokenizer or cut elsewhere.
+    Raises UserError where the folder is not whole, is of other rows, read under other names, by another tokenizer or cut elsewhere, or
+    holds what `pat encode` does not write.
     """
     place = folder / ENCODING_RECORD
     if folder.is_dir() and not place.exists():
@@ -106,7 +107,10 @@ def read_encoded(
     for field, found in belonging(data, tokenizer, max_length, columns).items():
         if record.get(field) != found:
             raise UserError(f"{place}: {field}: --encoded {folder} is {told[field]}; {AGAIN}")
-    return Instructions.of(data, max_length, _read_rows(folder / TOKENS_NAME, _rows_read(place, record)))
+    rows = _read_rows(folder / TOKENS_NAME, _rows_read(place, record), max_length)
+    for problem in _strange_values(rows, vocabulary):
+        raise UserError(f"{folder / TOKENS_NAME}: {problem}; {AGAIN}")
+    return Instructions.of(data, max_length, rows)
 
 
 def _rows_read(place: Path, record: Mapping[str, Any]) -> int:
@@ -117,7 +121,7 @@ def _rows_read(place: Path, record: Mapping[str, Any]) -> int:
     return read
 
 
-def _read_rows(path: Path, read: int) -> EncodedRows:
+def _read_rows(path: Path, read: int, max_length: int) -> EncodedRows:
     """Return the arrays of a file. Raises UserError where they are of other kinds, or their lengths are not those of one another."""
     with opened(path) as stored:
         arrays: dict[str, Any] = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
@@ -125,13 +129,31 @@ def _read_rows(path: Path, read: int) -> EncodedRows:
         if arrays[name].dtype != kind or arrays[name].ndim != 1:
             raise UserError(f"{path}: {name}: has {arrays[name].ndim} axes of {arrays[name].dtype}, not one of {kind.__name__}; {AGAIN}")
     rows = EncodedRows(**arrays, read=read)
-    if not _fit_together(rows):
+    if not _fit_together(rows, max_length):
         raise UserError(f"{path}: its arrays are not those of one set of rows; {AGAIN}")
     return rows
 
 
-def _fit_together(encoded: EncodedRows) -> bool:
+def _fit_together(encoded: EncodedRows, max_length: int) -> bool:
     lengths_N, sources_N, rows = encoded.lengths_N, encoded.sources_N, len(encoded.fates_R)
     if not (len(encoded.ids_T) == len(encoded.learned_T) == lengths_N.sum() and len(lengths_N) == len(sources_N) and rows <= encoded.read):
         return False
-    return not len(lengths_N) or bool(lengths_N.min() > 0 and sources_N.min() >= 0 and sources_N.max() < rows)
+    if not len(lengths_N):
+        return True
+    return bool(lengths_N.min() > 0 and lengths_N.max() <= max_length and sources_N.min() >= 0 and sources_N.max() < rows)
+
+
+def _strange_values(encoded: EncodedRows, vocabulary: int) -> Iterator[str]:
+    """Yield tokens that a model of so large a vocabulary has no embedding for, or that are neither learned nor left out."""
+    meant = {"ids_T": (vocabulary, f", the vocabulary has {vocabulary} tokens"), "learned_T": (2, ", 1 where it is learned")}
+    for name, (count, why) in meant.items():
+        values_T = getattr(encoded, name)
+        if not len(values_T) or (values_T.min() >= 0 and values_T.max() < count):
+            continue
+        place = int(((values_T < 0) | (values_T >= count)).argmax())
+        row = encoded.sources_N[np.searchsorted(encoded.lengths_N.cumsum(), place, side="right")] + 1
+        yield f"{name}: row {row} of those that are not blank holds {values_T[place]}; must be from 0 to {count - 1}{why}"
+    starts_N = encoded.lengths_N.cumsum() - encoded.lengths_N
+    if len(starts_N) and not (learned_N := np.logical_or.reduceat(encoded.learned_T, starts_N)).all():
+        row = encoded.sources_N[learned_N.argmin()] + 1
+        yield f"learned_T: of a piece of row {row} of those that are not blank no token is learned; one at least must be"

@@ -138,7 +138,8 @@ class TuningRequest(Arm):
         if self.given_rows is not None:
             return self.given_rows()
         if self.encoded is not None:
-            return read_encoded(self.encoded, self.data, self.tokenizer, self.tuning.max_length, self.columns)
+            vocabulary = self.model_config.vocab_size
+            return read_encoded(self.encoded, self.data, self.tokenizer, vocabulary, self.tuning.max_length, self.columns)
         with tokenizing_with(self.tuning.threads):
             return Instructions(self.data, self.tokenizer, self.tuning.max_length, self.columns)
 

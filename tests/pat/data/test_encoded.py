@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +31,7 @@ from tests.kit.tiny_checkpoint import byte_tokenizer
 from tests.kit.tiny_world import ROWS, tiny_tokenizer
 
 TOKENIZERS: dict[str, PreTrainedTokenizerBase] = {"bytes": tiny_tokenizer(), "sentencepiece": sentencepiece_tokenizer()}
+VOCABULARY = len(TOKENIZERS["bytes"])
 MAPS = Path("/proc/self/maps")
 words = st.sampled_from(["", " ", "Which", "number comes", "after 3?", "Think. " * 9, "ü\n"])
 rows = st.lists(
@@ -75,14 +78,14 @@ def test_what_was_encoded_is_what_would_be(rows: list[dict[str, str]], name: str
             assert not out.exists()
             return
         encoded(out, data, tokenizer, max_length)
-        assert whole(lambda: read_encoded(out, data, tokenizer, max_length)) == anew
+        assert whole(lambda: read_encoded(out, data, tokenizer, len(tokenizer), max_length)) == anew
 
 
 @pytest.mark.skipif(not MAPS.exists(), reason="needs Linux, which tells what a process has mapped")
 def test_rows_are_mapped_and_not_read(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", ROWS)
     out = encoded(tmp_path / "encoded", tmp_path / "rows.jsonl", TOKENIZERS["bytes"], 256)
-    held = read_encoded(out, tmp_path / "rows.jsonl", TOKENIZERS["bytes"], 256)
+    held = read_encoded(out, tmp_path / "rows.jsonl", TOKENIZERS["bytes"], VOCABULARY, 256)
     assert str(out / TOKENS_NAME) in MAPS.read_text() and len(held) == len(ROWS)
 
 
@@ -107,7 +110,7 @@ def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], said:
     out = encoded(tmp_path / "encoded", data, TOKENIZERS["bytes"], 256)
     asked: dict[str, Any] = {"tokenizer": TOKENIZERS["bytes"], "max_length": 256, "columns": None} | changes
     with pytest.raises(UserError, match=rf"encoding\.json: {said}.*; call `pat encode` again, or leave out --encoded"):
-        read_encoded(out, data, **asked)
+        read_encoded(out, data, vocabulary=VOCABULARY, **asked)
 
 
 def test_changed_rows_and_damaged_tokens_are_refused(tmp_path: Path) -> None:
@@ -116,22 +119,22 @@ def test_changed_rows_and_damaged_tokens_are_refused(tmp_path: Path) -> None:
     out = encoded(tmp_path / "encoded", data, tokenizer, 256)
     write_jsonl(data, ROWS[1:])
     with pytest.raises(UserError, match=r"encoding\.json: data: --encoded .* is not of --data .*rows\.jsonl as it is now"):
-        read_encoded(out, data, tokenizer, 256)
+        read_encoded(out, data, tokenizer, VOCABULARY, 256)
     write_jsonl(data, ROWS)
     whole_file = (out / TOKENS_NAME).read_bytes()
     (out / TOKENS_NAME).write_bytes(whole_file[:-1])
     with pytest.raises(UserError, match=r"tokens\.safetensors: differs from its checksum in manifest\.json"):
-        read_encoded(out, data, tokenizer, 256)
+        read_encoded(out, data, tokenizer, VOCABULARY, 256)
     (out / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"has no manifest\.json"):
-        read_encoded(out, data, tokenizer, 256)
+        read_encoded(out, data, tokenizer, VOCABULARY, 256)
     with pytest.raises(UserError, match="no such folder"):
-        read_encoded(tmp_path / "none", data, tokenizer, 256)
+        read_encoded(tmp_path / "none", data, tokenizer, VOCABULARY, 256)
     with pytest.raises(UserError, match=r"rows\.jsonl: is a file, where a folder is needed"):
-        read_encoded(data, data, tokenizer, 256)
+        read_encoded(data, data, tokenizer, VOCABULARY, 256)
     tokenizer.save_pretrained(tmp_path / "base")
     with pytest.raises(UserError, match=r"--encoded .*base: is not what `pat encode` writes: it holds no encoding\.json"):
-        read_encoded(tmp_path / "base", data, tokenizer, 256)
+        read_encoded(tmp_path / "base", data, tokenizer, VOCABULARY, 256)
 
 
 def record_without(name: str) -> Callable[[Path], None]:
@@ -143,12 +146,23 @@ def record_without(name: str) -> Callable[[Path], None]:
     return change
 
 
+def with_token(name: str, place: int, value: int) -> Callable[[Path], None]:
+    def changed(array_T: Tensor) -> Tensor:
+        array_T[place] = value
+        return array_T
+
+    return tokens_with(name, changed)
+
+
 def tokens_with(name: str, changed: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         arrays = read_tensors(folder / TOKENS_NAME)
         save_file(arrays | {name: changed(arrays[name]).clone()}, folder / TOKENS_NAME)
 
     return change
+
+
+ALLOWED = f"must be from 0 to {VOCABULARY - 1}, the vocabulary has {VOCABULARY} tokens"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +177,13 @@ def tokens_with(name: str, changed: Callable[[Tensor], Tensor]) -> Callable[[Pat
         (tokens_with("sources_N", lambda sources_N: sources_N + 1), "its arrays are not"),
         (tokens_with("lengths_N", lambda lengths_N: lengths_N.roll(1) * 0), "its arrays are not"),
         (tokens_with("fates_R", lambda fates_R: fates_R.repeat(2)), "its arrays are not"),
+        (with_token("lengths_N", 0, 2**62), "its arrays are not"),
+        (with_token("ids_T", 0, VOCABULARY), rf"ids_T: row 1 of those that are not blank holds {VOCABULARY}; {ALLOWED}"),
+        (with_token("ids_T", -1, 2**31 - 1), rf"ids_T: row {len(ROWS)} of those that are not blank holds 2147483647; {ALLOWED}"),
+        (with_token("ids_T", 0, -1), rf"ids_T: row 1 of those that are not blank holds -1; {ALLOWED}"),
+        (with_token("ids_T", -1, -100), rf"ids_T: row {len(ROWS)} of those that are not blank holds -100; {ALLOWED}"),
+        (with_token("learned_T", -1, 2), rf"learned_T: row {len(ROWS)} of those .* holds 2; must be from 0 to 1, 1 where it is learned"),
+        (tokens_with("learned_T", lambda learned_T: learned_T * 0), "learned_T: of a piece of row 1 of those .* no token is learned"),
     ],
 )
 def test_a_sealed_folder_that_is_not_what_was_written_is_refused(change: Callable[[Path], None], said: str, tmp_path: Path) -> None:
@@ -172,7 +193,23 @@ def test_a_sealed_folder_that_is_not_what_was_written_is_refused(change: Callabl
     change(out)
     artefacts.seal(out)
     with pytest.raises(UserError, match=said + r".*; call `pat encode` again, or leave out --encoded"):
-        read_encoded(out, data, tokenizer, 256)
+        read_encoded(out, data, tokenizer, VOCABULARY, 256)
+
+
+@pytest.mark.parametrize("place", range(0, 2371, 237))
+def test_the_row_that_is_named_is_the_one_that_holds_the_token(place: int, tmp_path: Path) -> None:
+    """Also of texts, which become several pieces each, and behind blank rows, which have none."""
+    data, tokenizer = tmp_path / "rows.jsonl", TOKENIZERS["bytes"]
+    texts = ["a " * (number % 7) * number for number in range(40)]
+    write_jsonl(data, ({"text": text} for text in texts))
+    out = encoded(tmp_path / "encoded", data, tokenizer, 16)
+    lengths = [len(tokenizer(text)["input_ids"]) + 1 for text in texts if text.strip()]  # EOS
+    ends = list(accumulate(length - (length % 16 == 1) for length in lengths))  # a last token alone goes
+    row = bisect_right(ends, place) + 1
+    with_token("ids_T", place, VOCABULARY)(out)
+    artefacts.seal(out)
+    with pytest.raises(UserError, match=f"ids_T: row {row} of those that are not blank"):
+        read_encoded(out, data, tokenizer, VOCABULARY, 16)
 
 
 def test_a_tokenizer_is_known_by_what_it_makes_of_texts(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 import pat.data.encoding
-from pat.data.encoded import read_encoded
+from pat.checkpoints.checkpoint import load_config
+from pat.data.encoded import TOKENS_NAME, read_encoded
 from pat.data.instructions import Instructions
 from pat.errors import UserError
-from pat.io.artefacts import check_folder, write_jsonl
+from pat.io.artefacts import check_folder, seal, write_jsonl
+from pat.io.tensors import read_tensors
 from pat.machine.threads import PARALLEL, WORKERS, tokenizing_with
 from pat.settings.jobs import TuneJob
 from pat.training.encode import encode
@@ -91,6 +94,24 @@ def test_the_verb_writes_what_the_others_take(tmp_path: Path, capsys: pytest.Cap
     assert status == 1 and "encoding.json: max_length: --encoded" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("tuner", ["lora", "pat"])
+def test_a_token_that_the_model_has_no_embedding_for_is_told_before_anything_is_loaded(
+    tuner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, data = write_world(tmp_path)
+    encode(base, data, 256, tmp_path / "encoded")
+    vocabulary = load_config(base).vocab_size
+    arrays = read_tensors(tmp_path / "encoded" / TOKENS_NAME)
+    arrays["ids_T"][-1] = vocabulary
+    save_file({name: array.clone() for name, array in arrays.items()}, tmp_path / "encoded" / TOKENS_NAME)
+    seal(tmp_path / "encoded")
+    monkeypatch.setattr("pat.training.tuning.build_model", never)
+    meant = replace(request(tmp_path, "out"), tuner=tuner, ratio=0.25 if tuner == "pat" else 0.0, encoded=tmp_path / "encoded")
+    with pytest.raises(UserError, match=rf"tokens\.safetensors: ids_T: row {len(ROWS)} .* holds {vocabulary}; must be from 0 to"):
+        tune(meant)
+    assert not meant.run_dir.exists()
+
+
 def test_what_cannot_be_encoded_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     base, data = write_world(tmp_path)
     with pytest.raises(UserError, match=r"every prompt is longer than max_length=2 tokens"):
@@ -114,5 +135,5 @@ def test_threads_change_no_token_and_the_environment_is_given_back(tmp_path: Pat
     assert os.environ[PARALLEL] == "false" and WORKERS not in os.environ
     encode(base, data, 256, tmp_path / "encoded", threads=2)
     tokenizer = request(tmp_path, "x").tokenizer
-    one, other = Instructions(data, tokenizer, 256), read_encoded(tmp_path / "encoded", data, tokenizer, 256)
+    one, other = Instructions(data, tokenizer, 256), read_encoded(tmp_path / "encoded", data, tokenizer, len(tokenizer), 256)
     assert [one[place] for place in range(len(one))] == [other[place] for place in range(len(other))]
