@@ -23,6 +23,7 @@ from pat.method.model import PatModel
 from pat.models.token_loss import ForetoldTokens, Head, Objective, has_frozen_head, in_chunks, learned_tokens, read
 from pat.training.distillation import Distillation, summed_divergence
 from pat.training.learned_places import WithLearnedPlaces, are_of_tokens, taken_from
+from pat.training.token_checks import CheckedBatches, check_columns
 
 FLOPS_PER_WEIGHT = 6
 """Of a token, forward and backward, as the stock Trainer counts them."""
@@ -50,8 +51,12 @@ class PatTrainer(Trainer):
             raise ValueError("distillation mixes the stock loss with a teacher's: leave out label_smoothing_factor and compute_loss_func")
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """As the stock trainer's; in mixed precision LoRA's layers take their inputs as they are."""
+        """As the stock trainer's; in mixed precision LoRA's layers take their inputs as they are.
+
+        Raises ValueError where the rows hold tokens that are none of the model's vocabulary.
+        """
         assert self.model is not None
+        check_columns(self.train_dataset, self._vocabulary, labels=self._learns_the_labels())
         with taken_as_they_are(self.model, autocast=self.args.bf16 or self.args.fp16):
             return super().train(*arguments, **options)
 
@@ -61,15 +66,19 @@ class PatTrainer(Trainer):
         Not where one process makes the batches of all: it would cut the list of places as it cuts the rows. Nor where somebody's own step
         comes between: it may learn other tokens, and hand all that it is given to the model.
         """
-        by_one = getattr(self.args.accelerator_config, "dispatch_batches", None)
-        if by_one or isinstance(self.train_dataset, IterableDataset) or self._has_steps_of_its_own():
-            return super().get_train_dataloader()
         collate: Any = self.data_collator
-        self.data_collator = WithLearnedPlaces(collate)
+        checked = CheckedBatches(collate, self._vocabulary, labels=self._learns_the_labels())
+        by_one = getattr(self.args.accelerator_config, "dispatch_batches", None)
+        plain = by_one or isinstance(self.train_dataset, IterableDataset) or self._has_steps_of_its_own()
+        self.data_collator = checked if plain else WithLearnedPlaces(checked)
         try:
             return super().get_train_dataloader()
         finally:
             self.data_collator = collate  # the stock trainer looks for its tokenizer when it saves a checkpoint
+
+    def _learns_the_labels(self) -> bool:
+        """Return whether labels are what is learned: another loss, or somebody's own step, may take them for something else."""
+        return self.compute_loss_func is None and not self._has_steps_of_its_own()
 
     def _has_steps_of_its_own(self) -> bool:
         """Return whether a subclass, or an assignment, has put something in the place of what sees the batches."""
@@ -120,6 +129,11 @@ class PatTrainer(Trainer):
         stock: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(stock, PreTrainedModel)
         return stock
+
+    @property
+    def _vocabulary(self) -> int:
+        """How many tokens the model has embeddings for."""
+        return int(self._stock.config.get_text_config().vocab_size)
 
     def _unwrapped(self) -> nn.Module:
         """Return the model without what accelerate has put around it; looking for it walks all modules, so it is kept until another is."""
