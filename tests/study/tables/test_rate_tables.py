@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from study.results.cells import read_cells
-from study.tables.rates import searched_rates
+from study.tables.rates import rate_notes, searched_rates
 from study.tables.writing import write_tables
 from tests.kit.cell_maker import cell, write_cell
 
@@ -59,6 +59,28 @@ def test_losses_that_the_rows_do_not_tell_apart_are_marked(tmp_path: Path) -> No
     table = searched_rates(read_cells([write_cell(tmp_path, made)]))
     assert table is not None and table[0].rows[0][-1] == "0.001: 1.500≈, 0.002: 1.250, 0.004: –"
     assert table[0].notes[0].startswith("Each candidate was tuned for 300 steps;") and table[0].notes[1].startswith("≈: above the smallest")
+
+
+def test_rows_and_ratios_that_share_a_search_are_one_line_of_what_was_searched(tmp_path: Path) -> None:
+    """FT→P prunes what LoRA has tuned; FT→P→FT is searched unpruned, for all ratios. Here five rows come from two searches."""
+    made = [searched("lora", 0.0, 1e-3), *(searched("slicegpt-ftp", ratio, 1e-3) for ratio in (0.25, 0.5))]
+    made += [searched("slicegpt-ftpft", ratio, 2e-3) for ratio in (0.25, 0.5)]
+    cells = read_cells([write_cell(tmp_path, one) for one in made])
+    table = searched_rates(cells)
+    assert table is not None
+    assert [row[1:5] for row in table[0].rows] == [["LoRA", "", "0 %", "0.001†"], ["SliceGPT", "FT→P→FT", "0 %", "0.002"]]
+    assert table[1]["ratio"].tolist() == [0.0] * 6 and rate_notes(cells) == [NOTE, SHORT]
+
+
+def test_a_tuning_in_two_parts_has_the_steps_of_both(tmp_path: Path) -> None:
+    """A search tries them as one, so that it can be longer than either and yet too short."""
+    made = searched("slicegpt-ftpft", 0.25, 2e-3, steps=400) | {"tuning_before": {"learning_rate": 2e-3, "steps": 200}}
+    cells = read_cells([write_cell(tmp_path, made)])
+    table = searched_rates(cells)
+    assert table is not None and table[0].notes[0].startswith("Each candidate was tuned for 400 of the tuning's 500 steps;")
+    assert rate_notes(cells) == [
+        "The search of a learning rate had fewer steps than the tuning, and what is best then need not be best at its end (table rates)."
+    ]
 
 
 def test_without_a_search_there_is_no_table(tmp_path: Path) -> None:

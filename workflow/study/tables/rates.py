@@ -8,16 +8,19 @@ from typing import Any
 import pandas as pd
 
 from pat.settings.jobs import end_of
+from study.experiment.methods import MODES
+from study.experiment.schema import TUNED_ROW
 from study.results.cells import Cell, models_of, rows_of
 from study.tables.accuracy import percent
 from study.tables.layouts import HOLE, Layout
 
 AT_AN_END, NOT_TOLD_APART = "†", "≈"
+(_, PRUNED_LAST), (_, PRUNED_BETWEEN) = MODES["tune-prune"], MODES["tune-prune-tune"]
 
 
 def searched_rates(cells: Sequence[Cell]) -> tuple[Layout, pd.DataFrame] | None:
-    """Return a line per model and row whose rate was searched; None where none was."""
-    arms = _arms(cells)
+    """Return a line per search; None where there was none."""
+    arms = _searched(cells)
     if not arms:
         return None
     caption = (
@@ -35,20 +38,22 @@ def searched_rates(cells: Sequence[Cell]) -> tuple[Layout, pd.DataFrame] | None:
 
 def rate_notes(cells: Sequence[Cell]) -> list[str]:
     """Say below every table where the best rate need not be one that a search found."""
-    arms = _arms(cells)
+    arms = _searched(cells)
     ended, short = sum(map(is_at_an_end, arms)), sum(map(is_short, arms))
     notes = []
     if ended:
         notes.append(
-            f"Of {len(arms)} searches of a learning rate {ended} found the smallest or largest candidate best, so that the best rate "
-            "may lie beyond (table rates)."
+            f"{_of(arms, ended)} found the smallest or largest candidate best, so that the best rate may lie beyond (table rates)."
         )
     if short:
         notes.append(
-            f"Of {len(arms)} searches of a learning rate {short} had fewer steps than the tuning, and what is best then need not be best "
-            "at its end (table rates)."
+            f"{_of(arms, short)} had fewer steps than the tuning, and what is best then need not be best at its end (table rates)."
         )
     return notes
+
+
+def _of(arms: Sequence[Cell], count: int) -> str:
+    return "The search of a learning rate" if len(arms) == 1 else f"Of {len(arms)} searches of a learning rate {count}"
 
 
 def is_at_an_end(cell: Cell) -> bool:
@@ -62,11 +67,27 @@ def is_short(cell: Cell) -> bool:
     return steps is not None and steps < _steps(cell)
 
 
-def _arms(cells: Sequence[Cell]) -> list[Cell]:
-    """Return for each model and row whose record says what a search has found one cell: the seeds share it."""
+def _searched(cells: Sequence[Cell]) -> list[Cell]:
+    """Return for each search that a record says of one cell: seeds share it, and where it was of the unpruned model rows or ratios too."""
     found = {(cell.model, cell.row): cell for cell in cells if "candidates" in _search(cell)}
     places = [(model, row) for model in models_of(cells) for row in rows_of(cells)]
-    return [found[place] for place in places if place in found]
+    searches: dict[tuple[str, ...], Cell] = {}
+    for cell in (found[place] for place in places if place in found):
+        searches.setdefault(_name_of_search(cell), cell)
+    return list(searches.values())
+
+
+def _name_of_search(cell: Cell) -> tuple[str, ...]:
+    """Return what tells the search of a cell's rate from others: its model, and the row that was searched, at its ratio where it has one.
+
+    What is pruned after its tuning has the rate of the row that tunes alone; a tuning in two parts is searched unpruned, for all ratios.
+    """
+    return (cell.model, TUNED_ROW if cell.mode == PRUNED_LAST else cell.method, f"{_ratio(cell):g}")
+
+
+def _ratio(cell: Cell) -> float:
+    """Return the ratio that a cell's rate was searched at."""
+    return 0.0 if cell.mode in (PRUNED_LAST, PRUNED_BETWEEN) else cell.ratio_requested
 
 
 def _search(cell: Cell) -> dict[str, Any]:
@@ -81,7 +102,7 @@ def _rate(cell: Cell) -> float:
 def _line(cell: Cell) -> list[str]:
     tried = ", ".join(f"{candidate['learning_rate']:g}: {_loss(candidate)}" for candidate in _search(cell)["candidates"])
     mark = AT_AN_END if is_at_an_end(cell) else ""
-    return [cell.model, cell.row.label, cell.row.mode, percent(cell.row.ratio), f"{_rate(cell):g}{mark}", tried]
+    return [cell.model, cell.row.label, cell.row.mode, percent(_ratio(cell)), f"{_rate(cell):g}{mark}", tried]
 
 
 def _loss(candidate: Mapping[str, Any]) -> str:
@@ -93,12 +114,13 @@ def _loss(candidate: Mapping[str, Any]) -> str:
 
 def _records(cell: Cell) -> list[dict[str, Any]]:
     row = cell.row
-    place = {"model": cell.model, "method": row.method, "label": row.label, "mode": row.mode, "ratio": row.ratio}
+    place = {"model": cell.model, "method": row.method, "label": row.label, "mode": row.mode, "ratio": _ratio(cell)}
     return [place | candidate | {"chosen": candidate["learning_rate"] == _rate(cell)} for candidate in _search(cell)["candidates"]]
 
 
 def _steps(cell: Cell) -> int:
-    return int((cell.tuning or {})["steps"])
+    """Return the steps of a cell's tuning, of both its parts where the pruning lies between: a search tries them as one."""
+    return sum(int(tuning["steps"]) for tuning in cell.tunings)
 
 
 def _length(cell: Cell) -> str:
