@@ -25,7 +25,7 @@ from pat.io.progress import say
 from pat.io.provenance import provenance
 from pat.io.resume_folder import leave, locked
 from pat.machine.threads import threads_given_back
-from pat.settings.jobs import SearchSettings, TuneJob, end_of
+from pat.settings.jobs import WHOLE, SearchSettings, TuneJob, end_of
 from pat.training.checks import check_request
 from pat.training.dev_loss import DevLoss, dev_loss
 from pat.training.request import TuningRequest
@@ -96,6 +96,7 @@ def reason_not_to(request: TuningRequest) -> str | None:
 def _losses(request: TuningRequest, search: SearchSettings, parts: Parts) -> list[DevLoss | None]:
     """Return what the dev rows say of each candidate; those that were measured before a kill are known."""
     run_dir = request.run_dir
+    steps = search.steps or request.steps
     known: dict[str, dict[str, Any] | None] = artefacts.read_json(run_dir / LOSSES) if (run_dir / LOSSES).exists() else {}
     for number, rate in enumerate(search.learning_rates, start=1):
         if str(rate) in known:
@@ -107,7 +108,7 @@ def _losses(request: TuningRequest, search: SearchSettings, parts: Parts) -> lis
             columns={},  # the rows were written with our names
             given_rows=parts.encoded_training,
             run_dir=run_dir / f"candidate{number}",
-            job=candidate_job(request.job, search, rate),
+            job=candidate_job(request.job, rate, steps),
         )
         _, model = train(candidate)
         loss = dev_loss(model, replace(request, given_rows=parts.encoded_dev))
@@ -145,12 +146,13 @@ def split(rows: Sequence[Row], dev_rows: int, seed: int, source: Path) -> tuple[
     return [number for number, prompt in numbered if prompt not in held_out], [number for number, prompt in numbered if prompt in held_out]
 
 
-def candidate_job(job: TuneJob, search: SearchSettings, rate: float) -> TuneJob:
-    """Return the settings of one candidate's training: the job's, with this rate and the search's number of steps, told to no tracker."""
-    length = {"max_steps": search.steps, "epochs": None} if search.steps else {}
-    return job.model_copy(
-        update={"tuning": job.tuning.model_copy(update={"learning_rate": rate, "search": None, "report_to": (), **length})}
-    )
+def candidate_job(job: TuneJob, rate: float, steps: int) -> TuneJob:
+    """Return the settings of one candidate's training: the job's, with this rate and number of steps, told to no tracker.
+
+    The steps are named, not the epochs: the rows that are kept apart would take some of these away.
+    """
+    own = {"learning_rate": rate, "search": None, "report_to": (), "max_steps": steps, "epochs": None, "share": WHOLE}
+    return job.model_copy(update={"tuning": job.tuning.model_copy(update=own)})
 
 
 def _record(search: SearchSettings, losses: Sequence[DevLoss | None], steps: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pat.checkpoints import checkpoint
 from pat.data.instructions import Instructions
 from pat.errors import UserError
 from pat.io.artefacts import write_jsonl
-from pat.settings.jobs import SearchSettings, TuneJob
+from pat.settings.jobs import TuneJob
 from pat.training.dev_loss import DevLoss, dev_loss
 from pat.training.request import TuningRequest
 from pat.training.search import LOSSES, NORMAL_95, candidate_job, search_rate, split, with_searched_rate
@@ -112,6 +112,34 @@ def test_the_candidate_trains_on_the_training_part_and_is_judged_on_the_rest(tmp
     monkeypatch.setattr(pat.data.encoding, "encoded_rows", count)
     run(tmp_path, job(1e-3, 3e-3, steps=8))
     assert sum(encoded) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "expected"),
+    [
+        ({"epochs": 2.0}, None, 16),
+        ({"epochs": 2.0, "share": (0.5, 1.0)}, None, 8),
+        ({"epochs": 2.0, "share": (0.5, 1.0)}, 5, 5),
+        ({"max_steps": 6}, None, 6),
+    ],
+)
+def test_a_candidate_has_the_steps_of_the_tuning_or_its_own(
+    length: dict[str, Any], steps: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With epochs too, of which the rows that are kept apart, half of all here, would take half away."""
+    write_world(tmp_path)
+    seen: list[int] = []
+
+    def train(request: TuningRequest) -> Any:
+        assert request.tuning.steps_for(len(request.rows)) == request.steps
+        seen.append(request.steps)
+        return None, None
+
+    monkeypatch.setattr(pat.training.search, "train", train)
+    monkeypatch.setattr(pat.training.search, "dev_loss", lambda *_: DevLoss([1.0], [1]))
+    settings = {"max_steps": None, "epochs": None, "batch_size": 8} | length
+    run(tmp_path, job(1e-3, 1e-2, dev_rows=32, steps=steps, **settings))
+    assert seen == [expected] * 2
 
 
 def test_dev_rows_that_teach_nothing_are_told_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,9 +242,9 @@ def test_a_search_that_was_killed_goes_on_to_the_same_record(tmp_path: Path, mon
         run(tmp_path, job(1e-3, 3e-3, steps=8))
     tried: list[float] = []
 
-    def noted(settings: TuneJob, search: SearchSettings, rate: float) -> TuneJob:
+    def noted(settings: TuneJob, rate: float, steps: int) -> TuneJob:
         tried.append(rate)
-        return candidate_job(settings, search, rate)
+        return candidate_job(settings, rate, steps)
 
     monkeypatch.setattr(pat.training.search, "candidate_job", noted)
     assert run(tmp_path, job(1e-3, 3e-3, steps=8))["candidates"] == straight["candidates"]
