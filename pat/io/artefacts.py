@@ -153,6 +153,17 @@ def check_content(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: is there already, with other content; name another place, or give --force to replace it")
 
 
+def check_free(path: Path) -> None:
+    """Raise UserError where no file can be written: a folder or a pipe is there, or a file where one of its folders would be."""
+    if problem := special(path):
+        raise UserError(f"{path}: {problem}")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, where a file is needed; move it away, or name another place")
+    there = next((each for each in path.parents if os.path.lexists(each)), None)
+    if there is not None and not there.is_dir():
+        raise UserError(f"{there}: is a file, where a folder is needed; move it away, or name another place")
+
+
 def json_lines(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """Return rows as JSON objects, one per line."""
     return [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import re
 from pathlib import Path, PurePath
 
 import pytest
 
 from pat.errors import UserError
-from pat.io.artefacts import write_json
+from pat.io.artefacts import write_json, write_text
 from study.results.archive import ARCHIVE, pack, packed, unpack
 from study.results.explain import explain
 from study.results.kept import kept_as
@@ -69,6 +70,35 @@ def test_records_are_not_laid_beside_others_of_another_run(tmp_path: Path) -> No
     for _ in range(2):
         unpack_reference(tmp_path, tmp_path / "new", replace=False)
     assert (tmp_path / "new" / CELLS_LIST).read_text() == f"{tmp_path}/new/evaluation/m/a/0.5/seed0/cell.json\n"
+
+
+@pytest.mark.parametrize("place", ["models/m/pretraining.json", CELLS_LIST])
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_is_in_a_record_s_way_is_told_before_any_is_written(place: str, replace: bool, tmp_path: Path) -> None:
+    pack(written(tmp_path / "run"), tmp_path / ARCHIVE)
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    (folder / place).mkdir(parents=True)
+    write_text(file / "models", "mine")
+    for out, name, said in (
+        (folder, place, "is a folder, where a file is needed"),
+        (file, "models", "is a file, where a folder is needed"),
+    ):
+        with pytest.raises(UserError, match=f"{re.escape(str(out / name))}: {said}"):
+            unpack_reference(tmp_path, out, replace=replace)
+        assert [path for path in out.rglob("*.json") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_with_a_record_s_content_stays_untouched(replace: bool, tmp_path: Path) -> None:
+    """Snakemake goes by times: laid over a run, the records of its earlier part would have it scored again."""
+    pack(written(tmp_path / "run"), tmp_path / ARCHIVE)
+    same, linked, gone = [tmp_path / "run" / place for place in PLACES.values()][:3]
+    os.utime(same, ns=(1, 1))
+    linked.rename(tmp_path / "elsewhere.json")
+    linked.symlink_to(tmp_path / "elsewhere.json")
+    gone.unlink()
+    unpack_reference(tmp_path, tmp_path / "run", replace=replace)
+    assert same.stat().st_mtime_ns == 1 and linked.is_symlink() and gone.is_file()
 
 
 @pytest.mark.parametrize(

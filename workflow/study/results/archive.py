@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pat.errors import UserError
-from pat.io.artefacts import check_content, json_text, parse_json, read_record, write_bytes, write_json
+from pat.io.artefacts import check_content, check_free, json_text, parse_json, read_record, write_bytes
 from pat.io.storage import refusal
 from study.results.kept import place_of
 
@@ -50,12 +50,19 @@ def packed(archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def unpack(archive: Path, folder: Path, *, replace: bool = True) -> list[Path]:
     """Write every record into `folder` as its step wrote it, where the results had it, and as write_text does; return the files.
 
-    Without `replace` nothing is written where a file is there with other content: records of two runs would stand for one.
+    A file that is there with a record's content stays untouched: a new time would have Snakemake make again what follows from it.
+    Without `replace` nothing is written where one is there with other content: records of two runs would stand for one.
+    Nor is anything where a folder is in a record's place, or a file in that of its folder.
     """
     records = {folder / place_of(name): record for name, record in packed(archive)}
-    if not replace:
-        for path, record in records.items():
-            check_content(path, json_text(path, record).encode())
+    missing = {}
     for path, record in records.items():
-        write_json(path, record, replace=replace)
+        check_free(path)
+        content = json_text(path, record).encode()
+        if not replace:
+            check_content(path, content)
+        if not (path.is_file() and path.read_bytes() == content):
+            missing[path] = content
+    for path, content in missing.items():
+        write_bytes(path, content)
     return list(records)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pat.io.artefacts import check_content, write_text
+from pat.io.artefacts import check_content, check_free, write_text
 from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
 from study.commands.places import Unmarked, guarded
@@ -22,6 +22,7 @@ def unpack_reference(reference: Path, out: Path, *, replace: bool = True) -> str
     places = [out / place_of(name) for name, _ in packed(reference / ARCHIVE)]
     cells = [path for path in places if path.name == RESULT]
     listed = "".join(f"{path}\n" for path in cells)
+    check_free(out / CELLS_LIST)
     if not replace:
         check_content(out / CELLS_LIST, listed.encode())
     files = unpack(reference / ARCHIVE, out, replace=replace)
