@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pat.io.artefacts import check_folder, read_json, write_text
+from pat.io.artefacts import check_folder, read_json, seal, write_text
 from study import cli
+from study.commands.places import REFERENCE
 from study.experiment.table_settings import TableSettings
 from study.report.blocks import readme_block
 from study.report.kept_run import Unfinished
@@ -137,6 +138,27 @@ def test_times_are_of_the_jobs_behind_the_cells_or_of_none(own: Path) -> None:
     measured(own, f"evaluate/{M}/slicegpt-ftp/0.25/seed0", 2)
     measured(own, "data/instruct", 32)
     assert sorted(job.wall_s for job in run.jobs()) == [1, 2, 4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("name", ["figures/accuracy.png", "benchmark/tuning/tiny.json"])
+def test_what_a_finished_reference_has_beside_its_cells_is_not_lost(
+    name: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept" / NAME
+    keep(own, tmp_path, capsys, "--unfinished")
+    write_text(kept / name, "of the whole")
+    seal(kept, REFERENCE)
+    before = files(kept)
+    code, said = keep(own, tmp_path, capsys, "--unfinished")
+    assert code == 1 and f"{kept}: has {name}, which would not be kept" in said and files(kept) == before
+    assert keep(own, tmp_path, capsys, "--unfinished", "--force")[0] == 0 and not (kept / name).exists()
+
+
+def test_a_benchmark_that_lies_in_the_results_is_kept_again(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_text(own / "benchmark" / "tuning" / "tiny.json", "{}")
+    for _ in range(2):
+        assert keep(own, tmp_path, capsys, "--unfinished")[0] == 0
+    assert (tmp_path / "kept" / NAME / "benchmark" / "tuning" / "tiny.json").is_file()
 
 
 def test_a_mistake_is_told_before_anything_is_written(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ from study.tables.writing import write_tables
 
 SCORING = "evaluate"
 """The step that each cell has of its own."""
+FIGURES, BENCHMARKS = "figures/*.png", "benchmark/*/*.json"
+"""What a run and its reference have beside cells and tables."""
 PLACE_STEPS = len(PurePath("model/row/ratio/seed").parts)
 
 
@@ -49,7 +51,11 @@ class Finished:
 
     def figures(self) -> list[Path]:
         """Return the figures that lie there as pictures."""
-        return sorted((self.results / "figures").glob("*.png"))
+        return sorted(self.results.glob(FIGURES))
+
+    def benchmarks(self) -> list[Path]:
+        """Return the records of benchmarks that lie there."""
+        return sorted(self.results.glob(BENCHMARKS))
 
 
 class Unfinished(Finished):
@@ -90,7 +96,7 @@ class Unfinished(Finished):
         return []
 
     def check_none_lost(self, reference: Path) -> None:
-        """Raise UserError where a reference that is there has cells that are not here, as those of an earlier part."""
+        """Raise UserError where a reference that is there has what is not here: cells, as of an earlier part; figures and benchmarks."""
         if not (reference / ARCHIVE).is_file():
             return
         ours = {kept_as(path.relative_to(self.results)) for path in self.cells}
@@ -101,4 +107,11 @@ class Unfinished(Finished):
             raise UserError(
                 f"{reference}: has {count} that {self.results} does not have, such as {lost[0]}; bring them there by "
                 f"study unpack {reference} --out {self.results}, or give --force to keep the others alone"
+            )
+        here = {path.relative_to(self.results) for path in (*self.figures(), *self.benchmarks())}
+        beyond = [path.relative_to(reference) for pattern in (FIGURES, BENCHMARKS) for path in sorted(reference.glob(pattern))]
+        if left_out := [path for path in beyond if path not in here]:
+            raise UserError(
+                f"{reference}: has {left_out[0]}, which would not be kept: leave --unfinished out where the run is finished, or give "
+                "--force to keep its cells and tables alone"
             )
