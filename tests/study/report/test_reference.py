@@ -117,6 +117,36 @@ def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 
+MARKS = "<!-- toy:start -->\n<!-- toy:end -->\n"
+
+
+def test_a_document_keeps_the_ends_of_its_lines_and_a_link_leads_where_it_did(tmp_path: Path) -> None:
+    results, real, link = finished(tmp_path), tmp_path / "real.md", tmp_path / "link.md"
+    real.write_bytes(f"before\n{MARKS}after\n".replace("\n", "\r\n").encode())
+    link.symlink_to("real.md")
+    update(Finished(results), tmp_path / "out" / "toy", link, "a machine", tmp_path / "toy.yaml")
+    written = real.read_bytes()
+    assert link.is_symlink() and b"| 1 |" in written
+    assert written.startswith(b"before\r\n<!--") and written.count(b"\n") == written.count(b"\r\n") and b"\r\r" not in written
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (f"{MARKS}mine\n{MARKS}".encode(), "more than once"),
+        (b"<!-- toy:start -->\nmine\n" + MARKS.encode(), "more than once"),
+        (b"<!-- toy:end -->\n<!-- toy:start -->\n", "lacks the lines"),
+    ],
+)
+def test_a_document_without_one_place_for_the_tables_is_told_and_nothing_written(content: bytes, told: str, tmp_path: Path) -> None:
+    results, document = finished(tmp_path), tmp_path / "log.md"
+    document.write_bytes(content)
+    with pytest.raises(UserError, match=rf"log\.md: .*{told}"):
+        update(Finished(results), tmp_path / "out" / "toy", document, "a machine", tmp_path / "toy.yaml")
+    assert document.read_bytes() == content and not (tmp_path / "out").exists()
+
+
 def test_a_reference_keeps_how_long_its_jobs_took(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
     head = "s\th:m:s\tcpu_time\n"

@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from pat.errors import UserError
-from pat.io.artefacts import write_text
 from study.commands.errors import run_reporting_errors
-from study.report.blocks import with_block
+from study.report.blocks import write_block
 from study.tables.benchmarks import layouts_of, read_record
 from study.tables.layouts import markdown
 
@@ -22,9 +21,8 @@ def write(folder: Path, document: Path) -> str:
     records = [read_record(path) for path in sorted((folder / "benchmark").glob("*.json"))]
     if not records:
         raise UserError(f"{folder / 'benchmark'}: holds no records")
-    text = document.read_text(encoding="utf-8")
     block = "\n\n".join(markdown(layout).strip() for layout in layouts_of(records))
-    write_text(document, with_block(text, folder.name, block, str(document)))
+    write_block(document, folder.name, block)
     return f"{document}: {len(records)} records of {folder}"
 
 

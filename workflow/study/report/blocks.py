@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pat.errors import UserError
-from pat.io.artefacts import read_json
+from pat.io.artefacts import read_json, read_text, write_text
 from study.tables.times import sentence
 
 SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "perplexity.md")
@@ -48,10 +48,26 @@ def _shown_path(reference: Path) -> str:
 
 
 def with_block(readme: str, name: str, block: str, document: str = "README.md") -> str:
-    """Return a document's text with the marked block replaced. Raises UserError where its marks are missing."""
+    """Return a document's text with the marked block replaced. Raises UserError where its marks are missing, or there more than once."""
     start, end = marks(name)
+    if readme.count(start) > 1 or readme.count(end) > 1:
+        raise UserError(
+            f"{document}: has the lines {start} and {end} more than once; leave those between which the tables of {name} belong"
+        )
     before, found_start, rest = readme.partition(start)
     _, found_end, after = rest.partition(end)
     if not (found_start and found_end):
         raise UserError(f"{document}: lacks the lines {start} and {end}, between which the tables of {name} belong")
     return f"{before}{start}\n{block}\n{end}{after}"
+
+
+def check_block(document: Path, name: str) -> None:
+    """Raise UserError where a document cannot be read, or has no place for a block."""
+    with_block(read_text(document), name, "", str(document))
+
+
+def write_block(document: Path, name: str, block: str) -> None:
+    """Replace a document's block; its lines end as they did, and where the document is a link, what it leads to is written."""
+    text = with_block(read_text(document), name, block, str(document))
+    ends = "\r\n" if b"\r\n" in document.read_bytes() else "\n"
+    write_text(document.resolve(), text.replace("\n", ends))

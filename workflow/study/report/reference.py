@@ -24,7 +24,7 @@ from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
 from study.experiment.extends import read_resolved
 from study.plan.paths import before_the_cut
-from study.report.blocks import SHOWN_TABLES, counted, readme_block, with_block
+from study.report.blocks import SHOWN_TABLES, check_block, counted, readme_block, write_block
 from study.report.committed import is_as_committed
 from study.report.kept_run import Finished, Unfinished
 from study.results.archive import ARCHIVE, pack
@@ -68,7 +68,7 @@ def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequen
                 continue  # what an earlier form of the experiment has left is of other cells
             copy_in_few_colours(figure, folder / "figures" / figure.name)
         pack(_records(run), folder / ARCHIVE)
-        for measured in sorted(run.results.glob("benchmark/*/*.json")):
+        for measured in run.benchmarks():
             _copy(measured, folder / measured.relative_to(run.results))
         write_text(folder / "experiment.yaml", yaml.safe_dump(whole_experiment, sort_keys=False, allow_unicode=True))
         write_json(folder / "origin.json", record)
@@ -125,15 +125,15 @@ def update(
     run: Finished, out: Path, readme: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False
 ) -> Mapping[str, object]:
     """Keep the reference, then bring the README's block up to date; return the reference's record. Raises UserError as `keep` does."""
-    with_block(readme.read_text(encoding="utf-8"), out.name, "", str(readme))
+    check_block(readme, out.name)
     keep(run, out, machine, experiment, shown, force=force)
-    write_text(readme, with_block(readme.read_text(encoding="utf-8"), out.name, readme_block(out), str(readme)))
+    write_block(readme, out.name, readme_block(out))
     record: Mapping[str, object] = read_json(out / "origin.json")
     return record
 
 
 def run_to_keep(results: Path, experiment: Path, out: Path, *, unfinished: bool, force: bool) -> Finished:
-    """Return what is to be kept. Raises UserError where it is not there, or, without `force`, cells that `out` has would be lost."""
+    """Return what is to be kept. Raises UserError where it is not there, or, without `force`, what `out` has would be lost."""
     if not unfinished:
         return Finished(results)
     run = Unfinished(results, experiment)
