@@ -86,6 +86,8 @@ def fit_to_pruned(
     pruned = list(_without(whole, ~kept_D))
     for step in _steps(model):
         fits[step.site.name] = fitted(*moments(_norm_of(model, step.site), whole, pruned, index_K, fitted_to), index_K, ridge)
+        if step.block is None:
+            break  # its reader is the head, which stays
         _pass_through(step, model, whole)
         _refit_site(model, step.site, fits, index_K)
         _pass_through(step, model, pruned, kept_D)

@@ -102,6 +102,17 @@ def test_with_nothing_dropped_nothing_changes(name: str) -> None:
     assert all(fit.error == fit.error_plain for fit in fits.values())
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma-untied", "llama-grouped-tied"])
+def test_fitting_to_the_pruned_stream_leaves_embedding_and_head_as_they_are(name: str) -> None:
+    """The last fit is the head's, which whoever measures the model applies: twice it would be another model."""
+    model = tiny_model(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    fits = fit_to_pruned(model, random_text().batches(), KEPT_D)
+    assert ("model.norm" in fits) is (not model.config.tie_word_embeddings)
+    changed = {key for key, tensor in model.state_dict().items() if not torch.equal(before[key], tensor)}
+    assert changed and all(".layers." in key for key in changed)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_checkpoint_computes_what_hooked_norms_do(name: str, tmp_path: Path) -> None:
     """Masked: a stock model whose dead channels are zero and whose norms' outputs go through B; and no dead column is read."""

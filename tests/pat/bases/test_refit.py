@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from pat import PatConfig, attach
 from pat.bases import reader_fit
 from pat.bases.reader_fit import RIDGES
-from pat.bases.refit import refit_readers
+from pat.bases.refit import _tried, refit_readers
 from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint, stored
 from pat.checkpoints.basis_record import basis_of
@@ -51,6 +51,18 @@ def test_a_refitted_model_is_stock_and_says_what_it_is(name: str, tmp_path: Path
     assert (record["seen"], record["ridge"]) == (min(ways, key=lambda way: ways[way]) if record["applied"] else (None, None))
     assert readers_of(tmp_path / "refitted") == "least-squares" and readers_of(tmp_path / "base") == "plain"
     assert reload(tmp_path / "refitted").config.hidden_size == 48
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma-untied", "llama-grouped-tied", "qwen3-moe"])
+@pytest.mark.parametrize("way", range(2 * len(RIDGES)))
+def test_a_fit_is_judged_by_what_the_written_model_says(name: str, way: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the ways to fit, taken as if it were the best; the written model is loaded and cut anew."""
+    take = _tried
+    monkeypatch.setattr("pat.bases.refit._tried", lambda *given: list(take(*given))[way : way + 1])
+    monkeypatch.setattr("pat.bases.refit.helps", lambda *_given: True)
+    write_base(name, tmp_path / "base")
+    record = refit_readers(tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "refitted")
+    assert record["best_perplexity"] == pytest.approx(record["text"]["calibration, held out"]["least-squares"], rel=1e-5)
 
 
 def test_readers_stay_plain_where_every_fit_harms_the_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
