@@ -205,4 +205,16 @@ def with_searched_rate(job: TuneJob, rate_from: Path | None) -> TuneJob:
     if rate not in search.learning_rates:
         listed = ", ".join(f"{known:g}" for known in search.learning_rates)
         raise UserError(f"{rate_from}: its learning_rate {rate!r} is none of tuning.search.learning_rates ({listed}); search again")
+    if not _are_candidates(record.get("candidates", [])):
+        raise UserError(f"{rate_from}: its candidates are no list of learning rates with the loss of each; search again")
     return job.model_copy(update={"tuning": job.tuning.model_copy(update={"learning_rate": rate})})
+
+
+def _are_candidates(found: object) -> bool:
+    """Whether that is what a record says of candidates, as far as what reads it later needs."""
+    return isinstance(found, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("learning_rate"), int | float)
+        and isinstance(one.get("dev_loss", ""), int | float | None)
+        for one in found
+    )

@@ -357,6 +357,14 @@ def test_what_shows_without_the_rows_is_told_before_they_are_read_and_as_a_tunin
     assert told[0] == told[1]
 
 
+@pytest.mark.parametrize("candidates", [None, {"0.001": 1.0}, ["0.001"], [{"learning_rate": 1e-3}], [{"dev_loss": 1.0}]])
+def test_a_record_whose_candidates_are_none_is_told_before_a_tuning(candidates: Any, tmp_path: Path) -> None:
+    rate = tmp_path / "rate.json"
+    rate.write_text(json.dumps({"learning_rate": 1e-3, "candidates": candidates}))
+    with pytest.raises(UserError, match=r"rate\.json: its candidates are no list of learning rates with the loss of each; search again"):
+        with_searched_rate(job(1e-3, 3e-3), rate)
+
+
 def test_a_search_in_which_everything_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path)
     monkeypatch.setattr(pat.training.search, "dev_loss", lambda *_: None)

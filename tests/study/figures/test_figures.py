@@ -233,7 +233,11 @@ def test_perplexity_figure_shows_every_point_in_its_panel_or_as_a_number_behind_
         assert [text.get_text() for text in axes.texts] == behind
     bold = [label.get_text() for label in c4.get_yticklabels() if label.get_fontweight() == "bold"]
     assert bold == ["PAT"]
-    assert [text.get_text() for text in drawings[0].legends[0].get_texts()] == ["best with nothing removed", "nothing removed", "50 % removed"]
+    assert [text.get_text() for text in drawings[0].legends[0].get_texts()] == [
+        "best with nothing removed",
+        "nothing removed",
+        "50 % removed",
+    ]
 
 
 def perplexities_drawn(contents: list[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -108,12 +108,19 @@ def test_a_reference_keeps_what_lies_before_the_cut_once_for_all_ratios(tmp_path
     assert sorted(kept) == [f"cells/{row}/before/seed0/{name}" for name in ("adapter/tuning.json", "merged/merge.json")]
 
 
+def test_a_table_to_show_that_there_is_not_is_named_and_nothing_kept(tmp_path: Path) -> None:
+    results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
+    with pytest.raises(UserError, match=r"^--show: tabel1\.md: no such table; the tables are table1\.md$"):
+        update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["tabel1.md", "perplexity.md"])
+    assert not out.exists() and "old" in (tmp_path / "README.md").read_text()
+
+
 def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "out" / "toy"
     write_text(results / "tables" / "perplexity.md", "| perplexity |")
-    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "none.md"])
+    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "table3.md"])
     shown = (tmp_path / "README.md").read_text()
-    assert "| perplexity |" in shown and "| 1 |" not in shown and '.yaml SHOW="perplexity.md none.md"`' in shown
+    assert "| perplexity |" in shown and "| 1 |" not in shown and '.yaml SHOW="perplexity.md table3.md"`' in shown
     assert with_block(shown, "toy", readme_block(out)) == shown
 
 

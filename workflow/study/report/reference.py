@@ -62,6 +62,7 @@ def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequen
             layout, frame = times_table(jobs, out.name, machine)
             write_text(folder / "tables" / "times.md", markdown(layout))
             write_text(folder / "tables" / "times.csv", csv_text(frame, digits=6))
+        _check_shown(folder / "tables", shown)
         asked = whole_experiment.get("figures")
         for figure in run.figures():
             if asked is not None and figure.stem not in asked:
@@ -72,6 +73,13 @@ def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequen
             _copy(measured, folder / measured.relative_to(run.results))
         write_text(folder / "experiment.yaml", yaml.safe_dump(whole_experiment, sort_keys=False, allow_unicode=True))
         write_json(folder / "origin.json", record)
+
+
+def _check_shown(tables: Path, shown: Sequence[str]) -> None:
+    """Raise UserError on a name that is of no table; of those that are shown by default some are not made of every experiment."""
+    there = sorted(path.name for path in tables.glob("*.md"))
+    if unknown := [name for name in shown if name not in there and name not in SHOWN_TABLES]:
+        raise UserError(f"--show: {', '.join(unknown)}: no such table; the tables are {', '.join(there)}")
 
 
 def _records(run: Finished) -> dict[str, Path]:
@@ -149,7 +157,7 @@ def main(
     machine: Annotated[str, typer.Option(help="what it ran on, in words")],
     experiment: Annotated[Path, typer.Option(help="the experiment's file"), READS],
     readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
-    show: Annotated[str, typer.Option(help="the tables that the README shows, where there are such")] = " ".join(SHOWN_TABLES),
+    show: Annotated[str, typer.Option(help="the tables to show; of the default ones those that there are")] = " ".join(SHOWN_TABLES),
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="keep the cells that are there, by their records; the tables say of how many")
     ] = False,

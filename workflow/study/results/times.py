@@ -134,7 +134,8 @@ def measured_in(path: Path, step: str) -> JobTime:
     except OSError as error:
         raise refusal(error, path) from None
     except (StopIteration, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: is not what Snakemake measures of a job ({error!r}); remove it, it is made when its job runs") from None
+        reason = "no line of values" if isinstance(error, StopIteration) else repr(error)
+        raise UserError(f"{path}: is not what Snakemake measures of a job ({reason}); remove it, it is made when its job runs") from None
 
 
 def whole(jobs: Sequence[JobTime]) -> RunTime:
