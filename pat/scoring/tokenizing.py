@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from lm_eval.models.huggingface import HFLM
+if TYPE_CHECKING:  # lm-eval is an extra
+    from lm_eval.models.huggingface import HFLM
 
 TEXTS_AT_ONCE = 1024
 """An encoding of the tokenizers library holds far more than the ids that are taken from it."""
