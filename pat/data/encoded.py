@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from pat.data.encoding import ARRAYS, EncodedRows
 from pat.data.instructions import Instructions
 from pat.data.rows import Columns
+from pat.data.vocabulary import first_strange
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_record, write_json
 from pat.io.provenance import checksums
@@ -147,12 +148,10 @@ def _strange_values(encoded: EncodedRows, vocabulary: int) -> Iterator[str]:
     """Yield tokens that a model of so large a vocabulary has no embedding for, or that are neither learned nor left out."""
     meant = {"ids_T": (vocabulary, f", the vocabulary has {vocabulary} tokens"), "learned_T": (2, ", 1 where it is learned")}
     for name, (count, why) in meant.items():
-        values_T = getattr(encoded, name)
-        if not len(values_T) or (values_T.min() >= 0 and values_T.max() < count):
-            continue
-        place = int(((values_T < 0) | (values_T >= count)).argmax())
-        row = encoded.sources_N[np.searchsorted(encoded.lengths_N.cumsum(), place, side="right")] + 1
-        yield f"{name}: row {row} of those that are not blank holds {values_T[place]}; must be from 0 to {count - 1}{why}"
+        if (found := first_strange(getattr(encoded, name), encoded.lengths_N, count)) is not None:
+            piece, value = found
+            row = encoded.sources_N[piece] + 1
+            yield f"{name}: row {row} of those that are not blank holds {value}; must be from 0 to {count - 1}{why}"
     starts_N = encoded.lengths_N.cumsum() - encoded.lengths_N
     if len(starts_N) and not (learned_N := np.logical_or.reduceat(encoded.learned_T, starts_N)).all():
         row = encoded.sources_N[learned_N.argmin()] + 1

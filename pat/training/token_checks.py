@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pat.data.vocabulary import first_strange
 from pat.models.token_loss import IGNORED_LABEL
 from pat.training.learned_places import Collate, are_of_tokens
 
@@ -74,15 +75,10 @@ def _strange(held: Mapping[str, Flat], vocabulary: int, *, labels: bool) -> Iter
     """Yield the number of a row, counted from 0, and which of its tokens is none."""
     meant = f"from 0 to {vocabulary - 1}, the model's vocabulary has {vocabulary} tokens"
     for name, allowed in ((IDS, f"must be {meant}"), *([(LABELS, f"must be {IGNORED_LABEL}, or {meant}")] if labels else [])):
-        if name not in held:
-            continue
-        values_N, lengths_R = held[name]
-        strange_N = (values_N < 0) | (values_N >= vocabulary)
-        if name == LABELS:
-            strange_N &= values_N != IGNORED_LABEL
-        if strange_N.any():
-            place = int(strange_N.argmax())
-            yield int(np.searchsorted(lengths_R.cumsum(), place, side="right")), f"{name} holds {values_N[place]}; {allowed}"
+        besides = IGNORED_LABEL if name == LABELS else None
+        if name in held and (found := first_strange(*held[name], vocabulary, besides)) is not None:
+            row, value = found
+            yield row, f"{name} holds {value}; {allowed}"
 
 
 def _of_other_lengths(held: Mapping[str, Flat], *, labels: bool) -> Iterator[tuple[int, str]]:
