@@ -48,21 +48,31 @@ def packed(archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def unpack(archive: Path, folder: Path, *, replace: bool = True) -> list[Path]:
-    """Write every record into `folder` as its step wrote it, where the results had it, and as write_text does; return the files.
+    """Write every record into `folder` as `write_all` does; return the files."""
+    files = unpacked(archive, folder)
+    write_all(files, replace=replace)
+    return list(files)
 
-    A file that is there with a record's content stays untouched: a new time would have Snakemake make again what follows from it.
+
+def unpacked(archive: Path, folder: Path) -> dict[Path, bytes]:
+    """Return the records of an archive as their steps wrote them, by the files in `folder` where the results had them."""
+    places = ((folder / place_of(name), record) for name, record in packed(archive))
+    return {path: json_text(path, record).encode() for path, record in places}
+
+
+def write_all(files: Mapping[Path, bytes], *, replace: bool) -> None:
+    """Write files that belong together.
+
+    One that is there with its content stays untouched: a new time would have Snakemake make again what follows from it.
     Without `replace` nothing is written where one is there with other content: records of two runs would stand for one.
-    Nor is anything where a folder is in a record's place, or a file in that of its folder.
+    Nor is anything where a folder is in a file's place, or a file in that of its folder.
     """
-    records = {folder / place_of(name): record for name, record in packed(archive)}
     missing = {}
-    for path, record in records.items():
+    for path, content in files.items():
         check_free(path)
-        content = json_text(path, record).encode()
         if not replace:
             check_content(path, content)
         if not (path.is_file() and path.read_bytes() == content):
             missing[path] = content
     for path, content in missing.items():
         write_bytes(path, content)
-    return list(records)
