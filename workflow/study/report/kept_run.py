@@ -15,14 +15,13 @@ from study.results.kept import RESULT, kept_as
 from study.results.on_record import on_record
 from study.results.options import TABLE_OF_CELLS, behind_tables
 from study.results.times import FOLDER as MEASURED
-from study.results.times import JobTime, read_times
+from study.results.times import PLACE_STEPS, JobTime, read_times
 from study.tables.writing import write_tables
 
 SCORING = "evaluate"
 """The step that each cell has of its own."""
 FIGURES, BENCHMARKS = "figures/*.png", "benchmark/*/*.json"
 """What a run and its reference have beside cells and tables."""
-PLACE_STEPS = len(PurePath("model/row/ratio/seed").parts)
 
 
 class Finished:

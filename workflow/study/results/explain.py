@@ -21,8 +21,9 @@ from pat.io.marks import FOLDER_RECORDS
 from study.commands.errors import run_reporting_errors
 from study.results.archive import ARCHIVE, packed
 from study.results.cells import name_of_row
+from study.results.kept import RESULT
 
-RESULT, EVALUATION, RATE = "cell.json", "evaluation.json", "rate.json"
+EVALUATION, RATE = "evaluation.json", "rate.json"
 RECORDS = {ORIGIN_NAME: "import-model"} | FOLDER_RECORDS
 """What each step writes into the folder that it makes, and the verb that makes it; the first travels into those of later steps."""
 PHASES = ("sizes", "rotation", "readers", "before/tune", "before/merge", "prune", "tune", "merge", "evaluate")

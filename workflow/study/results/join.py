@@ -21,6 +21,7 @@ from pat.io.places import READS, WRITES, Place, check_apart
 from pat.io.storage import writing
 from study.commands.errors import run_reporting_errors
 from study.results.choice import Join, check_together, same
+from study.results.kept import RESULT
 from study.results.made import RECORDS, UNFINISHED, state_of
 from study.results.sealed import foreign
 from study.results.units import Share
@@ -182,7 +183,7 @@ def _is_younger(source: os.stat_result, output: os.stat_result) -> bool:
 
 def is_cell(share: Share, unit: PurePath) -> bool:
     """Return whether a unit is a finished cell."""
-    return PurePath("evaluation", unit, "cell.json") in share.made
+    return PurePath("evaluation", unit, RESULT) in share.made
 
 
 def main(

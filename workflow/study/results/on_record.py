@@ -13,6 +13,7 @@ from typing import Any
 
 from pat.errors import UserError
 from pat.io.artefacts import read_record
+from pat.io.dotted import dotted
 from pat.settings.mistakes import shown
 from study.experiment.schema import Cell, Experiment
 from study.plan.asked import Asked
@@ -101,18 +102,10 @@ def _asked_alone(step: str, own: Mapping[str, Any], asked: Mapping[str, Any]) ->
 
 def _differences(own: Mapping[str, Any], asked: Mapping[str, Any], source: str) -> str:
     """Return in words which settings differ; nothing where none does."""
-    ours, theirs = dict(_flat(own)), dict(_flat(asked))
+    ours, theirs = dict(dotted(own)), dict(dotted(asked))
     keys = [key for key in dict.fromkeys((*ours, *theirs)) if key not in ours or key not in theirs or ours[key] != theirs[key]]
     said = [f"{key} is {_value(ours, key)}, in {source} {_value(theirs, key)}" for key in keys[:MOST_SHOWN]]
     return "; ".join([*said, *(["…"] if len(keys) > MOST_SHOWN else [])])
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _value(settings: Mapping[str, Any], key: str) -> str:

@@ -27,12 +27,12 @@ def searched_rates(cells: Sequence[Cell]) -> tuple[Layout, pd.DataFrame] | None:
         f"{cells[0].experiment}: learning rates that were searched. Behind each that was tried stands the cross-entropy, in nats a "
         "token, of rows that were kept apart; the smallest wins."
     )
-    notes = [_how(arms)]
+    body, notes = list(map(_line, arms)), [_how(arms)]
     if any(map(is_at_an_end, arms)):
         notes.append(f"{AT_AN_END}: the smallest or largest that was tried; the best of all may lie beyond.")
-    if any(NOT_TOLD_APART in line[-1] for line in map(_line, arms)):
+    if any(NOT_TOLD_APART in line[-1] for line in body):
         notes.append(f"{NOT_TOLD_APART}: above the smallest by less than 1.96 standard errors over the rows, which do not tell them apart.")
-    layout = Layout(caption, ["Model", "Method", "Mode", "Pruned", "Rate", "Tried"], list(map(_line, arms)), text_columns=3, notes=notes)
+    layout = Layout(caption, ["Model", "Method", "Mode", "Pruned", "Rate", "Tried"], body, text_columns=3, notes=notes)
     return layout, pd.DataFrame([record for arm in arms for record in _records(arm)])
 
 

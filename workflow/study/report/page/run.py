@@ -22,6 +22,7 @@ from study.results.archive import ARCHIVE, unpack
 from study.results.cells import Cell, metrics_of, read_cells
 from study.results.explain import Step, steps
 from study.results.grid import Grid
+from study.results.kept import RESULT
 from study.results.options import behind_tables
 
 ACCURACY_TABLES = ("table1", "table3")
@@ -118,7 +119,7 @@ def opened(results: Path) -> Iterator[Run]:
         return
     with tempfile.TemporaryDirectory() as folder:
         files = unpack(results / ARCHIVE, Path(folder))
-        cells = read_cells(path for path in files if path.name == "cell.json")
+        cells = read_cells(path for path in files if path.name == RESULT)
         yield Run(results, cells, Path(folder) / "checkpoints", of_cells=_of_cells(results / "origin.json"))
 
 
