@@ -19,7 +19,7 @@ from pat.io.progress import INTERRUPTED
 from study import cli
 from study.experiment.name import name_of
 from study.experiment.schema import FIGURES
-from study.figures import command as figures
+from study.figures import drawings as figures
 from tests.kit.commands import outcome
 from tests.kit.project import ROOT
 
