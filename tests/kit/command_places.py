@@ -17,6 +17,7 @@ from pat.io.marks import Folder, Kind
 from pat.io.places import KEEPS, READS, WRITES, Role, roles_of
 from study import cli as study_cli
 from study.figures import command as figures
+from study.figures.drawings import DRAWINGS
 
 MAKES_AS = {"prepare": "refit-readers"}
 """Verbs whose output is of another verb's kind."""
@@ -98,7 +99,7 @@ def of_the_study() -> Iterator[Command]:
     """Yield the study's verbs that write; the one that draws once for every figure."""
     for verb, module in study_cli.VERBS.items():
         if verb == "figure":
-            yield from (Command((verb, name), figures.main) for name in figures.DRAWINGS)
+            yield from (Command((verb, name), figures.main) for name in DRAWINGS)
         elif verb not in READ_ONLY | IN_PLACE:
             yield Command((verb,), importlib.import_module(module).main)
 

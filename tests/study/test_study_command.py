@@ -109,7 +109,7 @@ def test_every_figure_of_an_experiment_has_its_drawing() -> None:
     assert figures.DRAWINGS.keys() - {"exports"} == set(FIGURES)  # which is of `pat benchmark export`, and of no experiment
     for name, drawing in figures.DRAWINGS.items():
         parameters = inspect.signature(getattr(import_module(f"study.figures.{name}"), drawing.function)).parameters
-        assert len(parameters) == len(drawing.reads) + 1 and list(parameters)[-1] == "out"
+        assert list(parameters)[len(drawing.reads) :] == ["out", *["of_cells"] * ("cells" in drawing.reads)]
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pat.io.artefacts import check_folder, read_json, seal, write_text
 from study import cli
 from study.commands.places import REFERENCE
 from study.experiment.table_settings import TableSettings
+from study.figures.heading import heading
+from study.figures.perplexity import write_perplexity
 from study.report.blocks import readme_block
 from study.report.kept_run import Unfinished
 from study.report.page.run import opened
+from study.report.reference import copy_in_few_colours
 from study.results.archive import ARCHIVE, packed
+from study.results.grid import headline_grid
 from study.results.kept import place_of
 from study.results.unpack import unpack_reference
 from study.tables.writing import write_tables
@@ -32,7 +37,8 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(part: Path, tmp_path: Path) -> Path:
-    """A folder with a copy of the part's records, the cells of two rows alone, and a document for their tables."""
+    """A folder with a copy of the part's records, the cells of two rows alone, the experiment with one figure, and a document for them."""
+    write_text(tmp_path / "experiment.yaml", yaml.safe_dump(RAW | {"figures": ["perplexity"]}))
     results = tmp_path / "results" / NAME
     shutil.copytree(part, results)
     keep_cells(results, "base/0/seed0", "slicegpt-ftp/0.25/seed0")
@@ -43,7 +49,7 @@ def own(part: Path, tmp_path: Path) -> Path:
 def keep(results: Path, folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
     """Keep a run as a folder's reference from the command line; return the exit status and all that was said."""
     command = ["reference", "--results", str(results), "--out", str(folder / "kept" / NAME), "--machine", "a machine"]
-    command += ["--experiment", str(FILE), "--readme", str(folder / "log.md"), "--show", SHOWN]
+    command += ["--experiment", str(folder / "experiment.yaml"), "--readme", str(folder / "log.md"), "--show", SHOWN]
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, *options])
     said = capsys.readouterr()
@@ -58,12 +64,14 @@ def test_the_reference_has_the_tables_of_its_cells_and_what_it_holds_makes_it_ag
     part: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_text(tmp_path / "log.md", f"<!-- {NAME}:start -->\n<!-- {NAME}:end -->\n")
+    shutil.copy(FILE, tmp_path)
     kept, again = tmp_path / "kept" / NAME, tmp_path / "again" / NAME
     assert keep(part, tmp_path, capsys, "--unfinished") == (0, f"{kept}: {len(CELLS)} of {OF_CELLS} cells kept\n")
     write_tables(sorted(part.rglob("cell.json")), tmp_path / "tables", TableSettings.model_validate(RAW["tables"]), of_cells=OF_CELLS)
     of_cells = {name: table for name, table in files(tmp_path / "tables").items() if Path(name).suffix in (".md", ".csv")}
     of_cells.pop("cells.csv")
     assert files(kept / "tables") == of_cells and len(of_cells) > 20
+    assert {path.stem for path in (kept / "figures").iterdir()} == {"accuracy", "gate", "memory", "methods", "perplexity", "trainable"}
     check_folder(kept)
 
     before = files(kept)
@@ -138,6 +146,20 @@ def test_times_are_of_the_jobs_behind_the_cells_or_of_none(own: Path) -> None:
     measured(own, f"evaluate/{M}/slicegpt-ftp/0.25/seed0", 2)
     measured(own, "data/instruct", 32)
     assert sorted(job.wall_s for job in run.jobs()) == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_figure_says_of_how_many_cells_it_is(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = sorted(own.rglob("cell.json"))
+    kept = tmp_path / "kept" / NAME / "figures"
+    keep(own, tmp_path, capsys, "--unfinished")
+    assert [path.name for path in kept.iterdir()] == ["perplexity.png"], "the only one that the experiment asks for"
+    for folder, of_cells in (("part", OF_CELLS), ("whole", len(cells))):
+        write_perplexity(cells, tmp_path / folder, of_cells=of_cells)
+        copy_in_few_colours(tmp_path / folder / "perplexity.png", tmp_path / folder / "few.png")
+    part, whole = ((tmp_path / folder / "few.png").read_bytes() for folder in ("part", "whole"))
+    assert (kept / "perplexity.png").read_bytes() == part != whole
+    grid = headline_grid(cells)
+    assert heading(grid, ["items"], of_cells=OF_CELLS) == f"UNFINISHED, 2 of {OF_CELLS} cells\n{heading(grid, ['items'], of_cells=2)}"
 
 
 @pytest.mark.parametrize("name", ["figures/accuracy.png", "benchmark/tuning/tiny.json"])

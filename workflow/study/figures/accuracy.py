@@ -125,7 +125,7 @@ def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[_Series]) -> None:
     grid_lines(axes)
 
 
-def write_figures(paths: Sequence[Path], out: Path) -> str:
+def write_figures(paths: Sequence[Path], out: Path, *, of_cells: int | None = None) -> str:
     """Write accuracy.png, accuracy.pdf and accuracy.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
     grid = headline_grid(paths)
     data = points(grid)
@@ -133,7 +133,7 @@ def write_figures(paths: Sequence[Path], out: Path) -> str:
     width, height = 1.2 + 2.6 * min(len(views), PANELS_A_LINE), 1.0 + 2.6 * math.ceil(len(views) / PANELS_A_LINE)
     least = 4.6 if data["method"].nunique() <= FEW else 7.0  # for the legend's columns
     with figure(max(width, least), height) as drawing:
-        draw(data, views, drawing, heading(grid, data["interval_over"]))
+        draw(data, views, drawing, heading(grid, data["interval_over"], of_cells=of_cells))
         save(drawing, out, "accuracy")
     write_text(out / "accuracy.csv", csv_text(data, digits=6))
     return grid.metric

@@ -38,8 +38,10 @@ NEEDED = {"health": "tuning", "speedup": "benchmark", "exports": "benchmark"}
 """What a figure cannot do without; that cells are needed is said by what reads them."""
 
 
-def draw(name: str, given: Mapping[str, Any], out: Path) -> str:
-    """Write a figure into `out` and return the line that is said of it. Raises UserError on files that it does not read, or lacks."""
+def draw(name: str, given: Mapping[str, Any], out: Path, *, of_cells: int | None = None) -> str:
+    """Write a figure into `out` and return the line that is said of it. Where the experiment has more cells, `of_cells`, a figure of them
+    says so. Raises UserError on files that it does not read, or lacks.
+    """
     drawing = DRAWINGS[name]
     for option, value in given.items():
         if value and option not in drawing.reads:
@@ -47,5 +49,6 @@ def draw(name: str, given: Mapping[str, Any], out: Path) -> str:
     if name in NEEDED and not given[NEEDED[name]]:
         raise UserError(f"figure {name}: --{NEEDED[name]} is needed")
     write = getattr(import_module(f"study.figures.{name}"), drawing.function)
-    said = write(*(given[option] for option in drawing.reads), out)
-    return drawing.says.format(out=out, said=said, title=given["title"])
+    count = {"of_cells": of_cells} if "cells" in drawing.reads else {}
+    said = write(*(given[option] for option in drawing.reads), out, **count)
+    return drawing.says.format(out=out, said=said, title=given.get("title", ""))

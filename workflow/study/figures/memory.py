@@ -148,13 +148,13 @@ def _series(upper: Axes, lower: Axes, mine: pd.DataFrame, position: int) -> None
     )
 
 
-def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path) -> str:
+def write_memory(paths: Sequence[Path], benchmarks: Sequence[Path], out: Path, *, of_cells: int | None = None) -> str:
     """Write memory.png, memory.pdf and memory.csv into `out`; returns the metric. Raises UserError on broken cells or benchmarks."""
     grid = headline_grid(paths)
     data = points(grid, [read_inference(path) for path in benchmarks])
     columns = _columns(data)
     with figure(max(1.4 + 2.4 * len(columns), 6.0), 5.2) as drawing:
-        draw(data, columns, drawing, heading(grid, data["interval_over"].dropna(), "weights in bf16; "))
+        draw(data, columns, drawing, heading(grid, data["interval_over"].dropna(), "weights in bf16; ", of_cells=of_cells))
         save(drawing, out, "memory")
     write_text(out / "memory.csv", csv_text(data, digits=6))
     return grid.metric

@@ -86,14 +86,14 @@ def _panel(axes: Axes, data: pd.DataFrame, names: Mapping[str, str], whole: str 
     axes.grid(axis="both", color="#DDDDDD", linewidth=0.6)
 
 
-def write_methods(paths: Sequence[Path], out: Path) -> str:
+def write_methods(paths: Sequence[Path], out: Path, *, of_cells: int | None = None) -> str:
     """Write methods.png, methods.pdf and methods.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
     grid = headline_grid(paths)
     data = points(grid, Printed("table1"))
     width = 2.0 + 2.2 * data["panel"].nunique()
     height = 1.0 + data["model"].nunique() * (0.6 + LINE_IN * data["method"].nunique())
     with figure(max(width, 4.6), height) as drawing:
-        draw(data, drawing, heading(grid, data["interval_over"]), _whole(grid))
+        draw(data, drawing, heading(grid, data["interval_over"], of_cells=of_cells), _whole(grid))
         save(drawing, out, "methods")
     write_text(out / "methods.csv", csv_text(data, digits=6))
     return grid.metric

@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pat.errors import UserError
 from pat.io.artefacts import write_text
+from study.figures.heading import name_of
 from study.figures.lines import name_lines
 from study.figures.style import BLACK, CHARACTER_IN, GREY, below, figure, look_of, save
 from study.results.cells import models_of, read_cells, rows_of
@@ -135,7 +136,7 @@ def _scale(axes: Axes, left: float, right: float) -> None:
     axes.grid(axis="both", color="#DDDDDD", linewidth=0.6)
 
 
-def write_perplexity(paths: Sequence[Path], out: Path) -> int:
+def write_perplexity(paths: Sequence[Path], out: Path, *, of_cells: int | None = None) -> int:
     """Write perplexity.png, .pdf and .csv into `out`; returns the number of points. Raises UserError on broken cells, or without texts."""
     cells = read_cells(paths)
     if not texts_of(cells):
@@ -145,7 +146,7 @@ def write_perplexity(paths: Sequence[Path], out: Path) -> int:
     width = NAMES_IN + CHARACTER_IN * longer + PANEL_IN * data["text"].nunique()
     height = 1.0 + data["model"].nunique() * (0.5 + ROW_IN * data["method"].nunique())
     with figure(max(width, LEAST_IN), height) as drawing:
-        title = f"{cells[0].experiment}: perplexity of held-out text, lower is better"
+        title = f"{name_of(cells, of_cells)}: perplexity of held-out text, lower is better"
         draw(data, drawing, f"{title}\nPAT's rows in bold; bars: 95 % interval over seeds, where there are several")
         save(drawing, out, "perplexity")
     write_text(out / "perplexity.csv", csv_text(data, digits=6))

@@ -157,14 +157,14 @@ def _name_rows(axes: Axes, rows: pd.DataFrame, color: str, *, above: bool) -> No
         )  # fmt: skip
 
 
-def write_trainable(paths: Sequence[Path], out: Path) -> str:
+def write_trainable(paths: Sequence[Path], out: Path, *, of_cells: int | None = None) -> str:
     """Write trainable.png, .pdf and .csv into `out`; returns the metric they show. Raises UserError on broken cells."""
     grid = headline_grid(paths)
     data = points(grid, PrintedTrainable())
     data = data.assign(series=_series_of(data))
     lines = _lines(data)
     with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * len(lines)) as drawing:
-        draw(data, lines, drawing, heading(grid, data["interval_over"].dropna()))
+        draw(data, lines, drawing, heading(grid, data["interval_over"].dropna(), of_cells=of_cells))
         save(drawing, out, "trainable")
     write_text(out / "trainable.csv", csv_text(data, digits=6))
     return grid.metric

@@ -9,6 +9,8 @@ from pathlib import Path, PurePath
 
 from pat.errors import UserError
 from study.experiment.file import load_experiment
+from study.experiment.schema import FIGURES
+from study.figures.drawings import DRAWINGS, draw
 from study.results.archive import ARCHIVE, packed
 from study.results.explain import RATE
 from study.results.kept import RESULT, kept_as
@@ -20,7 +22,7 @@ from study.tables.writing import write_tables
 
 SCORING = "evaluate"
 """The step that each cell has of its own."""
-FIGURES, BENCHMARKS = "figures/*.png", "benchmark/*/*.json"
+PICTURES, BENCHMARKS = "figures/*.png", "benchmark/*/*.json"
 """What a run and its reference have beside cells and tables."""
 
 
@@ -48,9 +50,10 @@ class Finished:
         """Yield the folder of the tables."""
         yield self.results / "tables"
 
-    def figures(self) -> list[Path]:
-        """Return the figures that lie there as pictures."""
-        return sorted(self.results.glob(FIGURES))
+    @contextmanager
+    def figures(self) -> Iterator[list[Path]]:
+        """Yield the figures that lie there as pictures."""
+        yield sorted(self.results.glob(PICTURES))
 
     def benchmarks(self) -> list[Path]:
         """Return the records of benchmarks that lie there."""
@@ -58,7 +61,7 @@ class Finished:
 
 
 class Unfinished(Finished):
-    """The cells of a run that are there by their records. Figures are of the whole, so it has none."""
+    """The cells of a run that are there by their records, with tables and figures of them."""
 
     def __init__(self, results: Path, config: Path) -> None:
         """Raise UserError where the experiment's file is wrong, no cell is there, or one is not what the file asks for (`on_record`)."""
@@ -90,9 +93,23 @@ class Unfinished(Finished):
             write_tables(self.cells, tables, self.experiment.tables, of_cells=self.of_cells)
             yield tables
 
-    def figures(self) -> list[Path]:
-        """Return none."""
-        return []
+    @contextmanager
+    def figures(self) -> Iterator[list[Path]]:
+        """Yield pictures of these cells, each of which says of how many it is, for as long as they are read."""
+        given = {"cells": self.cells, "benchmark": self._inference()}
+        with tempfile.TemporaryDirectory() as folder:
+            for name in self._drawn():
+                draw(name, {option: given[option] for option in DRAWINGS[name].reads}, Path(folder), of_cells=self.of_cells)
+            yield sorted(Path(folder).glob("*.png"))
+
+    def _inference(self) -> list[Path]:
+        return [path for path in self.benchmarks() if path.parent.name == "inference"]
+
+    def _drawn(self) -> list[str]:
+        """Return the figures that there is data for. A run's health is none of them: many pictures, and its record holds their data."""
+        asked = FIGURES if self.experiment.figures is None else self.experiment.figures
+        without = {"health"} if self._inference() else {"health", "speedup"}
+        return [name for name in asked if name not in without and self.experiment.lacks(name) is None]
 
     def check_none_lost(self, reference: Path) -> None:
         """Raise UserError where a reference that is there has what is not here: cells, as of an earlier part; figures and benchmarks."""
@@ -107,8 +124,10 @@ class Unfinished(Finished):
                 f"{reference}: has {count} that {self.results} does not have, such as {lost[0]}; bring them there by "
                 f"study unpack {reference} --out {self.results}, or give --force to keep the others alone"
             )
-        here = {path.relative_to(self.results) for path in (*self.figures(), *self.benchmarks())}
-        beyond = [path.relative_to(reference) for pattern in (FIGURES, BENCHMARKS) for path in sorted(reference.glob(pattern))]
+        here = {PurePath("figures", f"{name}.png") for name in self._drawn()} | {
+            path.relative_to(self.results) for path in self.benchmarks()
+        }
+        beyond = [path.relative_to(reference) for pattern in (PICTURES, BENCHMARKS) for path in sorted(reference.glob(pattern))]
         if left_out := [path for path in beyond if path not in here]:
             raise UserError(
                 f"{reference}: has {left_out[0]}, which would not be kept: leave --unfinished out where the run is finished, or give "

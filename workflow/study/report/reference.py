@@ -64,10 +64,11 @@ def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequen
             write_text(folder / "tables" / "times.csv", csv_text(frame, digits=6))
         _check_shown(folder / "tables", shown)
         asked = whole_experiment.get("figures")
-        for figure in run.figures():
-            if asked is not None and figure.stem not in asked:
-                continue  # what an earlier form of the experiment has left is of other cells
-            copy_in_few_colours(figure, folder / "figures" / figure.name)
+        with run.figures() as figures:
+            for figure in figures:
+                if asked is not None and figure.stem not in asked:
+                    continue  # what an earlier form of the experiment has left is of other cells
+                copy_in_few_colours(figure, folder / "figures" / figure.name)
         pack(_records(run), folder / ARCHIVE)
         for measured in run.benchmarks():
             _copy(measured, folder / measured.relative_to(run.results))

@@ -27,6 +27,7 @@ from study.results.cells import Cell, metrics_of, models_of, read_cells
 from study.results.grid import Grid, texts_of
 from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.results.published import Printed, PrintedAblation
+from study.results.unfinished import unfinished
 from study.tables.ablation import ablation
 from study.tables.accuracy import accuracy_table, per_task
 from study.tables.comparison import comparisons
@@ -71,9 +72,8 @@ def write_tables(
 
 def _marked(layout: Layout, made: int, of_cells: int | None) -> Layout:
     """Return a table that says what it is of, where that is not all cells of its experiment."""
-    if of_cells is None or made == of_cells:
-        return layout
-    return replace(layout, caption=f"UNFINISHED, {made} of {of_cells} cells. {layout.caption}")
+    mark = unfinished(made, of_cells)
+    return replace(layout, caption=f"{mark}. {layout.caption}") if mark else layout
 
 
 def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict[str, tuple[Layout, pd.DataFrame]]:

@@ -24,6 +24,7 @@ from study.results.explain import Step, steps
 from study.results.grid import Grid
 from study.results.kept import RESULT
 from study.results.options import behind_tables
+from study.results.unfinished import unfinished
 
 ACCURACY_TABLES = ("table1", "table3")
 COMPARED_TABLES = ("comparisons", "perplexity_comparisons")
@@ -48,14 +49,13 @@ class Run:
     @property
     def unfinished(self) -> bool:
         """Whether the experiment has more cells."""
-        return self.of_cells not in (None, len(self.cells))
+        return unfinished(len(self.cells), self.of_cells) != ""
 
     @property
     def counted(self) -> str:
         """How many cells it has, in words."""
-        if self.unfinished:
-            return f"UNFINISHED, {len(self.cells)} of {self.of_cells} cells"
-        return "1 cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
+        all_of_them = "1 cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
+        return unfinished(len(self.cells), self.of_cells) or all_of_them
 
     @cached_property
     def grids(self) -> Mapping[str, Grid]:
