@@ -122,9 +122,9 @@ def test_the_losses_by_which_rates_were_chosen() -> None:
 NUMBER = r"(\d+(?:\.\d+)?)"
 
 
-def of_rivals(rival: str, ratio: float, run: str = "smollm2-short") -> list[float]:
+def of_rivals(rival: str, ratio: float) -> list[float]:
     """Return by how much layers and neurons is ahead of a rival, text by text: its perplexity over the rival's."""
-    compared = kept_table(run, "perplexity_comparisons", "method", "ratio", "text")["ratio_of_perplexities"]
+    compared = kept_table("smollm2-full", "perplexity_comparisons", "method", "ratio", "text")["ratio_of_perplexities"]
     return [1 / compared[rival, ratio, text] for text in TEXTS]
 
 
@@ -137,10 +137,20 @@ def extremes(values: list[float]) -> list[float]:
     return [min(values), max(values)]
 
 
+def ahead_at_its_rate(rival: str) -> list[float]:
+    """Return the same at each rate that both were tuned at, in 1,000 steps at a half."""
+    perplexities = kept_table("smollm2-rates", "perplexity", "method")
+    return [
+        perplexities.loc[f"layers-and-neurons-pft-{rate}", column] / perplexities.loc[f"{rival}-{rate}", column]
+        for rate in (1, 2, 4, 8)
+        for column in (f"smollm2-135m {text} token" for text in TEXTS)
+    ]
+
+
 CLAIMS = {
     rf"{NUMBER} times ShortGPT's on held-out instructions, {NUMBER} on WikiText-2 and {NUMBER} on C4": lambda: of_rivals("shortgpt-refitted", 0.5),
     rf"level with ShortGPT so refitted\*\* \({NUMBER}, {NUMBER}, {NUMBER}\)": lambda: of_rivals("shortgpt-refitted", 0.25),
-    rf"two seeds: {NUMBER}, {NUMBER} and {NUMBER} of ShortGPT's": lambda: of_rivals("shortgpt-refitted", 0.5, "smollm2-full"),
+    rf"PAT's perplexity is {NUMBER} to {NUMBER} times ours": lambda: extremes([1 / ahead for ratio in (0.25, 0.5) for ahead in of_rivals("pat", ratio)]),
     rf"{NUMBER} to {NUMBER} times LLM-Pruner's": lambda: extremes(of_rivals("llm-pruner-uniform-refitted", 0.5)),
     rf"PAT-G {NUMBER}, PAT with a random mask {NUMBER}, PAT {NUMBER}; pruned first, then tuned: magnitude {NUMBER}, channel Fisher {NUMBER}":
         lambda: of_the_demo("pat-g", "pat-random", "pat", "channel-magnitude-pft", "channel-fisher-pft"),
@@ -155,6 +165,13 @@ def test_the_front_page_says_what_the_records_give() -> None:
     for pattern, numbers in said.items():
         for number, value in zip(numbers, CLAIMS[pattern](), strict=True):
             assert number == f"{value:.{len(number.partition('.')[2])}f}", (pattern, numbers)
+
+
+def test_layers_and_neurons_is_ahead_at_each_rate() -> None:
+    assert "lower at each of four rates too" in (ROOT / "README.md").read_text(encoding="utf-8")
+    for rival in ("shortgpt-refitted", "llm-pruner-uniform-refitted"):
+        ahead = ahead_at_its_rate(rival)
+        assert len(ahead) == 12 and max(ahead) < 1, rival
 
 
 SHAPE: dict[str, Any] = {
