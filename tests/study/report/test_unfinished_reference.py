@@ -148,6 +148,23 @@ def test_times_are_of_the_jobs_behind_the_cells_or_of_none(own: Path) -> None:
     assert sorted(job.wall_s for job in run.jobs()) == [1, 2, 4, 8, 16, 32]
 
 
+def test_jobs_whose_times_were_left_behind_are_told(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SliceGPT has pruned what LoRA had tuned, at a rate that was searched: four jobs beside the scoring of two cells."""
+    for number, step in enumerate((f"evaluate/{M}/base/0/seed0", f"evaluate/{M}/slicegpt-ftp/0.25/seed0", f"tune/{M}/lora/0/seed0")):
+        measured(own, step, 60 + number)
+    keep(own, tmp_path, capsys, "--unfinished")
+    kept = tmp_path / "kept" / NAME
+    missing = "Jobs whose times were left behind are not counted: 1 of merge, 1 of prune, 1 of search."
+    assert read_json(kept / "origin.json")["unmeasured"] == {"merge": 1, "search": 1, "prune": 1}
+    assert missing in (tmp_path / "log.md").read_text() and missing in (kept / "tables" / "times.md").read_text()
+
+    for step in (f"merge/{M}/lora/0/seed0", f"search/{M}/lora/0", f"prune/{M}/slicegpt-ftp/0.25/seed0"):
+        measured(own, step, 70)
+    assert Unfinished(own, FILE).unmeasured() == {}
+    keep(own, tmp_path, capsys, "--unfinished")
+    assert "unmeasured" not in read_json(kept / "origin.json") and "left behind" not in (tmp_path / "log.md").read_text()
+
+
 def test_a_figure_says_of_how_many_cells_it_is(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = sorted(own.rglob("cell.json"))
     kept = tmp_path / "kept" / NAME / "figures"

@@ -27,7 +27,7 @@ def readme_block(reference: Path) -> str:
     made_by = (
         f"From `{_shown_path(reference)}`: {counted(origin)}, {origin['machine']}, Python {', '.join(origin['python'])}, "
         f"torch {origin['versions']['torch']}, transformers {origin['versions']['transformers']}, commit {commits}. "
-        f"{sentence(origin['times']) + ' ' if 'times' in origin else ''}"
+        f"{sentence(origin['times'], origin.get('unmeasured', {})) + ' ' if 'times' in origin else ''}"
         f"To {again}: `make reference CONFIG={origin['experiment']}{_show_option(names)}`."
     )
     return "\n\n".join([made_by, *shown])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -17,11 +18,13 @@ from study.results.kept import RESULT, kept_as
 from study.results.on_record import on_record
 from study.results.options import TABLE_OF_CELLS, behind_tables
 from study.results.times import FOLDER as MEASURED
-from study.results.times import PLACE_STEPS, JobTime, read_times
+from study.results.times import OF_ARMS, PLACE_STEPS, JobTime, read_times
 from study.tables.writing import write_tables
 
 SCORING = "evaluate"
 """The step that each cell has of its own."""
+STEPS = {"tuning.json": "tune", "prune.json": "prune", "merge.json": "merge", RATE: OF_ARMS}
+"""Of which step a record is by its name, whose time is measured at the same place."""
 PICTURES, BENCHMARKS = "figures/*.png", "benchmark/*/*.json"
 """What a run and its reference have beside cells and tables."""
 
@@ -44,6 +47,10 @@ class Finished:
     def jobs(self) -> list[JobTime]:
         """Return what was measured of the jobs behind the cells, in the order in which they began; nothing where that is not there."""
         return read_times(self.results) if (self.results / MEASURED).is_dir() else []
+
+    def unmeasured(self) -> dict[str, int]:
+        """Return how many jobs of each step took an unknown time: none, since a finished run has measured its jobs."""
+        return {}
 
     @contextmanager
     def tables(self) -> Iterator[Path]:
@@ -80,6 +87,11 @@ class Unfinished(Finished):
             return []
         made_from = (self._place(part) for part in self.parts if part.name != RATE)
         return read_times(self.results, {*map(self._place, self.cells), *made_from})
+
+    def unmeasured(self) -> dict[str, int]:
+        """Return how many jobs of each step took an unknown time, since what was measured of them was left behind."""
+        made = [(STEPS[part.name], self._place(part).parent if part.name == RATE else self._place(part)) for part in self.parts]
+        return dict(Counter(step for step, place in made if not (self.results / MEASURED / step / f"{place}.tsv").is_file()))
 
     def _place(self, record: Path) -> PurePath:
         """Return model/row/ratio/seed of a record of a cell."""

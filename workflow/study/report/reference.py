@@ -49,17 +49,17 @@ def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequen
     `shown` are the tables that the README is to show, those of them that there are.
     Raises UserError where cells come from changed code or from code of no known commit.
     """
-    whole_experiment, jobs = read_resolved(experiment), run.jobs()
+    whole_experiment, jobs, unmeasured = read_resolved(experiment), run.jobs(), run.unmeasured()
     record = {
         "experiment": experiment.as_posix(), "machine": machine, "cells": len(run.cells), "shown": list(shown), **_common_origin(run.cells),
         **({"of_cells": run.of_cells} if run.of_cells is not None else {}),
-        **({"times": whole(jobs).record()} if jobs else {}),
+        **({"times": whole(jobs).record()} if jobs else {}), **({"unmeasured": unmeasured} if jobs and unmeasured else {}),
     }  # fmt: skip
     with new_folder(out, REFERENCE, force=force) as folder:
         with run.tables() as tables:
             shutil.copytree(tables, folder / "tables", ignore=shutil.ignore_patterns(MANIFEST, SEAL, *REMADE_TABLES))
         if jobs:
-            layout, frame = times_table(jobs, out.name, machine)
+            layout, frame = times_table(jobs, out.name, machine, unmeasured)
             write_text(folder / "tables" / "times.md", markdown(layout))
             write_text(folder / "tables" / "times.csv", csv_text(frame, digits=6))
         _check_shown(folder / "tables", shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -20,8 +21,13 @@ SAMPLED = (
 )
 
 
-def times_table(jobs: Sequence[JobTime], name: str, machine: str) -> tuple[Layout, pd.DataFrame]:
-    """Return the printed table, a line per step in the order in which they began, and its figures in seconds."""
+def times_table(
+    jobs: Sequence[JobTime], name: str, machine: str, unmeasured: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Layout, pd.DataFrame]:
+    """Return the printed table, a line per step in the order in which they began, and its figures in seconds.
+
+    `unmeasured` says of how many jobs of each step nothing is known.
+    """
     steps: dict[str, list[JobTime]] = {}
     for job in jobs:
         steps.setdefault(job.step, []).append(job)
@@ -45,7 +51,7 @@ def times_table(jobs: Sequence[JobTime], name: str, machine: str) -> tuple[Layou
     )
     header = ["step", "jobs", "median", "maximum", "sum", "processor time, at least"]
     caption = f"How long the jobs of {name} took" + (f", on {machine}" if machine else "")
-    return Layout(caption, header, rows, 1, [sentence(found[-1][2].record()), SAMPLED]), frame
+    return Layout(caption, header, rows, 1, [sentence(found[-1][2].record(), unmeasured), SAMPLED]), frame
 
 
 def walls(jobs: Sequence[JobTime]) -> list[float]:
@@ -57,14 +63,16 @@ def _processor(jobs: Sequence[JobTime], told: RunTime) -> str:
     return HOLE if all(job.processor_s is None for job in jobs) else duration(told.processor_s)
 
 
-def sentence(record: Mapping[str, Any]) -> str:
-    """Return in a sentence what a run took, from its record (RunTime)."""
+def sentence(record: Mapping[str, Any], unmeasured: Mapping[str, int] = MappingProxyType({})) -> str:
+    """Return in words what a run took, from its record (RunTime), and of how many jobs of each step that is not known."""
     told = RunTime(**record)
     jobs = "The job" if told.jobs == 1 else f"The {told.jobs} jobs"
     pauses = f" ({duration(told.span_s)} with pauses)" if told.paused else ""
+    without = ", ".join(f"{count} of {step}" for step, count in sorted(unmeasured.items()))
     return (
         f"{jobs} took {duration(told.busy_s)}{pauses}, {duration(told.wall_s)} one after another, "
         f"at least {duration(told.processor_s)} of processor time."
+        f"{f' Jobs whose times were left behind are not counted: {without}.' if without else ''}"
     )
 
 
