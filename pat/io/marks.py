@@ -54,12 +54,16 @@ SPECIAL: dict[Callable[[int], bool], str] = {
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that `maker` fills; `record` is the file that only it writes, `sign` what that says, `files` how all it writes is called."""
+    """A folder that `maker` fills; `record` is the file that only it writes, `sign` what that says, `files` how all it writes is called.
+
+    `formerly` are the names that manifests of earlier versions give the maker.
+    """
 
     maker: str
     record: str | None = None
     files: tuple[str, ...] = MODEL_FILES
     sign: str = '"provenance"'
+    formerly: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,8 @@ def _listed(out: Path, kind: Folder) -> Callable[[str], bool] | None:
         if not isinstance(files, dict):
             return None
         made_by = manifest.get("made_by", kind.maker if _made_before_marks(files, kind) else None)
-        return (lambda name: name in files and _is_as_written(out, name, files[name])) if made_by == kind.maker else None
+        ours = made_by in (kind.maker, *kind.formerly)
+        return (lambda name: name in files and _is_as_written(out, name, files[name])) if ours else None
     if kind.record is None or not _says(out / kind.record, kind.sign):
         return None
     return lambda name: any(fnmatchcase(name, pattern) for pattern in kind.files)

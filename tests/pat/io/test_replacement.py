@@ -291,6 +291,18 @@ def test_folders_of_versions_without_marks_are_known(verb: str, record: str, tmp
         (folder / record).write_text("{}")
 
 
+def test_folders_of_a_maker_by_its_former_name_are_its_own_and_no_other_s(tmp_path: Path) -> None:
+    out, former = tmp_path / "m", Folder("study.py", "cells.csv", ())
+    filled(out, former, cells_csv="")
+    refused = "`study tables` has not made"
+    for stranger in (Folder("study tables", "cells.csv", ()), Folder("study tables", "cells.csv", (), formerly=("tables.py",))):
+        with pytest.raises(UserError, match=refused):
+            filled(out, stranger, cells_csv="")
+    filled(out, Folder("study tables", "cells.csv", (), formerly=("study.py",)), cells_csv="")
+    with pytest.raises(UserError, match="`study.py` has not made"):
+        filled(out, former, cells_csv="")
+
+
 def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     out = tmp_path / "m"
     with pytest.raises(UserError, match="has not made"), new_folder(out, MERGED) as folder:

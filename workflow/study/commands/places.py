@@ -20,9 +20,8 @@ from pat.io.places import WRITES, Force, Place, check_apart, given_values, names
 from study.commands.errors import errors_reported
 from study.commands.figure_mark import bears_mark
 
-TABLES = Folder("tables.py", "cells.csv", ("*.csv", "*.md", "*.tex", "*.html"), sign="config_hash_")
-REFERENCE = Folder("reference.py", "origin.json", ())
-"""By the makers' names that stand in the manifests of tables and references that are there."""
+TABLES = Folder("study tables", "cells.csv", ("*.csv", "*.md", "*.tex", "*.html"), sign="config_hash_", formerly=("tables.py",))
+REFERENCE = Folder("study reference", "origin.json", (), formerly=("reference.py",))
 CELL = Record(frozenset({"schema", "tasks", "tuning", "provenance"}))
 REPEATS = Record(frozenset({"schema", "kind", "provenance"}), {"kind": "repeats"})
 
