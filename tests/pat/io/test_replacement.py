@@ -299,7 +299,7 @@ def test_folders_of_a_maker_by_its_former_name_are_its_own_and_no_other_s(tmp_pa
         with pytest.raises(UserError, match=refused):
             filled(out, stranger, cells_csv="")
     filled(out, Folder("study tables", "cells.csv", (), formerly=("study.py",)), cells_csv="")
-    with pytest.raises(UserError, match="`study.py` has not made"):
+    with pytest.raises(UserError, match=r"`study\.py` has not made"):
         filled(out, former, cells_csv="")
 
 
