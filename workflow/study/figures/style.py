@@ -132,3 +132,4 @@ def save(drawing: Figure, out: Path, name: str) -> None:
             with file_for(path) as temporary:
                 drawing.savefig(temporary, format=kind, metadata=metadata)
                 temporary.replace(path)
+        drawing.set_layout_engine(None)  # what the first has laid out, which is half of the work, the second takes as it is
