@@ -17,6 +17,8 @@ from pat.io.artefacts import is_utf8, read_text
 MERGE_TAG = "tag:yaml.org,2002:merge"
 CLOCK = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 OCTAL = re.compile(r"[-+]?0[0-7_]+")
+TOO_DEEP = re.compile(r"(?:[\[{]\s*){1000}")
+"""More levels than Python's own recursion allows, at which the parser arrives after seconds."""
 MOST_NODES = 1_000_000
 """Aliases of aliases can make a file of a few lines larger than any memory."""
 
@@ -29,6 +31,8 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, place: str) -> Any:
     """Return the parsed text. Raises UserError as `read_yaml` does, naming its `place`."""
     try:
+        if TOO_DEEP.search(text):
+            raise RecursionError
         value = yaml.load(text, _AsMeant)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{place}: is not valid YAML ({' '.join(str(error).split())})") from None
@@ -54,7 +58,8 @@ def _problem_of(value: Any) -> str | None:
             if id(node) in above:
                 return "an alias leads back to what holds it"
             inner = [*node.keys(), *node.values()] if isinstance(node, dict) else node
-            waiting += [(each, (*above, id(node))) for each in inner]
+            path = (*above, id(node))
+            waiting += [(each, path) for each in inner]
     return None
 
 
