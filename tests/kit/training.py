@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from transformers import PreTrainedModel
 
@@ -18,9 +20,22 @@ def random_text() -> Blocks:
     return Blocks(tokens_NT, mask_NT)
 
 
+_trained: dict[tuple[str, int, str], PatModel] = {}
+"""Models that are trained already, by config, steps and choices; many tests ask for the same."""
+
+
 def trained(name: str, steps: int = 12, **choices: object) -> PatModel:
-    """Return a tiny model of a family after a whole short schedule; every trained tensor is far from its start."""
-    return train(tiny_model(name), steps, **choices)
+    """Return a tiny model of a family after a whole short schedule; every trained tensor is far from its start.
+
+    It is a copy of its own, the same each time: what is drawn in training, as LoRA's dropout, is seeded here.
+    """
+    base = tiny_model(name)
+    key = base.config.to_json_string(), steps, repr(sorted(choices.items()))
+    if key not in _trained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _trained[key] = train(base, steps, **choices)
+    return copy.deepcopy(_trained[key])
 
 
 def train(base: PreTrainedModel, steps: int = 12, **choices: object) -> PatModel:
@@ -33,7 +48,7 @@ def train(base: PreTrainedModel, steps: int = 12, **choices: object) -> PatModel
         for parameter_name, parameter in parameters.items():
             if not parameter_name.endswith("mask.proxy"):
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    optimizer = torch.optim.AdamW(parameters.values(), lr=5e-3)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=5e-3, fused=True)  # in one call, not one a tensor
     model.train()
     for step in range(steps):
         tokens = random_tokens(seed=step)
