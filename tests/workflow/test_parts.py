@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 from base64 import urlsafe_b64encode
+from math import fsum
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -406,7 +407,7 @@ def test_progress_counts_what_is_finished_and_lays_it_out_as_unfinished(finished
     code, said = progress(folder, "--tables", str(tables), "--report", str(page))
     assert code == 0 and said.startswith("smoke: 8 of 9 cells are finished\n"), said
     assert "| tiny | dora | 0 of 1 | – |" in said and "| tiny | pat | – | 1 of 1 |" in said
-    rest_s = sum(median(measured(folder / RESULTS, step, "dora")) for step in ("tune", "merge", "evaluate", "collect"))
+    rest_s = fsum(median(measured(folder / RESULTS, step, "dora")) for step in ("tune", "merge", "evaluate", "collect"))
     assert (
         "4 jobs are left, tables and figures not counted." in said and f"4 of them take about {duration(rest_s)} one after another" in said
     )

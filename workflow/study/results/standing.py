@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from pathlib import Path, PurePath
 from statistics import median
 
@@ -98,7 +99,7 @@ def rest_of(outputs: Sequence[Output], results: Path) -> Rest:
             name = f"{job.rule} of {job.model}" if job.model else job.rule
             unknown[name] = unknown.get(name, 0) + 1
     times = [median(of_others.values()) for of_others in found.values() if of_others is not None]
-    return Rest(len(left), len(times), sum(times), unknown)
+    return Rest(len(left), len(times), fsum(times), unknown)
 
 
 def _keys(job: Job) -> Iterator[tuple[str, ...]]:
