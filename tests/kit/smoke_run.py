@@ -51,10 +51,14 @@ def _run(command: Sequence[str], more: dict[str, str], folder: Path) -> subproce
     return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
 
 
-def started(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the same as the head of a process group of its own, which can be killed as a whole; what it says goes to run.log."""
+def started(folder: Path, *, forked: bool = False) -> subprocess.Popen[bytes]:
+    """Start the same as the head of a process group of its own, which can be killed as a whole; what it says goes to run.log.
+
+    With `forked` its jobs are forks of the head, and in that group too.
+    """
+    command, more = with_forked_jobs(["tools/run", CONFIG]) if forked else (["tools/run", CONFIG], {})
     with (folder / "run.log").open("wb") as log:
-        return subprocess.Popen(["tools/run", CONFIG], cwd=folder, start_new_session=True, stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=folder, env=os.environ | more, start_new_session=True, stdout=log, stderr=log)
 
 
 def wait_for_orphans(folder: Path) -> None:

@@ -167,7 +167,7 @@ def test_tunings_of_before_there_were_encodings_stay_finished(finished: Path, tm
 
 def killed_when(condition: Callable[[], object], folder: Path) -> bool:
     """Start the run, and kill it with all its jobs at a moment of it; return whether that moment was met before the run ended."""
-    process = started(folder)
+    process = started(folder, forked=True)
     try:
         wait_until(lambda: condition() or process.poll() is not None)
     finally:
