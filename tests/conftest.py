@@ -26,6 +26,7 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # four threads to read a tiny model cost more than they bring
     "NO_PROXY": LOCAL,  # servers of the tests are on this machine
     "no_proxy": LOCAL,
     "COLUMNS": "80",  # help is laid out for a terminal of this width
@@ -34,6 +35,7 @@ os.environ |= {
     "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }
+gc.disable()  # until all tests are collected: what they import stays, and looking through it for garbage took a quarter of the time
 # No example is too slow on a busy machine, and the examples are the same each time, whatever was tried before.
 settings.register_profile("steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
@@ -56,6 +58,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not _needs_a_whole_run(item) and not starts_processes(item):
             item.add_marker("unit")
     items.sort(key=lambda item: not (_needs_a_whole_run(item) or item.path.parent == ROOT / "tests" / "workflow"))
+
+
+def pytest_collection_finish() -> None:
+    """Have garbage looked for again."""
+    gc.enable()
 
 
 def _needs_a_whole_run(item: pytest.Item) -> bool:
@@ -90,7 +97,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the workflow in which the smoke experiment has run to its end, without a network where the system can take it away.
 
     It is made once for all tests: copy it before changing anything. Each of several test processes has a copy of its own to plan in. Its
-    jobs are forks of a process that has imported the libraries of others; the first of each verb in test_plugins, and the killed ones, start by themselves.
+    jobs are forks of a process that has imported the libraries of others; the first of each verb in test_plugins, and those of test_kills, start by themselves.
     """
     from tests.kit.smoke_run import NAMESPACES, NO_NETWORK, run
 

@@ -32,10 +32,12 @@ def main(name: str, libraries: str, command: list[str]) -> int:
     """Answer requests as long as the process should live and return its status; a fork returns when it has become its command."""
     own = dict(os.environ)
     os.environ |= OFFLINE
+    gc.disable()  # what is imported stays
     for library in libraries.split(","):
         import_module(library)
     gc.collect()
     gc.freeze()  # what no fork looks through for garbage is not copied for it
+    gc.enable()
     with socket.socket(socket.AF_UNIX) as asked:
         asked.bind(f"\0{name}")
         asked.listen()
