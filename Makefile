@@ -11,8 +11,9 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 .DEFAULT_GOAL := help
 RUNTIMES ?= llama.cpp vllm
 MACHINE ?= $(shell nproc) CPU cores
-# Each test process computes in one thread, so that there is one a core. Many cores do not bring as much memory: at most eight.
-WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc)
+# Each test process computes in one thread: one a core, and one more, for a fifth of their time is waiting, for Snakemake, DVC and jobs.
+# Many cores do not bring as much memory: at most eight.
+WORKERS ?= $(shell expr 1 + $$(env -u OMP_NUM_THREADS nproc))
 PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 .PHONY: help demo run experiment-file base dev versioning restore reference test test-unit test-slow test-gpu test-model test-runtimes test-slurm lint docs keys lock clean clean-results
 
