@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import compileall
 import hashlib
+import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +21,8 @@ EXTRA = {"base": "workflow"}
 """What pyproject.toml calls a group, where that is not its own name."""
 HELD = {"dev": ("base",)}
 """Groups that hold others whole."""
+PIP = "26.3"
+"""The pip that installs: those that come with Python 3.11 and 3.12 take a minute longer to read what the index lists."""
 NOT_COMPILED = re.compile(r"/site-packages/.+/tests?/")
 """Tests of others: a fifth of all files, which nobody here imports."""
 PLACE = re.compile(r"(/.*)/\.venv/bin/python")
@@ -73,9 +77,13 @@ def install(root: Path, group: str) -> None:
     if "base" in (group, *HELD.get(group, ())):
         sys.stdout.write("Installing the environment into .venv (once; some 150 packages, a few minutes)\n")
         sys.stdout.flush()
-    options = ["--quiet", "--disable-pip-version-check", "--no-compile", "-c", "constraints.txt"]  # pip compiles one file at a time
-    command = [sys.executable, "-m", "pip", "install", *options, "-e", f".[{EXTRA.get(group, group)}]"]
-    if (status := subprocess.run(command, cwd=root, check=False).returncode) != 0:
+    options = ["--quiet", "--disable-pip-version-check", "--no-compile"]  # pip compiles one file at a time
+    pip = [sys.executable, "-m", "pip", "install", *options]
+    if version("pip") != PIP:
+        subprocess.run([*pip, f"pip=={PIP}"], cwd=root, capture_output=True, check=False)  # where it is not to be had, the other is slower
+    command = [*pip, "-c", "constraints.txt", "-e", f".[{EXTRA.get(group, group)}]"]
+    silent = {**os.environ, "PYTHONWARNINGS": "ignore:Editable installation"}
+    if (status := subprocess.run(command, cwd=root, env=silent, check=False).returncode) != 0:
         sys.exit(status)
     for site in (root / ".venv").glob("lib/python3*/site-packages"):
         compile_all(site)

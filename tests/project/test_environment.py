@@ -109,3 +109,19 @@ def test_what_is_installed_is_compiled_but_tests_of_others_and_what_is_no_python
     environment.compile_all(site)
     compiled = {path.name.partition(".")[0] for path in (site / "other").rglob("*.pyc")}
     assert compiled == {"tests"} and list(site.glob("__pycache__/one.*.pyc"))
+
+
+@pytest.mark.parametrize(("found", "asked"), [("23.2.1", [f"pip=={environment.PIP}", ".[dev]"]), (environment.PIP, [".[dev]"])])
+def test_another_pip_is_replaced_and_installs_where_that_cannot_be(
+    found: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1 if command[-1].startswith("pip==") else 0)
+
+    monkeypatch.setattr(environment, "version", {"pip": found}.__getitem__)
+    monkeypatch.setattr("tools.environment.subprocess.run", run)
+    environment.install(tmp_path, "dev")
+    assert [command[-1] for command in commands] == asked
