@@ -17,10 +17,10 @@ def heading(grid: Grid, intervals: Iterable[object], before: str = "", of_cells:
     bars = " and ".join(sorted({str(source) for source in intervals} - {""})) or "nothing"
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     doubt = "" if _beats_guessing(grid) else "\nno row is shown to be better than guessing"
-    return f"{name_of(grid.cells, of_cells)}: {before}{scoring}{doubt}\nbars: 95 % interval over {bars}"
+    return f"{marked_name(grid.cells, of_cells)}: {before}{scoring}{doubt}\nbars: 95 % interval over {bars}"
 
 
-def name_of(cells: Sequence[Cell], of_cells: int | None) -> str:
+def marked_name(cells: Sequence[Cell], of_cells: int | None) -> str:
     """Return the experiment's name, below a line that says how many of its cells are there where it has more."""
     mark = unfinished(len(cells), of_cells)
     return f"{mark}\n{cells[0].experiment}" if mark else cells[0].experiment

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pat.errors import UserError
 from pat.io.artefacts import write_text
-from study.figures.heading import name_of
+from study.figures.heading import marked_name
 from study.figures.lines import name_lines
 from study.figures.style import BLACK, CHARACTER_IN, GREY, below, figure, look_of, save
 from study.results.cells import models_of, read_cells, rows_of
@@ -146,7 +146,7 @@ def write_perplexity(paths: Sequence[Path], out: Path, *, of_cells: int | None =
     width = NAMES_IN + CHARACTER_IN * longer + PANEL_IN * data["text"].nunique()
     height = 1.0 + data["model"].nunique() * (0.5 + ROW_IN * data["method"].nunique())
     with figure(max(width, LEAST_IN), height) as drawing:
-        title = f"{name_of(cells, of_cells)}: perplexity of held-out text, lower is better"
+        title = f"{marked_name(cells, of_cells)}: perplexity of held-out text, lower is better"
         draw(data, drawing, f"{title}\nPAT's rows in bold; bars: 95 % interval over seeds, where there are several")
         save(drawing, out, "perplexity")
     write_text(out / "perplexity.csv", csv_text(data, digits=6))
