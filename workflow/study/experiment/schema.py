@@ -219,6 +219,10 @@ class Experiment(Settings):
         there, what = drawn_from.get(figure, (True, ""))
         return None if there else what
 
+    def drawn(self) -> list[Figure]:
+        """Return the figures that it asks for, all there is data for where it does not say."""
+        return [figure for figure in (FIGURES if self.figures is None else self.figures) if self.lacks(figure) is None]
+
     def cells(self) -> list[Cell]:
         """Return the whole grid, in the order of the file."""
         return [

@@ -23,12 +23,11 @@ class Figures:
         self.experiment, self.paths, self.data, self.benchmarks, self.cells = experiment, paths, data, benchmarks, cells
 
     def files(self) -> list[str]:
-        """Return the figures that the experiment asks for, all there is data for where it does not say."""
-        asked = FIGURES if self.experiment.figures is None else self.experiment.figures
+        """Return the files of the figures that the experiment draws."""
         masked = [cell for cell in self.experiment.cells() if cell.method.masked]
         of_each = {"health": [f"health/{cell.path}/health" for cell in masked]}
-        there = [name for name in asked if self.experiment.lacks(name) is None]
-        return [f"{self.paths.results}/figures/{figure}.png" for name in there for figure in of_each.get(name, [name])]
+        drawn = self.experiment.drawn()
+        return [f"{self.paths.results}/figures/{figure}.png" for name in drawn for figure in of_each.get(name, [name])]
 
     def names(self) -> list[str]:
         """Return the figures that an experiment has one of; of its health every cell has one."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from pat.errors import UserError
+from pat.io.marks import FOLDER_RECORDS
 from study.experiment.file import load_experiment
-from study.experiment.schema import FIGURES
 from study.figures.drawings import DRAWINGS, draw
 from study.results.archive import ARCHIVE, packed
 from study.results.explain import RATE
@@ -23,7 +23,7 @@ from study.tables.writing import write_tables
 
 SCORING = "evaluate"
 """The step that each cell has of its own."""
-STEPS = {"tuning.json": "tune", "prune.json": "prune", "merge.json": "merge", RATE: OF_ARMS}
+STEPS = FOLDER_RECORDS | {RATE: OF_ARMS}
 """Of which step a record is by its name, whose time is measured at the same place."""
 PICTURES, BENCHMARKS = "figures/*.png", "benchmark/*/*.json"
 """What a run and its reference have beside cells and tables."""
@@ -82,8 +82,7 @@ class Unfinished(Finished):
 
     def jobs(self) -> list[JobTime]:
         """Return the same, of these cells alone; nothing where those of some were left behind, so that a part does not pass for all."""
-        measured = (self.results / MEASURED / SCORING / f"{self._place(cell)}.tsv" for cell in self.cells)
-        if not all(path.is_file() for path in measured):
+        if not all(self._is_measured(SCORING, self._place(cell)) for cell in self.cells):
             return []
         made_from = (self._place(part) for part in self.parts if part.name != RATE)
         return read_times(self.results, {*map(self._place, self.cells), *made_from})
@@ -91,7 +90,10 @@ class Unfinished(Finished):
     def unmeasured(self) -> dict[str, int]:
         """Return how many jobs of each step took an unknown time, since what was measured of them was left behind."""
         made = [(STEPS[part.name], self._place(part).parent if part.name == RATE else self._place(part)) for part in self.parts]
-        return dict(Counter(step for step, place in made if not (self.results / MEASURED / step / f"{place}.tsv").is_file()))
+        return dict(Counter(step for step, place in made if not self._is_measured(step, place)))
+
+    def _is_measured(self, step: str, place: PurePath) -> bool:
+        return (self.results / MEASURED / step / f"{place}.tsv").is_file()
 
     def _place(self, record: Path) -> PurePath:
         """Return model/row/ratio/seed of a record of a cell."""
@@ -119,9 +121,8 @@ class Unfinished(Finished):
 
     def _drawn(self) -> list[str]:
         """Return the figures that there is data for. A run's health is none of them: many pictures, and its record holds their data."""
-        asked = FIGURES if self.experiment.figures is None else self.experiment.figures
         without = {"health"} if self._inference() else {"health", "speedup"}
-        return [name for name in asked if name not in without and self.experiment.lacks(name) is None]
+        return [name for name in self.experiment.drawn() if name not in without]
 
     def check_none_lost(self, reference: Path) -> None:
         """Raise UserError where a reference that is there has what is not here: cells, as of an earlier part; figures and benchmarks."""
