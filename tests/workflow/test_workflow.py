@@ -80,6 +80,19 @@ def test_the_slurm_profile_and_the_advice_know_every_rule() -> None:
     assert {name: phase_of(name) for name in phases} == phases
 
 
+def test_what_is_begun_is_finished_first() -> None:
+    """Of two jobs that may start, the one nearer the end of its cell starts: a run that is ended early has finished cells, not begun ones."""
+    priority = {
+        name: int(found[1]) if (found := re.search(r"^    priority: (\d+)$", body, re.MULTILINE)) else 0 for name, body in rules().items()
+    }
+    for chain in (
+        ["prune_base", "search_rate", "tune", "merge", "evaluate", "collect_cell"],
+        ["merge", "evaluate"],
+        ["prune_tuned", "evaluate"],
+    ):
+        assert [priority[name] for name in chain] == sorted({priority[name] for name in chain})
+
+
 def test_only_what_fetches_may_look_for_a_network() -> None:
     """All other jobs run with HF_HUB_OFFLINE=1: on a compute node without a network they would wait for it."""
     online = [name for name, body in rules().items() if "online=plan.online" in body and "{params.online}" in body]

@@ -14,6 +14,7 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    priority: 4
     threads: plan.cells.evaluation_threads
     resources:
         gpu=plan.gpu("evaluate"),
@@ -43,6 +44,7 @@ rule count_given:
         f"{RESULTS}/benchmarks/sizes/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
     wildcard_constraints:
         row=one_of(plan.cells.given_rows()),
+    priority: 4
     resources:
         gpu=0,
         mem_mb=plan.memory("prepare"),
@@ -68,6 +70,7 @@ rule collect_cell:
         f"{RESULTS}/logs/collect/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/collect/{{model}}/{{row}}/{{ratio}}/seed{{seed}}.tsv"
+    priority: 5
     resources:
         gpu=0,
         mem_mb=plan.memory("prepare"),

@@ -18,6 +18,7 @@ rule merge:
     wildcard_constraints:
         row=one_of(plan.cells.tuned_rows()),
         ratio=one_of(plan.cells.levels(tuned=True)),
+    priority: 3
     resources:
         gpu=plan.gpu("merge"),
         mem_mb=plan.memory("merge"),

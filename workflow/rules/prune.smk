@@ -47,5 +47,6 @@ use rule prune_base as prune_tuned with:
         f"{CELL}/merged/{MANIFEST}",
     wildcard_constraints:
         row=one_of(plan.cells.rows_of("tune-prune")),
+    priority: 3
     message:
         "prune the tuned {wildcards.model} by {wildcards.row}, ratio {wildcards.ratio}, seed {wildcards.seed}"

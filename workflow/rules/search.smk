@@ -19,6 +19,7 @@ rule search_rate:
     wildcard_constraints:
         row=one_of(plan.cells.tuned_rows()),
         ratio=one_of(plan.cells.levels(tuned=True)),
+    priority: 1
     threads: plan.tunings.threads
     resources:
         gpu=plan.allowances.one_gpu,

@@ -20,6 +20,7 @@ rule tune:
     wildcard_constraints:
         row=one_of(plan.cells.tuned_rows()),
         ratio=one_of(plan.cells.levels(tuned=True)),
+    priority: 2
     threads: plan.allowances.cores
     resources:
         gpu=plan.gpu("tune"),
