@@ -158,6 +158,25 @@ def test_a_record_of_another_making_than_the_cell_names_is_told(own: Path) -> No
     assert all(f"was made from another {LORA}/seed0/adapter/tuning.json than the one that is there" in line for line in lines)
 
 
+def test_a_row_that_was_made_again_with_the_same_weights_is_the_same_row(own: Path) -> None:
+    """As where a later part has tuned LoRA again, to the same bytes, to prune it: its cells name the record of their own tuning and merge."""
+    path = own / "evaluation" / M / "slicegpt-ftp/0.25/seed0/cell.json"
+
+    def tuned_again(record: dict[str, Any]) -> None:
+        for step in ("tune", "merge"):
+            record["provenance"][step].update(git_commit="0" * 40)
+
+    rewrite(path, tuned_again)
+    assert len(on_record(experiment(), own, FILE)) == len(CELLS)
+    rewrite(
+        path, lambda record: record["provenance"]["merge"]["inputs"]["adapter"]["sha256"].update({"adapter_model.safetensors": "other"})
+    )
+    [line] = refusal(own, experiment())
+    assert "slicegpt-ftp" in line and f"was made from another {LORA}/seed0/adapter/tuning.json than the one that is there" in line
+    rewrite(path, lambda record: record["provenance"]["merge"].pop("inputs"))
+    assert "adapter/tuning.json" in refusal(own, experiment())[0]
+
+
 def test_a_rate_that_another_search_has_found_is_told(own: Path) -> None:
     """But not that it was searched again with the same outcome: seeds on several machines share what was found."""
     rewrite(own / f"{PAT}/../rate.json", lambda record: record["provenance"].update(git_commit="0" * 40))

@@ -57,8 +57,10 @@ def on_record(experiment: Experiment, results: Path, source: str) -> list[Record
     found = {path: asked for path, asked in grid.items() if path in there}
     read_cells(found)
     records = {path: read_record(path) for path in found}
-    problems = [f"{path}: {problem}" for path, asked in found.items() for problem in _problems(asked, records[path], results, source)]
-    _refuse([*problems, *_of_other_data(records, PurePath(plan.paths.results))])
+    run = PurePath(plan.paths.results)
+    steps = _Steps(results, run, [(asked, records[path]) for path, asked in found.items()])
+    problems = [f"{path}: {problem}" for path, asked in found.items() for problem in _problems(asked, records[path], steps, source)]
+    _refuse([*problems, *_of_other_data(records, run)])
     return [Recorded(asked.cell, path, tuple(results / part for part in _parts(asked))) for path, asked in found.items()]
 
 
@@ -74,7 +76,7 @@ def _parts(asked: Asked) -> list[PurePath]:
     return [place for place in (*asked.records(), *asked.rates()) if place.parts[0] == "checkpoints"]
 
 
-def _problems(asked: Asked, record: Mapping[str, Any], results: Path, source: str) -> Iterator[str]:
+def _problems(asked: Asked, record: Mapping[str, Any], steps: _Steps, source: str) -> Iterator[str]:
     """Yield what keeps a cell's record from being the one that the experiment asks for."""
     identity = asked.identity
     if other := _differences({name: record.get(name) for name in identity}, identity, source):
@@ -88,7 +90,7 @@ def _problems(asked: Asked, record: Mapping[str, Any], results: Path, source: st
         if other := _differences(_asked_alone(step, own, settings), settings, source):
             yield f"was made with other settings, {step}: {other}"
             return
-    yield from _problems_of_parts(asked, record, results)
+    yield from steps.problems(asked, record)
 
 
 def _asked_alone(step: str, own: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,19 +114,47 @@ def _value(settings: Mapping[str, Any], key: str) -> str:
     return shown(settings[key]) if key in settings else "not set"
 
 
-def _problems_of_parts(asked: Asked, record: Mapping[str, Any], results: Path) -> Iterator[str]:
-    """Yield which records of a cell's steps are not there, or are of another making than the one that the cell names."""
-    steps = [step for step in record["provenance"].values() if step]
-    rates = asked.rates()
-    for place in _parts(asked):
-        if not (results / place).is_file():
-            yield f"{results / place} is not there, though the cell was made from it; bring it along"
-        elif place in rates:
-            found = read_record(results / place).get("learning_rate")
-            if found != record["provenance"]["tune"]["settings"]["tuning"].get("learning_rate"):
-                yield f"was tuned at another rate than {results / place} has found"
-        elif read_record(results / place).get("provenance") not in steps:
-            yield f"was made from another {results / place} than the one that is there; bring both from the same run"
+class _Steps:
+    """The records of the cells' steps on this disk, and which weights each of them stands for, as far as a cell says so.
+
+    A row that others hang on may have been made again for a later part. Where that gave the same weights it is the same row; the cells of
+    each part name the record of their own.
+    """
+
+    def __init__(self, results: Path, run: PurePath, cells: Sequence[tuple[Asked, Mapping[str, Any]]]) -> None:
+        self._results, self._run = results, run
+        self._weights: dict[PurePath, object] = {}
+        for asked, record in cells:
+            for place in _parts(asked):
+                if place not in asked.rates() and (results / place).is_file() and self._names(record, place):
+                    self._weights[place] = self._weights.get(place) or self._read_from(record, place)
+
+    def problems(self, asked: Asked, record: Mapping[str, Any]) -> Iterator[str]:
+        """Yield which records of a cell's steps are not there, or are of another making than the one that the cell names."""
+        rates = asked.rates()
+        for place in _parts(asked):
+            path = self._results / place
+            if not path.is_file():
+                yield f"{path} is not there, though the cell was made from it; bring it along"
+            elif place in rates:
+                if read_record(path).get("learning_rate") != record["provenance"]["tune"]["settings"]["tuning"].get("learning_rate"):
+                    yield f"was tuned at another rate than {path} has found"
+            elif not self._names(record, place) and not self._has_same_weights(record, place):
+                yield f"was made from another {path} than the one that is there; bring both from the same run"
+
+    def _names(self, record: Mapping[str, Any], place: PurePath) -> bool:
+        """Return whether a cell names just this record of a step."""
+        return read_record(self._results / place).get("provenance") in [step for step in record["provenance"].values() if step]
+
+    def _has_same_weights(self, record: Mapping[str, Any], place: PurePath) -> bool:
+        """Return whether a cell has read the same weights as those that name the record."""
+        weights = self._read_from(record, place)
+        return weights is not None and weights == self._weights.get(place)
+
+    def _read_from(self, record: Mapping[str, Any], place: PurePath) -> object:
+        """Return the checksums of what a cell has read from a step's folder; None where it says nothing of it."""
+        folder = str(self._run / place.parent)
+        return next((checksums for path, checksums in _inputs(record) if path == folder), None)
 
 
 def _of_other_data(records: Mapping[Path, Mapping[str, Any]], run: PurePath) -> Iterator[str]:
@@ -141,9 +171,16 @@ def _of_other_data(records: Mapping[Path, Mapping[str, Any]], run: PurePath) -> 
 def _shared_inputs(record: Mapping[str, Any], run: PurePath) -> Iterator[tuple[str, object]]:
     """Yield what a cell's steps read of the data and base models of its run, each with its checksums."""
     folders = [run / folder for folder in OF_ALL]
+    for path, checksums in _inputs(record):
+        if any(PurePath(path).is_relative_to(folder) for folder in folders):
+            yield path, checksums
+
+
+def _inputs(record: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield what a cell's steps read, each with its checksums."""
     for step in record["provenance"].values():
         inputs = (step or {}).get("inputs")
         for given in inputs.values() if isinstance(inputs, Mapping) else ():
             path = given.get("path") if isinstance(given, Mapping) else None
-            if isinstance(path, str) and any(PurePath(path).is_relative_to(folder) for folder in folders):
+            if isinstance(path, str):
                 yield path, given.get("sha256")
