@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -17,8 +18,8 @@ import pat.study_verbs
 from pat import cli as pat_cli
 from pat.io.progress import INTERRUPTED
 from study import cli
+from study.experiment.figures import FIGURES, Figure
 from study.experiment.name import name_of
-from study.experiment.schema import FIGURES
 from study.figures import drawings as figures
 from tests.kit.commands import outcome
 from tests.kit.project import ROOT
@@ -106,7 +107,7 @@ def test_a_library_without_the_study_says_so(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_every_figure_of_an_experiment_has_its_drawing() -> None:
-    assert figures.DRAWINGS.keys() - {"exports"} == set(FIGURES)  # which is of `pat benchmark export`, and of no experiment
+    assert figures.DRAWINGS.keys() - {"exports"} == set(FIGURES) == set(get_args(Figure))
     for name, drawing in figures.DRAWINGS.items():
         parameters = inspect.signature(getattr(import_module(f"study.figures.{name}"), drawing.function)).parameters
         assert list(parameters)[len(drawing.reads) :] == ["out", *["of_cells"] * ("cells" in drawing.reads)]

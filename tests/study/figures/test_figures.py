@@ -23,6 +23,7 @@ from study.figures import speedup as speedup_figure
 from study.figures import trainable as trainable_figure
 from study.figures.heading import heading
 from study.figures.style import as_written, below, few_at_a_time, figure, look_of, save
+from study.figures.trainable_perplexity import write_trainable_perplexity
 from study.results.grid import headline_grid
 from study.results.published import Printed
 from tests.kit.cell_maker import cell, write_cell
@@ -91,7 +92,13 @@ def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "write",
-    [figures.write_figures, methods_figure.write_methods, perplexity_figure.write_perplexity, trainable_figure.write_trainable],
+    [
+        figures.write_figures,
+        methods_figure.write_methods,
+        perplexity_figure.write_perplexity,
+        trainable_figure.write_trainable,
+        write_trainable_perplexity,
+    ],
 )
 def test_every_figure_takes_any_label(write: Callable[[list[Path], Path], object], tmp_path: Path) -> None:
     """A broken formula was a traceback."""

@@ -5,12 +5,12 @@ Stands between the YAML file and the rules: a rule asks here and never reads the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 from pydantic import Field, PrivateAttr
 
@@ -23,6 +23,7 @@ from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import PartOf, Settings
 from pat.settings.jobs import EvaluationSettings, PruneSettings, SearchSettings, TuneJob, TuningSettings
 from study.experiment.benchmark_settings import BenchmarkSettings
+from study.experiment.figures import FIGURES, Figure, Need
 from study.experiment.levels import fit_at, level_of, sizes_of
 from study.experiment.methods import CHECKPOINT, METHODS, Method, method_name
 from study.experiment.overrides import merged_job, overridden
@@ -35,11 +36,6 @@ from study.sources.resources import Resources
 
 TUNED_ROW = "lora"
 """The row whose merged model FT→P prunes, and distillation learns from."""
-
-Figure = Literal["accuracy", "methods", "perplexity", "trainable", "memory", "speedup", "gate", "health"]
-FIGURES: tuple[Figure, ...] = get_args(Figure)
-FIGURES_OF_TASKS: tuple[Figure, ...] = ("accuracy", "methods", "trainable", "memory")
-FIGURES_OF_MASKS: tuple[Figure, ...] = ("gate", "health")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,7 +96,7 @@ class Experiment(Settings):
     tables: TableSettings = Field(default=TableSettings(), description="tables beside those that every experiment has")
     benchmark: BenchmarkSettings | None = Field(default=None, description="model shapes to measure for time and memory")
     figures: Annotated[tuple[Figure, ...], Field(strict=False)] | None = Field(
-        default=None, description="which figures are drawn; left out: all there is data for"
+        default=None, description="which figures are drawn; left out: all there is data for but `trainable_perplexity`"
     )
     only: Selection | None = Field(
         default=None, description="the part of the grid that a run makes; mostly given by `--config`. Tables and figures are of the whole"
@@ -208,20 +204,21 @@ class Experiment(Settings):
         made_of = {row: given.of for row in self.methods if (given := self.row(row).checkpoint) is not None}
         return {row: method for row, method in self.known_rows.items() if made_of.get(row) in (None, model)}
 
-    def lacks(self, figure: Figure) -> str | None:
+    def lacks(self, figure: str) -> str | None:
         """Return what a figure is drawn from, where the experiment has none of it; None where it has."""
-        drawn_from: dict[Figure, tuple[object, str]] = {
-            **dict.fromkeys(FIGURES_OF_TASKS, (self.data.tasks, "a task in data.tasks")),
-            **dict.fromkeys(FIGURES_OF_MASKS, (any(method.masked for method in self.known_rows.values()), "a method that trains a mask")),
-            "perplexity": (self.data.text, "a text in data.text"),
-            "speedup": (self.benchmark is not None and self.benchmark.inference, "benchmark.inference"),
+        sources: dict[Need, tuple[object, str]] = {
+            "tasks": (self.data.tasks, "a task in data.tasks"),
+            "texts": (self.data.text, "a text in data.text"),
+            "masks": (any(method.masked for method in self.known_rows.values()), "a method that trains a mask"),
+            "inference": (self.benchmark is not None and self.benchmark.inference, "benchmark.inference"),
         }
-        there, what = drawn_from.get(figure, (True, ""))
-        return None if there else what
+        need = FIGURES[figure].needs
+        return None if need is None or sources[need][0] else sources[need][1]
 
-    def drawn(self) -> list[Figure]:
-        """Return the figures that it asks for, all there is data for where it does not say."""
-        return [figure for figure in (FIGURES if self.figures is None else self.figures) if self.lacks(figure) is None]
+    def drawn(self) -> list[str]:
+        """Return the figures that it asks for; where it does not say, all that there is data for and that need no asking."""
+        wanted: Sequence[str] = [figure for figure, kind in FIGURES.items() if kind.unasked] if self.figures is None else self.figures
+        return [figure for figure in wanted if self.lacks(figure) is None]
 
     def cells(self) -> list[Cell]:
         """Return the whole grid, in the order of the file."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pat.errors import UserError
+from study.experiment.figures import FIGURES, Source
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,24 @@ class Drawing:
     """
 
     function: str
-    reads: tuple[str, ...]
+    reads: tuple[Source, ...]
     says: str
 
 
+SAID: dict[str, tuple[str, str]] = {
+    "accuracy": ("write_figures", "{out}: accuracy ({said})"),
+    "methods": ("write_methods", "{out}: methods ({said})"),
+    "perplexity": ("write_perplexity", "{out}: perplexity ({said} points)"),
+    "trainable": ("write_trainable", "{out}: trainable ({said})"),
+    "trainable_perplexity": ("write_trainable_perplexity", "{out}: trainable_perplexity ({said} points)"),
+    "memory": ("write_memory", "{out}: memory ({said})"),
+    "speedup": ("write_speedup", "{out}: speedup of {said} shape(s)"),
+    "gate": ("write_gate", "{out}: gate"),
+    "health": ("write_health", "{title}: {said}"),
+}
 DRAWINGS: dict[str, Drawing] = {
-    "accuracy": Drawing("write_figures", ("cells",), "{out}: accuracy ({said})"),
-    "methods": Drawing("write_methods", ("cells",), "{out}: methods ({said})"),
-    "perplexity": Drawing("write_perplexity", ("cells",), "{out}: perplexity ({said} points)"),
-    "trainable": Drawing("write_trainable", ("cells",), "{out}: trainable ({said})"),
-    "memory": Drawing("write_memory", ("cells", "benchmark"), "{out}: memory ({said})"),
-    "speedup": Drawing("write_speedup", ("benchmark",), "{out}: speedup of {said} shape(s)"),
-    "exports": Drawing("write_exports", ("benchmark",), "{out}: exports ({said} points)"),
-    "gate": Drawing("write_gate", (), "{out}: gate"),
-    "health": Drawing("write_health", ("tuning", "title"), "{title}: {said}"),
+    **{name: Drawing(function, FIGURES[name].reads, says) for name, (function, says) in SAID.items()},
+    "exports": Drawing("write_exports", ("benchmark",), "{out}: exports ({said} points)"),  # of `pat benchmark export`, of no experiment
 }
 NEEDED = {"health": "tuning", "speedup": "benchmark", "exports": "benchmark"}
 """What a figure cannot do without; that cells are needed is said by what reads them."""

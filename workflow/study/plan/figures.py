@@ -5,15 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from study.experiment.schema import FIGURES, FIGURES_OF_TASKS, Experiment
+from study.experiment.figures import FIGURES
+from study.experiment.schema import Experiment
 from study.plan.benchmarks import Benchmarks
 from study.plan.cells import Cells
 from study.plan.data import PreparedData
 from study.plan.paths import Paths, Wildcards
 from study.plan.values import repeated
-
-OF_CELLS = (*FIGURES_OF_TASKS, "perplexity")
-OF_BENCHMARKS = ("memory", "speedup")
 
 
 class Figures:
@@ -35,9 +33,10 @@ class Figures:
 
     def inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
         """Return the files that a figure is a function of."""
+        reads = FIGURES[wildcards.figure].reads
         return {
-            "cells": self.cells.results() if wildcards.figure in OF_CELLS else [],
-            "benchmarks": self.benchmarks.files("inference") if wildcards.figure in OF_BENCHMARKS else [],
+            "cells": self.cells.results() if "cells" in reads else [],
+            "benchmarks": self.benchmarks.files("inference") if "benchmark" in reads else [],
         }
 
     def options(self, wildcards: Wildcards, input: Any) -> str:
