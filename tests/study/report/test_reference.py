@@ -191,7 +191,10 @@ def test_the_hash_of_the_sources_shows_that_they_are_the_commits(tmp_path: Path,
 def test_unfinished_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.yaml: no such file"):
         keep(Finished(finished(tmp_path)), tmp_path / "out", "a machine", tmp_path / "missing.yaml")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="run the experiment first"):
+        keep(Finished(tmp_path / "empty"), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
+    with pytest.raises(UserError, match="nowhere: no such folder; name results/<experiment>"):
         keep(Finished(tmp_path / "nowhere"), tmp_path / "out", "a machine", tmp_path / "toy.yaml")
     with pytest.raises(UserError, match="lacks the lines"):
         with_block("no marks", "toy", "block")

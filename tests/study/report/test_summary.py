@@ -111,3 +111,5 @@ def test_no_results_is_one_line(tmp_path: Path) -> None:
     result = runner.invoke(app, ["--results", str(tmp_path)])
     assert result.exit_code == 1
     assert "run the experiment first" in result.stderr and "Traceback" not in result.stderr
+    missing = runner.invoke(app, ["--results", str(tmp_path / "missing")])
+    assert missing.exit_code == 1 and missing.stderr == f"error: {tmp_path / 'missing'}: no such folder; name results/<experiment>\n"

@@ -127,6 +127,8 @@ def test_cells_that_the_experiment_does_not_list_are_refused(part: Path) -> None
 def test_where_no_cell_is_finished_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "evaluation" / M / "pat/0.5/seed0").mkdir(parents=True)
     assert "holds no cell that is finished" in refusal(tmp_path, experiment())[0]
+    with pytest.raises(UserError, match="mistyped: no such folder"):
+        on_record(experiment(), tmp_path / "mistyped", FILE)
 
 
 PAT, SLICEGPT, LORA = (f"checkpoints/{M}/{row}" for row in ("pat/0.5/seed0", "slicegpt-ftp/0.25/seed0", "lora/0"))

@@ -14,7 +14,7 @@ from study.experiment.file import load_experiment
 from study.figures.drawings import DRAWINGS, draw
 from study.results.archive import ARCHIVE, packed
 from study.results.explain import RATE
-from study.results.kept import RESULT, kept_as
+from study.results.kept import RESULT, check_results, kept_as
 from study.results.on_record import on_record
 from study.results.options import TABLE_OF_CELLS, behind_tables
 from study.results.times import FOLDER as MEASURED
@@ -38,7 +38,8 @@ class Finished:
     """Records that the cells cannot do without, beside those in their own places."""
 
     def __init__(self, results: Path) -> None:
-        """Raise UserError where there are no tables."""
+        """Raise UserError where the folder or its tables are missing."""
+        check_results(results)
         if not (results / TABLE_OF_CELLS).is_file():
             raise UserError(f"{results}: holds no {TABLE_OF_CELLS}; run the experiment first, or keep what is there by --unfinished")
         self.results = results

@@ -1,11 +1,20 @@
-"""What a reference calls the records of a run: those of a cell lie together, of whichever folder of the results they are."""
+"""Where the records of a run lie: its folder of results, and what a reference calls each, where those of a cell lie together."""
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
+
+from pat.errors import UserError
 
 CELLS, BASES = "cells", "bases"
 RESULT = "cell.json"
+
+
+def check_results(results: Path) -> None:
+    """Raise UserError where an experiment's folder of results is not there: a name that is mistyped is no experiment that has not run."""
+    if not results.is_dir():
+        problem = "is a file" if results.exists() else "no such folder"
+        raise UserError(f"{results}: {problem}; name results/<experiment>")
 
 
 def kept_as(place: PurePath) -> str:

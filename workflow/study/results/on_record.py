@@ -19,7 +19,7 @@ from study.experiment.schema import Cell, Experiment
 from study.plan.asked import Asked
 from study.plan.jobs import Plan
 from study.results.cells import read_cells
-from study.results.kept import RESULT
+from study.results.kept import RESULT, check_results
 from study.results.units import OF_ALL
 
 MOST_SHOWN = 5
@@ -45,9 +45,10 @@ def result_of(cell: Cell) -> PurePath:
 def on_record(experiment: Experiment, results: Path, source: str) -> list[Recorded]:
     """Return the cells of an experiment whose records lie below `results`, in the order of the grid; `source` names its file.
 
-    Raises UserError where there is none, or one is broken, is not of the grid, was made with other settings or from other data than the
-    rest, or lacks the records of its steps.
+    Raises UserError where the folder or every cell is missing, or one is broken, is not of the grid, was made with other settings or from
+    other data than the rest, or lacks the records of its steps.
     """
+    check_results(results)
     plan = Plan(experiment)
     grid = {results / result_of(cell): Asked(plan, cell) for cell in experiment.cells()}
     there = sorted(results.glob(f"evaluation/*/*/*/*/{RESULT}"))

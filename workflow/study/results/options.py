@@ -14,6 +14,7 @@ from pat.errors import UserError
 from pat.io.artefacts import read_json
 from pat.io.places import READS
 from pat.settings.mistakes import shown
+from study.results.kept import check_results
 
 CellsOption = Annotated[list[Path] | None, typer.Option("--cells", help="A cell.json; give the option once per file."), READS]
 MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[CELL.JSON]...", help="Further cell.json files."), READS]
@@ -46,6 +47,7 @@ def behind_tables(results: Path) -> list[Path]:
 
     What else lies in the folder stays out, such as cells of an earlier grid. Raises UserError where there are no tables.
     """
+    check_results(results)
     table = results / TABLE_OF_CELLS
     if not table.is_file():
         raise UserError(f"--results {results}: holds no {TABLE_OF_CELLS}; run the experiment first")
