@@ -52,9 +52,8 @@ def series_of(data: pd.DataFrame) -> pd.Series:
     modes = data["mode"].fillna("")
     method = data["name"].where(modes.isin(["", "PAT"]), data["name"] + " " + modes)
     row = data["label"].where(modes.isin(["", "PAT"]), data["label"] + " " + modes)
-    once = data.assign(series=method).drop_duplicates(
-        ["model", "panel", "method", "label"]
-    )  # a row may have a point for each of several texts
+    # A row may have a point for each of several texts.
+    once = data.assign(series=method).drop_duplicates(["model", "panel", "method", "label"])
     steps = once.groupby(["model", "panel", "series"])["trainable_share"].agg(_smallest_step)
     curves = steps.groupby("series").min() > SAME
     return method.where(method.map(curves), row)
