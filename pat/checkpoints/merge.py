@@ -222,5 +222,5 @@ def summary(record: dict[str, Any]) -> str:
         f"{base['parameters']['unique']:,} -> {count['unique']:,} "
         f"(without embeddings {base['parameters']['without_embeddings']:,} -> {count['without_embeddings']:,}), "
         f"width {base['hidden_size']} -> {width}; "
-        f"KL on text {record['kl_on_text']:.1e} nats per token ({record['kl_dtype']})"
+        f"KL on text {record['kl_on_text']:.1e} nats per token between what was computed and what was stored ({record['kl_dtype']})"
     )

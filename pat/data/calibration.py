@@ -129,5 +129,7 @@ def _default_tokens(model_config: Any) -> int:
 def _tokens(place: str, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return a row as the model would see it: plain, or the prompt with its answer, or the conversation, as in tuning."""
     if "messages" in row:
-        return list(tokenizer(chat_text(tokenizer, row["messages"], place, row.get(TOOLS)), add_special_tokens=False)["input_ids"])
-    return list(tokenizer(as_document(row))["input_ids"])
+        return list(
+            tokenizer(chat_text(tokenizer, row["messages"], place, row.get(TOOLS)), add_special_tokens=False, verbose=False)["input_ids"]
+        )
+    return list(tokenizer(as_document(row), verbose=False)["input_ids"])

@@ -87,14 +87,14 @@ class Progress:
     def __init__(self, label: str, total: int) -> None:
         self.label = label
         self.total = total
-        self._started = self._last_line = time.monotonic()
+        self._began = self._rated_from = self._last_line = time.monotonic()
         self._first: int | None = None
 
     def update(self, done: int, **figures: float) -> None:
         """Note that `done` of the steps are done; a line appears at most every ten seconds."""
         now = time.monotonic()
         if self._first is None:
-            self._first, self._started = done, now
+            self._first, self._rated_from = done, now  # what comes before, as a compilation, says nothing of the steps to come
         if now - self._last_line < LINE_INTERVAL_S:
             return
         self._last_line = now
@@ -105,9 +105,9 @@ class Progress:
         steps_since_start = done - (self._first or 0)
         if steps_since_start <= 0:
             return ""
-        seconds = (now - self._started) / steps_since_start * (self.total - done)
+        seconds = (now - self._rated_from) / steps_since_start * (self.total - done)
         return f", {seconds:.0f} s left"
 
     def finish(self, message: str = "done") -> None:
         """Show the closing line, with the wall time."""
-        say(f"{self.label}: {message} ({time.monotonic() - self._started:.1f} s)")
+        say(f"{self.label}: {message} ({time.monotonic() - self._began:.1f} s)")

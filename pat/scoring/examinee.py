@@ -76,4 +76,4 @@ def _log_likelihood_lengths(tokenizer: PreTrainedTokenizerBase, items: Sequence[
 
 
 def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
-    return [len(tokens) for tokens in tokenizer(list(texts))["input_ids"]]
+    return [len(tokens) for tokens in tokenizer(list(texts), verbose=False)["input_ids"]]

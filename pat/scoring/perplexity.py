@@ -57,7 +57,7 @@ def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) ->
 
     Where the tokenizer opens every text with BOS, every window starts with it, and a later one goes on with the token before it.
     """
-    tokens = tokenizer(document, add_special_tokens=False)["input_ids"]
+    tokens = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]  # a document may be longer than a window
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise UserError("the model's tokenizer has neither BOS nor EOS, so a document's first token cannot be predicted")

@@ -34,3 +34,14 @@ def test_a_refit_tells_how_many_layers_are_done(caplog: pytest.LogCaptureFixture
         fit_to_pruned(tiny_model("llama"), text.batches(2), kept_D)
     assert "measuring on text, blocks: 2/4" in caplog.text
     assert "refitting readers, layers: 2/3" in caplog.text
+
+
+def test_the_closing_line_has_the_time_of_the_first_steps_too(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What is left is told without them: a compilation, or the way to the first log entry, says nothing of the steps to come."""
+    monkeypatch.setattr(progress.time, "monotonic", iter([100.0, 160.0, 170.0, 180.0]).__next__)
+    with caplog.at_level("INFO"):
+        told = progress.Progress("tune", 30)
+        told.update(10)
+        told.update(20)
+        told.finish()
+    assert caplog.messages == ["tune: 10/30", "tune: 20/30, 10 s left", "tune: done (80.0 s)"]

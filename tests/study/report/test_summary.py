@@ -82,6 +82,8 @@ def test_an_experiment_without_tasks_shows_its_perplexities(tmp_path: Path) -> N
     assert "perplexity of held-out text" in text and "12.50" in text
     assert "One seed: no interval." in text.split("Notes:")[1]
     assert "perplexity of held-out text" not in shown(tmp_path / "tasks", [cell()])
+    guessed = shown(tmp_path / "guessed", [cell(scores={"capitals": {"first_capital": 0.2, "acc": 0.24}})])
+    assert "mean accuracy" in guessed and "perplexity of held-out text" in guessed and "12.50" in guessed
 
 
 def test_plain_text_has_no_escape_codes_and_a_terminal_gets_them(tmp_path: Path) -> None:

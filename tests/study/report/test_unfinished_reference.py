@@ -165,6 +165,22 @@ def test_jobs_whose_times_were_left_behind_are_told(own: Path, tmp_path: Path, c
     assert "unmeasured" not in read_json(kept / "origin.json") and "left behind" not in (tmp_path / "log.md").read_text()
 
 
+def test_times_that_a_reference_has_are_not_lost(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in (f"evaluate/{M}/base/0/seed0", f"evaluate/{M}/slicegpt-ftp/0.25/seed0"):
+        measured(own, step, 60)
+    keep(own, tmp_path, capsys, "--unfinished")
+    kept, again = tmp_path / "kept" / NAME, tmp_path / "again" / NAME
+    before = files(kept)
+    unpack_reference(kept, again)
+    code, said = keep(again, tmp_path, capsys, "--unfinished")
+    assert (
+        code == 1
+        and f"{kept}: says how long its jobs took, and {again}/benchmarks does not for all cells" in said
+        and files(kept) == before
+    )
+    assert keep(again, tmp_path, capsys, "--unfinished", "--force")[0] == 0 and not (kept / "tables" / "times.csv").exists()
+
+
 def test_a_figure_says_of_how_many_cells_it_is(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = sorted(own.rglob("cell.json"))
     kept = tmp_path / "kept" / NAME / "figures"

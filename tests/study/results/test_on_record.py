@@ -17,7 +17,7 @@ from study.experiment.schema import Experiment
 from study.results.archive import ARCHIVE
 from study.results.on_record import MOST_SHOWN, on_record
 from study.results.unpack import unpack_reference
-from tests.kit.part_of_a_grid import CELLS, PART, RAW, M, write_part
+from tests.kit.part_of_a_grid import CELLS, PART, RAW, M, keep_cells, write_part
 from tests.kit.project import ROOT
 
 REFERENCES = ROOT / "results" / "reference"
@@ -173,10 +173,37 @@ def test_a_row_that_was_made_again_with_the_same_weights_is_the_same_row(own: Pa
     rewrite(
         path, lambda record: record["provenance"]["merge"]["inputs"]["adapter"]["sha256"].update({"adapter_model.safetensors": "other"})
     )
-    [line] = refusal(own, experiment())
+    line = refusal(own, experiment())[0]
     assert "slicegpt-ftp" in line and f"was made from another {LORA}/seed0/adapter/tuning.json than the one that is there" in line
     rewrite(path, lambda record: record["provenance"]["merge"].pop("inputs"))
     assert "adapter/tuning.json" in refusal(own, experiment())[0]
+
+
+@pytest.mark.parametrize(("step", "given"), [("merge", "adapter"), ("prune", "base"), ("merge", "base")])
+def test_other_weights_of_a_shared_row_are_told_though_the_record_is_the_same(own: Path, step: str, given: str) -> None:
+    """The last has no other reader than this cell: its tuning started from the base with which the adapter was not merged."""
+
+    def other(record: dict[str, Any]) -> None:
+        checksums = record["provenance"][step]["inputs"][given]["sha256"]
+        checksums[next(iter(checksums))] = "other"
+
+    cell = own / "evaluation" / M / "slicegpt-ftp/0.25/seed0/cell.json"
+    rewrite(cell, other)
+    record = json.loads(cell.read_text())
+    path = record["provenance"][step]["inputs"][given]["path"]
+    assert any("slicegpt-ftp" in line and f"was made from another {path} than" in line for line in refusal(own, experiment()))
+
+
+def test_a_cell_whose_steps_read_the_same_place_otherwise_is_told(own: Path) -> None:
+    keep_cells(own, "pat/0.5/seed0")
+    cell = own / "evaluation" / M / "pat/0.5/seed0/cell.json"
+
+    def other(record: dict[str, Any]) -> None:
+        checksums = record["provenance"]["merge"]["inputs"]["base"]["sha256"]
+        checksums[next(iter(checksums))] = "other"
+
+    rewrite(cell, other)
+    assert any("than by another of its steps" in line for line in refusal(own, experiment()))
 
 
 def test_a_rate_that_another_search_has_found_is_told(own: Path) -> None:

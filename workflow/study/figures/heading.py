@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from study.results.cells import METRIC_LABELS, Cell, models_of, rows_of
-from study.results.grid import Grid
+from study.results.cells import METRIC_LABELS, Cell
+from study.results.grid import Grid, beats_guessing
 from study.results.unfinished import unfinished
 
 
@@ -16,7 +16,7 @@ def heading(grid: Grid, intervals: Iterable[object], before: str = "", of_cells:
     """
     bars = " and ".join(sorted({str(source) for source in intervals} - {""})) or "nothing"
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
-    doubt = "" if _beats_guessing(grid) else "\nno row is shown to be better than guessing"
+    doubt = "" if beats_guessing(grid) else "\nno row is shown to be better than guessing"
     return f"{marked_name(grid.cells, of_cells)}: {before}{scoring}{doubt}\nbars: 95 % interval over {bars}"
 
 
@@ -24,8 +24,3 @@ def marked_name(cells: Sequence[Cell], of_cells: int | None) -> str:
     """Return the experiment's name, below a line that says how many of its cells are there where it has more."""
     mark = unfinished(len(cells), of_cells)
     return f"{mark}\n{cells[0].experiment}" if mark else cells[0].experiment
-
-
-def _beats_guessing(grid: Grid) -> bool:
-    means = (grid.mean(model, row) for model in models_of(grid.cells) for row in rows_of(grid.cells))
-    return any(value is not None and value.position(grid.chance) == "above" for value in means)

@@ -61,9 +61,9 @@ def draw(data: pd.DataFrame, lines: Sequence[tuple[Part, float]], drawing: Figur
         for axes, text in zip(line, texts, strict=True):
             here = data[(data["model"] == part.model) & (data["panel"] == ratio) & (data["text"] == text)]
             draw_series(axes, here, part.positions, "perplexity")
-            _scale(axes, here.loc[here["series"].isin(list(part.positions)), "perplexity"])
+            _scale(axes, here["perplexity"])
             axes.set_title(text)
-        line[0].set_ylabel(f"{part.title}, {percent(ratio)} removed\nperplexity per token")
+        line[0].set_ylabel(f"{part.title}, {percent(ratio)} removed\nperplexity per token, on a logarithm")
     for axes in panels[-1]:
         share_axis(axes, data)
     below(drawing, panels.flat)

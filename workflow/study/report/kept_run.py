@@ -27,6 +27,8 @@ STEPS = FOLDER_RECORDS | {RATE: OF_ARMS}
 """Of which step a record is by its name, whose time is measured at the same place."""
 PICTURES, BENCHMARKS = "figures/*.png", "benchmark/*/*.json"
 """What a run and its reference have beside cells and tables."""
+TIMES = PurePath("tables", "times.csv")
+"""Where a reference has how long the jobs took."""
 
 
 class Finished:
@@ -126,7 +128,7 @@ class Unfinished(Finished):
         return [name for name in self.experiment.drawn() if name not in without]
 
     def check_none_lost(self, reference: Path) -> None:
-        """Raise UserError where a reference that is there has what is not here: cells, as of an earlier part; figures and benchmarks."""
+        """Raise UserError where a reference that is there has what is not here: cells, times, figures, benchmarks."""
         if not (reference / ARCHIVE).is_file():
             return
         ours = {kept_as(path.relative_to(self.results)) for path in self.cells}
@@ -137,6 +139,11 @@ class Unfinished(Finished):
             raise UserError(
                 f"{reference}: has {count} that {self.results} does not have, such as {lost[0]}; bring them there by "
                 f"study unpack {reference} --out {self.results}, or give --force to keep the others alone"
+            )
+        if (reference / TIMES).is_file() and not self.jobs():
+            raise UserError(
+                f"{reference}: says how long its jobs took, and {self.results}/{MEASURED} does not for all cells; bring it there, or give "
+                "--force to keep the rest alone"
             )
         here = {PurePath("figures", f"{name}.png") for name in self._drawn()} | {
             path.relative_to(self.results) for path in self.benchmarks()

@@ -26,7 +26,7 @@ from study.experiment.extends import read_resolved
 from study.plan.paths import before_the_cut
 from study.report.blocks import SHOWN_TABLES, check_block, counted, readme_block, write_block
 from study.report.committed import is_as_committed
-from study.report.kept_run import Finished, Unfinished
+from study.report.kept_run import TIMES, Finished, Unfinished
 from study.results.archive import ARCHIVE, pack
 from study.results.kept import kept_as
 from study.results.options import origins_of
@@ -61,7 +61,7 @@ def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequen
         if jobs:
             layout, frame = times_table(jobs, out.name, machine, unmeasured)
             write_text(folder / "tables" / "times.md", markdown(layout))
-            write_text(folder / "tables" / "times.csv", csv_text(frame, digits=6))
+            write_text(folder / TIMES, csv_text(frame, digits=6))
         _check_shown(folder / "tables", shown)
         asked = whole_experiment.get("figures")
         with run.figures() as figures:

@@ -1,6 +1,6 @@
 """What `make demo` shows at its end: table 1, what it says in plain sentences, how long it took, and where everything lies. Writes no file.
 
-An experiment without tasks has no table 1: its perplexities stand in the place.
+An experiment without tasks has no table 1: its perplexities stand in the place. They stand beside it where the tasks order nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from study.commands.errors import errors_reported
 from study.experiment.table_settings import METRICS
 from study.report.sentences import facts, health_lines, merge_line
 from study.results.cells import METRIC_LABELS, metrics_of, read_cells
-from study.results.grid import Grid, texts_of
+from study.results.grid import Grid, beats_guessing, texts_of
 from study.results.options import behind_tables
 from study.results.published import PRINTED, Printed
 from study.results.times import FOLDER as MEASURED
@@ -42,13 +42,15 @@ def show(results: Path, console: Console) -> None:
     metrics = metrics_of(cells)
     printed = Printed(next((name for name in PRINTED if (results / "tables" / f"{name}.csv").is_file()), "table1"))
     notes: dict[str, None] = {}
+    tells = False
     for metric in [name for name in SUMMARISED if name in metrics] or metrics[:1]:
         grid = Grid(cells, metric)
+        tells = tells or beats_guessing(grid)
         layout, _ = accuracy_table(grid, printed)
         _show_table(layout, console)
         notes |= dict.fromkeys(layout.notes)
         _show_list(f"In points of mean accuracy, {METRIC_LABELS.get(metric, metric)}:", facts(grid), console)
-    if not metrics and texts_of(cells):
+    if not tells and texts_of(cells):
         layout, _ = perplexities(Grid(cells, SUMMARISED[0]))
         _show_table(layout, console)
         notes |= dict.fromkeys(layout.notes)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pat.errors import UserError
 from study.experiment.table_settings import Factor
-from study.results.cells import Cell, Documents, Row, metrics_of, read_cells, tasks_of
+from study.results.cells import Cell, Documents, Row, metrics_of, models_of, read_cells, rows_of, tasks_of
 from study.statistics.intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
 
 
@@ -102,6 +102,12 @@ class Grid:
     def chance(self) -> float:
         """The accuracy of guessing, plain mean over the tasks."""
         return fmean(self.task_chance(task) for task in self.tasks)
+
+
+def beats_guessing(grid: Grid) -> bool:
+    """Return whether any row's mean accuracy is shown to be above the level of guessing; a scoring of which none is orders nothing."""
+    means = (grid.mean(model, row) for model in models_of(grid.cells) for row in rows_of(grid.cells))
+    return any(value is not None and value.position(grid.chance) == "above" for value in means)
 
 
 def texts_of(cells: Sequence[Cell]) -> list[str]:

@@ -19,9 +19,11 @@ from study.experiment.schema import Cell, Experiment
 from study.plan.asked import Asked
 from study.plan.jobs import Plan
 from study.results.cells import read_cells
+from study.results.explain import RATE
 from study.results.kept import RESULT, check_results
 from study.results.units import OF_ALL
 
+CHECKPOINTS = "checkpoints"
 MOST_SHOWN = 5
 """Problems, and settings of one of them, that a refusal names."""
 MEASURED = {"prune": {"calibration"}}
@@ -61,7 +63,7 @@ def on_record(experiment: Experiment, results: Path, source: str) -> list[Record
     run = PurePath(plan.paths.results)
     steps = _Steps(results, run, [(asked, records[path]) for path, asked in found.items()])
     problems = [f"{path}: {problem}" for path, asked in found.items() for problem in _problems(asked, records[path], steps, source)]
-    _refuse([*problems, *_of_other_data(records, run)])
+    _refuse([*problems, *_read_otherwise(records, run)])
     return [Recorded(asked.cell, path, tuple(results / part for part in _parts(asked))) for path, asked in found.items()]
 
 
@@ -74,7 +76,7 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def _parts(asked: Asked) -> list[PurePath]:
     """Return where the records lie that a cell cannot do without: of its checkpoint, not of bases that others share, nor of its scores."""
-    return [place for place in (*asked.records(), *asked.rates()) if place.parts[0] == "checkpoints"]
+    return [place for place in (*asked.records(), *asked.rates()) if place.parts[0] == CHECKPOINTS]
 
 
 def _problems(asked: Asked, record: Mapping[str, Any], steps: _Steps, source: str) -> Iterator[str]:
@@ -158,22 +160,25 @@ class _Steps:
         return next((checksums for path, checksums in _inputs(record) if path == folder), None)
 
 
-def _of_other_data(records: Mapping[Path, Mapping[str, Any]], run: PurePath) -> Iterator[str]:
-    """Yield which cells read other data, or another base model, than the first that read it: their numbers could not be compared."""
+def _read_otherwise(records: Mapping[Path, Mapping[str, Any]], run: PurePath) -> Iterator[str]:
+    """Yield which cells read other data, another base or other weights of a row than the first that read them: tables would be of both."""
     first: dict[str, tuple[object, Path]] = {}
     for path, record in records.items():
         for name, checksums in _shared_inputs(record, run):
             known, its = first.setdefault(name, (checksums, path))
             if known != checksums:
-                yield f"{path}: was made from another {name} than {its}"
+                yield f"{path}: was made from another {name} than {its if its != path else 'by another of its steps'}"
                 break
 
 
 def _shared_inputs(record: Mapping[str, Any], run: PurePath) -> Iterator[tuple[str, object]]:
-    """Yield what a cell's steps read of the data and base models of its run, each with its checksums."""
-    folders = [run / folder for folder in OF_ALL]
+    """Yield what a cell's steps read of the data, base models and checkpoints of its run, each with its checksums.
+
+    Rates are none of it: that one was searched again, with the same outcome, changes nothing.
+    """
+    folders = [run / folder for folder in (*OF_ALL, CHECKPOINTS)]
     for path, checksums in _inputs(record):
-        if any(PurePath(path).is_relative_to(folder) for folder in folders):
+        if PurePath(path).name != RATE and any(PurePath(path).is_relative_to(folder) for folder in folders):
             yield path, checksums
 
 
