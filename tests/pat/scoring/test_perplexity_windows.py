@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -80,3 +81,18 @@ def test_what_the_documents_say_of_lm_evals_rolling_form_holds(model: PreTrained
         logits = model(tokens).logits[0, 1:-1].double()
         rest = -float(torch.log_softmax(logits, -1).gather(1, tokens[0, 2:, None]).sum())
     assert rolling(model, opening_tokenizer(), LONG[:4]) == pytest.approx(bos_after_bos + rest, rel=1e-5)
+
+
+def test_a_document_longer_than_the_context_brings_no_warning(model: PreTrainedModel, caplog: pytest.LogCaptureFixture) -> None:
+    """The tokenizer says of such a text that it "will result in indexing errors", once for each: none does, it is cut into windows."""
+    tokenizer = byte_tokenizer()
+    tokenizer.model_max_length = CONTEXT
+    said = logging.getLogger("transformers")
+    said.addHandler(caplog.handler)
+    try:
+        loss(model, tokenizer, LONG)
+        assert caplog.messages == []
+        tokenizer(LONG)
+        assert "indexing errors" in caplog.text, "what would be said otherwise"
+    finally:
+        said.removeHandler(caplog.handler)

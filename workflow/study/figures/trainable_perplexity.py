@@ -63,7 +63,7 @@ def draw(data: pd.DataFrame, lines: Sequence[tuple[Part, float]], drawing: Figur
             draw_series(axes, here, part.positions, "perplexity")
             _scale(axes, here["perplexity"])
             axes.set_title(text)
-        line[0].set_ylabel(f"{part.title}, {percent(ratio)} removed\nperplexity per token, on a logarithm")
+        line[0].set_ylabel(f"{part.title}, {percent(ratio)} removed\nperplexity per token (log scale)")
     for axes in panels[-1]:
         share_axis(axes, data)
     below(drawing, panels.flat)
