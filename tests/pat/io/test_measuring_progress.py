@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_refit_tells_how_many_layers_are_done(caplog: pytest.LogCaptureFixture
 
 def test_the_closing_line_has_the_time_of_the_first_steps_too(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """What is left is told without them: a compilation, or the way to the first log entry, says nothing of the steps to come."""
-    monkeypatch.setattr(progress.time, "monotonic", iter([100.0, 160.0, 170.0, 180.0]).__next__)
+    monkeypatch.setattr(time, "monotonic", iter([100.0, 160.0, 170.0, 180.0]).__next__)
     with caplog.at_level("INFO"):
         told = progress.Progress("tune", 30)
         told.update(10)

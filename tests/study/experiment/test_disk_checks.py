@@ -56,6 +56,19 @@ def test_what_is_missing_wrong_or_too_large_is_told_with_its_field(path: str, va
     assert found.startswith(said[0]) and all(words in found for words in said)
 
 
+def test_a_gguf_file_that_is_missing_is_told_with_where_its_path_starts(workspace: Path) -> None:
+    [found] = problems(workspace, changed(EXPERIMENT, "models.tiny", {"gguf": "missing.gguf"}))
+    assert found.startswith(f"models.tiny.gguf: {workspace / 'missing.gguf'}: no such file; put it there or correct the path, which starts")
+
+
+def test_a_root_that_is_missing_is_one_line(workspace: Path) -> None:
+    """And not one for each path that starts from it."""
+    raw = {**EXPERIMENT, "root": str(workspace / "mistyped")}
+    assert disk_problems(load_experiment(raw, "x.yaml")) == [
+        f'root: "{workspace / "mistyped"}" is no folder here, and all relative paths of the file start from it'
+    ]
+
+
 def in_passes(**tuning: Any) -> dict[str, Any]:
     """The experiment with a tuning whose length is given in passes over its rows, and a row that is tuned in two parts."""
     recipe = {name: value for name, value in EXPERIMENT["tuning"].items() if name != "max_steps"}

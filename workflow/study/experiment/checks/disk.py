@@ -15,6 +15,7 @@ from pat.data.files import JSON_FORMATS, bytes_of, kind_of, packing_of
 from pat.errors import UserError
 from pat.io.storage import check_regular
 from pat.settings.fields import Settings
+from pat.settings.mistakes import shown
 from study.experiment.checks.chat import chat_problems
 from study.experiment.checks.contents import check_contents
 from study.experiment.checks.disk_sizes import family_and_size, scoring_problems
@@ -23,6 +24,7 @@ from study.experiment.checks.models import problems_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import TABLE_FORMATS, HubTask, JsonFile, Release, RowFile, TextFile, parts
 
+CORRECT_IT = "; put it there or correct the path, which starts from `root` where it is relative"
 FIRST_BYTES = 2**16
 MAGIC = {".xz": b"\xfd7zXZ\x00", ".gz": b"\x1f\x8b", ".bz2": b"BZh", ".zst": b"\x28\xb5\x2f\xfd", ".parquet": b"PAR1"}
 
@@ -35,11 +37,14 @@ def disk_problems(experiment: Experiment) -> list[str]:
             known = family_and_size(experiment, source)
         except UserError as error:
             kind = "path" if source.path is not None else "gguf"
-            found.append(f"models.{name}.{kind}: {error}")
+            there = source.gguf is None or Path(experiment.path(source.gguf)).exists()
+            found.append(f"models.{name}.{kind}: {error}{'' if there else CORRECT_IT}")
             continue
         if known is not None:
             family, size = known
             found += [*problems_of(experiment, name, family, size), *(scoring_problems(experiment, name, size.context) if size else ())]
+    if found and not Path(experiment.root).is_dir():
+        return [f"root: {shown(experiment.root)} is no folder here, and all relative paths of the file start from it"]
     return list(dict.fromkeys(found or [*chat_problems(experiment), *length_problems(experiment)]))
 
 
@@ -79,7 +84,7 @@ def _data_problems(experiment: Experiment) -> Iterator[str]:
 def _check_data(path: Path, source: object) -> None:
     """Raise UserError where a local source cannot be what its block says."""
     if not path.exists():
-        raise UserError(f"{path}: no such file; put it there or correct the path, which starts from `root` where it is relative")
+        raise UserError(f"{path}: no such file{CORRECT_IT}")
     if isinstance(source, Release) and path.is_dir():
         if not any(path.glob("*.json")):
             raise UserError(f"{path}: holds no .json file")
