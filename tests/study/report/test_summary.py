@@ -64,6 +64,8 @@ def test_milestones_and_merges_are_summed_up(tmp_path: Path) -> None:
     text = shown(tmp_path, contents)
     assert "exact count and no shock in 1 of 2 runs" in text
     assert "PAT at 25 %, seed 1: milestone at step 100: count exact (72 kept); SHOCK" in text
+    assert "SHOCK: when the mask closed the loss rose by more than 0.1 nats and 20% of itself; usual where steps are few" in text
+    assert "SHOCK" not in shown(tmp_path / "calm", contents[:1])
     assert "largest difference of a logit 3.0e-05 (over 2 models)" in text
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from study.results.cells import Cell, Row, models_of, rows_of
 from study.results.grid import Grid
-from study.results.milestones import choice, is_healthy, verdict
+from study.results.milestones import SHOCK, SHOCK_NATS, SHOCK_SHARE, choice, is_healthy, verdict
 from study.statistics.intervals import Estimate, paired_difference
 from study.tables.accuracy import percent
 from study.tables.comparison import compared
@@ -87,6 +87,9 @@ def health_lines(cells: list[Cell]) -> list[str]:
                 f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: "
                 + verdict(health, cell.hidden_size.after)
             )
+    if any(SHOCK in line for line in lines):
+        beyond = f"{SHOCK_NATS:g} nats and {SHOCK_SHARE:.0%} of itself"
+        lines.append(f"{SHOCK}: when the mask closed the loss rose by more than {beyond}; usual where steps are few")
     chosen = ((cell, choice(health)) for cell, health in runs)
     return lines + [
         f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: {said}" for cell, said in chosen if said

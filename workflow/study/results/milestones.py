@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+SHOCK = "SHOCK"
 SHOCK_SHARE, SHOCK_NATS = 0.2, 0.1
 """A rise of the cross-entropy beyond SHOCK_NATS + SHOCK_SHARE × its value before the milestone is called a shock.
 
@@ -23,7 +24,7 @@ def verdict(health: Mapping[str, Any] | None, width: int) -> str:
         count = f"count exact ({width} kept)" if kept == width else f"COUNT OFF: {kept} kept, {width} asked for"
     if before is None or after is None:
         return f"milestone at step {health['milestone_step']}: {count}; losses around it were not logged"
-    said = "SHOCK" if is_shock(before, after) else "no shock"
+    said = SHOCK if is_shock(before, after) else "no shock"
     return f"milestone at step {health['milestone_step']}: {count}; {said} (cross-entropy {before:.2f} before, at most {after:.2f} after)"
 
 
