@@ -91,7 +91,7 @@ def test_a_document_longer_than_the_context_brings_no_warning(model: PreTrainedM
     said.addHandler(caplog.handler)
     try:
         loss(model, tokenizer, LONG)
-        assert caplog.messages == []
+        assert "indexing errors" not in caplog.text
         tokenizer(LONG)
         assert "indexing errors" in caplog.text, "what would be said otherwise"
     finally:
