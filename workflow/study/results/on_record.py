@@ -126,11 +126,13 @@ class _Steps:
 
     def __init__(self, results: Path, run: PurePath, cells: Sequence[tuple[Asked, Mapping[str, Any]]]) -> None:
         self._results, self._run = results, run
+        named = [(place, record) for asked, record in cells for place in _parts(asked) if place not in asked.rates()]
+        there = [place for place in dict.fromkeys(place for place, _ in named) if (results / place).is_file()]
+        self._made = {place: read_record(results / place).get("provenance") for place in there}
         self._weights: dict[PurePath, object] = {}
-        for asked, record in cells:
-            for place in _parts(asked):
-                if place not in asked.rates() and (results / place).is_file() and self._names(record, place):
-                    self._weights[place] = self._weights.get(place) or self._read_from(record, place)
+        for place, record in named:
+            if place in self._made and self._names(record, place):
+                self._weights[place] = self._weights.get(place) or self._read_from(record, place)
 
     def problems(self, asked: Asked, record: Mapping[str, Any]) -> Iterator[str]:
         """Yield which records of a cell's steps are not there, or are of another making than the one that the cell names."""
@@ -147,7 +149,7 @@ class _Steps:
 
     def _names(self, record: Mapping[str, Any], place: PurePath) -> bool:
         """Return whether a cell names just this record of a step."""
-        return read_record(self._results / place).get("provenance") in [step for step in record["provenance"].values() if step]
+        return self._made[place] in [step for step in record["provenance"].values() if step]
 
     def _has_same_weights(self, record: Mapping[str, Any], place: PurePath) -> bool:
         """Return whether a cell has read the same weights as those that name the record."""
