@@ -18,13 +18,12 @@ from pat.settings.fields import Settings
 from pat.settings.mistakes import shown
 from study.experiment.checks.chat import chat_problems
 from study.experiment.checks.contents import check_contents
-from study.experiment.checks.disk_sizes import family_and_size, scoring_problems
+from study.experiment.checks.disk_sizes import check_there, family_and_size, scoring_problems
 from study.experiment.checks.lengths import length_problems
 from study.experiment.checks.models import problems_of
 from study.experiment.schema import Experiment
 from study.sources.kinds import TABLE_FORMATS, HubTask, JsonFile, Release, RowFile, TextFile, parts
 
-CORRECT_IT = "; put it there or correct the path, which starts from `root` where it is relative"
 FIRST_BYTES = 2**16
 MAGIC = {".xz": b"\xfd7zXZ\x00", ".gz": b"\x1f\x8b", ".bz2": b"BZh", ".zst": b"\x28\xb5\x2f\xfd", ".parquet": b"PAR1"}
 
@@ -37,8 +36,7 @@ def disk_problems(experiment: Experiment) -> list[str]:
             known = family_and_size(experiment, source)
         except UserError as error:
             kind = "path" if source.path is not None else "gguf"
-            there = source.gguf is None or Path(experiment.path(source.gguf)).exists()
-            found.append(f"models.{name}.{kind}: {error}{'' if there else CORRECT_IT}")
+            found.append(f"models.{name}.{kind}: {error}")
             continue
         if known is not None:
             family, size = known
@@ -83,8 +81,7 @@ def _data_problems(experiment: Experiment) -> Iterator[str]:
 
 def _check_data(path: Path, source: object) -> None:
     """Raise UserError where a local source cannot be what its block says."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file{CORRECT_IT}")
+    check_there(path)
     if isinstance(source, Release) and path.is_dir():
         if not any(path.glob("*.json")):
             raise UserError(f"{path}: holds no .json file")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.stored import stored_tensors
+from pat.errors import UserError
 from pat.families.known import Family, family_named, family_of_fields, is_passed_over
 from pat.io.artefacts import read_record
 from pat.io.storage import check_regular
@@ -24,6 +25,12 @@ from study.experiment.schema import Experiment
 from study.sources.kinds import ModelSource
 
 SIZES = ("hidden_size", "num_attention_heads", "max_position_embeddings")
+
+
+def check_there(path: Path) -> None:
+    """Raise UserError where what an experiment names by a path is not there."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; put it there or correct the path, which starts from `root` where it is relative")
 
 
 def family_and_size(experiment: Experiment, source: ModelSource) -> tuple[Family, Size | None] | None:
@@ -37,6 +44,7 @@ def family_and_size(experiment: Experiment, source: ModelSource) -> tuple[Family
         from pat.checkpoints.gguf_import import checked_fields
 
         file = Path(experiment.path(source.gguf))
+        check_there(file)
         check_regular(file)
         fields = checked_fields(file)
         return family_of_fields(fields), _size_in(fields)
