@@ -14,13 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from pat.errors import UserError
 from pat.io.artefacts import write_text
 from study.figures.heading import marked_name
 from study.figures.lines import name_lines
 from study.figures.style import BLACK, CHARACTER_IN, GREY, below, figure, look_of, save
-from study.results.cells import models_of, read_cells, rows_of
-from study.results.grid import Grid, texts_of
+from study.results.cells import models_of, rows_of
+from study.results.grid import Grid, text_grid, texts_of
 from study.tables.accuracy import percent
 from study.tables.layouts import csv_text
 
@@ -138,15 +137,13 @@ def _scale(axes: Axes, left: float, right: float) -> None:
 
 def write_perplexity(paths: Sequence[Path], out: Path, *, of_cells: int | None = None) -> int:
     """Write perplexity.png, .pdf and .csv into `out`; returns the number of points. Raises UserError on broken cells, or without texts."""
-    cells = read_cells(paths)
-    if not texts_of(cells):
-        raise UserError("no cell has the perplexity of a text; name texts under data.text, or leave the figure `perplexity` out")
-    data = points(Grid(cells, ""))
+    grid = text_grid(paths, "perplexity")
+    data = points(grid)
     longer = max(0, data["name"].str.len().max() - LONG_NAME)
     width = NAMES_IN + CHARACTER_IN * longer + PANEL_IN * data["text"].nunique()
     height = 1.0 + data["model"].nunique() * (0.5 + ROW_IN * data["method"].nunique())
     with figure(max(width, LEAST_IN), height) as drawing:
-        title = f"{marked_name(cells, of_cells)}: perplexity of held-out text, lower is better"
+        title = f"{marked_name(grid.cells, of_cells)}: perplexity of held-out text, lower is better"
         draw(data, drawing, f"{title}\nPAT's rows in bold; bars: 95 % interval over seeds, where there are several")
         save(drawing, out, "perplexity")
     write_text(out / "perplexity.csv", csv_text(data, digits=6))

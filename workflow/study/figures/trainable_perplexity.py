@@ -13,13 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from pat.errors import UserError
 from pat.io.artefacts import write_text
 from study.figures.heading import marked_name
 from study.figures.shares import Part, draw_series, of_row, panels_of, parts_of, series_of, share_axis, shares
 from study.figures.style import below, figure, save
-from study.results.cells import Row, read_cells
-from study.results.grid import Grid, texts_of
+from study.results.cells import Row
+from study.results.grid import Grid, text_grid, texts_of
 from study.tables.accuracy import percent
 from study.tables.layouts import csv_text
 
@@ -90,14 +89,12 @@ def write_trainable_perplexity(paths: Sequence[Path], out: Path, *, of_cells: in
 
     Raises UserError on broken cells, or without texts.
     """
-    cells = read_cells(paths)
-    if not texts_of(cells):
-        raise UserError("no cell has the perplexity of a text; name texts under data.text, or leave the figure `trainable_perplexity` out")
-    data = points(Grid(cells, ""))
+    grid = text_grid(paths, "trainable_perplexity")
+    data = points(grid)
     data = data.assign(series=series_of(data))
     lines = lines_of(data)
     with figure(max(1.2 + 2.8 * data["text"].nunique(), 4.6), 1.1 + 2.4 * len(lines)) as drawing:
-        title = f"{marked_name(cells, of_cells)}: perplexity of held-out text, lower is better"
+        title = f"{marked_name(grid.cells, of_cells)}: perplexity of held-out text, lower is better"
         draw(data, lines, drawing, f"{title}\nbars: 95 % interval over seeds, where there are several")
         save(drawing, out, "trainable_perplexity")
     write_text(out / "trainable_perplexity.csv", csv_text(data, digits=6))

@@ -115,6 +115,14 @@ def texts_of(cells: Sequence[Cell]) -> list[str]:
     return sorted({name for cell in cells for name in cell.perplexity})
 
 
+def text_grid(paths: Sequence[Path], figure: str) -> Grid:
+    """Return the cells of `paths` for a figure of their texts. Raises UserError on broken cells, or where none has a text's perplexity."""
+    cells = read_cells(paths)
+    if not texts_of(cells):
+        raise UserError(f"no cell has the perplexity of a text; name texts under data.text, or leave the figure `{figure}` out")
+    return Grid(cells, "")
+
+
 def headline_grid(paths: Sequence[Path]) -> Grid:
     """Return the cells of `paths` under their headline metric. Raises UserError on broken cells, or where none has an accuracy."""
     cells = read_cells(paths)
