@@ -237,11 +237,18 @@ def of_cells(records: Path, row: str) -> dict[tuple[str, str, str], float]:
     }
 
 
-def test_pairs_of_the_same_seed(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of the grid, as files again."""
+    folder = tmp_path_factory.mktemp("grid") / "records"
+    unpack_reference(REFERENCES / "smollm2-full", folder)
+    return folder
+
+
+def test_pairs_of_the_same_seed(records: Path) -> None:
     """What the front page says of every pair is so in the cells themselves."""
-    unpack_reference(REFERENCES / "smollm2-full", tmp_path / "records")
     rows = ("pat", "pat-g", "pat-random", "layers-and-neurons-pft")
-    pat, gradient, random, ours = (of_cells(tmp_path / "records", row) for row in rows)
+    pat, gradient, random, ours = (of_cells(records, row) for row in rows)
     assert len(pat) == len(gradient) == len(random) == len(ours) == 27
     assert all(pat[pair] < random[pair] and pat[pair] > ours[pair] and gradient[pair] > ours[pair] for pair in ours)
     assert "beat a random one in all 27 pairs" in front_page() and "higher in all 54 pairs" in front_page()
@@ -253,11 +260,10 @@ REFIT = (
 )
 
 
-def test_what_the_refit_takes_off_is_of_the_same_seed(tmp_path: Path) -> None:
-    unpack_reference(REFERENCES / "smollm2-full", tmp_path / "records")
+def test_what_the_refit_takes_off_is_of_the_same_seed(records: Path) -> None:
     off: dict[str, list[float]] = {"0.25": [], "0.5": []}
     for rival in ("shortgpt", "llm-pruner-uniform"):
-        refitted, plain = (of_cells(tmp_path / "records", f"{rival}-{form}") for form in ("refitted", "pft"))
+        refitted, plain = (of_cells(records, f"{rival}-{form}") for form in ("refitted", "pft"))
         for ratio, taken in off.items():
             taken += [100 * (1 - refitted[ratio, "seed0", text] / plain[ratio, "seed0", text]) for text in TEXTS]
     found = re.search(REFIT, front_page())

@@ -81,19 +81,17 @@ def health_lines(cells: list[Cell]) -> list[str]:
     unknown = sum(state is None for state in states.values())
     unlogged = f"; {unknown} logged nothing around it" if unknown else ""
     lines = [f"milestone: exact count and no shock in {healthy} of {len(runs)} runs{unlogged}"]
-    for cell, health in runs:
-        if not states[cell.path]:
-            lines.append(
-                f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: "
-                + verdict(health, cell.hidden_size.after)
-            )
-    if any(SHOCK in line for line in lines):
+    judged = [(cell, verdict(health, cell.hidden_size.after)) for cell, health in runs if not states[cell.path]]
+    lines += [_of_run(cell, said) for cell, said in judged]
+    if any(SHOCK in said for _, said in judged):
         beyond = f"{SHOCK_NATS:g} nats and {SHOCK_SHARE:.0%} of itself"
         lines.append(f"{SHOCK}: when the mask closed the loss rose by more than {beyond}; usual where steps are few")
     chosen = ((cell, choice(health)) for cell, health in runs)
-    return lines + [
-        f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: {said}" for cell, said in chosen if said
-    ]
+    return lines + [_of_run(cell, said) for cell, said in chosen if said]
+
+
+def _of_run(cell: Cell, said: str) -> str:
+    return f"{cell.model}, {cell.row.name} at {percent(cell.ratio_requested)}, seed {cell.seed}: {said}"
 
 
 def merge_line(cells: list[Cell]) -> list[str]:
