@@ -23,6 +23,8 @@ MASK_FIELDS = (
 )  # fmt: skip
 HISTOGRAM_STEP, HISTOGRAM_BINS = 0.1, 16
 """Bins of the mask's values around 0, 0.1, … 1.5: the gate is at most a sigmoid's 1 plus an offset of 1/2."""
+UNDECIDED = slice(2, 9)
+"""The bins of gates that neither keep their channel nor remove it: from 0.15 to 0.85."""
 
 
 class HealthRecord(TrainerCallback):
@@ -121,7 +123,10 @@ def histogram(gate_D: Tensor) -> list[int]:
 
 
 def health_of(history: Sequence[dict[str, Any]], milestone_step: int) -> dict[str, float | int | None]:
-    """Return what happened at the milestone: kept channels, the loss before it and the worst of the next entries, their difference."""
+    """Return what happened at the milestone: kept channels, the loss before it and the worst of the next entries, their difference.
+
+    Beside it how many gates were `undecided` when last logged, which merging rounds; None before the milestone.
+    """
     before = [entry for entry in history if entry["step"] <= milestone_step]
     after = [entry for entry in history if entry["step"] > milestone_step][:ENTRIES_AFTER_MILESTONE]
     loss_before = before[-1]["instruct_loss"] if before else None
@@ -132,4 +137,11 @@ def health_of(history: Sequence[dict[str, Any]], milestone_step: int) -> dict[st
         "loss_before_milestone": loss_before,
         "loss_after_milestone": loss_after,
         "shock": None if loss_before is None or loss_after is None else loss_after - loss_before,
+        "undecided": undecided(history[-1]) if after else None,
     }
+
+
+def undecided(entry: dict[str, Any]) -> int | None:
+    """Return how many channels' gates neither kept nor removed them in a logged step, None where it has no gates."""
+    bins = entry.get("mask_histogram")
+    return None if bins is None else sum(bins[UNDECIDED])

@@ -67,6 +67,7 @@ def tune(request: TuningRequest) -> dict[str, Any]:
         record = tuning_record(trainer, model, request.ratio) | spent.so_far() | search
         record |= {"datasets": list(request.datasets)} if request.datasets else {}
         record["provenance"] = provenance(request.settings, request.seed, str(model.device), inputs)
+        _tell_of_undecided(record)
         state = PartialState()
         if state.is_main_process:
             with artefacts.new_folder(request.out, FOLDERS["tune"], force=request.force) as folder:
@@ -78,6 +79,15 @@ def tune(request: TuningRequest) -> dict[str, Any]:
     state.wait_for_everyone()
     state.destroy_process_group()
     return record
+
+
+def _tell_of_undecided(record: dict[str, Any]) -> None:
+    if undecided := (record["health"] or {}).get("undecided"):
+        say(
+            f"tune: warning: {undecided} of {record['hidden_size']} gates are half open at the end: they neither keep their channel nor "
+            "remove it. Merging rounds them, so the merged model is not the one that was trained. Tune for more steps, or let the mask "
+            "close (variant: paper)"
+        )
 
 
 @threads_given_back

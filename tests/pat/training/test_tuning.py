@@ -281,7 +281,8 @@ def test_a_killed_process_group_resumes_to_the_same_bytes(tmp_path: Path) -> Non
     assert adapter_bytes(tmp_path / "straight") == adapter_bytes(tmp_path / "killed")
 
 
-def test_frozen_mask_and_release_variant_run_to_the_end(tmp_path: Path) -> None:
+def test_frozen_mask_and_release_variant_run_to_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="pat")
     write_world(tmp_path)
     frozen = run(tmp_path, "frozen", settings=job({"mask": "frozen"}))
     assert frozen["health"]["kept_at_milestone"] == 24
@@ -289,6 +290,8 @@ def test_frozen_mask_and_release_variant_run_to_the_end(tmp_path: Path) -> None:
     assert kept.tolist() == [False] * 8 + [True] * 24
     release = run(tmp_path, "release", settings=job({"variant": "release"}))
     assert release["width"] == 24 and not release["compacted"]
+    assert frozen["health"]["undecided"] == 0 and release["health"]["undecided"] == 32  # so few steps leave every gate near a half
+    assert "warning: 32 of 32 gates are half open at the end" in caplog.text and caplog.text.count("half open") == 1
     assert merge(tmp_path / "base", tmp_path / "release", tmp_path / "merged")["hidden_size"]["after"] == 24
 
 

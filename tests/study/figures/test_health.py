@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pat.errors import UserError
-from pat.training.health import histogram
+from pat.training.health import histogram, undecided
 from study.figures import command, health
 from study.figures.style import figure, save
 from study.results.milestones import is_healthy, is_shock, verdict
@@ -80,6 +80,21 @@ def test_a_worse_loss_after_is_never_less_of_a_shock(before: float, after: float
 def test_a_wrong_count_is_said() -> None:
     assert "COUNT OFF: 72 kept, 64 asked for" in verdict(HEALTH, width=64)
     assert is_healthy(HEALTH, width=64) is False
+
+
+def test_gates_that_the_end_left_half_open_are_said() -> None:
+    sentence = verdict(HEALTH | {"undecided": 90}, width=72)
+    assert sentence.endswith("; UNDECIDED: 90 gates half open at the end, rounded in the merge")
+    assert is_healthy(HEALTH | {"undecided": 90}, width=72) is False
+    assert verdict(HEALTH | {"undecided": 0}, width=72) == verdict(HEALTH, width=72) and is_healthy(HEALTH | {"undecided": 0}, width=72)
+
+
+@given(st.lists(st.floats(0, 1.5), min_size=1, max_size=40))
+def test_gates_are_undecided_where_a_threshold_by_hand_says_so(gates: list[float]) -> None:
+    near_an_edge = [gate for gate in gates if min(abs(gate - 0.15), abs(gate - 0.85)) < 1e-3]
+    counted = undecided({"mask_histogram": histogram(torch.tensor(gates))})
+    assert counted is not None and abs(counted - sum(0.15 < gate < 0.85 for gate in gates)) <= len(near_an_edge)
+    assert undecided({}) is None
 
 
 def test_runs_without_a_milestone_or_without_its_log() -> None:

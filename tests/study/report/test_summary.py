@@ -62,7 +62,7 @@ def test_milestones_and_merges_are_summed_up(tmp_path: Path) -> None:
                 cell(seed=1) | {"tuning": {"health": calm | {"loss_after_milestone": 2.0}}, "logit_gap": 3e-5},
                 cell("lora", 0.0) | {"tuning": {"health": None}, "logit_gap": None}]  # fmt: skip
     text = shown(tmp_path, contents)
-    assert "exact count and no shock in 1 of 2 runs" in text
+    assert "exact count, no shock and every gate decided in 1 of 2 runs" in text
     assert "PAT at 25 %, seed 1: milestone at step 100: count exact (72 kept); SHOCK" in text
     assert "SHOCK: when the mask closed the loss rose by more than 0.1 nats and 20% of itself; usual where steps are few" in text
     assert "SHOCK" not in shown(tmp_path / "calm", contents[:1])

@@ -8,7 +8,7 @@ from study.report.sentences import health_lines
 from study.results.cells import read_cells
 from study.results.grid import Grid
 from study.results.milestones import choice, overlaps
-from study.tables.masks import trained_masks
+from study.tables.masks import mask_notes, trained_masks
 from tests.kit.cell_maker import cell, write_cell
 
 
@@ -28,6 +28,15 @@ def test_the_overlap_stands_beside_chance(tmp_path: Path) -> None:
     assert frame["fisher_overlap"].tolist() == [0.75] and frame["seeds"].tolist() == [2]
     said = [line for line in health_lines(cells) if "Fisher" in line]
     assert len(said) == 2 and "of the mask's channels 70% are the Fisher order's, by chance 50%" in said[0]
+
+
+def test_rows_whose_gates_were_left_half_open_are_named_below_the_tables(tmp_path: Path) -> None:
+    half = masked(0, 0.5)
+    half["tuning"]["health"]["undecided"] = 90  # type: ignore[index]
+    cells = read_cells([write_cell(tmp_path, one) for one in (half, cell("lora", 0.0))])
+    assert mask_notes(cells) == ["Gates half open at the end of the tuning, and rounded in what is evaluated: PAT at 50 %."]
+    assert mask_notes([one for one in cells if one.row.method == "lora"]) == []
+    assert any(line.startswith("UNDECIDED: gates that neither") for line in health_lines(cells))
 
 
 def test_without_trained_masks_there_is_no_table(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from study.results.cells import Cell, Row, models_of, rows_of
 from study.results.grid import Grid
-from study.results.milestones import SHOCK, SHOCK_NATS, SHOCK_SHARE, choice, is_healthy, verdict
+from study.results.milestones import SHOCK, SHOCK_NATS, SHOCK_SHARE, UNDECIDED, choice, is_healthy, verdict
 from study.statistics.intervals import Estimate, paired_difference
 from study.tables.accuracy import percent
 from study.tables.comparison import compared
@@ -80,12 +80,14 @@ def health_lines(cells: list[Cell]) -> list[str]:
     healthy = sum(state is True for state in states.values())
     unknown = sum(state is None for state in states.values())
     unlogged = f"; {unknown} logged nothing around it" if unknown else ""
-    lines = [f"milestone: exact count and no shock in {healthy} of {len(runs)} runs{unlogged}"]
+    lines = [f"milestone: exact count, no shock and every gate decided in {healthy} of {len(runs)} runs{unlogged}"]
     judged = [(cell, verdict(health, cell.hidden_size.after)) for cell, health in runs if not states[cell.path]]
     lines += [_of_run(cell, said) for cell, said in judged]
     if any(SHOCK in said for _, said in judged):
         beyond = f"{SHOCK_NATS:g} nats and {SHOCK_SHARE:.0%} of itself"
         lines.append(f"{SHOCK}: when the mask closed the loss rose by more than {beyond}; usual where steps are few")
+    if any(UNDECIDED in said for _, said in judged):
+        lines.append(f"{UNDECIDED}: gates that neither kept nor removed their channel; what was merged and evaluated has them rounded")
     chosen = ((cell, choice(health)) for cell, health in runs)
     return lines + [_of_run(cell, said) for cell, said in chosen if said]
 

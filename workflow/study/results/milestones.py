@@ -1,11 +1,14 @@
-"""Judges a tuning run's milestone from the `health` entry of its record: was the count exact, and did the loss jump? Draws nothing."""
+"""Judges a tuning run's milestone from the `health` entry of its record: was the count exact, did the loss jump, is the mask 0/1?
+
+Draws nothing. Records of earlier versions do not have how many gates were undecided.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-SHOCK = "SHOCK"
+SHOCK, UNDECIDED = "SHOCK", "UNDECIDED"
 SHOCK_SHARE, SHOCK_NATS = 0.2, 0.1
 """A rise of the cross-entropy beyond SHOCK_NATS + SHOCK_SHARE × its value before the milestone is called a shock.
 
@@ -14,7 +17,7 @@ Batches alone move it less; shocks that were seen in trials at least doubled it 
 
 
 def verdict(health: Mapping[str, Any] | None, width: int) -> str:
-    """Return one sentence on the milestone: whether exactly `width` channels were kept and whether the loss jumped."""
+    """Return one sentence on the milestone: whether exactly `width` channels were kept, the loss jumped, and gates were open half-way."""
     if not health or health.get("milestone_step") is None:
         return "no milestone: nothing was pruned while tuning"
     kept, before, after = (health.get(key) for key in ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone"))
@@ -22,10 +25,11 @@ def verdict(health: Mapping[str, Any] | None, width: int) -> str:
         count = "count at the milestone unknown (nothing logged after it)"
     else:
         count = f"count exact ({width} kept)" if kept == width else f"COUNT OFF: {kept} kept, {width} asked for"
+    half_open = f"; {UNDECIDED}: {health['undecided']} gates half open at the end, rounded in the merge" if health.get("undecided") else ""
     if before is None or after is None:
-        return f"milestone at step {health['milestone_step']}: {count}; losses around it were not logged"
-    said = SHOCK if is_shock(before, after) else "no shock"
-    return f"milestone at step {health['milestone_step']}: {count}; {said} (cross-entropy {before:.2f} before, at most {after:.2f} after)"
+        return f"milestone at step {health['milestone_step']}: {count}; losses around it were not logged{half_open}"
+    said = f"{SHOCK if is_shock(before, after) else 'no shock'} (cross-entropy {before:.2f} before, at most {after:.2f} after)"
+    return f"milestone at step {health['milestone_step']}: {count}; {said}{half_open}"
 
 
 def overlaps(health: Mapping[str, Any] | None) -> tuple[float, float] | None:
@@ -51,8 +55,9 @@ def is_shock(before: float, after: float) -> bool:
 
 
 def is_healthy(health: Mapping[str, Any] | None, width: int) -> bool | None:
-    """Return whether the count was exact and the milestone no shock, None where there was no milestone or no log of it."""
+    """Return whether the count was exact, the milestone no shock and every gate decided; None without a milestone or a log of it."""
     keys = ("kept_at_milestone", "loss_before_milestone", "loss_after_milestone")
     if not health or any(health.get(key) is None for key in keys):
         return None
-    return bool(health["kept_at_milestone"] == width) and not is_shock(health["loss_before_milestone"], health["loss_after_milestone"])
+    calm = not is_shock(health["loss_before_milestone"], health["loss_after_milestone"])
+    return bool(health["kept_at_milestone"] == width) and calm and not health.get("undecided")

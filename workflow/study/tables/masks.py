@@ -37,6 +37,13 @@ def trained_masks(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
     return layout, pd.DataFrame(records)
 
 
+def mask_notes(cells: Sequence[Cell]) -> list[str]:
+    """Say below every table which rows' masks were not 0/1 when their tuning ended: what is evaluated is not what was trained."""
+    found = [cell for cell in cells if ((cell.tuning or {}).get("health") or {}).get("undecided")]
+    rows = dict.fromkeys(f"{cell.row.name} at {percent(cell.ratio_requested)}" for cell in found)
+    return [f"Gates half open at the end of the tuning, and rounded in what is evaluated: {', '.join(rows)}."] if rows else []
+
+
 def _record(model: str, cells: Sequence[Cell]) -> dict[str, Any] | None:
     found = [pair for cell in cells if (pair := overlaps((cell.tuning or {}).get("health"))) is not None]
     if not found:

@@ -33,7 +33,7 @@ from study.tables.accuracy import accuracy_table, per_task
 from study.tables.comparison import comparisons
 from study.tables.harness import of_harness
 from study.tables.layouts import Layout, csv_text, latex, markdown
-from study.tables.masks import trained_masks
+from study.tables.masks import mask_notes, trained_masks
 from study.tables.origins import COMMAND, FOUND, health, provenance
 from study.tables.page import table_page
 from study.tables.perplexity import perplexity_comparisons
@@ -100,7 +100,7 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
         tables["harness"] = own
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
-    notes = [*shortfall_notes(cells), *rate_notes(cells), *origin_notes(cells)]
+    notes = [*shortfall_notes(cells), *mask_notes(cells), *rate_notes(cells), *origin_notes(cells)]
     return {name: (replace(layout, notes=[*layout.notes, *notes]), frame) for name, (layout, frame) in tables.items()}
 
 
