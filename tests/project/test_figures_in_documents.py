@@ -247,11 +247,15 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pairs_of_the_same_seed(records: Path) -> None:
     """What the front page says of every pair is so in the cells themselves."""
-    rows = ("pat", "pat-g", "pat-random", "layers-and-neurons-pft")
-    pat, gradient, random, ours = (of_cells(records, row) for row in rows)
-    assert len(pat) == len(gradient) == len(random) == len(ours) == 27
+    rows = ("pat", "pat-g", "pat-random", "slicegpt-1q-pft", "layers-and-neurons-pft", "layers-and-neurons-ftpft")
+    pat, gradient, random, sliced, ours, later = (of_cells(records, row) for row in rows)
+    assert len(pat) == len(gradient) == len(random) == len(sliced) == len(ours) == 27 and len(later) == 18
     assert all(pat[pair] < random[pair] and pat[pair] > ours[pair] and gradient[pair] > ours[pair] for pair in ours)
     assert "beat a random one in all 27 pairs" in front_page() and "higher in all 54 pairs" in front_page()
+    counts = {"lower than `slicegpt-1q-pft` in": (gradient, sliced), "at a half, lower in": (later, ours)}
+    for said, (row, other) in counts.items():
+        lower = sum(row[pair] < other[pair] for pair in row)
+        assert f"{said} {lower} of {len(row)} pairs" in front_page(), said
 
 
 REFIT = (
