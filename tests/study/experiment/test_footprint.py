@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    PretrainedConfig,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
+)
 
 from pat.benchmark.settings import KNOWN_SHAPES, ModelShape
 from pat.settings.fields import Precision
@@ -63,19 +72,18 @@ def test_activations_are_no_more_than_estimated_and_not_far_less(precision: Prec
 
 def test_llama_7b_in_numbers() -> None:
     """13.5 GB in bf16; 4·N·tokens = 5.5e15 operations for a hundred steps of 8 × 256 tokens are a minute of 1e14 a second."""
-    parameters = footprint.parameters_of(LLAMA)
     assert footprint.tuning_mb(LLAMA, recipe(), on_gpu=True) == 3000 + 20216
     assert footprint.tuning_mb(LLAMA, recipe(distillation={}), on_gpu=True) == 3000 + 2 * 20216
     assert footprint.tuning_mb(LLAMA, recipe(), on_gpu=True, processes=4) == 4 * (3000 + 20216)
     assert footprint.tuning_mb(LLAMA, recipe(shard=True), on_gpu=True, processes=4) == 4 * 3000 + 20216
     assert footprint.tuning_mb(LLAMA, recipe(shard=True, distillation={}), on_gpu=True, processes=4) == 4 * 3000 + 2 * 20216
-    minutes = footprint.tuning_minutes(parameters, recipe(), 0, on_gpu=True, processes=1)
+    minutes = footprint.tuning_minutes(LLAMA, recipe(), 0, on_gpu=True, processes=1)
     assert minutes == 60 + 26 + 2
-    longer = footprint.tuning_minutes(parameters, recipe(max_steps=10_000), 0, on_gpu=True, processes=1)
-    shared = footprint.tuning_minutes(parameters, recipe(max_steps=10_000), 0, on_gpu=True, processes=4)
+    longer = footprint.tuning_minutes(LLAMA, recipe(max_steps=10_000), 0, on_gpu=True, processes=1)
+    shared = footprint.tuning_minutes(LLAMA, recipe(max_steps=10_000), 0, on_gpu=True, processes=4)
     assert longer == 60 + 26 + 185 and shared == 60 + 26 + 47
     epochs = recipe(max_steps=None, epochs=2)
-    assert footprint.tuning_minutes(parameters, epochs, 40_000, on_gpu=True, processes=1) == longer
+    assert footprint.tuning_minutes(LLAMA, epochs, 40_000, on_gpu=True, processes=1) == longer
 
 
 @given(st.integers(1, 8), st.sampled_from(["fp32", "bf16"]), st.booleans())
@@ -103,6 +111,48 @@ def test_a_cpu_needs_more_than_a_gpu_and_less_the_more_is_recomputed(rows: int, 
 def test_small_models_ask_for_no_gpu_and_large_ones_for_one() -> None:
     assert footprint.gpus(32_000_000, "auto") == footprint.gpus(7 * 10**9, "cpu") == 0
     assert footprint.gpus(135_000_000, "auto") == footprint.gpus(34 * 10**9, "cuda") == 1
+
+
+LIKE: dict[str, PretrainedConfig] = {
+    "opt": OPTConfig(
+        vocab_size=320, hidden_size=64, word_embed_proj_dim=64, num_hidden_layers=3, num_attention_heads=4, ffn_dim=96, max_position_embeddings=8
+    ),
+    "gpt_neox": GPTNeoXConfig(vocab_size=320, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96),
+    "qwen2_moe": Qwen2MoeConfig(
+        vocab_size=320, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, moe_intermediate_size=24,
+        shared_expert_intermediate_size=48, num_experts=8, num_experts_per_tok=2,
+    ),
+    "qwen3_moe": Qwen3MoeConfig(
+        vocab_size=320, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, moe_intermediate_size=24,
+        num_experts=8, num_experts_per_tok=2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", LIKE)
+def test_a_family_that_sizes_do_not_tell_is_estimated_by_its_like(family: str, tmp_path: Path) -> None:
+    """Within 6 % of what stock transformers makes: biases, places and routers are not counted."""
+    LIKE[family].save_pretrained(tmp_path)
+    assert footprint.shape_in(tmp_path) is None  # nothing exact is said of it
+    like = footprint.likeness_in(tmp_path)
+    assert like is not None and like.family == family
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(LIKE[family])
+    assert footprint.parameters_of(like) == pytest.approx(sum(parameter.numel() for parameter in model.parameters()), rel=0.06)
+    idle = (
+        0 if family in ("opt", "gpt_neox") else 3 * 6 * 3 * 24 * 64
+    )  # in each of three layers six of eight experts, of three matrices each
+    assert footprint.active_parameters_of(like) == footprint.parameters_of(like) - idle
+
+
+def test_a_large_model_of_such_a_family_asks_for_a_gpu(tmp_path: Path) -> None:
+    GPTNeoXConfig(hidden_size=2048, num_hidden_layers=24, num_attention_heads=16, intermediate_size=8192).save_pretrained(tmp_path)
+    like = footprint.likeness_in(tmp_path)
+    assert like is not None and footprint.gpus(footprint.parameters_of(like), "auto") == 1
+    assert footprint.tuning_mb(like, recipe(), on_gpu=True) > 3000 + 3 * 1.3e9 / 1e6
+    assert footprint.likeness_in(tmp_path / "nowhere") is None
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 64}')
+    assert footprint.likeness_in(tmp_path) is None
 
 
 def test_a_folders_shape_is_its_configs_and_none_where_it_cannot_be_told(tmp_path: Path) -> None:

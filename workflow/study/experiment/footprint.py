@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,38 @@ MINUTES_A_GIB = 2
 """Reading, checking and writing weights on a slow shared file system, with the check of the result."""
 
 
-def parameters_of(shape: ModelShape | PretrainSettings) -> int:
+@dataclass(frozen=True)
+class Likeness:
+    """The sizes of a model whose family is not told by them, near enough for an estimate: its experts are one feed-forward block.
+
+    `intermediate_size` is that of all experts, `active_size` that of those that a token goes through.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate_size: int
+    active_size: int
+    head_size: int
+    tie_embeddings: bool
+
+
+Shape = ModelShape | PretrainSettings | Likeness
+
+
+def parameters_of(shape: Shape) -> int:
     """Return a model's number of parameters, each counted once."""
+    if isinstance(shape, Likeness) and FAMILIES[shape.family].has_experts:
+        shape = replace(shape, family="llama")
     return PaperModel.of(shape).parameters
+
+
+def active_parameters_of(shape: Shape) -> int:
+    """Return how many parameters a token meets: all but the experts that it is not sent to."""
+    return parameters_of(replace(shape, intermediate_size=shape.active_size) if isinstance(shape, Likeness) else shape)
 
 
 def shape_in(folder: Path) -> ModelShape | None:
@@ -83,6 +113,37 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     )
 
 
+def likeness_in(folder: Path) -> Likeness | None:
+    """Return about what the model in a folder holds, whose family is not told by sizes alone; None where it cannot be told."""
+    try:
+        return _likeness_of(read_json(folder / "config.json"))
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _likeness_of(config: Mapping[str, Any]) -> Likeness:
+    family = FAMILIES[config["model_type"]]
+    if family.has_experts:
+        shared, of_one = config.get("shared_expert_intermediate_size") or 0, config["moe_intermediate_size"]
+        experts = config["num_experts"] if "num_experts" in config else config["num_local_experts"]  # transformers 5 writes the latter
+        whole, active = (shared + count * of_one for count in (experts, config["num_experts_per_tok"]))
+    else:
+        whole = active = config[family.neurons]
+    heads, tied = config["num_attention_heads"], config.get("tie_word_embeddings")
+    return Likeness(
+        family=family.model_type,
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        intermediate_size=whole,
+        active_size=active,
+        head_size=config.get("head_dim") or config["hidden_size"] // heads,
+        tie_embeddings=family.tied_by_default if tied is None else tied,
+    )
+
+
 def gpus(parameters: int, device: str) -> int:
     """Return how many GPUs a job asks for: one, or none for small models and on a CPU. More are the experiment's to ask for."""
     return int(device != "cpu" and parameters >= PARAMETERS_FOR_A_GPU)
@@ -98,7 +159,7 @@ def loading_mb(parameters: int, precision: Precision | None = None) -> int:
     return LIBRARIES_MB + _mb(COPIES * parameters * BYTES[precision or measured_in(parameters)])
 
 
-def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, on_gpu: bool, processes: int = 1) -> int:
+def tuning_mb(shape: Shape, recipe: TuningSettings, *, on_gpu: bool, processes: int = 1) -> int:
     """Return the memory of a tuning: libraries + 1.5 copies, and on a CPU the activations and LoRA's optimizer too, for each process.
 
     Distillation holds a second model. A sharded base is there once for all processes.
@@ -113,7 +174,7 @@ def tuning_mb(shape: ModelShape | PretrainSettings, recipe: TuningSettings, *, o
     return weights + processes * _mb(activations + OPTIMIZER_BYTES * lora_parameters(shape, recipe.lora.rank))
 
 
-def refitting_mb(shape: ModelShape | PretrainSettings, tokens: int | None, *, on_gpu: bool) -> int:
+def refitting_mb(shape: Shape, tokens: int | None, *, on_gpu: bool) -> int:
     """Return the memory that a refit of writers to so many tokens, or as many as it takes by itself, needs beside one model.
 
     It is that of the text's streams, and on a CPU a second model's.
@@ -133,14 +194,14 @@ def pretraining_mb(settings: PretrainSettings, *, on_gpu: bool) -> int:
     return LIBRARIES_MB + _mb(activations + OPTIMIZER_BYTES * parameters_of(settings))
 
 
-def activation_bytes(shape: ModelShape | PretrainSettings, tokens: int, precision: Precision, *, checkpointed: bool) -> int:
+def activation_bytes(shape: Shape, tokens: int, precision: Precision, *, checkpointed: bool) -> int:
     """Return what a forward pass keeps for its backward: of each layer all, or its input alone where it is recomputed, and the logits."""
     whole = ACTIVATION_BYTES[precision]
     layers = BYTES[precision] * shape.layers + whole if checkpointed else whole * shape.layers
     return tokens * (layers * shape.hidden_size + LOGIT_BYTES * shape.vocab_size)
 
 
-def lora_parameters(shape: ModelShape | PretrainSettings, rank: int) -> int:
+def lora_parameters(shape: Shape, rank: int) -> int:
     """Return the parameters of LoRA on every linear layer: r·(inputs + outputs) each."""
     size = getattr(shape, "head_size", None) or shape.hidden_size // shape.heads
     inner, outer = shape.heads * size, (shape.kv_heads or shape.heads) * size
@@ -148,15 +209,15 @@ def lora_parameters(shape: ModelShape | PretrainSettings, rank: int) -> int:
     return rank * shape.layers * (attention + 3 * (shape.hidden_size + shape.intermediate_size))
 
 
-def tuning_minutes(parameters: int, recipe: TuningSettings, rows: int, *, on_gpu: bool, processes: int) -> int:
-    """Return the time of a tuning on `rows` instructions: 4 floating-point operations a parameter and token.
+def tuning_minutes(shape: Shape, recipe: TuningSettings, rows: int, *, on_gpu: bool, processes: int) -> int:
+    """Return the time of a tuning on `rows` instructions: 4 floating-point operations a token and parameter that it meets.
 
     They are two forward and two for the gradients of activations, since the base is frozen; recomputing them and a teacher take two more
     each. Rows count as long as `max_length` allows.
     """
     passes = 4 + 2 * recipe.gradient_checkpointing + 2 * (recipe.distillation is not None)
-    work = passes * parameters * recipe.steps_for(rows) * recipe.batch_size * recipe.max_length
-    return _minutes(parameters, work / processes, recipe.precision, recipe.threads, on_gpu=on_gpu)
+    work = passes * active_parameters_of(shape) * recipe.steps_for(rows) * recipe.batch_size * recipe.max_length
+    return _minutes(parameters_of(shape), work / processes, recipe.precision, recipe.threads, on_gpu=on_gpu)
 
 
 def pretraining_minutes(settings: PretrainSettings, *, on_gpu: bool) -> int:
@@ -166,13 +227,13 @@ def pretraining_minutes(settings: PretrainSettings, *, on_gpu: bool) -> int:
     return _minutes(parameters, work, settings.precision, settings.threads, on_gpu=on_gpu)
 
 
-def scoring_minutes(parameters: int, settings: EvaluationSettings, items: int, *, on_gpu: bool) -> int:
+def scoring_minutes(shape: Shape, settings: EvaluationSettings, items: int, *, on_gpu: bool) -> int:
     """Return the time of an evaluation on `items`: 2 operations a parameter and token, for some six prompts of 256 tokens an item."""
-    work = 2 * parameters * items * ITEM_TOKENS / SHORT_PROMPTS
-    return _minutes(parameters, work, settings.precision, settings.threads, on_gpu=on_gpu)
+    work = 2 * active_parameters_of(shape) * items * ITEM_TOKENS / SHORT_PROMPTS
+    return _minutes(parameters_of(shape), work, settings.precision, settings.threads, on_gpu=on_gpu)
 
 
-def refitting_minutes(shape: ModelShape | PretrainSettings, tokens: int | None, threads: int, *, on_gpu: bool) -> int:
+def refitting_minutes(shape: Shape, tokens: int | None, threads: int, *, on_gpu: bool) -> int:
     """Return the time of a pruning with a refit of writers: some five forward passes over its text, and sums in fp32 for each write."""
     paper = PaperModel.of(shape)
     parameters, counted = paper.parameters, tokens or default_tokens(paper.widest_write)

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pat.benchmark.settings import ModelShape
 from pat.settings.jobs import PretrainSettings, PruneSettings
 from study.experiment import footprint
+from study.experiment.footprint import Shape
 from study.experiment.refits import refit_of
 from study.experiment.schema import Experiment
 from study.sources.resources import PhaseResources
@@ -77,13 +77,13 @@ class Demands:
                 processes = max(1, self._said(phase, wildcards).gpu or 1)
                 rows = _lines(self.instructions) or self._rows()
                 needs_mb = footprint.tuning_mb(shape, recipe, on_gpu=on_gpu, processes=processes)
-                return Demand(gpu, needs_mb, footprint.tuning_minutes(parameters, recipe, rows, on_gpu=on_gpu, processes=processes))
+                return Demand(gpu, needs_mb, footprint.tuning_minutes(shape, recipe, rows, on_gpu=on_gpu, processes=processes))
             case "pretrain" if isinstance(shape, PretrainSettings):
                 return Demand(gpu, footprint.pretraining_mb(shape, on_gpu=on_gpu), footprint.pretraining_minutes(shape, on_gpu=on_gpu))
             case "evaluate":
                 settings = self.experiment.evaluation_of(wildcards.model)
                 items = settings.limit * len(self.tasks) if settings.limit else sum(map(_lines, self.tasks))
-                minutes = footprint.scoring_minutes(parameters, settings, items, on_gpu=on_gpu)
+                minutes = footprint.scoring_minutes(shape, settings, items, on_gpu=on_gpu)
                 return Demand(gpu, footprint.loading_mb(parameters, settings.precision), minutes)
             case "prepare":
                 return Demand(runtime=footprint.handling_minutes(parameters))
@@ -92,14 +92,14 @@ class Demands:
         plain = Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
         return plain if refit is None else self._refitting(wildcards, shape, refit, plain)
 
-    def _refitting(self, wildcards: Any, shape: ModelShape | PretrainSettings, refit: PruneSettings, plain: Demand) -> Demand:
+    def _refitting(self, wildcards: Any, shape: Shape, refit: PruneSettings, plain: Demand) -> Demand:
         """Return what a pruning asks for whose writers are refitted, where one without asks for `plain`."""
         tokens, on_gpu = refit.writer_tokens, bool(plain.gpu)
         threads = self.experiment.tune_job(wildcards.model, wildcards.row).tuning.threads
         more_mb = footprint.refitting_mb(shape, tokens, on_gpu=on_gpu)
         return Demand(plain.gpu, plain.mem_mb + more_mb, footprint.refitting_minutes(shape, tokens, threads, on_gpu=on_gpu))
 
-    def _shape(self, wildcards: Any) -> ModelShape | PretrainSettings | None:
+    def _shape(self, wildcards: Any) -> Shape | None:
         if (name := getattr(wildcards, "shape", None)) and self.experiment.benchmark:
             return self.experiment.benchmark.shape(name)
         if (model := getattr(wildcards, "model", None)) is None:
@@ -127,8 +127,8 @@ class Demands:
 
 
 @cache
-def _shape_in(folder: Path) -> ModelShape | None:
-    return footprint.shape_in(folder)
+def _shape_in(folder: Path) -> Shape | None:
+    return footprint.shape_in(folder) or footprint.likeness_in(folder)
 
 
 @cache
