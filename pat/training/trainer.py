@@ -32,9 +32,10 @@ SEE_BATCHES = ("get_batch_samples", "training_step", "compute_loss")
 
 
 class PatTrainer(Trainer):
-    """The stock Trainer, with a constant rate of its own for the mask's proxy, and distillation where given.
+    """The stock Trainer, with a loss in chunks, a constant rate of its own for a proxy that it trains, and distillation where given.
 
-    A stock Trainer would move the proxy at the recipe's rate and with its schedule, by which a mask is hardly learned. PatCallback, which
+    A mask that learns by itself is in no optimizer. Where Adam is to move its proxy, a stock Trainer would do so at the recipe's rate and
+    with its schedule, by which a mask is hardly learned. PatCallback, which
     a PatModel is trained with, is added where it is not among the callbacks. Raises ValueError on distillation beside another loss.
     """
 
