@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -114,14 +115,17 @@ class World:
             yield {"instruction": instruction, "input": "", "output": output}
 
     def items(self, relation: str) -> Iterator[dict[str, object]]:
-        """Yield a task's items: exam facts under the relation's first question; answers go through the positions in turn."""
+        """Yield a task's items: exam facts under the relation's first question; answers go through the positions in turn.
+
+        Each fact is asked once, or every test and interval would count one answer as several, and facts of the positions that have more
+        are left over, or a model that always says the same letter would beat guessing.
+        """
         random = self._random(f"items/{relation}")
         exam = [[fact for fact in self.facts[relation] if fact.exam and fact.answer == place] for place in range(CHOICES)]
         for facts in exam:
             random.shuffle(facts)
-        for number in range(self.settings.items_per_task):
-            facts = exam[number % CHOICES]
-            fact = facts[number // CHOICES % len(facts)]
+        in_turn = chain.from_iterable(zip(*exam, strict=False))
+        for number, fact in enumerate(islice(in_turn, self.settings.items_per_task)):
             item = {"id": f"{relation}-{number}", "question": fact.ask(0), "choices": list(fact.choices), "answer": fact.answer}
             yield item | {"task": relation, "group": ""}
 

@@ -68,7 +68,7 @@ class WorldSettings(Settings):
     pretrain_texts: Count = Field(default=40_000, description="texts to pretrain on")
     heldout_texts: Count = Field(default=100, description="texts to measure perplexity on")
     instruct_rows: Count = Field(default=4_000, description="instructions")
-    items_per_task: Count = Field(default=60, description="items of each task")
+    items_per_task: Count = Field(default=60, description="items of each task, at most the 12 to 24 that there are")
 
 
 class World(Settings):
