@@ -2,7 +2,7 @@
 
 snakemake --cores all                                        the embedded demo
 snakemake --cores all --configfile config/<experiment>.yaml  another experiment
-snakemake --cores all --config 'only={rows: [pat], seeds: [0]}'  some cells of it
+snakemake --cores all --configfile config/<experiment>.yaml --config 'only={rows: [pat], seeds: [0]}'  some cells of it
 snakemake --cores all data | checkpoints | evaluation | tables | benchmarks | fetch    one phase and what it needs
 """
 

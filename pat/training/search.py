@@ -82,7 +82,7 @@ def search_rate(request: TuningRequest) -> dict[str, Any]:
         artefacts.write_jsonl(run_dir / TRAINING_ROWS, (rows[number] for number in parts.training))  # masks are measured on them
         losses = _losses(request, search, parts)
         record = _record(search, losses, request.steps) | {"training_rows": len(parts.training), "dev_rows": len(parts.dev)}
-        record["provenance"] = provenance(request.settings, request.seed, inputs=inputs)
+        record["provenance"] = provenance(request.settings, request.seed, request.device, inputs)
         artefacts.write_json(request.out, record)
         leave(run_dir)
     return record

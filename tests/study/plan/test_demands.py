@@ -24,6 +24,20 @@ def demand(row: str, own: dict[str, Any] | None = None, **everywhere: Any) -> De
     return Demands(experiment, Path("none"), Path("none"), []).of("prune", wildcards)
 
 
+def of_a_tuning(**resources: Any) -> Demand:
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    raw["models"]["tiny"]["pretrain"] |= LARGE
+    raw |= {"methods": {"lora": None}, "tuning": raw["tuning"] | {"device": "auto"}, "resources": {"tune": resources}}
+    wildcards: Any = SimpleNamespace(model="tiny", row="lora", ratio="0", seed="0")
+    return Demands(load_experiment(raw, "own.yaml"), Path("none"), Path("none"), []).of("tune", wildcards)
+
+
+def test_a_tuning_that_is_to_have_no_gpu_asks_for_what_a_cpu_needs() -> None:
+    by_itself, without = of_a_tuning(), of_a_tuning(gpu=0)
+    assert (by_itself.gpu, without.gpu) == (1, 0)
+    assert without.runtime > by_itself.runtime and without.mem_mb > by_itself.mem_mb
+
+
 def test_a_refit_of_writers_asks_for_its_streams_and_its_time() -> None:
     plain, refitted = demand("shortgpt-pft"), demand("shortgpt-pft", {"prune": {"writers": "refitted"}})
     assert plain.gpu == refitted.gpu == 1

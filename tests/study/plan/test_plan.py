@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from pat.errors import UserError
 from pat.io.artefacts import write_json, write_jsonl
 from study.experiment.file import load_experiment
-from study.experiment.footprint import shape_in
 from study.experiment.schema import Experiment
 from study.plan.jobs import Plan
 from study.plan.values import as_json, existing, one_of
@@ -421,13 +420,14 @@ def test_what_the_experiment_leaves_open_is_asked_for_by_the_models_size(tmp_pat
 
 
 def test_a_model_of_the_hub_has_a_size_once_it_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within one run too: Snakemake asks again before each job starts."""
     monkeypatch.chdir(tmp_path)
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"models": {"tiny": {"hub": {"id": "a/b"}}}}
-    assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 0
+    plan = Plan(load_experiment(raw, "x.yaml"))
+    assert plan.gpu("tune")(job()) == 0 and plan.memory("tune")(job(), 1) == 4000
     config = {"vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "intermediate_size": 1536}
     write_json(tmp_path / "results/smoke/models/tiny/config.json", config)
-    monkeypatch.setattr("study.plan.demands._shape_in", shape_in)  # a plan looks once
-    assert Plan(load_experiment(raw, "x.yaml")).gpu("tune")(job()) == 1
+    assert plan.gpu("tune")(job()) == 1 and plan.memory("tune")(job(), 1) > 3000
 
 
 def test_a_tuning_on_several_gpus_is_started_as_several_processes_and_its_search_as_one() -> None:

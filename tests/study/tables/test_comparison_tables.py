@@ -46,6 +46,21 @@ def test_a_clear_difference_has_its_word_interval_and_test(tmp_path: Path) -> No
     assert r"| 0 : 50 | \<0.001 | \<0.001 | worse |" in text
 
 
+def test_a_test_that_points_the_other_way_takes_the_word_away(tmp_path: Path) -> None:
+    """Of 1,000 items of one task 40 are better and 100 worse, of 50 of another 30 better: the mean of the tasks rises, most items are worse."""
+    large, small = "0" * 40 + "1" * 100 + "1" * 860, "0" * 50
+    better = {"large": {"acc": "1" * 40 + "0" * 100 + "1" * 860}, "small": {"acc": "1" * 30 + "0" * 20}}
+    contents = [
+        cell("pat", 0.25, tasks=answered({"large": {"acc": large}, "small": {"acc": small}})),
+        cell("llm-pruner-pft", 0.25, tasks=answered(better)),
+    ]
+    frame, _ = compared(tmp_path, contents)
+    (line,) = frame.to_dict("records")
+    assert line["difference"] == pytest.approx(100 * (0.6 - 0.06) / 2) and line["items_low"] > 0
+    assert (line["items_better"], line["items_worse"]) == (70, 100) and line["p_holm"] < 0.05
+    assert line["verdict"] == "no difference shown"
+
+
 def test_seeds_that_disagree_take_the_word_away(tmp_path: Path) -> None:
     contents = [row("pat", 0.25, GOOD, seed) for seed in range(3)]
     contents += [row("llm-pruner-pft", 0.25, right, seed) for seed, right in enumerate((POOR, GOOD, "1" * 100))]

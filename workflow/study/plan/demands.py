@@ -44,8 +44,12 @@ class Demands:
         self._known: dict[tuple[str | None, ...], Demand] = {}
 
     def of(self, phase: str, wildcards: Any) -> Demand:
-        """Return what a job of a phase asks for at its first attempt; seeds and ratios do not change it."""
-        key = (phase, *(getattr(wildcards, name, None) for name in ("model", "row", "shape")))
+        """Return what a job of a phase asks for at its first attempt; seeds and ratios do not change it.
+
+        What is known of a model may become more: one that is fetched or imported in this run has no size before.
+        """
+        names = ("model", "row", "shape")
+        key = (phase, *(getattr(wildcards, name, None) for name in names), str(self._shape(wildcards) is None))
         if key not in self._known:
             self._known[key] = self._demand(phase, wildcards)
         return self._known[key]
@@ -69,8 +73,9 @@ class Demands:
         if shape is None:
             return Demand()
         parameters = footprint.parameters_of(shape)
-        gpu = footprint.gpus(parameters, self._device(phase, wildcards)) if phase in ON_GPU else 0
-        on_gpu = bool(gpu)
+        device, asked = self._device(phase, wildcards) if phase in ON_GPU else "cpu", self._said(phase, wildcards).gpu
+        gpu = footprint.gpus(parameters, device) if asked is None else asked
+        on_gpu = bool(gpu) and device != "cpu"
         match phase:
             case "tune" if hasattr(wildcards, "row"):
                 recipe = self.experiment.tune_job(wildcards.model, wildcards.row).tuning
@@ -126,8 +131,13 @@ class Demands:
         return self.experiment.data.world.instruct_rows if self.experiment.data.instruct.source == "world" else 0
 
 
-@cache
 def _shape_in(folder: Path) -> Shape | None:
+    """Return the sizes of the model in a folder; None, and looked for again the next time, while there is none."""
+    return _read(folder) if (folder / "config.json").is_file() else None
+
+
+@cache
+def _read(folder: Path) -> Shape | None:
     return footprint.shape_in(folder) or footprint.likeness_in(folder)
 
 

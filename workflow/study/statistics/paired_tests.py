@@ -42,6 +42,11 @@ class McNemar:
     theirs_better: int
     p_value: float
 
+    @property
+    def side(self) -> int:
+        """1 where ours did better on more items, −1 where theirs did, 0 where as many."""
+        return (self.ours_better > self.theirs_better) - (self.ours_better < self.theirs_better)
+
 
 def paired_bootstrap(differences: Sequence[NDArray[np.float64]]) -> Interval:
     """Return the percentile interval of the plain mean over tasks of the mean difference over items.

@@ -245,7 +245,7 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         marked = [with_interval(value) + mark(value, grid.task_chance(task)) for task, value in scores.items()]
         body.append(
             [
-                pruned(grid.cells, row),
+                pruned(grid.members(model, row), row),
                 row.label,
                 row.mode,
                 *marked,

@@ -42,8 +42,11 @@ class Compared:
         return self.ours - self.theirs
 
     def verdict(self, corrected: float) -> str:
-        """Return a plain word: a difference is named only where both intervals and the corrected test show it."""
-        sides = {self.over_items.side} | ({self.over_seeds.side} if self.over_seeds else set())
+        """Return a plain word: a difference is named only where both intervals and the corrected test show it, all on the same side.
+
+        The test counts items, the intervals are of the mean over tasks: where tasks differ in size the two may point apart.
+        """
+        sides = {self.over_items.side, self.test.side} | ({self.over_seeds.side} if self.over_seeds else set())
         if corrected >= 1 - LEVEL or len(sides) > 1 or 0 in sides:
             return NO_DIFFERENCE
         return BETTER if self.difference > 0 else WORSE

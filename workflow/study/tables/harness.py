@@ -33,7 +33,7 @@ def of_harness(grid: Grid) -> tuple[Layout, pd.DataFrame] | None:
                 continue
             values = {column: of_column(grid, model, row, column) for column in columns}
             found[model, row] = len(members)
-            body.append([model, pruned(grid.cells, row), row.label, row.mode, *(with_interval(it, 4, 1.0) for it in values.values())])
+            body.append([model, pruned(members, row), row.label, row.mode, *(with_interval(it, 4, 1.0) for it in values.values())])
             record: dict[str, object] = {"model": model, "ratio": row.ratio, "method": row.method, "label": row.label, "mode": row.mode}
             for (task, name), value in values.items():
                 record[f"{task} {name}"] = None if value is None else value.mean
