@@ -54,6 +54,16 @@ def test_a_copy_without_the_times_of_its_files_is_told(tmp_path: Path) -> None:
         read_times(results)
 
 
+def test_a_cell_that_is_tuned_again_is_no_copy(tmp_path: Path) -> None:
+    """Scored 31 to 51 and tuned again 1000 to 1030: it has its former scores until it is scored again, for good where that fails."""
+    results = tmp_path / "results" / "toy"
+    planted(results, "evaluate/m/pat/0.25/seed0.tsv", 31, 20, "1.00")
+    planted(results, "tune/m/pat/0.25/seed0.tsv", 1000, 30, "1.00")
+    assert [(job.step, job.started_s - BEGIN) for job in read_times(results)] == [("evaluate", 31), ("tune", 1000)]
+    planted(results, "evaluate/m/pat/0.25/seed0.tsv", 1031, 20, "1.00")
+    assert whole(read_times(results)).span_s == 51
+
+
 def test_what_an_earlier_form_of_the_experiment_has_left_is_no_job_of_it(tmp_path: Path) -> None:
     """Tables of one cell in two parts, written after 1000 s: older jobs of other cells, and of other arms, are left over, later ones not."""
     results = tmp_path / "results" / "toy"

@@ -84,13 +84,16 @@ def read_times(results: Path, cells: Collection[PurePath] | None = None) -> list
 
 
 def _check_order(folder: Path, jobs: Mapping[Path, JobTime]) -> None:
-    """Raise UserError where a cell was scored while it was still tuned: time stamps are then those of a copy, not of the jobs."""
+    """Raise UserError where a cell was scored while it was tuned: time stamps are then those of a copy, not of the jobs.
+
+    Where its scores are older than the whole tuning, it was tuned again and is not scored again yet.
+    """
     for name, tuned in jobs.items():
         scored = jobs.get(Path("evaluate", *name.parts[1:])) if name.parts[0] == "tune" else None
-        if scored is not None and scored.ended_s - tuned.ended_s < scored.wall_s / 2:
+        if scored is not None and tuned.started_s < scored.ended_s < tuned.ended_s + scored.wall_s / 2:
             raise UserError(
                 f"{folder}: was copied without the times of its files, which tell when each job ended: by them {name.with_suffix('')} was "
-                "scored before it was tuned; copy it again with its times (cp -a, rsync -t), or remove the folder"
+                "scored before its tuning had ended; copy it again with its times (cp -a, rsync -t), or remove the folder"
             )
 
 
