@@ -294,6 +294,11 @@ class EvaluationSettings(Settings):
     threads: Threads = 1
 
     @property
+    def scores_tasks(self) -> bool:
+        """Whether tasks are scored in any way."""
+        return self.generate or self.log_likelihood
+
+    @property
     def windows(self) -> int | None:
         """The windows of a text that are scored; None: all."""
         if self.text_limit == "all":

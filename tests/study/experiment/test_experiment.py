@@ -410,12 +410,12 @@ def test_a_variant_row_has_its_own_name_label_and_settings() -> None:
 
 def test_the_row_wins_over_the_model_and_the_model_over_the_recipe() -> None:
     raw = changed("methods", "pat", value={"tuning": {"warmup_steps": 3}})
-    raw["models"]["tiny"] |= {"tuning": {"warmup_steps": 2, "weight_decay": 0.5}, "pat": {"hio_rank": 3}, "evaluation": {"limit": 2}}
+    raw["models"]["tiny"] |= {"tuning": {"warmup_steps": 2, "weight_decay": 0.5}, "pat": {"hio_rank": 3}, "evaluation": {"batch_size": 2}}
     experiment = loaded(raw)
     own, others = experiment.tune_job("tiny", "pat"), experiment.tune_job("tiny", "lora")
     assert (own.tuning.warmup_steps, own.tuning.weight_decay, own.pat.hio_rank) == (3, 0.5, 3)
     assert (others.tuning.warmup_steps, others.tuning.weight_decay) == (2, 0.5)
-    assert experiment.evaluation_of("tiny").limit == 2
+    assert experiment.evaluation_of("tiny").batch_size == 2
 
 
 def test_a_later_length_of_training_replaces_the_earlier() -> None:

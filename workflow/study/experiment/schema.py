@@ -206,8 +206,9 @@ class Experiment(Settings):
 
     def lacks(self, figure: str) -> str | None:
         """Return what a figure is drawn from, where the experiment has none of it; None where it has."""
+        scoring = "evaluation.generate or evaluation.log_likelihood"
         sources: dict[Need, tuple[object, str]] = {
-            "tasks": (self.data.tasks, "a task in data.tasks"),
+            "tasks": (any(map(self.scores_tasks, self.models)), scoring if self.data.tasks else "a task in data.tasks"),
             "texts": (self.data.text, "a text in data.text"),
             "masks": (any(method.masked for method in self.known_rows.values()), "a method that trains a mask"),
             "inference": (self.benchmark is not None and self.benchmark.inference, "benchmark.inference"),
@@ -276,6 +277,10 @@ class Experiment(Settings):
         """Return how a model's checkpoints are scored."""
         own = self.models[model].evaluation
         return EvaluationSettings.model_validate(overridden(self.evaluation.model_dump(mode="json"), own))
+
+    def scores_tasks(self, model: str) -> bool:
+        """Return whether a model's checkpoints get an accuracy: there are tasks, and they are scored in one way at least."""
+        return bool(self.data.tasks) and self.evaluation_of(model).scores_tasks
 
     @checked_once
     def resources_of(self, model: str) -> Resources:

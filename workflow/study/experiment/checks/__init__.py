@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from study.experiment.checks.benchmark import benchmark_problems
 from study.experiment.checks.data import data_problems, figure_problems
+from study.experiment.checks.evaluation import evaluation_problems
 from study.experiment.checks.models import budget_problems, model_problems
 from study.experiment.checks.names import name_problems
 from study.experiment.checks.rows import row_problems, seed_problems, table_problems, tuned_row_problems
@@ -21,6 +22,7 @@ CHECKS = (
     tuned_row_problems,
     table_problems,
     data_problems,
+    evaluation_problems,
     override_problems,
     tuning_problems,
     model_problems,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pat.settings.mistakes import nearest, shown
+from study.experiment.checks.settings import taken
 from study.experiment.schema import Experiment
 from study.sources.kinds import WORLD_TASKS, WORLD_TEXTS, World
 
 
 def data_problems(experiment: Experiment) -> Iterator[str]:
-    """Check that the embedded world has what is asked of it, that there is a corpus where one is read, and that something is scored."""
+    """Check that the embedded world has what is asked of it, and that there is a corpus where one is read."""
     data = experiment.data
     for section, sources, known in (("tasks", data.tasks, WORLD_TASKS), ("text", data.text, WORLD_TEXTS)):
         for name, source in sources.items():
@@ -22,12 +23,10 @@ def data_problems(experiment: Experiment) -> Iterator[str]:
     if data.pretrain is None and any(part.of == "pretrain" for part in data.calibration_parts):
         how = "is" if data.calibration == "pretrain" else "mixes in"
         yield f"data.pretrain: is required, because data.calibration {how} 'pretrain'"
-    if not (data.tasks or data.text or experiment.evaluation.harness_tasks):
-        yield "data.tasks: is empty, and so are data.text and evaluation.harness_tasks: name at least one thing to evaluate on"
 
 
 def figure_problems(experiment: Experiment) -> Iterator[str]:
     """Check that there is data for every figure that the file names."""
     for name in experiment.figures or ():
-        if what := experiment.lacks(name):
+        if what := taken(experiment.lacks, name):
             yield f"figures: {shown(name)} needs {what}, which the experiment does not have"
