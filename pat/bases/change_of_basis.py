@@ -74,7 +74,7 @@ def _write_tied(
         found = basis_with_channels_apart(FOUND[basis], measured, scaling)
         written = write_tied_rotated(source, folder, found.directions_DD.to(model.device), scaling)
         gap = text_gap(reference, _said_by(folder, device, check))
-        least = 2 * len(scaling.apart)
+        least = max(1, 2 * len(scaling.apart))  # where none had to stay apart, one does in the next round
         if gap["perplexity_ratio"] <= GOOD_RATIO or least > most_apart(len(scaling.squares_D)):
             break
         for path in folder.iterdir():

@@ -29,7 +29,7 @@ from pat.families.known import family_of
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import say
-from pat.io.provenance import provenance
+from pat.io.provenance import checksums, provenance
 from pat.machine.threads import threads_given_back
 from pat.method.importance import channel_importance
 from pat.method.mask import largest
@@ -147,7 +147,7 @@ def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Calib
     """Return what the model is made from: settings, the contents of the texts, and code."""
     texts = {"calibration": calibration.path, "data": data.path if data else None, "second_text": second_text}
     settings: dict[str, object] = {"mask": config.mask, "ratio": config.ratio, "align": config.align, "tokens": calibration.tokens}
-    settings |= {name: artefacts.sha256(path) for name, path in texts.items() if path}
+    settings |= {name: checksums(path) for name, path in texts.items() if path}
     settings |= (data.naming("columns") if data else {}) | calibration.naming("calibration_columns")
     return provenance(settings, calibration.seed, calibration.device, {"base": base, **texts})
 

@@ -21,7 +21,7 @@ from pat.errors import UserError
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import say
-from pat.io.provenance import provenance
+from pat.io.provenance import checksums, provenance
 from pat.machine.threads import threads_given_back
 from pat.models.reshaped import ReshapedConfig
 from pat.settings.config import Tie
@@ -55,7 +55,7 @@ def rotate(
         found, exactness = write_in_basis(base, folder, basis, calibration, tie)
         captured = {f"{share:g}": found.captured(round(share * len(found.importance_D))) for share in QUARTERS}
         record = record_of(base, folder, 0.0) | exactness | {"basis": basis, "captured": captured}
-        settings: dict[str, object] = {"basis": basis, "calibration": artefacts.sha256(calibration.path), "tokens": calibration.tokens}
+        settings: dict[str, object] = {"basis": basis, "calibration": checksums(calibration.path), "tokens": calibration.tokens}
         settings |= calibration.naming("calibration_columns")
         settings |= {"tie": tie} if record["tie"] else {}
         inputs = {"base": base, "calibration": calibration.path}

@@ -86,8 +86,8 @@ Kind = Folder | Record | Rows
 
 
 def samples_path(out: Path) -> Path:
-    """Return where the answers to single items lie: beside the figures of an evaluation."""
-    return out.with_name(f"{out.stem}_samples.jsonl")
+    """Return where the answers to single items lie: beside the figures of an evaluation, whose name may have a dot, as llama-3.1 has."""
+    return out.with_name(f"{out.stem if out.suffix == '.json' else out.name}_samples.jsonl")
 
 
 def so_far_path(out: Path) -> Path:
@@ -196,7 +196,7 @@ def _listed(out: Path, kind: Folder) -> Callable[[str], bool] | None:
         return (lambda name: name in files and _is_as_written(out, name, files[name])) if ours else None
     if kind.record is None or not _says(out / kind.record, kind.sign):
         return None
-    return lambda name: any(fnmatchcase(name, pattern) for pattern in kind.files)
+    return lambda name: "/" not in name and any(fnmatchcase(name, pattern) for pattern in kind.files)  # no command writes subfolders
 
 
 def _is_as_written(folder: Path, name: str, noted: object) -> bool:

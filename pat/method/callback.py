@@ -28,6 +28,10 @@ class PatCallback(TrainerCallback):
             )
         if args.deepspeed:  # it keeps the gradients to itself
             raise ValueError("PAT cannot be trained with DeepSpeed, which takes optimizer steps without PatCallback; leave `deepspeed` out")
+        if args.fp16 and model.sparsifier.mask.learner is not None:  # it would learn from gradients that are scaled, and overflow
+            raise ValueError("a mask that learns by itself cannot be trained in fp16, whose gradients are scaled; use bf16=True")
+        if self.compact and args.load_best_model_at_end:  # which puts a whole adapter into the model at the end
+            raise ValueError("a compacted model cannot load the best of its checkpoints at the end: leave `compact` or that out")
         model.plan(state.max_steps)
         if model.sparsifier.mask.step != state.global_step:
             raise ValueError(f"the mask is at step {model.sparsifier.mask.step}, the trainer at {state.global_step}: not the same run")

@@ -73,6 +73,7 @@ class UnifiedMask(nn.Module):
     temperature: Tensor
     offset: Tensor
     remaining: Tensor
+    first_temperature = 0.0
 
     def __init__(self, hidden_size: int, width: int, config: PatConfig, importance_D: Tensor | None = None) -> None:
         super().__init__()
@@ -224,13 +225,15 @@ class UnifiedMask(nn.Module):
         self._step = step
         self.step_count.fill_(step)
         self._shut = self.closed
-        if step == 0 or self.closed:
+        if self.closed:
             return
-        milestone_step = self.config.milestone_step
-        tau, beta = self.schedule(step)
+        if step == 0:  # a schedule need not be planned yet
+            tau, beta, remaining = self.first_temperature, 0.5, 1.0
+        else:
+            (tau, beta), remaining = self.schedule(step), 1.0 - step / self.config.milestone_step
         self.temperature.fill_(tau)
         self.offset.fill_(beta)
-        self.remaining.fill_(1.0 - step / milestone_step)
+        self.remaining.fill_(remaining)
 
 
 def _read_state_back(mask: nn.Module, _incompatible: object) -> None:

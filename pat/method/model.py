@@ -79,7 +79,8 @@ def _order(model: PreTrainedModel, config: PatConfig, text: Blocks | None, kept:
         raise SettingError(f"PatConfig.readers={config.readers!r}: `kept`, the channels of `pat refit-readers`, goes with 'least-squares'")
     if kept is None:
         if config.measured and text is None:
-            raise SettingError(f"PatConfig.mask={config.mask!r} is measured on text: give attach the blocks of a calibration text")
+            what = f"mask={config.mask!r}" if config.fixed_mask else f"mask_prior={config.mask_prior!r}"
+            raise SettingError(f"PatConfig.{what} is measured on text: give attach the blocks of a calibration text")
         return channel_importance(model, config, text)
     width = planned_width(model.config, config)
     if len(kept) != width:
@@ -298,8 +299,11 @@ class PatModel(OneAdapter):
         for field in ("r", "lora_alpha", "use_dora", "use_rslora"):
             if (theirs := getattr(settings, field)) != (ours := getattr(present, field)):
                 raise UserError(f"{folder / ADAPTER_CONFIG_NAME}: {field}={theirs} does not fit this model, whose LoRA has {ours}")
+        config, mask = PatConfig.load(folder), self.sparsifier.mask
+        if (width := planned_width(self.get_base_model().config, config)) != mask.width:
+            raise UserError(f"{folder}: keeps {width} channels, this model's mask {mask.width}: attach with the ratio of that run")
         set_peft_model_state_dict(self, tensors, self.adapter_name)
-        self.sparsifier.mask.config = PatConfig.load(folder)
+        mask.config = config
         self.sparsifier.load(folder)
         self.own_losses.begin_step()
         if not is_trainable:
@@ -351,6 +355,7 @@ class PatModel(OneAdapter):
             raise ValueError(f"merge_and_unload(safe_merge=True): {', '.join(broken[:5])}: not finite; the adapter seems to be broken")
         merged.load_state_dict(folded, strict=not base.config.tie_word_embeddings)
         merged.tie_weights()
+        merged.generation_config = copy.deepcopy(base.generation_config)  # a chat model's further end tokens stand there alone
         stock: PreTrainedModel = merged.to(base.device).eval()
         return stock
 

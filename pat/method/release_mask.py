@@ -24,10 +24,13 @@ class ReleaseMask(UnifiedMask):
     config it keeps the open ones, as the release does, however many they are.
     """
 
+    first_temperature = 1.0
+    """Step 0 is taken for 1."""
+
     def __init__(self, hidden_size: int, width: int, config: PatConfig, importance_D: Tensor | None = None) -> None:
         super().__init__(hidden_size, width, config, importance_D)
         self._rounded = self.finished
-        self.temperature.fill_(1.0)  # that of step 0, which the schedule takes for 1
+        self.temperature.fill_(self.first_temperature)
 
     @property
     def closed(self) -> bool:

@@ -21,7 +21,7 @@ from pat.families.known import family_of
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
 from pat.io.progress import say
-from pat.io.provenance import provenance
+from pat.io.provenance import checksums, provenance
 from pat.machine.threads import threads_given_back
 from pat.models.reshaped import ReshapedConfig
 from pat.pruners import Pruner, pruner_named
@@ -116,4 +116,4 @@ def _identity(calibration: Calibration | None) -> dict[str, object] | None:
     """Return which text was looked at, wherever it lay."""
     if calibration is None:
         return None
-    return {"sha256": artefacts.sha256(calibration.path), "tokens": calibration.tokens} | calibration.naming("columns")
+    return {"sha256": checksums(calibration.path), "tokens": calibration.tokens} | calibration.naming("columns")

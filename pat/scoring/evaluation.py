@@ -71,7 +71,10 @@ def _examine(
 ) -> tuple[dict[str, Any], dict[str, list[Outcome]], str]:
     """Return the record's figures, every item's outcome, and the device they were had on."""
     from pat.scoring.examinee import count_cut_items, load_examinee
+    from pat.scoring.harness import check_variants
 
+    if settings.harness_tasks:
+        check_variants(settings.harness_tasks)  # before hours of scoring
     model, tokenizer = load_examinee(folder, settings, seed)
     truncated = {name: count_cut_items(model, tokenizer, ones, settings) for name, ones in items.items()}
     perplexities = _perplexities(model, tokenizer, documents, settings)

@@ -88,6 +88,8 @@ def _pretrain(
     learned, heldout = split_evenly(texts, settings.heldout_fraction)
     tokenizer = train_tokenizer(learned, settings.vocab_size, whole_prompts=settings.whole_prompts)
     blocks = PackedTexts(learned, tokenizer, settings.context_length, str(corpus))
+    # Told before the first step where it is too short, not after the last.
+    heldout_blocks = PackedTexts(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
     say(f"pretrain: {len(blocks) * settings.context_length} tokens of text, vocabulary {len(tokenizer)}")
     identity = {"settings": settings.model_dump(mode="json"), "corpus": inputs["corpus"]["sha256"]}
     identity |= naming(text_column)
@@ -107,7 +109,6 @@ def _pretrain(
     with writing(run_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint_folder) if checkpoint_folder else None)
     check_finite(model, trainer.state.global_step, "pretrain.learning_rate")
-    heldout_blocks = PackedTexts(heldout, tokenizer, settings.context_length, f"{corpus} (held out)") if heldout else None
     record = pretraining_record(trainer, model, settings, blocks, heldout_blocks)
     record |= spent.so_far()
     record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), settings.seed, str(model.device), inputs)

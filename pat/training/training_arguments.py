@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 
 from pat.errors import UserError
 from pat.machine import processes
+from pat.settings.jobs import TuningSettings
 from pat.training.reporters import run_name
 from pat.training.request import Arm
 
@@ -44,7 +45,7 @@ def training_arguments(
         output_dir=str(run_dir),
         max_steps=steps or settings.max_steps or -1,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type=_with_warmup(settings),
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -72,3 +73,8 @@ def training_arguments(
         label_names=["labels"],
         remove_unused_columns=False,
     )
+
+
+def _with_warmup(settings: TuningSettings) -> str:
+    """Return the Trainer's name of a schedule: its constant one leaves a warm-up out."""
+    return "constant_with_warmup" if settings.schedule == "constant" and settings.warmup_steps else settings.schedule

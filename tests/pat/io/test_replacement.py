@@ -17,7 +17,7 @@ import pytest
 from pat.errors import UserError
 from pat.io import exchange, locks, temporaries
 from pat.io.artefacts import check_folder, new_folder, seal, write_json, write_text
-from pat.io.marks import FOLDERS, Folder
+from pat.io.marks import FOLDERS, Folder, check_replaceable, samples_path
 from pat.io.temporaries import Names, sweep
 from tests.kit.children import HANGS_AFTER_S, NO_PROCESS, child
 
@@ -337,3 +337,21 @@ def test_temporaries_of_a_name_are_told_from_those_of_every_other() -> None:
         for other in ("m", "m.1", f"m.{token}", f".m.{token}.tmp", "m.old", "[m]", "m*"):
             found = [each.name for each in (names.new, names.aside, names.lock)]
             assert temporaries.tokens_in(found, other) == ({token} if other == name else set())
+
+
+def test_files_in_folders_of_the_users_are_nobodys_own(tmp_path: Path) -> None:
+    """Their names are like ours but for the folder in front."""
+    folder = tmp_path / "merged"
+    with new_folder(folder, MERGED) as inside:
+        write_json(inside / str(MERGED.record), {"provenance": {}})
+    (folder / "manifest.json").unlink()
+    check_replaceable(folder, MERGED)
+    (folder / "my-backup").mkdir()
+    (folder / "my-backup" / "other-model.safetensors").write_bytes(b"weights")
+    with pytest.raises(UserError, match="my-backup"):
+        check_replaceable(folder, MERGED)
+
+
+def test_answers_of_evaluations_whose_names_have_a_dot_lie_apart() -> None:
+    assert samples_path(Path("out/evaluation.json")) == Path("out/evaluation_samples.jsonl")
+    assert samples_path(Path("llama-3.1")) == Path("llama-3.1_samples.jsonl") != samples_path(Path("llama-3.2"))

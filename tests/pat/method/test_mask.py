@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pat.method.mask import UnifiedMask, gate, largest, offset, straight_through_count, temperature
+from pat.method.release_mask import ReleaseMask
 from pat.settings.config import PatConfig
 
 MILESTONES = st.integers(min_value=2, max_value=20_000)
@@ -221,3 +222,17 @@ def test_compiled_code_is_built_for_the_open_and_the_closed_mask_alone(choices: 
             assert torch.equal(compiled(), mask())
     mask.advance()
     assert mask.closed and torch.equal(compiled(), mask.kept.float())
+
+
+@pytest.mark.parametrize("variant", ["paper", "release"])
+def test_the_state_of_step_0_is_step_0_again(variant: str) -> None:
+    kind = {"paper": UnifiedMask, "release": ReleaseMask}[variant]
+    mask: Any = kind(48, 36, PatConfig(pruning_ratio=0.25, variant=variant, total_steps=90))  # type: ignore[arg-type]
+    start, gate_D = {name: tensor.clone() for name, tensor in mask.state_dict().items()}, mask().clone()
+    with torch.no_grad():
+        mask.proxy.add_(torch.linspace(-0.2, 0.2, 48))
+    for _ in range(5):
+        mask.advance()
+    assert not torch.equal(mask(), gate_D)
+    mask.load_state_dict(start)
+    assert torch.equal(mask(), gate_D) and mask.step == 0

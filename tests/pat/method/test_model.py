@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from pat import PatCallback, PatConfig, PatModel, attach
-from pat.errors import UserError
+from pat.errors import SettingError, UserError
 from pat.settings.config import Mask
 from tests.kit.tiny_models import CONFIGS, VOCABULARY, random_tokens, tiny_model
 from tests.kit.training import random_text, trained
@@ -259,3 +259,30 @@ def test_a_measured_mask_needs_text() -> None:
 def test_resuming_at_another_step_than_the_trainer_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not the same run"):
         Trainer(model=trained("llama"), args=arguments(tmp_path), train_dataset=RandomRows(), callbacks=[PatCallback()]).train()
+
+
+def test_a_merged_model_generates_as_its_base_is_told_to(tmp_path: Path) -> None:
+    base: Any = tiny_model("llama")
+    base.generation_config = GenerationConfig(eos_token_id=[2, 5], max_new_tokens=77, repetition_penalty=1.3)
+    model = attach(base, PatConfig(pruning_ratio=0.25, hio_rank=4, lora_rank=3, mask="random", closing="at-once"))
+    model.plan(12)
+    model.merge_and_unload().save_pretrained(tmp_path)
+    written = GenerationConfig.from_pretrained(tmp_path)
+    assert (written.eos_token_id, written.max_new_tokens, written.repetition_penalty) == ([2, 5], 77, 1.3)
+
+
+def test_an_adapter_of_another_width_is_refused_before_it_is_taken(tmp_path: Path) -> None:
+    for name, ratio in (("half", 0.5), ("quarter", 0.25)):
+        attach(tiny_model("llama"), PatConfig(pruning_ratio=ratio, hio_rank=4, lora_rank=3, total_steps=12)).save_pretrained(
+            tmp_path / name
+        )
+    model = attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=4, lora_rank=3, total_steps=12))
+    with pytest.raises(UserError, match="half: keeps 24 channels, this model's mask 36"):
+        model.load_adapter(tmp_path / "half", "default")
+    model.load_adapter(tmp_path / "quarter", "default")
+    assert model.pat_config.ratio == 0.25
+
+
+def test_what_needs_text_is_named() -> None:
+    with pytest.raises(SettingError, match="mask_prior='fisher' is measured on text"):
+        attach(tiny_model("llama"), PatConfig(pruning_ratio=0.25, hio_rank=4, mask_prior="fisher"))

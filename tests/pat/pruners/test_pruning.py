@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
+from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint
 from pat.errors import UserError
 from pat.io.artefacts import MANIFEST
@@ -82,3 +86,19 @@ def test_settings_of_other_pruners_are_not_passed_over(pruner: str, own: dict[st
 
 def test_every_method_that_names_a_pruner_has_one() -> None:
     assert {method.pruner for method in METHODS.values() if method.pruner} == set(PRUNERS)
+
+
+@pytest.mark.parametrize("verb", ["prune", "rotate"])
+def test_a_saved_set_is_text_to_measure_on_as_a_file_is(verb: str, tmp_path: Path) -> None:
+    """Its checksum was asked of a folder once all was done, and the finished model was thrown away."""
+    write_base("llama", tmp_path / "base")
+    text = calibration(tmp_path, tokens=400)
+    rows = [json.loads(line) for line in text.path.read_text(encoding="utf-8").splitlines()]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    saved, out = replace(text, path=tmp_path / "saved"), tmp_path / "out"
+    if verb == "prune":
+        record = prune(tmp_path / "base", "channel-fisher", 0.5, 8, out, saved)
+    else:
+        record = rotate(tmp_path / "base", "pca", saved, out)
+    assert all(name.endswith(".arrow") for name in record["provenance"]["inputs"]["calibration"]["sha256"])
+    assert checkpoint.load_config(out).hidden_size > 0

@@ -162,3 +162,12 @@ def test_checkpoint_that_was_being_written_when_the_kill_came_is_passed_over(cor
 def test_what_cannot_work_is_refused(corpus: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         pretrain(corpus, SETTINGS.model_copy(update=changes), tmp_path / "run", tmp_path / "model")
+
+
+def test_a_held_out_part_that_fills_no_context_is_told_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
+    monkeypatch.setattr("transformers.Trainer.train", lambda *_, **__: pytest.fail("trained before it was told"))
+    settings = SETTINGS.model_copy(update={"context_length": 64, "heldout_fraction": 0.004})
+    with pytest.raises(UserError, match=r"\(held out\): \d+ tokens do not fill one context"):
+        pretrain(corpus, settings, tmp_path / "run", tmp_path / "out")
