@@ -174,3 +174,12 @@ def test_searched_tunings_wait_for_one_search_an_arm(workflow_copy: Path, tmp_pa
         arm = next((arm for place, arm in arms.items() if f"/{place}/" in job), None)
         assert (f"--rate-from results/smoke/checkpoints/tiny/{arm}/rate.json " in job) if arm else "--rate-from" not in job
         assert arm is None or min(jobs_of(plan).index(one) for one in searches if f"/{arm}/" in one) < jobs_of(plan).index(job)
+
+
+def test_the_data_are_whole_before_anything_reads_them(workflow_copy: Path, tmp_path: Path) -> None:
+    """DVC locks them when `data` is done: what a later phase wrote among them would not be what was locked."""
+    raw = yaml.safe_load((workflow_copy / "config" / "smoke.yaml").read_text())
+    raw["evaluation"]["harness_tasks"] = ["arc_easy"]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
+    plan = snakemake(workflow_copy, "data", "--dry-run", "--configfile", str(tmp_path / "own.yaml"))
+    assert plan.returncode == 0 and "fetch the data of lm-eval's own tasks" in plan.stdout

@@ -136,3 +136,4 @@ rule data:
     input:
         plan.data.files(),
         plan.data.mixed_files(),
+        plan.data.harness_file(),  # a version of the data would change under its lock where the evaluation first wrote it
