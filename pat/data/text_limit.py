@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 def first_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int, limit: int | None) -> list[str]:
     """Return the first documents that fill at most `limit` windows of `context` tokens; None keeps all.
 
-    Where a document is longer than the windows that are left, it is cut, at the end of a line or, if need be, of a word: what is
-    scored is text again, and its bytes are those of its tokens. At least one window's worth is kept.
+    Where a document is longer than the windows that are left, it is cut, at the end of a line or, if need be, of a word or, in a script
+    without spaces, of a character: what is scored is text again, and its bytes are those of its tokens. At least one window's worth is kept.
     """
     if limit is None:
         return list(documents)
@@ -30,14 +30,26 @@ def first_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, 
 
 
 def _beginning(document: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
-    """Return the lines, or else the words, that the document begins with and that have at most so many tokens."""
+    """Return the lines, or else the words, or else the characters that the document begins with and that have at most so many tokens."""
     lines = document.splitlines(keepends=True)
-    return _that_fit(lines, tokenizer, tokens) or _that_fit([f"{word} " for word in lines[0].split(" ")], tokenizer, tokens)
+    words = [f"{word} " for word in lines[0].split(" ")]
+    return _that_fit(lines, tokenizer, tokens) or _that_fit(words, tokenizer, tokens) or _characters_that_fit(lines[0], tokenizer, tokens)
 
 
 def _that_fit(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
     totals = accumulate(_lengths(tokenizer, pieces))
     return "".join(piece for piece, total in zip(pieces, totals, strict=True) if total <= tokens)
+
+
+def _characters_that_fit(line: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+    fits, too_long = 0, len(line) + 1
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if _lengths(tokenizer, [line[:middle]])[0] <= tokens:
+            fits = middle
+        else:
+            too_long = middle
+    return line[:fits]
 
 
 def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:

@@ -39,6 +39,12 @@ def test_a_long_document_is_cut_at_the_end_of_a_line_or_of_a_word() -> None:
     assert first_windows(["short", "also", "third"], TOKENIZER, CONTEXT, 2) == ["short", "also"]
 
 
+def test_a_long_document_without_spaces_is_cut_at_a_character() -> None:
+    """Each of these has three bytes, so that fifteen hold five."""
+    assert first_windows(["剪枝与微调同时进行的方法"], TOKENIZER, CONTEXT, 1) == ["剪枝与微调"]
+    assert first_windows(["short", "剪枝与微调同时进行的方法"], TOKENIZER, CONTEXT, 2) == ["short", "剪枝与微调"]
+
+
 @pytest.mark.parametrize(
     ("settings", "tokens"), [({}, 300), ({"limit": 2}, 28), ({"limit": 2, "text_limit": 4}, 56), ({"limit": 2, "text_limit": "all"}, 300)]
 )
