@@ -13,7 +13,8 @@ def first_windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, 
     """Return the first documents that fill at most `limit` windows of `context` tokens; None keeps all.
 
     Where a document is longer than the windows that are left, it is cut, at the end of a line or, if need be, of a word or, in a script
-    without spaces, of a character: what is scored is text again, and its bytes are those of its tokens. At least one window's worth is kept.
+    without spaces, of a character: what is scored is text again, and its bytes are those of its tokens. At least one window's worth is
+    kept.
     """
     if limit is None:
         return list(documents)
