@@ -91,9 +91,9 @@ def _texts(job: PruneJob) -> tuple[Batch, Batch]:
     length = min(SAMPLE_LENGTH, checkpoint.load_config(job.source).max_position_embeddings)
     text = blocks(job.text(), checkpoint.load_tokenizer(job.source), length, SAMPLES * length)
     rows = len(text.ids_NT)
-    if rows < 2:
-        raise SettingError(f"--calibration: {int(text.mask_NT.sum())} tokens are too few to measure on one part and judge by another")
     even, odd = slice(0, rows, 2), slice(1, rows, 2)
+    if not all(bool(text.mask_NT[part, 1:].any()) for part in (even, odd)):
+        raise SettingError(f"--calibration: {int(text.mask_NT.sum())} tokens are too few to measure on one part and judge by another")
     measured = {"input_ids": text.ids_NT[even], "attention_mask": text.mask_NT[even]}
     return measured, {"input_ids": text.ids_NT[odd], "attention_mask": text.mask_NT[odd]}
 

@@ -136,9 +136,8 @@ def measured_scores(source: Path, calibration: Calibration, units: Mapping[Kind,
     length = min(SEQUENCE_LENGTH, config.max_position_embeddings)
     text = blocks(calibration, checkpoint.load_tokenizer(source), length, SEQUENCES * SEQUENCE_LENGTH)
     model = checkpoint.load_to_measure(source, calibration.device)
-    # At once, except where a longer text would need more of a GPU.
-    rows = len(text.ids_NT) if model.device.type == "cpu" else SEQUENCES * SEQUENCE_LENGTH // length
-    return unit_scores(model, list(text.batches(rows)), units, layers)
+    at_once = SEQUENCES * SEQUENCE_LENGTH // length  # as much as is asked for by default: the logits of a longer text fill any memory
+    return unit_scores(model, list(text.batches(at_once)), units, layers)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -67,12 +68,14 @@ def count_cut_items(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def _log_likelihood_lengths(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], context: int) -> list[int]:
-    """Return each item's tokens with its longest choice."""
-    endings = [ANSWER_JOINT + max(item.choices, key=len) for item in items]
-    longest = max(_lengths(tokenizer, endings))
+    """Return each item's tokens with the choice of most tokens, which need not have most characters."""
+    endings = [[ANSWER_JOINT + choice for choice in item.choices] for item in items]
+    longest = max(_lengths(tokenizer, [end for own in endings for end in own]))
     if longest > context:
         raise UserError(f"task {items[0].task!r}: has a choice of {longest} tokens and the model's context is {context}")
-    return _lengths(tokenizer, [log_likelihood_prompt(item.question) + end for item, end in zip(items, endings, strict=True)])
+    texts = [log_likelihood_prompt(item.question) + end for item, own in zip(items, endings, strict=True) for end in own]
+    lengths = iter(_lengths(tokenizer, texts))
+    return [max(islice(lengths, len(own))) for own in endings]
 
 
 def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:

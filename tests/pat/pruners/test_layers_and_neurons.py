@@ -210,7 +210,8 @@ def test_steps_longer_than_a_layer_are_named(tmp_path: Path) -> None:
         prune(tmp_path / "base", "layers-and-neurons", 0.3, 96, tmp_path / "none", calibration(tmp_path, tokens=300))
 
 
-def test_text_too_short_to_judge_by_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tokens", [10, 129])  # one part, and a second one of a single token, which has none to predict
+def test_text_too_short_to_judge_by_is_refused(tokens: int, tmp_path: Path) -> None:
     write_base("llama", tmp_path / "base")
     with pytest.raises(UserError, match="too few to measure on one part and judge by another"):
-        prune(tmp_path / "base", "layers-and-neurons", 0.3, "auto", tmp_path / "none", calibration(tmp_path, tokens=10), own=PLAIN)
+        prune(tmp_path / "base", "layers-and-neurons", 0.3, "auto", tmp_path / "none", calibration(tmp_path, tokens=tokens), own=PLAIN)

@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM
 
 from pat.data.items import Item, write_items
-from pat.data.prompts import first_capital_prompt, letters, log_likelihood_prompt
+from pat.data.prompts import ANSWER_JOINT, first_capital_prompt, letters, log_likelihood_prompt
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_jsonl
 from pat.machine.threads import PARALLEL, WORKERS
@@ -168,6 +168,16 @@ def test_items_beyond_the_context_are_counted(tmp_path: Path, checkpoint: Path) 
     long_one = Item("toy-9", "word " * CONTEXT, ("yes", "no"), 0, "toy")
     record, _ = run(checkpoint, tmp_path, CPU, [*some_items(3), long_one])
     assert record["tasks"]["toy"]["truncated_items"] == 1
+
+
+def test_the_choice_of_most_tokens_decides_whether_an_item_fits_not_that_of_most_characters(tmp_path: Path, checkpoint: Path) -> None:
+    """A token is a byte here: the first choice has 15, and the second has 12, with more characters."""
+    settings = CPU.model_copy(update={"generate": False})
+    room = CONTEXT + 1 - len((log_likelihood_prompt("") + ANSWER_JOINT).encode()) - 12
+    for number, (length, cut) in enumerate([(room, 1), (room - 3, 0)]):
+        item = Item("toy-0", "x" * length, ("剪枝与微调", "twelve chars"), 0, "toy")
+        record, _ = run(checkpoint, tmp_path / str(number), settings, [item])
+        assert record["tasks"]["toy"]["truncated_items"] == cut
 
 
 def test_answers_that_are_cut_are_counted_and_those_without_a_choice_are_told(
