@@ -16,6 +16,7 @@ from pat.data.calibration import Calibration
 from pat.errors import SettingError, UserError
 from pat.io.yaml_files import parse_yaml
 from pat.pruners.pruning import prune
+from pat.training.search import split
 from study.experiment.checks.disk import disk_problems
 from study.experiment.file import load_experiment
 from tests.kit.fuzz_workspace import EXPERIMENT, changed, write_workspace
@@ -114,6 +115,35 @@ def test_blank_rows_and_those_that_a_fraction_leaves_out_are_not_counted(workspa
         raw = changed(changed(in_passes(epochs=1, warmup_steps=1000), "methods", {"lora": None}), "data.instruct", source)
         [told] = problems(workspace, raw)
         assert f"the run of {rows} rows takes" in told
+
+
+def searched(instruct: dict[str, Any], **search: Any) -> dict[str, Any]:
+    """The experiment with a search in place of its learning rate, on these rows."""
+    recipe = {name: value for name, value in EXPERIMENT["tuning"].items() if name != "learning_rate"}
+    recipe["search"] = {"learning_rates": [1e-3, 1e-2], **search}
+    return {**EXPERIMENT, "data": {**EXPERIMENT["data"], "instruct": instruct}, "tuning": recipe}
+
+
+def test_a_search_that_leaves_nothing_to_learn_from_is_told_where_it_would_be_refused(workspace: Path, tmp_path: Path) -> None:
+    rows = [{"instruction": f"say {number}", "input": "", "output": f"{number}"} for number in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    source = {"source": "json", "path": str(tmp_path / "rows.jsonl")}
+    told = "tuning.search.dev_rows: {} is not allowed: must be less than {}, the rows of the instruction set, of which some must be left"
+    for dev_rows in (6, 7):
+        with pytest.raises(UserError, match="too few"):
+            split(rows, dev_rows, 0, tmp_path / "rows.jsonl")
+        [found] = problems(workspace, searched(source, dev_rows=dev_rows))
+        assert found.startswith(told.format(dev_rows, 6))
+    split(rows, 5, 0, tmp_path / "rows.jsonl")
+    assert problems(workspace, searched(source, dev_rows=5)) == []
+    [found] = problems(workspace, searched(source))
+    assert found.startswith(told.format(256, 6)), "the default"
+    of_world = searched({"source": "world"}, dev_rows=64)
+    assert problems(workspace, changed(of_world, "data.world", {"instruct_rows": 65})) == []
+    [found] = problems(workspace, changed(of_world, "data.world", {"instruct_rows": 64}))
+    assert found.startswith(told.format(64, 64))
+    untuned = changed(of_world, "methods", {"base": None})
+    assert problems(workspace, changed(untuned, "data.world", {"instruct_rows": 64})) == []
 
 
 @pytest.mark.parametrize("pruner", ["wanda-sp", "llm-pruner", "llm-pruner-uniform", "slicegpt", "shortgpt"])
