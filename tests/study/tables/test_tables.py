@@ -20,6 +20,7 @@ from study.experiment.table_settings import TableSettings
 from study.tables import writing as tables
 from study.tables.layouts import Layout, latex, latex_text, markdown
 from tests.kit.cell_maker import cell, write_cell
+from tests.kit.experiments import changed, refusal
 from tests.kit.written_tables import make, rows_of, tables_of
 
 runner = CliRunner()
@@ -55,6 +56,15 @@ def test_mean_is_the_plain_mean_of_tasks(tmp_path: Path) -> None:
     # √(0.25/100 + 0.09/100) / 2 = 0.029155; × 1.95996 = 5.71 points
     assert rows_of((out / "table1.md").read_text())[-1][-1] == "70.0 ± 5.7"
     assert "log-likelihood" in (out / "table1.md").read_text()
+
+
+def test_no_task_can_have_the_name_of_another_column_of_its_table(tmp_path: Path) -> None:
+    out = tables_of(tmp_path, [cell(scores={"a": {"acc": 0.5}, "b": {"acc": 0.9}})])
+    columns = [column for column in pd.read_csv(out / "per_task_tiny.csv").columns if column.partition(" ")[0] not in ("a", "b")]
+    assert {"ratio", "mode", "mean"} < set(columns)
+    for column in columns:
+        [told] = refusal(changed("data", "tasks", column, value={"source": "json", "path": "own.jsonl"}))
+        assert told.startswith(f'data.tasks: the name "{column}" is not allowed: ')
 
 
 def test_each_metric_has_its_own_table(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pat.settings.mistakes import shown
+from study.experiment.checks.rows import ROW_COLUMNS
 from study.experiment.schema import Experiment
 from study.experiment.table_settings import METRICS
 
@@ -15,6 +16,8 @@ RESERVED = {
     "models": ("data", "models", "rotated", "refitted", "encoded", "tables", "figures", "logs", "benchmark", "benchmarks", "text"),
     "data.text": ("pretrain",),  # the pretraining corpus lies beside the held-out texts
 }
+TASK_COLUMNS = (*ROW_COLUMNS, "mean")
+"""Of the table that has a column per task."""
 OF_TABLES = ("models", "tables.ablations")
 """What has tables of its own, one for each scoring, which is behind its name."""
 
@@ -41,5 +44,7 @@ def name_problems(experiment: Experiment) -> Iterator[str]:
                 f"{field}: the name {shown(name)} is not allowed: a table that ends in _{ending} is the one of that scoring; choose "
                 "another name"
             )
+        if field == "data.tasks" and name in TASK_COLUMNS:
+            yield f"{field}: the name {shown(name)} is not allowed: a column of the table per task is called so; choose another name"
         if name in RESERVED.get(field, ()):
             yield f"{field}: the name {shown(name)} is reserved for something else in the results; choose another"
