@@ -151,3 +151,8 @@ METHODS: Mapping[str, Method] = _Methods()
 def method_name(row: str, own: Mapping[str, object]) -> object:
     """Return what a row with these settings names as its method: what it says, else `checkpoint` where it gives one, else its own name."""
     return own.get("method") or (CHECKPOINT if own.get("checkpoint") is not None else row)
+
+
+def name_of_row(label: str, mode: str) -> str:
+    """Return a row's name where it has one place alone: a pruner's with its mode, in which another row may have it too."""
+    return label if mode in ("", "PAT") else f"{label} {mode}"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pat.errors import UserError
 from pat.io.artefacts import read_json
 from study.experiment.checks.names import SAFE_NAME
-from study.experiment.methods import METHODS
+from study.experiment.methods import METHODS, name_of_row
 from study.experiment.table_settings import METRICS, Factor
 
 SCHEMA = 1
@@ -160,11 +160,6 @@ class Cell(_Part):
     def row(self) -> Row:
         """The table row this cell belongs to."""
         return Row(ratio=self.ratio_requested, method=self.method, label=self.label, mode=self.mode, base_method=self.base_method)
-
-
-def name_of_row(label: str, mode: str) -> str:
-    """Return a row's name where it has one place alone: a pruner's with its mode, in which another row may have it too."""
-    return label if mode in ("", "PAT") else f"{label} {mode}"
 
 
 class Row(_Part):

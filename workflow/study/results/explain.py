@@ -19,8 +19,8 @@ from pat.errors import UserError
 from pat.io.artefacts import read_record, sha256
 from pat.io.marks import FOLDER_RECORDS
 from study.commands.errors import run_reporting_errors
+from study.experiment.methods import name_of_row
 from study.results.archive import ARCHIVE, packed
-from study.results.cells import name_of_row
 from study.results.kept import RESULT
 
 EVALUATION, RATE = "evaluation.json", "rate.json"
