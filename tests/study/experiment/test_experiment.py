@@ -218,6 +218,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (changed("methods", "channel-magnitude-ftp", value={"lora": {"rank": 2}}), "methods.channel-magnitude-ftp.lora: has no effect"),
     (changed("methods", "other", value={"method": "pat"}), "methods.other: is called \"PAT\" in the tables, as is 'pat': give it a label"),
     (
+        changed("methods", "given", value={"checkpoint": {"path": "x"}, "label": "PAT"}),
+        "methods.given: is called \"PAT\" in the tables, as is 'pat': give it a label",
+    ),
+    (
+        changed("methods", "dora", value={"label": "Channel magnitude P→FT"}),
+        "methods.channel-magnitude-pft: is called \"Channel magnitude P→FT\" in the tables, as is 'dora': give it a label",
+    ),
+    (
         changed("tables", value={"ablation": {}}),
         "tables.ablation: unknown key; did you mean 'ablations'?; allowed: ablations, accuracy, reference",
     ),

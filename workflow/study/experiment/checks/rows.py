@@ -8,7 +8,7 @@ from pat.pruners import PRUNERS, Pruner
 from pat.settings.jobs import PruneSettings
 from pat.settings.mistakes import nearest, shown
 from study.experiment.checks.settings import taken
-from study.experiment.methods import CHECKPOINT, METHODS, Method
+from study.experiment.methods import CHECKPOINT, METHODS, Method, name_of_row
 from study.experiment.schema import TUNED_ROW, Experiment
 
 ROW_COLUMNS = ("ratio", "method", "label", "mode")  # they name a row in the CSV of every table
@@ -20,11 +20,11 @@ def row_problems(experiment: Experiment) -> Iterator[str]:
     for row in experiment.methods:
         if (name := experiment.method_name(row)) not in METHODS:
             yield f"methods.{row}: {shown(name)} is not a method{nearest(name, METHODS)}"
-    labels: dict[tuple[str, str], str] = {}
+    names: dict[str, str] = {}
     for row, method in rows.items():
-        label = experiment.label(row)
-        if (first := labels.setdefault((label, method.mode), row)) != row:
-            yield f"methods.{row}: is called {shown(label)} in the tables, as is {first!r}: give it a label of its own"
+        name = name_of_row(experiment.label(row), method.mode)
+        if (first := names.setdefault(name, row)) != row:
+            yield f"methods.{row}: is called {shown(name)} in the tables, as is {first!r}: give it a label of its own"
         unused = _without_effect(experiment, row, method)
         yield from (f"methods.{row}.{key}: has no effect: {why}; remove it" for key, why in unused)
         yield from (f"methods.{row}.checkpoint{problem}" for problem in _checkpoint(experiment, row, method))
