@@ -49,7 +49,7 @@ def evaluate(
     """
     check_replaceable(out, KINDS["evaluate"], force=force)
     started = time.monotonic()
-    if not (texts or settings.harness_tasks or (tasks and (settings.generate or settings.log_likelihood))):
+    if not (texts or settings.harness_tasks or (tasks and settings.scores_tasks)):
         unscored = "evaluation.generate and evaluation.log_likelihood are both false" if tasks else "give --task, --text or harness_tasks"
         raise UserError(f"nothing to evaluate: {unscored}")
     if tasks or settings.harness_tasks:
