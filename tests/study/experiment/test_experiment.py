@@ -16,6 +16,7 @@ from pat.models.bounds import just_above, just_below
 from pat.models.width import target_width
 from study.experiment.file import load_experiment
 from study.experiment.schema import Experiment
+from study.figures.memory import MEASURED
 from tests.kit.experiments import SMOKE, changed, refusal
 from tests.kit.project import ROOT
 
@@ -240,6 +241,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
         changed("models", "my_acc_norm", value={"path": "x"}),
         'models: the name "my_acc_norm" is not allowed: a table that ends in _acc_norm',
     ),
+    (
+        changed("tables", value={"ablations": {"own": ["mask", "loss", "mask"]}}),
+        'tables.ablations.own: ["mask", "loss", "mask"] is not allowed: must name each value once; mask stands there more often',
+    ),
+    (changed("methods", MEASURED, value={"method": "lora"}), 'methods: the name "measured" is reserved'),
     (changed("tables", value={"ablations": {"mask": ["mask"]}}), "tables.ablations.mask: no row has its factors (mask)"),
     (changed("methods", "pat", value={"factors": {"mask": 1}}), "methods.pat.factors.mask: unknown factor; no table shows factors"),
     (factored({"maks": "frozen"}), "methods.pat.factors.maks: unknown factor; did you mean 'mask'?; allowed: loss, mask"),

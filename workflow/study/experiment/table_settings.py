@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from pat.settings.agreement import each_once
 from pat.settings.fields import Settings
 
 METRICS = ("first_capital", "first_capital_word", "acc", "acc_norm")
@@ -24,6 +25,6 @@ class TableSettings(Settings):
     accuracy: Literal["table1", "table3"] = Field(
         default="table1", description="the paper's table that accuracies stand beside: table1 (zero-shot) or table3 (tuned on the tasks)"
     )
-    ablations: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = Field(
+    ablations: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(each_once)]] = Field(
         default={}, description="name → list of factors; each makes a table `ablation_<name>` with a column per factor"
     )

@@ -14,6 +14,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = {
     "name": ("reference",),
     "models": ("data", "models", "rotated", "refitted", "encoded", "tables", "figures", "logs", "benchmark", "benchmarks", "text"),
+    "methods": ("measured",),  # what a benchmark weighed, in the figure of memory
     "data.text": ("pretrain",),  # the pretraining corpus lies beside the held-out texts
 }
 TASK_COLUMNS = (*ROW_COLUMNS, "mean")
