@@ -109,7 +109,8 @@ KINDS: dict[str, Kind] = {
     "tasks": Folder("pat tasks", "tasks.json", ("*.yaml", "*.jsonl", "pat_tasks.py", "tasks.json")),
     "search-rate": Record(frozenset({"learning_rate", "candidates", "dev_rows", "provenance"})),
     "evaluate": Record(frozenset({"tasks", "mean", "perplexity", "provenance"}), beside=((samples_path, ANSWERS),)),
-    "sizes": Record(frozenset({"ratio_requested", "hidden_size", "parameters", "provenance"})),
+    # A merge's record has the same fields, with what was measured in the place of None.
+    "sizes": Record(frozenset({"ratio_requested", "hidden_size", "parameters", "logit_gap", "provenance"}), {"logit_gap": None}),
     "fetch-tasks": Record(frozenset({"tasks", "made_by"}), {"made_by": "pat fetch-tasks"}),
     "benchmark inference": _measurement("inference", kept_so_far=True),
     "benchmark tune": _measurement("tuning"),

@@ -17,7 +17,7 @@ import pytest
 from pat.errors import UserError
 from pat.io import exchange, locks, temporaries
 from pat.io.artefacts import check_folder, new_folder, seal, write_json, write_text
-from pat.io.marks import FOLDERS, Folder, check_replaceable, samples_path
+from pat.io.marks import FOLDERS, KINDS, Folder, check_replaceable, samples_path
 from pat.io.temporaries import Names, sweep
 from tests.kit.children import HANGS_AFTER_S, NO_PROCESS, child
 
@@ -355,3 +355,13 @@ def test_files_in_folders_of_the_users_are_nobodys_own(tmp_path: Path) -> None:
 def test_answers_of_evaluations_whose_names_have_a_dot_lie_apart() -> None:
     assert samples_path(Path("out/evaluation.json")) == Path("out/evaluation_samples.jsonl")
     assert samples_path(Path("llama-3.1")) == Path("llama-3.1_samples.jsonl") != samples_path(Path("llama-3.2"))
+
+
+def test_a_merges_record_is_not_one_of_sizes(tmp_path: Path) -> None:
+    """It has the same fields, and its folder's manifest would no longer hold."""
+    record = {"ratio_requested": 0.25, "hidden_size": {}, "parameters": {}, "provenance": {}}
+    for name, gap in (("merge", 3e-5), ("sizes", None)):
+        write_json(tmp_path / f"{name}.json", record | {"logit_gap": gap})
+    check_replaceable(tmp_path / "sizes.json", KINDS["sizes"])
+    with pytest.raises(UserError, match="is there already and is not what this command writes"):
+        check_replaceable(tmp_path / "merge.json", KINDS["sizes"])
