@@ -29,9 +29,12 @@ from tests.kit.project import ROOT, planned
 from tests.kit.tiny_checkpoint import write_tiny_checkpoint
 
 FIGURES = (
-    ("accuracy", figures.write_figures), ("methods", methods_figure.write_methods), ("perplexity", perplexity_figure.write_perplexity),
-    ("trainable", trainable_figure.write_trainable), ("memory", lambda paths, out: memory_figure.write_memory(paths, [], out)),
-)  # fmt: skip
+    ("accuracy", figures.write_figures),
+    ("methods", lambda paths, out: methods_figure.write_methods(paths, None, out)),
+    ("perplexity", perplexity_figure.write_perplexity),
+    ("trainable", lambda paths, out: trainable_figure.write_trainable(paths, None, out)),
+    ("memory", lambda paths, out: memory_figure.write_memory(paths, [], out)),
+)
 
 
 def smoke(**rows: object) -> dict[str, Any]:

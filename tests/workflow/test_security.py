@@ -39,7 +39,7 @@ OPTIONS = {
     "params.datasets",
     "params.before",
 }
-READY = OPTIONS | {"params.online", "params.launcher", "params.reads", "PLUGINS"}
+READY = OPTIONS | {"params.online", "params.launcher", "params.reads", "params.figure", "PLUGINS"}
 """What the plan has put together and quoted by itself: options, and what stands before a command."""
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 CALLS_CODE = {"eval", "exec", "os.system", "os.popen", "torch.hub.load", "yaml.unsafe_load", "yaml.full_load"}

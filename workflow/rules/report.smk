@@ -78,13 +78,13 @@ rule draw:
         mem_mb=plan.memory("prepare"),
         runtime=plan.time("prepare"),
     params:
-        figure="{figure}",
+        figure=plan.figures.named,
         reads=plan.figures.options,
         out=subpath(output[0], parent=True),
     message:
         "draw the figure {wildcards.figure}"
     shell:
-        "python -m study figure {params.figure:q} --out {params.out:q} {params.reads} > {log:q} 2>&1"
+        "python -m study figure {params.figure} --out {params.out:q} {params.reads} > {log:q} 2>&1"
 
 
 use rule draw as draw_health with:

@@ -14,6 +14,7 @@ from matplotlib.cbook import is_math_text
 
 from pat.errors import UserError
 from pat.settings.fields import GIB
+from study.cli import main
 from study.figures import accuracy as figures
 from study.figures import gate as gate_figure
 from study.figures import memory as memory_figure
@@ -94,9 +95,9 @@ def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
     "write",
     [
         figures.write_figures,
-        methods_figure.write_methods,
+        lambda paths, out: methods_figure.write_methods(paths, None, out),
         perplexity_figure.write_perplexity,
-        trainable_figure.write_trainable,
+        lambda paths, out: trainable_figure.write_trainable(paths, None, out),
         write_trainable_perplexity,
     ],
 )
@@ -150,7 +151,9 @@ def test_many_methods_are_spread_over_panels_each_with_the_unpruned_row(
         seen.append([axes for axes in drawing.axes if axes.axison and axes.containers])
 
     monkeypatch.setattr(script, "save", keep)
-    write = {figures: figures.write_figures, trainable_figure: trainable_figure.write_trainable}.get(script)
+    write = {figures: figures.write_figures, trainable_figure: lambda paths, out: trainable_figure.write_trainable(paths, None, out)}.get(
+        script
+    )
     paths = many_cells(tmp_path)
     if write:
         write(paths, tmp_path / "out")
@@ -179,13 +182,25 @@ def paper_cells(folder: Path) -> list[Path]:
 
 def test_methods_figure_has_the_unpruned_row_in_every_panel_and_the_papers_number(tmp_path: Path) -> None:
     half = cell("pat", 0.5, model="llama2-7b", scores={"a": {"first_capital": 0.4}})
-    methods_figure.write_methods([*paper_cells(tmp_path), write_cell(tmp_path, half)], tmp_path / "out")
+    methods_figure.write_methods([*paper_cells(tmp_path), write_cell(tmp_path, half)], None, tmp_path / "out")
     lines = drawn(tmp_path / "out", "methods")
     assert [(it["panel"], it["method"], it["accuracy"]) for it in lines] == [
         (0.25, "lora", 0.6), (0.25, "llm-pruner-pft", 0.6), (0.25, "pat", 0.6), (0.5, "lora", 0.6), (0.5, "pat", 0.4),
     ]  # fmt: skip
     assert [it["paper"] for it in lines[:4]] == [0.5876, 0.525, 0.6002, 0.5876]
     assert pd.isna(lines[4]["paper"])
+
+
+def test_figures_of_models_tuned_on_the_tasks_have_no_zero_shot_number_of_the_paper(tmp_path: Path) -> None:
+    """Table 3 prints 72.85 for LoRA and 72.05 for PAT; figure 4 has nothing of it."""
+    paths = [str(path) for path in paper_cells(tmp_path)]
+    for name in ("methods", "trainable"):
+        with pytest.raises(SystemExit) as ended:
+            main(["figure", name, "--accuracy", "table3", "--out", str(tmp_path / "out"), *paths])
+        assert not ended.value.code
+    shown = {it["method"]: it["paper"] for it in drawn(tmp_path / "out", "methods")}
+    assert (shown["lora"], shown["pat"]) == (0.7285, 0.7205) and pd.isna(shown["llm-pruner-pft"])
+    assert trainable_figure.PAPER not in {it["name"] for it in drawn(tmp_path / "out", "trainable")}
 
 
 def test_perplexity_figure_has_the_best_methods_first_and_bars_over_seeds_alone(tmp_path: Path) -> None:
@@ -309,7 +324,7 @@ def test_perplexity_figure_without_texts_is_a_message(tmp_path: Path) -> None:
 
 
 def test_trainable_figure_divides_by_the_unpruned_model_and_what_is_added_to_it(tmp_path: Path) -> None:
-    trainable_figure.write_trainable(paper_cells(tmp_path), tmp_path / "out")
+    trainable_figure.write_trainable(paper_cells(tmp_path), None, tmp_path / "out")
     *ours, printed = drawn(tmp_path / "out", "trainable")
     assert [(it["trainable_share"], it["accuracy"]) for it in ours] == [(round(120 / 1120, 6), 0.6)] * 3
     assert (printed["label"], printed["trainable_share"], printed["accuracy"]) == ("dense HSM + LoRA-8", 0.1415, 0.6419)

@@ -395,6 +395,13 @@ def test_an_experiment_draws_the_figures_it_names_or_all_it_has_data_for() -> No
     assert "results/smoke/figures/speedup.png" not in Plan(smoke(benchmark=None)).figures.files()
 
 
+@pytest.mark.parametrize(("accuracy", "named"), [("table1", "methods"), ("table3", "methods --accuracy table3")])
+def test_a_figure_with_numbers_of_the_paper_is_told_of_which_table(accuracy: str, named: str) -> None:
+    figures = Plan(smoke(tables={"accuracy": accuracy})).figures
+    assert figures.named(SimpleNamespace(figure="methods")) == named
+    assert figures.named(SimpleNamespace(figure="memory")) == "memory"
+
+
 def test_a_known_shape_needs_no_sizes() -> None:
     plan = Plan(smoke(benchmark={"shapes": {"llama-2-7b": None}, "inference": {"widths": [3072]}, "tuning": {}}))
     assert plan.benchmarks.files() == [f"results/smoke/benchmark/{kind}/llama-2-7b.json" for kind in ("inference", "tuning")]

@@ -340,6 +340,16 @@ def test_a_perplexity_that_was_too_large_for_a_number_is_told_with_its_cell(tmp_
         tables.write_tables([path], tmp_path / "tables")
 
 
+def test_an_ablation_of_models_tuned_on_the_tasks_has_no_zero_shot_number_of_the_paper(tmp_path: Path) -> None:
+    [path] = make(tmp_path / "cells", [cell("lora", ratio=0.0, model="llama2-7b")])
+    shown = {}
+    for accuracy in ("table1", "table3"):
+        settings = TableSettings.model_validate({"accuracy": accuracy, "ablations": {"parts": ("trainable mask",)}})
+        tables.write_tables([path], tmp_path / accuracy, settings)
+        shown[accuracy] = pd.read_csv(tmp_path / accuracy / "ablation_parts.csv").to_dict("records")[0].get("llama2-7b paper")
+    assert shown["table1"] == 58.76 and pd.isna(shown["table3"])
+
+
 def test_tables_of_some_of_an_experiment_s_cells_say_so_and_those_of_all_do_not(tmp_path: Path) -> None:
     paths = make(tmp_path / "cells", [cell(), cell("lora", ratio=0.0)])
     written = {count: tmp_path / f"of {count}" for count in (2, 7)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Figure = Literal["accuracy", "methods", "perplexity", "trainable", "trainable_perplexity", "memory", "speedup", "gate", "health"]
-Source = Literal["cells", "benchmark", "tuning", "title"]
+Source = Literal["cells", "benchmark", "tuning", "title", "accuracy"]
 Need = Literal["tasks", "texts", "masks", "inference"]
 
 
@@ -21,9 +21,9 @@ class FigureKind:
 
 FIGURES: dict[str, FigureKind] = {
     "accuracy": FigureKind(("cells",), "tasks"),
-    "methods": FigureKind(("cells",), "tasks"),
+    "methods": FigureKind(("cells", "accuracy"), "tasks"),
     "perplexity": FigureKind(("cells",), "texts"),
-    "trainable": FigureKind(("cells",), "tasks"),
+    "trainable": FigureKind(("cells", "accuracy"), "tasks"),
     "trainable_perplexity": FigureKind(("cells",), "texts", unasked=False),  # tells something where rows of a method differ in size alone
     "memory": FigureKind(("cells", "benchmark"), "tasks"),
     "speedup": FigureKind(("benchmark",), "inference"),

@@ -13,6 +13,7 @@ from pat.io.places import READS, WRITES
 from pat.settings.mistakes import nearest, shown
 from study.commands.errors import run_reporting_errors
 from study.commands.places import Pictures, guarded
+from study.experiment.table_settings import AccuracyTable
 from study.figures.drawings import DRAWINGS, draw
 from study.results.options import CellsOption, ListOption, MoreArgument, listed
 
@@ -32,12 +33,19 @@ def main(
     ] = None,
     tuning: Annotated[Path | None, typer.Option(help="The run's adapter/tuning.json, for its health."), READS] = None,
     title: Annotated[str, typer.Option(help="What the figure of a run's health calls the run.")] = "",
+    accuracy: Annotated[
+        AccuracyTable | None,
+        typer.Option(help="The table of the paper beside ours: table1 (zero-shot, the default) or table3 (tuned on the tasks)."),
+    ] = None,
     cells: CellsOption = None,
     cells_from: ListOption = None,
     more: MoreArgument = None,
 ) -> None:
     """Draw one of the figures."""
     named = title or (tuning.parent.as_posix() if tuning else "")
-    run_reporting_errors(
-        lambda: draw(name, {"cells": listed(cells, more, cells_from), "benchmark": benchmark or [], "tuning": tuning, "title": named}, out)
-    )
+
+    def action() -> str:
+        given = {"cells": listed(cells, more, cells_from), "benchmark": benchmark or [], "tuning": tuning, "title": named}
+        return draw(name, {**given, "accuracy": accuracy}, out)
+
+    run_reporting_errors(action)

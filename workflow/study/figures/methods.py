@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
 from study.experiment.methods import METHODS
+from study.experiment.table_settings import ZERO_SHOT, AccuracyTable
 from study.figures.heading import heading
 from study.figures.lines import LINE_IN, draw_points, name_lines, names_in_order
 from study.figures.style import GREY, VERMILION, as_written, below, figure, save
@@ -86,10 +87,13 @@ def _panel(axes: Axes, data: pd.DataFrame, names: Mapping[str, str], whole: str 
     axes.grid(axis="both", color="#DDDDDD", linewidth=0.6)
 
 
-def write_methods(paths: Sequence[Path], out: Path, *, of_cells: int | None = None) -> str:
-    """Write methods.png, methods.pdf and methods.csv into `out`; returns the metric they show. Raises UserError on broken cells."""
+def write_methods(paths: Sequence[Path], accuracy: AccuracyTable | None, out: Path, *, of_cells: int | None = None) -> str:
+    """Write methods.png, methods.pdf and methods.csv into `out`; returns the metric they show. Raises UserError on broken cells.
+
+    `accuracy` is the paper's table whose numbers stand beside ours; None for the zero-shot one.
+    """
     grid = headline_grid(paths)
-    data = points(grid, Printed("table1"))
+    data = points(grid, Printed(accuracy or ZERO_SHOT))
     width = 2.0 + 2.2 * data["panel"].nunique()
     height = 1.0 + data["model"].nunique() * (0.6 + LINE_IN * data["method"].nunique())
     with figure(max(width, 4.6), height) as drawing:

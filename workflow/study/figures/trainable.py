@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pat.io.artefacts import write_text
+from study.experiment.table_settings import ZERO_SHOT, AccuracyTable
 from study.figures.heading import heading
 from study.figures.shares import Part, draw_series, name_rows, of_row, panels_of, parts_of, series_of, share_axis, shares
 from study.figures.style import VERMILION, below, figure, from_zero, save
@@ -70,10 +71,13 @@ def _panel(axes: Axes, data: pd.DataFrame, part: Part) -> None:
         name_rows(axes, printed[~printed["label"].isin(set(ours["label"]))], VERMILION, "accuracy", 100, above=True)
 
 
-def write_trainable(paths: Sequence[Path], out: Path, *, of_cells: int | None = None) -> str:
-    """Write trainable.png, .pdf and .csv into `out`; returns the metric they show. Raises UserError on broken cells."""
+def write_trainable(paths: Sequence[Path], accuracy: AccuracyTable | None, out: Path, *, of_cells: int | None = None) -> str:
+    """Write trainable.png, .pdf and .csv into `out`; returns the metric they show. Raises UserError on broken cells.
+
+    `accuracy` is the table of the paper that ours stand beside; None for the zero-shot one.
+    """
     grid = headline_grid(paths)
-    data = points(grid, PrintedTrainable())
+    data = points(grid, PrintedTrainable(accuracy or ZERO_SHOT))
     data = data.assign(series=series_of(data))
     parts = parts_of(data[data["name"] != PAPER])
     with figure(max(1.2 + 2.8 * data["panel"].nunique(), 4.6), 1.1 + 2.4 * len(parts)) as drawing:

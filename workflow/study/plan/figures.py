@@ -7,6 +7,7 @@ from typing import Any
 
 from study.experiment.figures import FIGURES
 from study.experiment.schema import Experiment
+from study.experiment.table_settings import ZERO_SHOT
 from study.plan.benchmarks import Benchmarks
 from study.plan.cells import Cells
 from study.plan.data import PreparedData
@@ -42,6 +43,11 @@ class Figures:
     def options(self, wildcards: Wildcards, input: Any) -> str:
         """Return the options that name them to a figure; derived from its inputs, so Snakemake keeps no record of it."""
         return " ".join([repeated("--benchmark", input.benchmarks), *map(shlex.quote, input.cells)]).strip()
+
+    def named(self, wildcards: Wildcards) -> str:
+        """Return the figure's name, and the paper's table of accuracies where the figure shows it and it is not the one by default."""
+        beside, shown = self.experiment.tables.accuracy, "accuracy" in FIGURES[wildcards.figure].reads
+        return f"{wildcards.figure} --accuracy {beside}" if shown and beside != ZERO_SHOT else wildcards.figure
 
     def health_options(self, wildcards: Wildcards) -> str:
         """Return the options that name the run to the figure of its health, and what to call it."""

@@ -113,7 +113,7 @@ class Unfinished(Finished):
     @contextmanager
     def figures(self) -> Iterator[list[Path]]:
         """Yield pictures of these cells, each of which says of how many it is, for as long as they are read."""
-        given = {"cells": self.cells, "benchmark": self._inference()}
+        given = {"cells": self.cells, "benchmark": self._inference(), "accuracy": self.experiment.tables.accuracy}
         with tempfile.TemporaryDirectory() as folder:
             for name in self._drawn():
                 draw(name, {option: given[option] for option in DRAWINGS[name].reads}, Path(folder), of_cells=self.of_cells)

@@ -6,10 +6,10 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from study.experiment.table_settings import Factor
+from study.experiment.table_settings import ZERO_SHOT, AccuracyTable, Factor
 
 FOLDER = Path(__file__).resolve().parents[2] / "published"
-PRINTED = {"table1": "table1_zero_shot.csv", "table3": "table3_downstream.csv"}
+PRINTED: Mapping[AccuracyTable, str] = {"table1": "table1_zero_shot.csv", "table3": "table3_downstream.csv"}
 """The paper's tables of methods, by our tables' names."""
 METRIC = "first_capital"
 """How the paper scored."""
@@ -20,7 +20,7 @@ class Printed:
 
     metric = METRIC
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: AccuracyTable) -> None:
         self.number = int(table.removeprefix("table"))
         self._models, self._rows = _paper_models(), _paper_rows(table)
         self._cells = {
@@ -37,16 +37,19 @@ class Printed:
 
 
 class PrintedAblation:
-    """Table 2 of the paper, looked up by row and factors: its columns `trainable_mask` and `identity_loss`, yes or no."""
+    """Table 2 of the paper, looked up by row and factors: its columns `trainable_mask` and `identity_loss`, yes or no.
+
+    Its accuracies are zero-shot: beside those of an experiment of another table it has none.
+    """
 
     number = 2
     _others = ("model", "pruning_ratio", "method", "accuracy")
 
-    def __init__(self) -> None:
+    def __init__(self, beside: AccuracyTable) -> None:
         self._models, self._rows = _paper_models(), _paper_rows("table2")
         self._cells = {
             (line["model"], line["method"], float(line["pruning_ratio"]), self._factors(line)): float(line["accuracy"])
-            for line in _read("table2_ablation.csv")
+            for line in (_read("table2_ablation.csv") if beside == ZERO_SHOT else [])
         }
 
     def _factors(self, line: Mapping[str, str]) -> frozenset[tuple[str, Factor]]:
@@ -60,13 +63,16 @@ class PrintedAblation:
 
 
 class PrintedTrainable:
-    """What the text around figure 4 prints: accuracy and share of trainable parameters of single rows."""
+    """What the text around figure 4 prints: accuracy, zero-shot, and share of trainable parameters of single rows.
+
+    Beside the accuracies of an experiment of another table it has none.
+    """
 
     metric = METRIC
 
-    def __init__(self) -> None:
+    def __init__(self, beside: AccuracyTable) -> None:
         self._models = _paper_models()
-        self._lines = _read("figure4_trainable.csv")
+        self._lines = _read("figure4_trainable.csv") if beside == ZERO_SHOT else []
 
     def lookup(self, model: str, ratio: float) -> list[dict[str, object]]:
         """Return the rows printed for one model and ratio: label, trainable_share and accuracy, both in 0..1."""

@@ -86,7 +86,7 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
         suffix = "" if metric == metrics[0] else f"_{metric}"
         tables[f"{settings.accuracy}{suffix}"] = accuracy_table(grid, Printed(settings.accuracy))
         for name, factors in settings.ablations.items():
-            tables[f"ablation_{name}{suffix}"] = ablation(grid, name, factors, PrintedAblation())
+            tables[f"ablation_{name}{suffix}"] = ablation(grid, name, factors, PrintedAblation(settings.accuracy))
         tables |= {f"per_task_{model}{suffix}": per_task(grid, model) for model in models_of(cells)}
         if (compared := comparisons(grid, settings.reference)) is not None:
             tables[f"comparisons{suffix}"] = compared
