@@ -84,6 +84,31 @@ def test_a_kept_reference_is_explained_by_its_own_records(results: Path) -> None
     assert not [line for line in lines if "another-run" in line]
 
 
+@pytest.mark.parametrize(("here", "given"), [(".", "old/results/demo"), ("old/results", "demo"), ("results", "../old/results/demo")])
+def test_a_copied_run_is_followed_where_it_lies_now(results: Path, here: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the run of the same name in the folder where it is asked for, which has another model there."""
+    shutil.copytree("results", "old/results")
+    steps = [line.replace("results/demo", given) for line in explain(results, WANTED, None) if line[:1].isdigit()]
+    (results / "checkpoints/tiny/pat/0.25/seed0/merged/model.safetensors").write_bytes(b"another")
+    monkeypatch.chdir(here)
+    assert [line for line in explain(Path(given), WANTED, None) if line[:1].isdigit()] == steps and len(steps) == 4
+
+
+def test_records_of_what_was_made_again_since_are_not_those_of_the_cell(results: Path) -> None:
+    """An adapter that was tuned again: the cell still tells of the one before."""
+    own = results / "checkpoints/tiny/pat/0.25/seed0/adapter"
+    (own / "model.safetensors").write_bytes(b"tuned again")
+    write_json(own / "tuning.json", {"provenance": read_json(own / "tuning.json")["provenance"] | {"command": "pat tune --again"}})
+    lines = explain(results, WANTED, None)
+    assert [line.partition(":")[0] for line in lines if line[:1].isdigit()] == ["1. tune", "2. merge", "3. evaluate"]
+    assert not [line for line in lines if "--again" in line]
+
+
+def test_a_model_whose_weights_were_freed_is_a_step(results: Path) -> None:
+    (results / "checkpoints/tiny/pat/0.25/seed0/merged/model.safetensors").unlink()
+    assert sum(line[:1].isdigit() for line in explain(results, WANTED, None)) == 4
+
+
 def test_the_search_of_a_learning_rate_is_a_step(results: Path) -> None:
     rate, tuned = Path("results/demo/checkpoints/tiny/pat/0.25/rate.json"), results / "checkpoints/tiny/pat/0.25/seed0/adapter/tuning.json"
     write_json(rate, {"provenance": provenance({}, 0, inputs={"data": results / "data.jsonl"})})

@@ -1,14 +1,15 @@
 """`study explain`: from a number in a table to the files and commands that made it, as the steps themselves have recorded them.
 
 Reads records alone: each names its inputs, and the folder of an input holds the record of the step before, or is that record. They are
-followed where the cell lies in the run that made it. Of a kept reference, whose paths may be those of another run by now, the cell alone
-is asked.
+looked up where the cell's own results lie, and followed where what is there has the checksums that were recorded. Where that is another
+by now, and of a kept reference, the cell alone is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +19,13 @@ from pat.checkpoints.origin import ORIGIN_NAME
 from pat.errors import UserError
 from pat.io.artefacts import read_record, sha256
 from pat.io.marks import FOLDER_RECORDS
+from pat.io.provenance import checksums
 from study.commands.errors import run_reporting_errors
 from study.experiment.methods import name_of_row
+from study.plan.paths import Paths
 from study.results.archive import ARCHIVE, packed
 from study.results.kept import RESULT
+from study.results.options import CELL_STEPS
 
 EVALUATION, RATE = "evaluation.json", "rate.json"
 RECORDS = {ORIGIN_NAME: "import-model"} | FOLDER_RECORDS
@@ -116,23 +120,56 @@ def _numbers(cell: Mapping[str, Any], task: str | None) -> Iterator[str]:
 
 
 def steps(path: Path, cell: Mapping[str, Any]) -> list[Step]:
-    """Return the steps from the first to the evaluation; as the cell alone knows them where their folders are not here, or not its own."""
+    """Return the steps from the first to the evaluation; as the cell alone knows them where their folders are gone, or others by now."""
     known, scored = cell.get("provenance") or {}, path.with_name(EVALUATION)
     if scored.is_file():
-        followed = list(_chain(Step("evaluate", scored, known.get("evaluate") or {}), set()))
-        if len(followed) > 1:
-            return followed
+        followed = list(_chain(Step("evaluate", scored, known.get("evaluate") or {}), _Run.of(path, cell), set()))
+        found = [step for step in followed if step is not None]
+        if len(followed) == len(found) > 1:
+            return found
     return [Step(phase, path, known[phase]) for phase in PHASES if known.get(phase)]
 
 
-def _chain(step: Step, seen: set[Path]) -> Iterator[Step]:
-    """Yield what made the inputs of a step, each once, and then the step."""
+@dataclass(frozen=True)
+class _Run:
+    """Where the results of a cell's run lie, and what the run itself called them."""
+
+    results: Path
+    called: str
+
+    @classmethod
+    def of(cls, path: Path, cell: Mapping[str, Any]) -> _Run:
+        """Return it for the cell at a path, whose place below the results is known."""
+        up = [".."] * CELL_STEPS
+        return cls(Path(normpath(path.joinpath(*up))), Paths(str(cell.get("experiment"))).results)
+
+    def find(self, recorded: str) -> Path:
+        """Return where an input lies now; the run called it from the folder in which its results lay."""
+        path = Path(recorded)
+        if path.is_relative_to(self.called):
+            return self.results / path.relative_to(self.called)
+        return Path(normpath(self.results / ".." / ".." / path))
+
+
+def _chain(step: Step, run: _Run, seen: set[Path]) -> Iterator[Step | None]:
+    """Yield what made the inputs of a step, each once, and then the step; None stands for an input that is another by now."""
     for given in (step.provenance.get("inputs") or {}).values():
-        made = _maker(Path(given["path"]))
-        if made is not None and made.record not in seen:
-            seen.add(made.record)
-            yield from _chain(made, seen)
+        folder = run.find(given["path"])
+        made = _maker(folder)
+        if made is None or made.record in seen:
+            continue
+        seen.add(made.record)
+        if _is_the_one(folder, given["sha256"]):
+            yield from _chain(made, run, seen)
+        else:
+            yield None
     yield step
+
+
+def _is_the_one(path: Path, sums: object) -> bool:
+    """Return whether a file or folder has these checksums; one whose weights are gone, since no job needs them any more, has none."""
+    found = checksums(path)
+    return not found or found == sums
 
 
 def _maker(folder: Path) -> Step | None:

@@ -97,7 +97,7 @@ class Run:
 
     def steps(self, cell: Cell) -> Sequence[Step]:
         """Return the steps that made a cell, from the first."""
-        return steps(cell.path, cell.model_dump(include={"provenance"}))
+        return steps(cell.path, cell.model_dump(include={"experiment", "provenance"}))
 
 
 def place(cell: Cell) -> str:
