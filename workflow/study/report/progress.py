@@ -106,7 +106,7 @@ def lay_out(experiment: Experiment, paths: Sequence[Path], tables: Path | None, 
         names = write_tables(paths, tables, experiment.tables, of_cells=count, force=force)
         yield f"{tables}: {', '.join(names)}"
     if report is not None:
-        run = Run(results, read_cells(paths), results / "checkpoints", of_cells=count)
+        run = Run(results, read_cells(paths), results / "checkpoints", of_cells=count, asked=experiment.tables)
         write_text(report, page(run, called=results.as_posix()))
         yield f"{report}: {run.counted}"
 

@@ -40,6 +40,8 @@ class Run:
     checkpoints: Path
     of_cells: int | None = None
     """How many cells the experiment has, where these may be fewer."""
+    asked: TableSettings | None = None
+    """Which tables the experiment asks for, where its file is known."""
 
     @property
     def name(self) -> str:
@@ -69,7 +71,9 @@ class Run:
 
     @cached_property
     def table_settings(self) -> TableSettings:
-        """Which tables the experiment asked for, as those that it wrote tell."""
+        """Which tables the experiment asks for; where its file is not known, as those that it wrote tell."""
+        if self.asked is not None:
+            return self.asked
         tables = self.results / "tables"
         accuracy = next((name for name in ACCURACY_TABLES if (tables / f"{name}.csv").is_file()), ACCURACY_TABLES[0])
         references = (line["reference"] for name in COMPARED_TABLES for line in _lines(tables / f"{name}.csv"))
