@@ -40,6 +40,14 @@ def test_accuracy_figure_shows_what_its_csv_says(tmp_path: Path) -> None:
     assert set(frame["accuracy"]) == {0.6} and set(frame["chance"]) == {0.25}
 
 
+def test_accuracy_figure_says_of_no_ratio_that_it_is_of_the_hidden_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pruner of layers or channels, and a budget, is asked for a share of the parameters."""
+    drawings: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda drawing, *_: drawings.append(drawing))
+    figures.write_figures([write_cell(tmp_path, cell(method, 0.25)) for method in ("pat", "shortgpt-pft")], tmp_path / "out")
+    assert [axes.get_xlabel() for axes in drawings[0].axes] == ["asked to be removed (%)"]
+
+
 def test_accuracy_figure_is_the_same_in_any_order_of_cells(tmp_path: Path) -> None:
     paths = [write_cell(tmp_path, cell("pat", ratio, seed)) for ratio in (0.25, 0.5) for seed in range(2)]
     figures.write_figures(paths, tmp_path / "one")

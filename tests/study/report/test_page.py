@@ -267,6 +267,17 @@ def test_the_first_table_names_the_best_row_of_each_measure_beside_the_best_of_p
     assert title.startswith("Mean accuracy, by log-likelihood")
 
 
+def test_titles_name_models_whose_names_have_a_dot_or_are_the_experiment_s(tmp_path: Path) -> None:
+    """The caption's first words, up to a full stop."""
+    models = ("llama-3.1-8b", "llama-3.2-1b", "demo")
+    with opened(run_of(tmp_path, [cell("pat", 0.5, model=model) for model in models])) as run:
+        titles = {each.name: each.title for each in shown_tables(run)}
+    said = ("Llama-3.1-8b", "Llama-3.2-1b", "Demo")
+    assert [titles[f"per_task_{model}"].partition(", by ")[0] for model in models] == [
+        f"{name}: accuracy of each task in percent" for name in said
+    ]
+
+
 def test_a_scoring_that_tells_rows_apart_is_shown_before_the_headlines(tmp_path: Path) -> None:
     answers = {"acc": "1" * 90 + "0" * 10, "first_capital": "0" * 100}
     contents = [cell(name, ratio, tasks=answered({"sums": answers})) for name, ratio in (("lora", 0.0), ("pat", 0.5))]

@@ -57,7 +57,7 @@ def draw(data: pd.DataFrame, views: Sequence[_View], drawing: Figure, title: str
         axes.set_title(view.title)
         lowest = place + columns >= len(views)
         axes.xaxis.set_tick_params(labelbottom=lowest)
-        axes.set_xlabel("hidden width asked to be removed (%)" if lowest else "")
+        axes.set_xlabel("asked to be removed (%)" if lowest else "")
     for axes in list(panels.flat)[len(views) :]:
         axes.set_axis_off()
     from_zero(panels.flat)

@@ -18,6 +18,8 @@ SCORED = ("table1", "table3", "comparisons")
 """Tables of which there is one for each scoring: of those, the first that tells rows apart is open."""
 LAST_OPEN = "sizes"
 SCORING = re.compile(r"Scoring: (.+?)\.(?= |$)")
+END_OF_TITLE = re.compile(r"[;(]|\.(?= |$)| of \d+ task")
+"""A dot within a name, as in llama-3.1, ends none."""
 MODEL = "Model"
 
 
@@ -49,9 +51,9 @@ def _suffix(run: Run) -> str:
 
 def _title(run: Run, layout: Layout) -> str:
     """Return what a table shows, from the first words of its caption and the scoring that this names."""
-    caption = layout.caption.replace(f"{run.name}: ", "").replace(f"{run.name}, ", "")
-    named, _, rest = caption.partition(". ") if caption.startswith("Ablation") else ("", "", caption)
-    words = re.split(r"[;.(]| of \d+ task", rest, maxsplit=1)[0].strip(" ,")
+    named, _, caption = layout.caption.partition(". ") if layout.caption.startswith("Ablation") else ("", "", layout.caption)
+    rest = caption.removeprefix(f"{run.name}: ").removeprefix(f"{run.name}, ")
+    words = END_OF_TITLE.split(rest, maxsplit=1)[0].strip(" ,")
     scoring = SCORING.search(layout.caption)
     title = ": ".join(filter(None, [named, words])) + (f", by {scoring[1]}" if scoring else "")
     return title[:1].upper() + title[1:]
