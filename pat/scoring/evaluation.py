@@ -27,6 +27,7 @@ from pat.scoring.answers import Outcome, mean_over_tasks, task_figures
 from pat.settings.jobs import EvaluationSettings
 
 if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -71,15 +72,13 @@ def _examine(
 ) -> tuple[dict[str, Any], dict[str, list[Outcome]], str]:
     """Return the record's figures, every item's outcome, and the device they were had on."""
     from pat.scoring.examinee import count_cut_items, load_examinee
-    from pat.scoring.harness import check_variants
 
-    if settings.harness_tasks:
-        check_variants(settings.harness_tasks)  # before hours of scoring
+    manager = _own_tasks(settings.harness_tasks) if settings.harness_tasks else None  # whose faults are told before hours of scoring
     model, tokenizer = load_examinee(folder, settings, seed)
     truncated = {name: count_cut_items(model, tokenizer, ones, settings) for name, ones in items.items()}
     perplexities = _perplexities(model, tokenizer, documents, settings)
     asks = bool(items or settings.harness_tasks)
-    outcomes, cut, variants = _asked(model, tokenizer, items, settings, seed) if asks else ({}, {}, {})
+    outcomes, cut, variants = _asked(model, tokenizer, items, settings, seed, manager) if asks else ({}, {}, {})
     figures = {
         name: task_figures(ones) | {"truncated_items": truncated[name]} | ({"cut_answers": cut[name]} if cut else {})
         for name, ones in outcomes.items()
@@ -94,8 +93,19 @@ def _examine(
     return record, outcomes, str(model.device)
 
 
+def _own_tasks(names: Sequence[str]) -> TaskManager:
+    from pat.scoring.harness import own_tasks
+
+    return own_tasks(names)
+
+
 def _asked(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Mapping[str, list[Item]], settings: EvaluationSettings, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Mapping[str, list[Item]],
+    settings: EvaluationSettings,
+    seed: int,
+    manager: TaskManager | None,
 ) -> tuple[dict[str, list[Outcome]], dict[str, dict[str, int]], dict[str, Any]]:
     """Return every item's outcome, the answers that were cut where some are generated, and the figures of lm-eval's tasks."""
     from pat.scoring import harness
@@ -106,7 +116,7 @@ def _asked(
         lm, items, generate=settings.generate, log_likelihood=settings.log_likelihood, max_new_tokens=settings.max_new_tokens
     )
     cut = {name: cut_answers(lm.cut_prompts, ones) for name, ones in outcomes.items()} if settings.generate else {}
-    variants = harness.harness_variants(lm, settings.harness_tasks, settings.limit, seed) if settings.harness_tasks else {}
+    variants = harness.harness_variants(lm, settings.harness_tasks, settings.limit, seed, manager) if settings.harness_tasks else {}
     return outcomes, cut, variants
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -78,18 +77,22 @@ def _task(label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"task": label, "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}}
 
 
-def check_variants(names: Sequence[str]) -> None:
-    """Raise UserError on a name that lm-eval does not know, or where a task's data is neither cached nor reachable."""
-    _load(_manager_of(tuple(names)), names)
-
-
-def harness_variants(lm: LM, names: Sequence[str], limit: int | None, seed: int) -> dict[str, Any]:
-    """Return lm-eval's own results on its own task variants, by task, as plain JSON values.
+def own_tasks(names: Sequence[str]) -> TaskManager:
+    """Return lm-eval's tasks, with the data of these at hand.
 
     Raises UserError on a name it does not know, or where a task's data is neither cached nor reachable.
     """
-    manager = _manager_of(tuple(names))
-    _load(manager, names)  # what fails after it is no missing data, and keeps its traceback
+    manager = _manager_of(names)
+    _load(manager, names)
+    return manager
+
+
+def harness_variants(lm: LM, names: Sequence[str], limit: int | None, seed: int, manager: TaskManager | None = None) -> dict[str, Any]:
+    """Return lm-eval's own results on its own task variants, by task, as plain JSON values.
+
+    Raises UserError as `own_tasks` does, whose tasks may be given. What fails after it is no missing data, and keeps its traceback.
+    """
+    manager = manager or own_tasks(names)
     results = simple_evaluate(
         model=lm, tasks=list(names), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=1000,
         random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
@@ -106,13 +109,11 @@ def fetch_variants(names: Sequence[str], out: Path, *, force: bool = False) -> N
     Raises UserError as `harness_variants` does, and where `out` holds something else, unless with `force`.
     """
     check_replaceable(out, KINDS["fetch-tasks"], force=force)
-    _load(_manager_of(tuple(names)), names)
+    own_tasks(names)
     write_json(out, {"made_by": "pat fetch-tasks", "tasks": sorted(names)})
 
 
-@lru_cache(maxsize=1)
-def _manager_of(names: tuple[str, ...]) -> TaskManager:
-    """Return lm-eval's tasks; it indexes its fourteen thousand files each time."""
+def _manager_of(names: Sequence[str]) -> TaskManager:
     manager = TaskManager()
     for name in names:
         if name not in manager.all_tasks:

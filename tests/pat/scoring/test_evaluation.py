@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,18 @@ def test_a_model_that_computes_no_numbers_is_a_message(tmp_path: Path) -> None:
         evaluate(folder, [tmp_path / "toy.jsonl"], [], CPU, 0, tmp_path / "evaluation.json")
     with pytest.raises(UserError, match=r"heldout.*broken"):
         evaluate(folder, [], [tmp_path / "heldout.jsonl"], CPU, 0, tmp_path / "evaluation.json")
+
+
+def test_an_lm_eval_task_without_its_data_is_told_before_the_model_is_asked(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(names: Sequence[str]) -> None:
+        raise UserError(f"no data of {', '.join(names)}")
+
+    monkeypatch.setattr(harness, "own_tasks", missing)
+    monkeypatch.setattr(harness, "answers", lambda *_, **__: pytest.fail("asked before it was told"))
+    with pytest.raises(UserError, match="no data of arc_easy"):
+        run(checkpoint, tmp_path, CPU.model_copy(update={"harness_tasks": ("arc_easy",)}), some_items(2))
 
 
 @pytest.mark.slow  # lm-eval indexes its fourteen thousand tasks first
