@@ -79,6 +79,13 @@ def test_tables_show_what_was_really_removed_where_it_is_far_off(tmp_path: Path)
     assert shares["PAT-G"] == ["25 %", "9.2 %"] and shares["PAT"] == ["25 %", "25.0 %"]
 
 
+def test_a_models_own_table_shows_what_was_removed_of_it_not_of_another(tmp_path: Path) -> None:
+    little = {"before": {"unique": 1000, "without_embeddings": 800}, "after": {"unique": 950, "without_embeddings": 760}}
+    out = tables_of(tmp_path, [cell(method="pat", model="big"), cell(method="pat", model="tiny", parameters=little)])
+    shown = {model: {row[1]: row[0] for row in rows_of((out / f"per_task_{model}.md").read_text())}["PAT"] for model in ("big", "tiny")}
+    assert shown == {"big": "25 %", "tiny": "25 % (really 5.0 %)"}
+
+
 def test_tables_say_nothing_where_the_share_is_as_asked(tmp_path: Path) -> None:
     out = tables_of(tmp_path, [cell(method="pat"), cell(method="lora", ratio=0.0)])
     assert all("really" not in path.read_text() for path in out.glob("*.md"))
