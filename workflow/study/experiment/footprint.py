@@ -64,10 +64,10 @@ class Likeness:
     hidden_size: int
     layers: int
     heads: int
-    kv_heads: int
+    kv_heads: int | None
     intermediate_size: int
     active_size: int
-    head_size: int
+    head_size: int | None
     tie_embeddings: bool
 
 
@@ -97,20 +97,27 @@ def shape_in(folder: Path) -> ModelShape | None:
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """Return the shape that a model's config states. Raises KeyError or ValidationError where it states none of a dense decoder."""
     known = config.get("model_type") in FAMILIES
-    tied = config.get("tie_word_embeddings")
     if known and not is_told_by_sizes(FAMILIES[config["model_type"]]):
         raise KeyError("model_type")  # a shape says too little of such a model
     return ModelShape(
         family=config["model_type"] if known else "llama",
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        kv_heads=config.get("num_key_value_heads"),
-        head_size=config.get("head_dim"),
         intermediate_size=config["intermediate_size"],
-        tie_embeddings=known and FAMILIES[config["model_type"]].tied_by_default if tied is None else tied,
+        **_common_sizes(config, tied_by_default=known and FAMILIES[config["model_type"]].tied_by_default),
     )
+
+
+def _common_sizes(config: Mapping[str, Any], *, tied_by_default: bool) -> dict[str, Any]:
+    """Return the sizes that all families' configs call alike, by a shape's names. Raises KeyError where one is missing."""
+    tied = config.get("tie_word_embeddings")
+    return {
+        "vocab_size": config["vocab_size"],
+        "hidden_size": config["hidden_size"],
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "kv_heads": config.get("num_key_value_heads"),
+        "head_size": config.get("head_dim"),
+        "tie_embeddings": tied_by_default if tied is None else tied,
+    }
 
 
 def likeness_in(folder: Path) -> Likeness | None:
@@ -129,19 +136,8 @@ def _likeness_of(config: Mapping[str, Any]) -> Likeness:
         whole, active = (shared + count * of_one for count in (experts, config["num_experts_per_tok"]))
     else:
         whole = active = config[family.neurons]
-    heads, tied = config["num_attention_heads"], config.get("tie_word_embeddings")
-    return Likeness(
-        family=family.model_type,
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        intermediate_size=whole,
-        active_size=active,
-        head_size=config.get("head_dim") or config["hidden_size"] // heads,
-        tie_embeddings=family.tied_by_default if tied is None else tied,
-    )
+    sizes = _common_sizes(config, tied_by_default=family.tied_by_default)
+    return Likeness(family=family.model_type, intermediate_size=whole, active_size=active, **sizes)
 
 
 def gpus(parameters: int, device: str) -> int:
