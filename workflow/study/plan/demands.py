@@ -41,21 +41,22 @@ class Demands:
         self.models = models
         self.instructions = instructions
         self.tasks = tasks
-        self._known: dict[tuple[str | None, ...], Demand] = {}
+        self._known: dict[tuple[object, ...], Demand] = {}
 
     def of(self, phase: str, wildcards: Any) -> Demand:
         """Return what a job of a phase asks for at its first attempt; seeds and ratios do not change it.
 
         What is known of a model may become more: one that is fetched or imported in this run has no size before.
         """
-        names = ("model", "row", "shape")
-        key = (phase, *(getattr(wildcards, name, None) for name in names), str(self._shape(wildcards) is None))
+        shape = self._shape(wildcards)
+        key = (phase, shape is None, *(getattr(wildcards, name, None) for name in ("model", "row", "shape")))
         if key not in self._known:
-            self._known[key] = self._demand(phase, wildcards)
+            self._known[key] = self._demand(phase, wildcards, shape)
         return self._known[key]
 
-    def _demand(self, phase: str, wildcards: Any) -> Demand:
-        said, estimated = self._said(phase, wildcards), self._estimated(phase, wildcards)
+    def _demand(self, phase: str, wildcards: Any, shape: Shape | None) -> Demand:
+        said = self._said(phase, wildcards)
+        estimated = Demand() if shape is None else self._estimated(phase, wildcards, shape, said.gpu)
         return Demand(
             gpu=estimated.gpu if said.gpu is None else said.gpu,
             mem_mb=said.mem_mb or max(LEAST_MB, estimated.mem_mb),
@@ -68,18 +69,16 @@ class Demands:
         found: PhaseResources = getattr(resources, phase)
         return found
 
-    def _estimated(self, phase: str, wildcards: Any) -> Demand:
-        shape = self._shape(wildcards)
-        if shape is None:
-            return Demand()
+    def _estimated(self, phase: str, wildcards: Any, shape: Shape, asked: int | None) -> Demand:
+        """Return it by the model's size; `asked` are the GPUs that the experiment gives such a job, where it says so."""
         parameters = footprint.parameters_of(shape)
-        device, asked = self._device(phase, wildcards) if phase in ON_GPU else "cpu", self._said(phase, wildcards).gpu
+        device = self._device(phase, wildcards) if phase in ON_GPU else "cpu"
         gpu = footprint.gpus(parameters, device) if asked is None else asked
         on_gpu = bool(gpu) and device != "cpu"
         match phase:
             case "tune" if hasattr(wildcards, "row"):
                 recipe = self.experiment.tune_job(wildcards.model, wildcards.row).tuning
-                processes = max(1, self._said(phase, wildcards).gpu or 1)
+                processes = asked or 1
                 rows = _lines(self.instructions) or self._rows()
                 needs_mb = footprint.tuning_mb(shape, recipe, on_gpu=on_gpu, processes=processes)
                 return Demand(gpu, needs_mb, footprint.tuning_minutes(shape, recipe, rows, on_gpu=on_gpu, processes=processes))
@@ -95,11 +94,11 @@ class Demands:
         cuts = phase == "prune" and hasattr(wildcards, "row")
         refit = refit_of(self.experiment, wildcards.model, wildcards.row, shape.family) if cuts else None
         plain = Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
-        return plain if refit is None else self._refitting(wildcards, shape, refit, plain)
+        return plain if refit is None else self._refitting(wildcards, shape, refit, plain, on_gpu=on_gpu)
 
-    def _refitting(self, wildcards: Any, shape: Shape, refit: PruneSettings, plain: Demand) -> Demand:
+    def _refitting(self, wildcards: Any, shape: Shape, refit: PruneSettings, plain: Demand, *, on_gpu: bool) -> Demand:
         """Return what a pruning asks for whose writers are refitted, where one without asks for `plain`."""
-        tokens, on_gpu = refit.writer_tokens, bool(plain.gpu)
+        tokens = refit.writer_tokens
         threads = self.experiment.tune_job(wildcards.model, wildcards.row).tuning.threads
         more_mb = footprint.refitting_mb(shape, tokens, on_gpu=on_gpu)
         return Demand(plain.gpu, plain.mem_mb + more_mb, footprint.refitting_minutes(shape, tokens, threads, on_gpu=on_gpu))
