@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -43,14 +44,8 @@ def _that_fit(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens:
 
 
 def _characters_that_fit(line: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
-    fits, too_long = 0, len(line) + 1
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        if _lengths(tokenizer, [line[:middle]])[0] <= tokens:
-            fits = middle
-        else:
-            too_long = middle
-    return line[:fits]
+    too_long = bisect_right(range(len(line) + 1), tokens, key=lambda end: _lengths(tokenizer, [line[:end]])[0])
+    return line[: too_long - 1]
 
 
 def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:

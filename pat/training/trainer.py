@@ -35,8 +35,8 @@ class PatTrainer(Trainer):
     """The stock Trainer, with a loss in chunks, a constant rate of its own for a proxy that it trains, and distillation where given.
 
     A mask that learns by itself is in no optimizer. Where Adam is to move its proxy, a stock Trainer would do so at the recipe's rate and
-    with its schedule, by which a mask is hardly learned. PatCallback, which
-    a PatModel is trained with, is added where it is not among the callbacks. Raises ValueError on distillation beside another loss.
+    with its schedule, by which a mask is hardly learned. PatCallback, which a PatModel is trained with, is added where it is not among the
+    callbacks. Raises ValueError on distillation beside another loss.
     """
 
     def __init__(self, *, distillation: Distillation | None = None, **arguments: Any) -> None:
