@@ -96,7 +96,7 @@ class UnifiedMask(nn.Module):
         self._step = 0
         # The same for whether the gate is shut: compiled code holds on to a module's numbers, and the step changes each time.
         self._shut = self.closed
-        self.register_buffer("temperature", torch.zeros(()), persistent=False)
+        self.register_buffer("temperature", torch.full((), self.first_temperature), persistent=False)
         self.register_buffer("offset", torch.full((), 0.5), persistent=False)
         self.register_buffer("remaining", torch.ones(()), persistent=False)
         self.register_load_state_dict_post_hook(_read_state_back)  # type: ignore[no-untyped-call]

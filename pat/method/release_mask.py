@@ -30,7 +30,6 @@ class ReleaseMask(UnifiedMask):
     def __init__(self, hidden_size: int, width: int, config: PatConfig, importance_D: Tensor | None = None) -> None:
         super().__init__(hidden_size, width, config, importance_D)
         self._rounded = self.finished
-        self.temperature.fill_(self.first_temperature)
 
     @property
     def closed(self) -> bool:
