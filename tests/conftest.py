@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pat.machine.gpus import visible
+from tests.kit.gpus import ALL_GPUS
 from tests.kit.made_once import made_once
 from tests.kit.project import ROOT, copy_workflow
 from tests.kit.short_tests import starts_processes
@@ -35,6 +37,10 @@ os.environ |= {
     "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }
+# In sight of several GPUs a Trainer makes replicas of its model, which `pat` prevents where it starts a process: so do tests in this one.
+os.environ.setdefault(ALL_GPUS, ",".join(visible()))
+if "," in os.environ[ALL_GPUS]:
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[ALL_GPUS].partition(",")[0]
 gc.disable()  # until all tests are collected: what they import stays, and looking through it for garbage took a quarter of the time
 # No example is too slow on a busy machine, and the examples are the same each time, whatever was tried before.
 settings.register_profile("steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])

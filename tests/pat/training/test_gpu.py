@@ -17,11 +17,11 @@ from pat.benchmark import inference
 from pat.benchmark.candidates import random_model, stock_config
 from pat.benchmark.evaluation import benchmark_evaluation
 from pat.benchmark.settings import EvaluationBenchmark, InferenceBenchmark, ModelShape
-from pat.machine.gpus import visible
 from pat.models.compiled import is_compiled
 from pat.settings.jobs import TuneJob
 from pat.training.divergence import StopWhenDiverged
 from pat.training.trainer import PatTrainer
+from tests.kit.gpus import all_gpus
 from tests.kit.sharded_runs import check_same_course, tune_all
 from tests.kit.sharded_tunings import CASES
 from tests.kit.tiny_world import write_world
@@ -120,9 +120,9 @@ def test_batched_answers_are_those_of_lm_eval_one_by_one(tmp_path: Path) -> None
         assert entry.get("same_answers", 1.0) == 1.0 and (entry.get("largest_log_likelihood_gap") or 0.0) < 1e-3
 
 
-@pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.skipif(DEVICE == "cuda" and len(all_gpus()) < 2, reason="needs two GPUs")
 def test_two_gpus_with_shards_tune_as_one_does(tmp_path: Path) -> None:
     """By NCCL, in fp32, all the cases of the test on two CPU processes."""
-    tune_all(tmp_path, DEVICE, visible()[:2] if DEVICE == "cuda" else [])
+    tune_all(tmp_path, DEVICE, all_gpus()[:2] if DEVICE == "cuda" else [])
     for name in CASES:
         check_same_course(tmp_path, name, within=1e-3)
