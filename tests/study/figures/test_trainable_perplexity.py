@@ -72,6 +72,19 @@ def test_a_panel_has_the_points_of_its_text_the_curves_and_what_is_not_tuned(tmp
         assert low < 3.6 * times and high > 18.4 * times and axes.get_yscale() == "log" == axes.get_xscale()
 
 
+def test_names_of_rows_cover_neither_each_other_nor_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    near = [
+        row(f"pat-{size}-and-more", "pat", size, perplexity) for size, perplexity in ((100, 20.0), (103, 20.5), (106, 24.0), (400, 90.0))
+    ]
+    for axes in panels([*RANKS, *near], tmp_path, monkeypatch):
+        boxes = [name.get_window_extent() for name in axes.texts]
+        assert len(boxes) == 3 + 3 + len(near)
+        assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+        points = [axes.transData.transform(name.xy) for name in axes.texts]
+        assert not any(box.contains(*point) for box in boxes for point in points)
+        assert all(axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1 for box in boxes)
+
+
 def test_there_is_a_line_of_panels_for_each_ratio_that_the_rows_of_a_part_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where rows are many they are shared out; a part none of whose rows was pruned so far would show the unpruned ones alone."""
     many = [row(f"r{number:02}", "shortgpt-pft", 40 + number, 15.0) for number in range(12)]

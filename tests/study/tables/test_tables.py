@@ -103,6 +103,12 @@ def test_rows_stand_in_the_papers_order(tmp_path: Path) -> None:
     assert found == [("0 %", "LoRA", ""), ("0 %", "DoRA", ""), *((ratio, *mode) for ratio in ("25 %", "50 %") for mode in modes)]
 
 
+def test_numbers_in_the_names_of_rows_are_in_order_of_size(tmp_path: Path) -> None:
+    names = ["lora", "lora-8", "lora-16", "lora-16-b2", "lora-16-b10", "lora-128"]
+    out = tables_of(tmp_path, [cell("lora", 0.0) | {"method": name, "label": name.upper()} for name in sorted(names, reverse=True)])
+    assert [row[1] for row in rows_of((out / "table1.md").read_text())[3:]] == [name.upper() for name in names]
+
+
 def test_holes_in_the_grid_are_dashes(tmp_path: Path) -> None:
     contents = [cell("pat", 0.25, seed=0), cell("pat", 0.25, seed=1), cell("pat", 0.5, seed=0), cell("lora", 0.0, model="other")]
     out = tables_of(tmp_path, contents)

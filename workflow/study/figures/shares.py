@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from study.experiment.methods import METHODS
 from study.figures.style import as_written, grid_lines, look_of, part_of, shared_out
@@ -20,6 +24,10 @@ SAME = 0.01
 """Shares nearer to each other than this, relatively, are one: variants of one size are no curve and get no line."""
 WIDE = 3.0
 """Shares that differ by more than this factor get a logarithmic axis."""
+NAME_PT, LINE_PT, SIGN_PT = 5.0, 8.0, 2.5
+"""A row's name stands so far from its point, in points, and a multiple of a line further where it would cover another's or another
+point's sign, which reaches so far.
+"""
 
 
 def panels_of(grid: Grid) -> list[tuple[str, float, Row]]:
@@ -114,13 +122,29 @@ def _in_order(data: pd.DataFrame, positions: Mapping[str, int]) -> Iterator[tupl
 
 
 def name_rows(axes: Axes, rows: pd.DataFrame, color: str, column: str, times: float, *, above: bool) -> None:
-    """Write each row's name beside its point; of neighbours every second one a line further off."""
-    for place, (label, share, value) in enumerate(zip(rows["label"], rows["trainable_share"], rows[column], strict=True)):
-        away, shown = 8 + 8 * (place % 2), as_written(label)
+    """Write each row's name beside its point. `part_names` sets those apart that cover each other."""
+    for label, share, value in zip(rows["label"], rows["trainable_share"], rows[column], strict=True):
         axes.annotate(
-            shown, (100 * share, times * value), xytext=(0, away if above else -away - 4), textcoords="offset points", ha="center",
-            fontsize=6.5, color=color, path_effects=[withStroke(linewidth=2, foreground="white")],
+            as_written(label), (100 * share, times * value), xytext=(0, NAME_PT if above else -NAME_PT), textcoords="offset points",
+            ha="center", va="bottom" if above else "top", fontsize=6.5, color=color,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
+
+
+def part_names(drawing: Figure) -> None:
+    """Move names of rows further from their points, line by line, until none of a panel covers another or a point. To be called last."""
+    drawing.draw_without_rendering()
+    sign = SIGN_PT * drawing.dpi / 72
+    for axes in drawing.axes:
+        names = [name for name in axes.texts if isinstance(name, Annotation)]
+        points = [axes.transData.transform(name.xy) for name in names]
+        placed = [Bbox.from_bounds(x - sign, y - sign, 2 * sign, 2 * sign) for x, y in points]
+        for name in names:
+            x, away = name.xyann
+            while any(name.get_window_extent().overlaps(other) for other in placed):
+                away += math.copysign(LINE_PT, away)
+                name.xyann = (x, away)
+            placed.append(name.get_window_extent())
 
 
 def share_axis(axes: Axes, data: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pat.io.artefacts import write_text
 from study.experiment.table_settings import ZERO_SHOT, AccuracyTable
 from study.figures.heading import heading
-from study.figures.shares import Part, draw_series, name_rows, of_row, panels_of, parts_of, series_of, share_axis, shares
+from study.figures.shares import Part, draw_series, name_rows, of_row, panels_of, part_names, parts_of, series_of, share_axis, shares
 from study.figures.style import VERMILION, below, figure, from_zero, save
 from study.results.cells import Row
 from study.results.grid import Grid, headline_grid
@@ -60,6 +60,7 @@ def draw(data: pd.DataFrame, parts: Sequence[Part], drawing: Figure, title: str)
     from_zero(panels.flat)
     below(drawing, panels.flat)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+    part_names(drawing)
 
 
 def _panel(axes: Axes, data: pd.DataFrame, part: Part) -> None:

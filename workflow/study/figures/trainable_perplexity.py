@@ -15,15 +15,17 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pat.io.artefacts import write_text
 from study.figures.heading import marked_name
-from study.figures.shares import Part, draw_series, of_row, panels_of, parts_of, series_of, share_axis, shares
+from study.figures.shares import Part, draw_series, of_row, panels_of, part_names, parts_of, series_of, share_axis, shares
 from study.figures.style import below, figure, save
 from study.results.cells import Row
 from study.results.grid import Grid, text_grid, texts_of
 from study.tables.accuracy import percent
 from study.tables.layouts import csv_text
 
-ROOM = 1.25
-"""A panel ends at so many times its largest perplexity, and as far below its smallest; a bar may reach beyond."""
+ROOM = 0.2
+"""A panel reaches beyond its largest and its smallest perplexity by so much of what lies between them, for names and bars."""
+LEAST_ROOM = 1.25
+"""And at least by this factor."""
 NEAR, FAR = 2.0, 6.0
 """Below the first factor between a panel's ends its ticks are evenly spaced; from the second on it has few of them a decade."""
 FEW, MANY, EVENLY = (1, 2, 5), (1, 1.5, 2, 3, 5, 7), 5
@@ -67,6 +69,7 @@ def draw(data: pd.DataFrame, lines: Sequence[tuple[Part, float]], drawing: Figur
         share_axis(axes, data)
     below(drawing, panels.flat)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+    part_names(drawing)
 
 
 def _scale(axes: Axes, values: pd.Series) -> None:
@@ -74,7 +77,9 @@ def _scale(axes: Axes, values: pd.Series) -> None:
     if values.empty:
         axes.set_yticks([])
         return
-    bottom, top = float(values.min()) / ROOM, float(values.max()) * ROOM
+    low, high = float(values.min()), float(values.max())
+    room = max((high / low) ** ROOM, LEAST_ROOM)
+    bottom, top = low / room, high * room
     axes.set_yscale("log")
     axes.set_ylim(bottom, top)
     of_decades = LogLocator(subs=FEW if top > FAR * bottom else MANY)

@@ -5,6 +5,7 @@ Owns the shape of a cell's JSON as the report sees it and the order of rows in e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,7 @@ METRIC_LABELS = {
     "acc_norm": "log-likelihood normalised by length, acc_norm",
 }
 _REGISTRY_ORDER = {name: position for position, name in enumerate(METHODS)}
+_TEXT_AND_NUMBER = re.compile(r"(\D*)(\d*)")
 
 
 Name = Annotated[str, Field(pattern=rf"^{SAFE_NAME.pattern}$")]
@@ -177,9 +179,10 @@ class Row(_Part):
         return name_of_row(self.label, self.mode)
 
     @property
-    def order(self) -> tuple[float, bool, int, str]:
-        """The paper's order: by ratio, PAT last, a baseline's two modes together (as in the registry)."""
-        return (self.ratio, self.mode == "PAT", _REGISTRY_ORDER.get(self.base_method, len(METHODS)), self.method)
+    def order(self) -> tuple[float, bool, int, list[tuple[str, int]], str]:
+        """The paper's order: by ratio, PAT last, a baseline's two modes together (as in the registry), numbers in a row's name by size."""
+        parts = [(text, int(number or 0)) for text, number in _TEXT_AND_NUMBER.findall(self.method)]
+        return (self.ratio, self.mode == "PAT", _REGISTRY_ORDER.get(self.base_method, len(METHODS)), parts, self.method)
 
 
 def read_cells(paths: Iterable[Path]) -> list[Cell]:
