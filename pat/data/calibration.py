@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pat.data.chat import chat_text
+from pat.data.opening import opens_texts
 from pat.data.rows import TOOLS, Columns, Row, as_document, read_rows
 from pat.errors import UserError
 from pat.io.progress import Progress, say
@@ -78,8 +79,9 @@ class Blocks:
 def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length: int, tokens: int) -> Blocks:
     """Return rows in random order, end tokens between them, cut into blocks of `length` up to `calibration.tokens` or else `tokens`.
 
-    The last block is padded where the file holds less. Raises UserError on a row that is neither text nor instruction, and where
-    that is hardly any text.
+    A BOS that scoring puts before texts, and the tokenizer does not, opens every second block: what is fitted to text that never shows it
+    is at a loss wherever a text begins (docs/experiments.md, 2026-11-29). The last block is padded where the file holds less. Raises
+    UserError on a row that is neither text nor instruction, and where that is hardly any text.
     """
     wanted = calibration.tokens or tokens
     rows = list(read_rows(calibration.path, calibration.columns))
@@ -90,7 +92,7 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
             break
         encoded = _tokens(place, row, tokenizer)
         ids += encoded if encoded[-1:] == [tokenizer.eos_token_id] else [*encoded, tokenizer.eos_token_id]
-    ids = ids[:wanted]
+    ids = _with_openings(ids, tokenizer, length)[:wanted]
     if len(ids) < FEWEST_TOKENS:
         asked = f"calibration tokens asked for: {calibration.tokens}; " if calibration.tokens else ""
         raise UserError(f"{calibration.path}: {asked}{len(ids)} tokens are too few to measure on, at least {FEWEST_TOKENS} are needed")
@@ -120,6 +122,15 @@ def blocks_and_check(model_config: Any, calibration: Calibration, tokenizer: Pre
     start = -(-tokens // length)
     check = Blocks(longer.ids_NT[start:], longer.mask_NT[start:])
     return (text, check) if check.mask_NT.sum() >= min(length, CHECK_TOKENS) // 2 else text.split(CHECK_TOKENS)
+
+
+def _with_openings(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: int) -> list[int]:
+    """Return tokens so that every second block of `length` begins with BOS, where the tokenizer has one that begins no text by itself."""
+    opening = tokenizer.bos_token_id
+    if opening in (None, tokenizer.eos_token_id) or opens_texts(tokenizer):
+        return ids
+    pair = 2 * length - 1
+    return [token for start in range(0, len(ids), pair) for token in (opening, *ids[start : start + pair])]
 
 
 def _default_tokens(model_config: Any) -> int:

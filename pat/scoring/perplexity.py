@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pat.data.opening import opening_token, opens_texts
 from pat.errors import UserError
 from pat.io.progress import Progress
 from pat.models.token_loss import IGNORED_LABEL, cross_entropies, foretold_tokens, read
@@ -58,21 +59,16 @@ def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) ->
     Where the tokenizer opens every text with BOS, every window starts with it, and a later one goes on with the token before it.
     """
     tokens = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]  # a document may be longer than a window
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    start = opening_token(tokenizer)
     if start is None:
         raise UserError("the model's tokenizer has neither BOS nor EOS, so a document's first token cannot be predicted")
     inputs = [start, *tokens[:-1]]
     first = (inputs[:context], tokens[:context])
-    opening = [start] if _opens_texts(tokenizer) else []
+    opening = [start] if opens_texts(tokenizer) else []
     step = context - len(opening)
     places = range(context, len(tokens), step)
     later = [(opening + inputs[at : at + step], [IGNORED_LABEL] * len(opening) + tokens[at : at + step]) for at in places]
     return [first, *later] if tokens else []
-
-
-def _opens_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether the tokenizer puts BOS before every text by itself, as the model then always saw it."""
-    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def _predicted(window: Window) -> int:

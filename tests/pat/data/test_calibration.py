@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tokenizers import processors
+from transformers import PreTrainedTokenizerBase
 
 from pat.data.calibration import Calibration, blocks
 from pat.errors import UserError
@@ -15,8 +18,24 @@ from tests.kit.pruning_inputs import word_tokenizer, write_text
 def test_rows_are_packed_with_end_tokens_between_and_padding_at_the_end(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"text": "w3 w4 w5"}, {"text": "w3 w4 w5"}])
     found = blocks(Calibration(tmp_path / "a.jsonl"), word_tokenizer(), length=3, tokens=100)
-    assert found.ids_NT.tolist() == [[3, 4, 5], [2, 3, 4], [5, 2, 0]]
-    assert found.mask_NT.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 0]]
+    assert found.ids_NT.tolist() == [[1, 3, 4], [5, 2, 3], [1, 4, 5], [2, 0, 0]]
+    assert found.mask_NT.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0]]
+
+
+def of_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[list[int]]:
+    write_jsonl(folder / "a.jsonl", [{"text": "w3 w4 w5"}, {"text": "w3 w4 w5"}])
+    found: list[list[int]] = blocks(Calibration(folder / "a.jsonl"), tokenizer, length=4, tokens=100).ids_NT.tolist()
+    return found
+
+
+def test_only_a_bos_that_nothing_else_shows_opens_blocks(tmp_path: Path) -> None:
+    plain, ended, without, opening = (word_tokenizer() for _ in range(4))
+    ended.bos_token, without.bos_token = ended.eos_token, None
+    parts: Any = opening.backend_tokenizer
+    parts.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    assert of_tokenizer(plain, tmp_path) == [[1, 3, 4, 5], [2, 3, 4, 5], [1, 2, 0, 0]]
+    assert of_tokenizer(ended, tmp_path) == of_tokenizer(without, tmp_path) == [[3, 4, 5, 2], [3, 4, 5, 2]]
+    assert of_tokenizer(opening, tmp_path) == [[1, 3, 4, 5], [2, 1, 3, 4], [5, 2, 0, 0]]
 
 
 @pytest.mark.parametrize(("own", "papers", "expected"), [(None, 20, 20), (10, 20, 10), (9, 20, 9)])
