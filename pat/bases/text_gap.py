@@ -20,6 +20,8 @@ from pat.models.token_loss import Head, read
 
 LOGITS_AT_ONCE = 2**25
 """128 MB in fp32: a batch of text has far more logits than that."""
+MOST_NATS = 600.0
+"""A broken model can lose more a token; a perplexity of it would be beyond what a float holds, and no record."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,12 @@ def perplexity(of: Said) -> float:
     for log_NV in of.log_probabilities():
         loss -= _of_next(log_NV, of, start).sum().item()
         start += len(log_NV)
-    return math.exp(loss / start)
+    return _exp(loss / start)
+
+
+def _exp(nats: float) -> float:
+    """Return e to the power of so many nats, of more than MOST_NATS as if they were that many."""
+    return math.exp(min(nats, MOST_NATS))
 
 
 def _of_next(log_NV: Tensor, of: Said, start: int) -> Tensor:
@@ -85,9 +92,9 @@ def text_gap(reference: Said, other: Said) -> dict[str, float]:
     error = math.sqrt(max(squares / start - (after - before) ** 2, 0.0) / start)
     return {
         "kl": max(divergence / start, 0.0),
-        "perplexity_before": math.exp(before),
-        "perplexity_after": math.exp(after),
-        "perplexity_ratio": math.exp(after - before),
-        "perplexity_ratio_error": math.exp(after - before) * error,
+        "perplexity_before": _exp(before),
+        "perplexity_after": _exp(after),
+        "perplexity_ratio": _exp(after - before),
+        "perplexity_ratio_error": _exp(after - before) * error,
         "tokens": start,
     }

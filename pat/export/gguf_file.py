@@ -39,7 +39,7 @@ FILE_TYPES = {
     "q4_1": LlamaFileType.MOSTLY_Q4_1,
     "q4_0": LlamaFileType.MOSTLY_Q4_0,
 }
-AS_STORED = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+AS_STORED = {torch.float64: "f32", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}  # llama.cpp computes in fp32 at most
 ROPE_DIVISORS = "rope_freqs.weight"
 GAINS = (Role.NORM, Role.NORM_BEHIND, Role.FINAL_NORM, Role.INSIDE)
 

@@ -210,10 +210,16 @@ def pretraining_record(
     return {
         "vocab_size": model.config.vocab_size,
         "steps": trainer.state.global_step,
-        "tokens": {"corpus": len(blocks) * settings.context_length, "seen": settings.steps * settings.batch_size * settings.context_length},
+        "tokens": {"corpus": len(blocks) * settings.context_length, "seen": blocks_seen(settings, len(blocks)) * settings.context_length},
         "history": [{"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"]} for entry in history],
         "heldout_loss": heldout_loss(model, heldout, settings) if heldout else None,
     }
+
+
+def blocks_seen(settings: PretrainSettings, blocks: int) -> int:
+    """Return how many blocks all steps see together; the last batch of a pass over them may have fewer than the others."""
+    passes, steps = divmod(settings.steps, math.ceil(blocks / settings.batch_size))
+    return passes * blocks + min(steps * settings.batch_size, blocks)
 
 
 @torch.no_grad()

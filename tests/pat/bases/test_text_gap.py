@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pat.bases.text_gap import perplexity, said, text_gap
+from pat.bases.text_gap import MOST_NATS, perplexity, said, text_gap
 from pat.data.calibration import Blocks
+from pat.io.artefacts import read_json, write_json
 from tests.kit.tiny_models import random_tokens, tiny_model
 
 
@@ -29,3 +32,13 @@ def test_perplexities_and_divergence_are_those_of_the_models_own_logits(name: st
     assert [found["perplexity_before"], found["perplexity_after"]] == pytest.approx([math.exp(loss) for loss in losses], rel=1e-4)
     assert [perplexity(said(model, text)) for model in models] == [found["perplexity_before"], found["perplexity_after"]]
     assert found["kl"] == pytest.approx(float((first.exp() * (first - second)).sum(-1).mean()), rel=1e-4)
+
+
+def test_a_broken_models_loss_beyond_what_a_float_holds_is_a_perplexity(tmp_path: Path) -> None:
+    text = Blocks(random_tokens(2, 16, seed=4), torch.ones(2, 16, dtype=torch.long))
+    sound, broken = (said(tiny_model("llama"), text) for _ in range(2))
+    broken = replace(broken, head=replace(broken.head, weight_VD=broken.head.weight_VD * 1e6))
+    found = text_gap(sound, broken)
+    assert perplexity(broken) == found["perplexity_after"] == math.exp(MOST_NATS)
+    write_json(tmp_path / "record.json", found)
+    assert read_json(tmp_path / "record.json") == found

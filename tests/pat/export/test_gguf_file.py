@@ -75,9 +75,10 @@ def test_every_type_holds_the_weights_as_the_gguf_package_rounds_them(tmp_path: 
     assert made["type"] == kind
 
 
-def test_by_default_the_weights_stay_as_they_are_stored(tmp_path: Path) -> None:
-    base = write_base(tmp_path / "base", LlamaConfig(**SHAPE), dtype=torch.bfloat16)
-    assert write_gguf(base, tmp_path / "model.gguf")["type"] == "bf16"
+@pytest.mark.parametrize(("stored_as", "kind"), [(torch.bfloat16, "bf16"), (torch.float64, "f32")])
+def test_by_default_the_weights_stay_as_they_are_stored_and_fp64_is_rounded(stored_as: torch.dtype, kind: str, tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", LlamaConfig(**SHAPE), dtype=stored_as)
+    assert write_gguf(base, tmp_path / "model.gguf")["type"] == kind
     stored = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
     read = dequantize(stored["token_embd.weight"].data, stored["token_embd.weight"].tensor_type)
     assert np.array_equal(read, dict(checkpoint.tensors(base))["model.embed_tokens.weight"].float().numpy())

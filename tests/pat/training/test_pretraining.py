@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
 from pat.data.corpus import PackedTexts, train_tokenizer
@@ -19,7 +21,7 @@ from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_json, sha256, write_json
 from pat.settings.jobs import PretrainSettings
 from pat.training import pretraining
-from pat.training.pretraining import pretrain
+from pat.training.pretraining import blocks_seen, pretrain
 from tests.kit.stock_models import reload
 
 pytestmark = pytest.mark.lengthy
@@ -100,6 +102,13 @@ def test_result_is_a_stock_checkpoint_with_its_tokenizer(straight: Path) -> None
     assert model.config.num_key_value_heads == SETTINGS.kv_heads
     assert tokenizer.decode(tokenizer(TEXTS[0])["input_ids"], skip_special_tokens=True) == TEXTS[0]
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 60))
+def test_the_last_batch_of_a_pass_may_be_smaller(blocks: int, batch_size: int, steps: int) -> None:
+    one_pass = [len(batch) for batch in DataLoader(list(range(blocks)), batch_size=batch_size)]  # type: ignore[arg-type]
+    settings = SETTINGS.model_copy(update={"batch_size": batch_size, "steps": steps})
+    assert blocks_seen(settings, blocks) == sum(islice(cycle(one_pass), steps))
 
 
 def test_record_says_what_was_learned_and_measured(straight: Path) -> None:
