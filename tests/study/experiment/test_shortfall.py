@@ -14,6 +14,7 @@ from study.experiment.schema import Experiment
 from study.experiment.shortfall import is_off, share_removed, shortfalls
 from tests.kit.cell_maker import cell
 from tests.kit.commands import outcome
+from tests.kit.gguf_files import random_model, write_gguf
 from tests.kit.project import ROOT
 from tests.kit.written_tables import rows_of, tables_of
 
@@ -46,6 +47,29 @@ def test_only_a_broken_tie_of_a_tied_model_is_told() -> None:
     assert [sentence.partition(",")[0] for sentence in told] == ["methods.apart", "methods.slicegpt-1q-pft"]
     assert all("models.tiny: ratio 0.5 removes" in sentence and "tie: break" in sentence for sentence in told)
     assert not list(shortfalls(experiment(False, **broken)))
+
+
+BROKEN: dict[str, Any] = {"pat-g": {"pat": {"tie": "break"}}, "slicegpt-1q-pft": {"prune": {"tie": "break"}}}
+
+
+def of_source(**source: Any) -> list[str]:
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    return list(shortfalls(load_experiment(raw | {"models": {"far": source}, "methods": BROKEN, "ratios": [0.5], "tables": {}}, "x.yaml")))
+
+
+def test_the_sizes_of_a_gguf_file_and_of_a_model_in_the_hubs_cache_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model("llama-tied")
+    file = write_gguf(tmp_path / "model.gguf", model)
+    snapshot = tmp_path / "models--some--model"
+    model.save_pretrained(snapshot / "snapshots" / "abc")
+    (snapshot / "refs").mkdir()
+    (snapshot / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    told = of_source(gguf=str(file))
+    assert len(told) == 2 and all("tie: break" in sentence for sentence in told)
+    assert of_source(path=str(snapshot / "snapshots" / "abc")) == of_source(hub={"id": "some/model"}) == told
+    file.write_bytes(b"GGUF")
+    assert of_source(gguf=str(file)) == of_source(gguf=str(tmp_path / "none.gguf")) == [], "the check of the model tells what is wrong"
 
 
 def test_validate_warns_and_is_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

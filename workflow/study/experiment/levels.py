@@ -62,7 +62,7 @@ def sizes_of(source: ModelSource, place: str, root: Path) -> tuple[PaperModel, f
         return PaperModel.of(source.pretrain), PRETRAINED_BYTES
     if source.gguf is not None:
         return _sizes_in_gguf(root / source.gguf), GGUF_BYTES[source.gguf_dtype]
-    folder = root / source.path if source.path is not None else _in_cache(source.hub)
+    folder = root / source.path if source.path is not None else in_cache(source.hub)
     if folder is None:
         raise SettingError(
             f"{place}.hub: its sizes are not known before it is in the hub's cache, so no budget can be solved; give ratios, or fetch it "
@@ -76,7 +76,7 @@ def sizes_of(source: ModelSource, place: str, root: Path) -> tuple[PaperModel, f
         raise SettingError(f"{place}.{'path' if source.path is not None else 'hub'}: {error}") from None
 
 
-def _in_cache(model: HubModel | None) -> Path | None:
+def in_cache(model: HubModel | None) -> Path | None:
     """Return where a model of the hub lies in its libraries' cache; None where it does not."""
     from huggingface_hub import try_to_load_from_cache
 

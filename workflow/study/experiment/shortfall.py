@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pat.benchmark.settings import ModelShape
+from pat.errors import UserError
 from pat.models.on_paper import Align, PaperModel
 from pat.models.width import target_width
 from pat.settings.jobs import PretrainSettings
-from study.experiment.footprint import shape_in
+from study.experiment.footprint import shape_in, shape_of
+from study.experiment.levels import in_cache
 from study.experiment.schema import Experiment
 
 SHORTFALL = 0.2
@@ -46,8 +50,20 @@ def share_removed(shape: ModelShape | PretrainSettings, ratio: float, align: Ali
 
 
 def known_shape(experiment: Experiment, model: str) -> ModelShape | PretrainSettings | None:
-    """Return the sizes of a model that the file gives or that lies on this disk; None of any other."""
+    """Return the sizes of a model that the file gives or that lies on this disk, in the hub's cache too; None of any other."""
     source = experiment.models[model]
     if source.pretrain is not None:
         return source.pretrain
-    return shape_in(Path(experiment.path(source.path))) if source.path else None
+    if source.gguf is not None:
+        return _shape_in_gguf(Path(experiment.path(source.gguf)))
+    folder = in_cache(source.hub) if source.path is None else Path(experiment.path(source.path))
+    return None if folder is None else shape_in(folder)
+
+
+def _shape_in_gguf(file: Path) -> ModelShape | None:
+    from pat.checkpoints.gguf_import import checked_fields
+
+    try:
+        return shape_of(checked_fields(file))
+    except (UserError, ValidationError, KeyError):  # what is wrong with it is told by the check of the model
+        return None
