@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,16 @@ def checked_fields(file: Path) -> dict[str, Any]:
 
     Raises UserError as `check_header` does.
     """
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise refusal(error, file) from None
+    return dict(_fields(file, about.st_size, about.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _fields(file: Path, _bytes: int, _changed_ns: int) -> dict[str, Any]:
+    """Return the fields of a file as it is now; its list of words takes seconds to read, and an experiment's checks ask several times."""
     reader = read_header(file)
     check_header(file, reader)
     architecture = _text(reader, "general.architecture")

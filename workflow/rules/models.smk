@@ -164,6 +164,7 @@ rule refit_readers:
         base=plan.bases.refitting_base,
         text=plan.data.calibration_file(),
         data=plan.tunings.mask_data,
+        second=plan.data.second_text(),
     output:
         f"{plan.bases.refitted}/{MANIFEST}",
     log:
@@ -183,6 +184,7 @@ rule refit_readers:
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
         data=plan.tunings.mask_data_option,
+        second=plan.data.second_text_option,
         ratio=plan.bases.refitting_ratio,
         device=plan.bases.refitting_device,
         threads=plan.bases.refitting_threads,
@@ -190,7 +192,7 @@ rule refit_readers:
         "refit the readers of {wildcards.model}, {wildcards.basis} basis, mask {wildcards.mask}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat refit-readers --base {params.base:q} --mask {wildcards.mask:q} --ratio {params.ratio:q} --align {wildcards.align:q}"
-        " --calibration {input.text:q} {params.data} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
+        " --calibration {input.text:q} {params.data} {params.second} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
         " --out {params.out:q} --log {log:q}{PLUGINS}"
 
 

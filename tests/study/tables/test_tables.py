@@ -104,7 +104,7 @@ def test_rows_stand_in_the_papers_order(tmp_path: Path) -> None:
 
 
 def test_numbers_in_the_names_of_rows_are_in_order_of_size(tmp_path: Path) -> None:
-    names = ["lora", "lora-8", "lora-16", "lora-16-b2", "lora-16-b10", "lora-128"]
+    names = ["lora", "lora-05", "lora-8", "lora-16", "lora-16-b2", "lora-16-b10", "lora-128"]
     out = tables_of(tmp_path, [cell("lora", 0.0) | {"method": name, "label": name.upper()} for name in sorted(names, reverse=True)])
     assert [row[1] for row in rows_of((out / "table1.md").read_text())[3:]] == [name.upper() for name in names]
 

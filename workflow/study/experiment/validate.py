@@ -10,6 +10,7 @@ import typer
 from pat.errors import UserError
 from study.commands.errors import errors_reported
 from study.experiment.budgets import solved_budgets
+from study.experiment.calibration import instructions_alone
 from study.experiment.checks.disk import disk_problems
 from study.experiment.file import load_experiment
 from study.experiment.refits import too_little_memory
@@ -24,7 +25,7 @@ def validate(config: Path) -> tuple[list[str], list[str]]:
         raise UserError("\n".join(f"{config}: {problem}" for problem in found))
     told = [f"{config}: {sentence}" for sentence in solved_budgets(experiment)]
     told += [f"{config}: warning: {sentence}" for sentence in (*shortfalls(experiment), *too_little_memory(experiment))]
-    told += [f"{config}: note: {sentence}" for sentence in formats_ruled_out(experiment)]
+    told += [f"{config}: note: {sentence}" for sentence in (*instructions_alone(experiment), *formats_ruled_out(experiment))]
     return [str(cell.path) for cell in experiment.cells()], told
 
 

@@ -78,6 +78,14 @@ class PreparedData:
         """Return the held-out texts."""
         return [path for path in self.files("text/") if path not in self.corpus_files()]
 
+    def second_text(self) -> list[str]:
+        """Return the text that tells of a refit what it does to other text than it was fitted to: the first held-out one, if any."""
+        return self.text_files()[:1]
+
+    def second_text_option(self, wildcards: object, input: Any) -> str:
+        """Return the option that names it. Derived from the input, so that Snakemake keeps no record of its absence."""
+        return repeated("--second-text", input.second)
+
     def world_files(self) -> list[str]:
         """Return those of the embedded world's files that the experiment uses."""
         return [path for path in self.files() if path.startswith(f"{self.world}/")]

@@ -38,6 +38,8 @@ REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
 """Tables that say nothing beyond the records and the tables beside them: `study unpack` and `study tables` make them again."""
 COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
+OF_BASES = ("models/*/pretraining.json", "models/*/import.json", "rotated/*/*/*/rotation.json", "refitted/*/*/*/*/*/*/readers.json")
+"""What was done to bases before rows were tuned, and what it did to them on text."""
 
 
 def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
@@ -93,7 +95,7 @@ def _records(run: Finished) -> dict[str, Path]:
     steps = [folder / name for folder in folders for name in FROM_EACH_CHECKPOINT]
     rows, models = {place.parts[:2] for place in places}, {place.parts[0] for place in places}
     rates = [rate for rate in results.glob("checkpoints/*/*/*/rate.json") if rate.relative_to(results / "checkpoints").parts[:2] in rows]
-    bases = [base for base in results.glob("models/*/pretraining.json") if base.parent.name in models]
+    bases = [base for pattern in OF_BASES for base in results.glob(pattern) if base.relative_to(results).parts[1] in models]
     found = [*run.cells, *run.parts, *(step for step in steps if step.is_file()), *rates, *bases]
     return {kept_as(path.relative_to(results)): path for path in found}
 

@@ -179,9 +179,15 @@ class Row(_Part):
         return name_of_row(self.label, self.mode)
 
     @property
-    def order(self) -> tuple[float, bool, int, list[tuple[str, int]], str]:
-        """The paper's order: by ratio, PAT last, a baseline's two modes together (as in the registry), numbers in a row's name by size."""
-        parts = [(text, int(number or 0)) for text, number in _TEXT_AND_NUMBER.findall(self.method)]
+    def order(self) -> tuple[float, bool, int, list[tuple[str, float]], str]:
+        """The paper's order: by ratio, PAT last, a baseline's two modes together (as in the registry), numbers in a row's name by size.
+
+        A name has no decimal point: 05 stands for 0.5, before 1.
+        """
+        parts = [
+            (text, float(f"0.{digits}" if digits.startswith("0") else digits or 0))
+            for text, digits in _TEXT_AND_NUMBER.findall(self.method)
+        ]
         return (self.ratio, self.mode == "PAT", _REGISTRY_ORDER.get(self.base_method, len(METHODS)), parts, self.method)
 
 

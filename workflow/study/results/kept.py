@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from pat.errors import UserError
 
 CELLS, BASES = "cells", "bases"
+KEPT_AS = {"models": BASES, "evaluation": CELLS, "checkpoints": CELLS}
 RESULT = "cell.json"
 
 
@@ -20,7 +21,7 @@ def check_results(results: Path) -> None:
 def kept_as(place: PurePath) -> str:
     """Return the name in a reference of a record that lies at a place below an experiment's results."""
     folder, *rest = place.parts
-    return PurePath(BASES if folder == "models" else CELLS, *rest).as_posix()
+    return PurePath(KEPT_AS.get(folder, folder), *rest).as_posix()
 
 
 def place_of(name: str) -> PurePath:
