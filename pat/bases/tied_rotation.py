@@ -60,7 +60,7 @@ class TiedRotation:
             case Role.EMBEDDING:
                 wide = (wide * self.scale_D) @ self.basis_DD
             case Role.WRITE:
-                wide = self.basis_DD.T @ (wide.T * self.scale_D).T
+                wide = (self.scale_D[:, None] * self.basis_DD).T @ wide
             case Role.READ if wide.dim() == 2:
                 norm = self.family.site_of(module)
                 factors_D = self.gains_D[norm].to(wide) * self.scaling.corrections[norm] / self.scale_D
