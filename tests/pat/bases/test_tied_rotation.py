@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from torch.nn.functional import kl_div, log_softmax
 
 from pat.bases.rotate import rotate
 from pat.bases.text_gap import said, text_gap
-from pat.bases.tied_rotation import TiedRotation
-from pat.bases.tied_scaling import scale_denominators, tied_scaling
+from pat.bases.tied_rotation import write_tied_rotated
+from pat.bases.tied_scaling import Scaling, scale_denominators, tied_scaling
 from pat.checkpoints import checkpoint
 from pat.checkpoints.basis_record import check_basis, tie_of
 from pat.checkpoints.merge import merge
@@ -27,11 +28,16 @@ from pat.settings.config import PatConfig
 from pat.settings.jobs import PruneSettings
 from tests.kit.pruning_inputs import write_base, write_text
 from tests.kit.stock_models import reload
-from tests.kit.tied_inputs import NEGATIVE, OUTLIER, TIED, tied_model
+from tests.kit.tied_inputs import MORE_TIED, NEGATIVE, OUTLIER, TIED, tied_model
 from tests.kit.tiny_models import random_tokens, tiny_model
 
 LARGEST_KL = 3e-4
 """A token, of models whose logits are of order one. What is left of the tie's error is below it, every mistake far above."""
+
+
+def largest_kl(model: Any) -> float:
+    """Return the bound for a model, some of which divide their logits: divergences are as their squares."""
+    return LARGEST_KL / float(getattr(model.config, "logits_scaling", 1.0)) ** 2
 
 
 def calibration(folder: Path) -> Calibration:
@@ -50,8 +56,9 @@ def divergence(model: Any, other: Any) -> float:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("basis", ["pca", "gradient"])
-@pytest.mark.parametrize("name", TIED)
+@pytest.mark.parametrize(
+    ("name", "basis"), [*product(TIED, ["pca", "gradient"]), *zip(MORE_TIED, cycle(["pca", "gradient"]), strict=False)]
+)
 def test_a_tied_model_is_rotated_and_stays_tied(name: str, basis: str, tmp_path: Path) -> None:
     model = write_base(name, tmp_path / "base", tied_model(name))
     record = rotate(tmp_path / "base", basis, calibration(tmp_path), tmp_path / "rotated")
@@ -59,13 +66,13 @@ def test_a_tied_model_is_rotated_and_stays_tied(name: str, basis: str, tmp_path:
     assert rotated.config.tie_word_embeddings and rotated.get_input_embeddings().weight is rotated.get_output_embeddings().weight
     assert record["tie"] == tie_of(tmp_path / "rotated") == "kept"
     assert record["parameters"]["after"] == record["parameters"]["before"]
-    assert divergence(model, rotated) <= LARGEST_KL and record["text"]["kl"] <= LARGEST_KL
+    assert divergence(model, rotated) <= largest_kl(model) and record["text"]["kl"] <= largest_kl(model)
     assert abs(record["text"]["perplexity_ratio"] - 1) <= 0.02 + 2 * record["text"]["perplexity_ratio_error"]
     assert record["logit_gap"] <= 1e-4, "but for the denominators it is exact"
     assert {NEGATIVE, OUTLIER} <= set(record["apart"])
 
 
-@pytest.mark.parametrize("name", TIED)
+@pytest.mark.parametrize("name", [*TIED, *MORE_TIED])
 def test_channels_apart_lie_in_front_with_their_own_gains(name: str, tmp_path: Path) -> None:
     model = write_base(name, tmp_path / "base", tied_model(name))
     record = rotate(tmp_path / "base", "gradient", calibration(tmp_path), tmp_path / "rotated")
@@ -103,22 +110,24 @@ def test_the_stored_gain_is_one_that_the_dtype_holds_and_nothing_else_changes() 
 
 
 @pytest.mark.parametrize("mistake", ["wrong correction", "no own gain"])
-def test_mistakes_are_far_outside_the_bound(mistake: str) -> None:
+@pytest.mark.parametrize("name", ["llama-grouped-tied", *MORE_TIED])
+def test_mistakes_are_far_outside_the_bound(name: str, mistake: str, tmp_path: Path) -> None:
     """Guards the bound: each part of the recipe matters on these models."""
-    model, turned = tied_model("llama-grouped-tied"), tied_model("llama-grouped-tied")
-    family, scaling = family_of(model.config), tied_scaling(model, lambda: text().batches())
+    model = write_base(name, tmp_path / "base", tied_model(name))
+    scaling = tied_scaling(model, lambda: text().batches())
+    directions_DD = torch.eye(48, dtype=torch.float64)[:, torch.cat([scaling.apart, scaling.rotated])]
+
+    def turned(folder: str, of: Scaling) -> Any:
+        (tmp_path / folder).mkdir()
+        write_tied_rotated(tmp_path / "base", tmp_path / folder, directions_DD, of)
+        return reload(tmp_path / folder)
+
     if mistake == "wrong correction":
-        scaling = replace(scaling, corrections={norm: 1.2 * value for norm, value in scaling.corrections.items()})
-    if mistake == "no own gain":
-        scaling = replace(scaling, gain_D=torch.full_like(scaling.gain_D, float(scaling.gain_D.median())))
-    gains = {norm: model.get_parameter(f"{norm}.weight").detach().double() for norm in family.stream_norms(3)}
-    order = torch.cat([scaling.apart, scaling.rotated])
-    rotation = TiedRotation(family, torch.eye(48, dtype=torch.float64)[:, order], gains, scaling)
-    with torch.no_grad():
-        for tensor_name, tensor in list(turned.state_dict().items()):
-            if tensor_name != "lm_head.weight":
-                tensor.copy_(rotation(tensor_name, tensor))
-    assert divergence(model, turned) > 5 * LARGEST_KL
+        wrong = replace(scaling, corrections={norm: 1.2 * value for norm, value in scaling.corrections.items()})
+    else:
+        wrong = replace(scaling, gain_D=torch.full_like(scaling.gain_D, float(scaling.gain_D.median())))
+    assert divergence(model, turned("right", scaling)) <= largest_kl(model)
+    assert divergence(model, turned("wrong", wrong)) > 5 * largest_kl(model)
 
 
 def test_the_denominators_error_is_what_it_says() -> None:
@@ -174,7 +183,7 @@ def test_too_large_an_error_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("name", TIED)
+@pytest.mark.parametrize("name", [*TIED, *MORE_TIED])
 def test_pat_in_a_tied_basis_removes_the_share_that_was_asked_for(name: str, tmp_path: Path) -> None:
     """Without any tuning: the leading half of a rotated model, cut by PAT's own merge."""
     write_base(name, tmp_path / "base", tied_model(name))
@@ -194,8 +203,9 @@ def test_pat_in_a_tied_basis_removes_the_share_that_was_asked_for(name: str, tmp
 
 def _inside(folder: Path) -> int:
     """Return the parameters that no channel of the stream carries: biases of the readers and norms inside attention."""
-    shapes = checkpoint.tensor_shapes(folder)
-    return sum(shape[0] for name, shape in shapes.items() if name.endswith((".bias", "q_norm.weight", "k_norm.weight")))
+    shapes, written = checkpoint.tensor_shapes(folder), ("o_proj.bias", "down_proj.bias")
+    inside = (name for name in shapes if name.endswith((".bias", "q_norm.weight", "k_norm.weight")) and not name.endswith(written))
+    return sum(shapes[name][0] for name in inside)
 
 
 @pytest.mark.lengthy
