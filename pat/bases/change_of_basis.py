@@ -80,13 +80,13 @@ def _write_tied(
         for path in folder.iterdir():
             path.unlink()
     del model
+    exact = gap_between(_scaled(source, scaling), written)  # first: no advice on the user's model where the mistake is ours
     if gap["perplexity_ratio"] - 2 * gap["perplexity_ratio_error"] > LARGEST_RATIO:
         raise UserError(
             f"{source}: in the {basis} basis with embedding and head kept one matrix its perplexity on the calibration text is "
             f"{gap['perplexity_ratio']:.3f} times what it was, more than {LARGEST_RATIO:g}: its norms depend too much on channels whose "
             "gains differ; take the two apart with tie: break, or keep the native basis"
         )
-    exact = gap_between(_scaled(source, scaling), written)
     record = {"tie": "kept", "apart": scaling.apart.tolist(), "denominators_off": scaling.error, "text": gap}
     return found, exact | record | {"tokens": int(text.mask_NT.sum())}
 
