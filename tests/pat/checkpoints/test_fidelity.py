@@ -1,4 +1,4 @@
-"""What merge, prune, rotate and refit write is held against the model that it stands for: nine planted mistakes in every dtype, and none.
+"""What merge, prune, rotate, refit and prepare write is held against the model that it stands for: nine planted mistakes in every dtype, and none.
 
 Each mistake is one of the change of tensors, as a bug in a fold would be, or of the config that goes with them.
 """
@@ -6,8 +6,11 @@ Each mistake is one of the change of tensors, as a bug in a fold would be, or of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,10 +21,13 @@ from transformers import LlamaConfig
 import pat.bases.readers
 import pat.bases.rotation
 import pat.bases.tied_rotation
+import pat.bases.writers
 import pat.checkpoints.merge
+import pat.pruners.layers_and_neurons
 import pat.pruners.llm_pruner
 import pat.pruners.shortgpt
 import pat.pruners.slicegpt
+from pat.bases.prepare import prepare_base
 from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint
@@ -31,12 +37,14 @@ from pat.checkpoints.merge import merge, summary, write_changed
 from pat.checkpoints.probe_text import PASSAGES, probe_for
 from pat.checkpoints.random_rounding import nudged_at_random, rounded_at_random, steps_at
 from pat.checkpoints.unrounded import Written
+from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.io import artefacts
 from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
-from tests.kit.pruning_inputs import calibration, word_tokenizer
+from tests.kit.pruning_inputs import calibration, word_tokenizer, write_text
+from tests.kit.tied_inputs import tied_model
 from tests.kit.tiny_checkpoint import byte_tokenizer, write_tiny_checkpoint
 from tests.kit.tiny_models import CONFIGS, SHAPE, tiny_model
 from tests.kit.training import trained
@@ -49,6 +57,8 @@ WRITERS = (
     pat.bases.rotation,
     pat.bases.tied_rotation,
     pat.bases.readers,
+    pat.bases.writers,
+    pat.pruners.layers_and_neurons,
     pat.pruners.llm_pruner,
     pat.pruners.shortgpt,
     pat.pruners.slicegpt,
@@ -94,9 +104,11 @@ VERBS: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def _readers_are_refitted(monkeypatch: pytest.MonkeyPatch) -> None:
+def _readers_and_writers_are_refitted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where that helps nothing, as on random words: what is checked is how it is written."""
     monkeypatch.setattr("pat.bases.refit.helps", lambda _refitted, _plain: True)
+    falling = count(1000, -1)  # of the whole model, the cut one, the refitted one
+    monkeypatch.setattr("pat.bases.writers.perplexity", lambda _said: float(next(falling)))
 
 
 @pytest.mark.lengthy
@@ -132,8 +144,10 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None, **config_fields: Any) -> None:
-    """Let every writer make this mistake."""
+def plant(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None, writers: Sequence[ModuleType] = WRITERS, **config_fields: Any
+) -> None:
+    """Let every writer, or some, make this mistake."""
 
     def faulty(source: Path, folder: Path, change: Any, config: Any, label: str, in_one_piece: Any = frozenset()) -> Written:
         def changed(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
@@ -145,7 +159,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None, **config_
             setattr(config, field, value)
         return write_changed(source, folder, changed, config, label, in_one_piece)
 
-    for writer in WRITERS:
+    for writer in writers:
         monkeypatch.setattr(writer, "write_changed", faulty)
 
 
@@ -235,6 +249,105 @@ def test_a_mistake_after_the_rounding_is_refused(
     monkeypatch.setattr(checkpoint, "write_shards", damaged)
     with pytest.raises(RuntimeError, match="not the rounding of what it should be"):
         VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the checkpoints that a verb writes on its way: the verb, given base, text and output, and the module that writes it."""
+
+    run: Callable[[Path, Calibration, Path], dict[str, Any]]
+    writer: ModuleType
+
+
+def sliced(base: Path, text: Calibration, out: Path) -> dict[str, Any]:
+    return prune(base, "slicegpt-1q", 0.5, 4, out, text)
+
+
+def without_layers_and_neurons(base: Path, text: Calibration, out: Path) -> dict[str, Any]:
+    return prune(base, "layers-and-neurons", 0.4, 4, out, text, own=PruneSettings(writers="plain"))
+
+
+def refitted(base: Path, text: Calibration, out: Path) -> dict[str, Any]:
+    return prune(base, "layers-and-neurons", 0.4, 4, out, text)
+
+
+def prepared(base: Path, text: Calibration, out: Path) -> dict[str, Any]:
+    return prepare_base(base, 0.25, text, out, 4)
+
+
+STAGES = {
+    "rotate": Stage(lambda base, text, out: rotate(base, "pca", text, out), pat.bases.tied_rotation),
+    "slicegpt-1q, the rotation": Stage(sliced, pat.bases.tied_rotation),
+    "slicegpt-1q, the cut": Stage(sliced, pat.checkpoints.merge),
+    "layers-and-neurons": Stage(without_layers_and_neurons, pat.pruners.layers_and_neurons),
+    "refitted writers": Stage(refitted, pat.bases.writers),
+    "prepare, the rotation": Stage(prepared, pat.bases.tied_rotation),
+    "prepare, the readers": Stage(prepared, pat.bases.readers),
+}
+"""Where a verb writes several, with a mistake in the last one alone what comes before it is right."""
+LAST_STAGES = tuple({stage.run: name for name, stage in STAGES.items()}.values())
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory, another_model: None) -> Path:
+    """A folder with a base in fp32 and bf16 whose embedding and head can stay one matrix, and calibration text."""
+    folder = tmp_path_factory.mktemp("tied")
+    for name in ("fp32", "bf16"):
+        model: Any = tied_model(NAME)
+        model.to(DTYPES[name][0]).save_pretrained(folder / name)
+        word_tokenizer().save_pretrained(folder / name)
+    write_text(folder / "text.jsonl", rows=400)
+    return folder
+
+
+def text_of(folder: Path) -> Calibration:
+    return Calibration(folder / "text.jsonl", tokens=4000)
+
+
+@pytest.mark.lengthy
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", LAST_STAGES)
+def test_a_verb_of_stages_that_are_right_is_accepted(stage: str, dtype: str, tied: Path, tmp_path: Path) -> None:
+    record = STAGES[stage].run(tied / dtype, text_of(tied), tmp_path / "out")
+    assert checkpoint.load_config(tmp_path / "out").tie_word_embeddings and record.get("tie", "kept") == "kept"
+    for found in (record, record.get("writers", record)):
+        assert found["fold_gap"] <= LARGEST_FOLD_GAP / 40 and found["kl_on_text"] <= LARGEST_KL / 5
+    assert record.get("applied", True) and record.get("writers", {"changed": 1})["changed"] > 0, "there was something to write"
+
+
+@pytest.mark.lengthy
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("fault", ["a bias that is not folded", "one writer of another scale"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_mistake_in_one_stage_is_refused(
+    stage: str, fault: str, dtype: str, tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, FAULTS[fault], [STAGES[stage].writer])
+    with pytest.raises(RuntimeError, match=r"before rounding, logits differ.*the checkpoint is wrong"):
+        STAGES[stage].run(tied / dtype, text_of(tied), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.lengthy
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_mistake_after_the_rounding_of_one_stage_is_refused(
+    stage: str, tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = checkpoint.write_shards
+
+    def damaged(folder: Path, named: Any, source_bytes: int) -> None:
+        spoilt = ((name, tensor.roll(1, dims=0) if name.endswith("layers.0.mlp.up_proj.weight") else tensor) for name, tensor in named)
+        shards(folder, spoilt, source_bytes)
+
+    def damaging(*arguments: Any, **named: Any) -> Written:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "write_shards", damaged)
+            return write_changed(*arguments, **named)
+
+    monkeypatch.setattr(STAGES[stage].writer, "write_changed", damaging)
+    with pytest.raises(RuntimeError, match="not the rounding of what it should be"):
+        STAGES[stage].run(tied / "bf16", text_of(tied), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_rounding_upsets_is_accepted_with_a_warning(
