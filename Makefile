@@ -54,7 +54,7 @@ test-slow: dev  ## the tests that take minutes
 test-gpu: dev  ## the tests on a CUDA device; those of several processes need two
 	@python -m pytest -m gpu -rs
 
-test-model: dev  ## the tests on a pretrained model: make test-model PAT_REAL_MODEL=/path/to/model.gguf
+test-model: dev  ## the tests on a pretrained model, the one of config/smollm2-local.yaml or another: make test-model PAT_REAL_MODEL=/path/to/model.gguf
 	@PAT_REAL_MODEL="$(PAT_REAL_MODEL)" python -m pytest -m model -rs
 
 test-runtimes: dev  ## merged models in llama.cpp and vLLM, which it installs into .runtimes/ (0.7 GB to fetch): make test-runtimes RUNTIMES=llama.cpp
