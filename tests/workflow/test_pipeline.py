@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pat.io.artefacts import check_folder
+from pat.io.artefacts import check_folder, read_json
 from study.experiment.file import load_experiment
 from study.results.times import read_times, whole
 from tests.kit.children import TRIES, found_in, wait_for, wait_until
@@ -42,6 +42,12 @@ def test_every_cell_ends_in_a_stock_checkpoint_and_one_result(finished: Path) ->
         assert sum(parameter.numel() for parameter in model.parameters()) == result["parameters"]["after"]["unique"]
         assert result["logit_gap"] is None if given else result["logit_gap"] <= 1e-4
         assert not (folder / ("" if given else "run")).exists()
+
+
+def test_a_refit_of_readers_says_what_it_does_to_a_held_out_text(finished: Path) -> None:
+    [record] = (finished / RESULTS / "refitted").rglob("readers.json")
+    assert list(read_json(record)["text"]) == ["calibration, held out", "second text"]
+    assert read_json(record)["provenance"]["inputs"]["second_text"]["path"].endswith("text/heldout.jsonl")
 
 
 def test_tables_and_figures_hold_every_row(finished: Path) -> None:

@@ -290,7 +290,7 @@ def test_a_row_of_fewer_seeds_searches_on_its_own_first_and_has_no_file_of_the_o
 def test_the_corpus_is_no_held_out_text() -> None:
     plan = Plan(smoke())
     assert plan.data.corpus_files() == ["results/smoke/data/world/text/pretrain.jsonl"]
-    assert plan.data.text_files() == ["results/smoke/data/world/text/heldout.jsonl"]
+    assert plan.data.text_files() == plan.data.second_text() == ["results/smoke/data/world/text/heldout.jsonl"]
 
 
 def test_only_hub_sources_are_fetched() -> None:
