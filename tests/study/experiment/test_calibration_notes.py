@@ -21,8 +21,17 @@ def told(methods: dict[str, Any], **data: Any) -> list[str]:
     )
 
 
+REFITTED = {"mask": "variance", "closing": "at-once", "readers": "least-squares", "hio_rank": 0}
+
+
 @pytest.mark.parametrize(
-    "methods", [{"slicegpt-pft": None}, {"lora": None, "pat-g": None}, {"pat": {"pat": {"basis": "pca", "mask": "leading"}}}]
+    "methods",
+    [
+        {"slicegpt-pft": None},
+        {"lora": None, "pat-g": None},
+        {"pat": {"pat": {"basis": "pca", "mask": "leading"}}},
+        {"pat": {"pat": REFITTED}},
+    ],
 )
 def test_rows_that_measure_on_instructions_alone_are_told(methods: dict[str, Any]) -> None:
     [sentence] = told(methods)

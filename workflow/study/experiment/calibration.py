@@ -25,4 +25,4 @@ def _measures(experiment: Experiment, model: str, row: str) -> bool:
     """Return whether a row's pruner, basis or refit reads calibration text."""
     if (pruner := experiment.method(row).pruner) is not None:
         return PRUNERS[pruner].measures == "text"
-    return experiment.method(row).narrows and experiment.basis_of(model, row) != "native"
+    return experiment.basis_of(model, row) != "native" or experiment.readers_of(model, row) != "plain"
