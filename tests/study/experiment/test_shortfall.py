@@ -110,6 +110,20 @@ def test_a_models_own_table_shows_what_was_removed_of_it_not_of_another(tmp_path
     assert shown == {"big": "25 %", "tiny": "25 % (really 5.0 %)"}
 
 
+@pytest.mark.parametrize(("after", "shown"), [(750, "25 %"), (748, "25 %"), (747, "25 % (really 25.3 %)"), (753, "25 % (really 24.7 %)")])
+def test_within_a_hundredth_of_what_was_asked_for_the_share_is_that(after: int, shown: str, tmp_path: Path) -> None:
+    counts = {"before": {"unique": 1000, "without_embeddings": 800}, "after": {"unique": after, "without_embeddings": 600}}
+    text = (tables_of(tmp_path, [cell(method="pat", parameters=counts)]) / "table1.md").read_text()
+    assert {row[1]: row[0] for row in rows_of(text)}["PAT"] == shown
+    assert ("more than a hundredth off" in text) is ("really" in shown) and "do not compare" not in text
+
+
+@pytest.mark.parametrize(("kl", "told"), [(9e-4, False), (1.1e-3, True), (None, False)])
+def test_a_divergence_above_that_of_models_of_use_is_explained(kl: float | None, told: bool, tmp_path: Path) -> None:
+    out = tables_of(tmp_path, [cell(method="pat") | {"kl_on_text": kl}, cell(method="lora", ratio=0.0) | {"kl_on_text": 1e-5}])
+    assert ("roundings of the weights that fall at random" in (out / "sizes.md").read_text()) is told
+
+
 def test_tables_say_nothing_where_the_share_is_as_asked(tmp_path: Path) -> None:
     out = tables_of(tmp_path, [cell(method="pat"), cell(method="lora", ratio=0.0)])
     assert all("really" not in path.read_text() for path in out.glob("*.md"))

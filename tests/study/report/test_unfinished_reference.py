@@ -108,6 +108,16 @@ def test_a_cell_s_tuning_is_kept_where_its_row_has_no_cell(own: Path, tmp_path: 
     assert keep(again, tmp_path, capsys, "--unfinished")[0] == 0 and (tmp_path / "kept" / NAME / ARCHIVE).read_bytes() == before
 
 
+def test_what_made_a_cell_s_base_is_kept_for_its_seed_and_ratio_alone(
+    own: Path, part: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = Path("evaluation") / M / "pat-g/0.25/seed0"
+    shutil.copytree(part / cell, own / cell, dirs_exist_ok=True)
+    assert keep(own, tmp_path, capsys, "--unfinished")[0] == 0
+    names = {name for name, _ in packed(tmp_path / "kept" / NAME / ARCHIVE) if name.startswith(("rotated/", "refitted/"))}
+    assert names == {f"rotated/{M}/gradient/seed0/rotation.json", f"refitted/{M}/gradient/leading/align-auto/0.25/seed0/readers.json"}
+
+
 def test_a_later_part_takes_the_place_of_an_earlier_one_and_loses_none_of_it(
     own: Path, part: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

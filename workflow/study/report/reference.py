@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from pat.errors import UserError
-from pat.io.artefacts import MANIFEST, new_folder, read_json, write_json, write_text
+from pat.io.artefacts import MANIFEST, new_folder, read_json, read_record, write_json, write_text
 from pat.io.marks import SEAL
 from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
@@ -38,8 +38,9 @@ REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
 """Tables that say nothing beyond the records and the tables beside them: `study unpack` and `study tables` make them again."""
 COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
-OF_BASES = ("models/*/pretraining.json", "models/*/import.json", "rotated/*/*/*/rotation.json", "refitted/*/*/*/*/*/*/readers.json")
-"""What was done to bases before rows were tuned, and what it did to them on text."""
+OF_MODELS = ("models/*/pretraining.json", "models/*/import.json")
+PREPARED = {"rotation": "rotated/{model}/*/{seed}/rotation.json", "readers": "refitted/{model}/*/*/*/{ratio}/{seed}/readers.json"}
+"""Where the record of a step lies that made the base of a cell, by what the cell calls the step."""
 
 
 def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
@@ -95,9 +96,19 @@ def _records(run: Finished) -> dict[str, Path]:
     steps = [folder / name for folder in folders for name in FROM_EACH_CHECKPOINT]
     rows, models = {place.parts[:2] for place in places}, {place.parts[0] for place in places}
     rates = [rate for rate in results.glob("checkpoints/*/*/*/rate.json") if rate.relative_to(results / "checkpoints").parts[:2] in rows]
-    bases = [base for pattern in OF_BASES for base in results.glob(pattern) if base.relative_to(results).parts[1] in models]
-    found = [*run.cells, *run.parts, *(step for step in steps if step.is_file()), *rates, *bases]
+    bases = [base for pattern in OF_MODELS for base in results.glob(pattern) if base.parent.name in models]
+    found = [*run.cells, *run.parts, *(step for step in steps if step.is_file()), *rates, *bases, *_prepared(run)]
     return {kept_as(path.relative_to(results)): path for path in found}
+
+
+def _prepared(run: Finished) -> set[Path]:
+    """Return the records of how the bases of the cells' rows were rotated and refitted, of their models, ratios and seeds alone."""
+    found: set[Path] = set()
+    for cell in run.cells:
+        model, _row, ratio, seed = cell.parent.relative_to(run.results / "evaluation").parts
+        steps = PREPARED.keys() & read_record(cell).get("provenance", {}).keys()
+        found.update(path for step in steps for path in run.results.glob(PREPARED[step].format(model=model, ratio=ratio, seed=seed)))
+    return found
 
 
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:

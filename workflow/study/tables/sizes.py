@@ -16,6 +16,12 @@ from study.tables.shares import pruned, removed
 SIZE_TEXTS = 3
 """Columns of the table of sizes that hold names, before those that hold figures."""
 RANGE = " – "
+KL_OF_USE = 1e-3
+"""Nats per token that the writing of models of use stays below (`pat.checkpoints.fidelity`)."""
+OF_ROUNDING = (
+    "KL on text above 1e-3: roundings of the weights that fall at random make about as much of such a model, which what was done to it has "
+    "upset. What is further off than that is refused."
+)
 PHASES = ("prune", "tune", "merge", "evaluate")
 TIDY_COLUMNS = (
     "experiment", "model", "method", "base_method", "label", "mode", "ratio_requested", "ratio_effective", "seed", "kind", "name", "metric",
@@ -84,7 +90,8 @@ def sizes(grid: Grid) -> tuple[Layout, pd.DataFrame]:
         )
     )
     has_range = any(RANGE in entry for entries in body for entry in entries[SIZE_TEXTS:])
-    notes = [*(["A range: the seeds differ."] if has_range else []), *_fewer_seeds(grid)]
+    rounded = any((cell.kl_on_text or 0.0) > KL_OF_USE for cell in grid.cells)
+    notes = [*(["A range: the seeds differ."] if has_range else []), *([OF_ROUNDING] if rounded else []), *_fewer_seeds(grid)]
     return Layout(caption, header, body, text_columns=SIZE_TEXTS, notes=notes), pd.DataFrame(frames)
 
 
