@@ -102,12 +102,14 @@ def _records(run: Finished) -> dict[str, Path]:
 
 
 def _prepared(run: Finished) -> set[Path]:
-    """Return the records of how the bases of the cells' rows were rotated and refitted, of their models, ratios and seeds alone."""
+    """Return the records of how the bases of the cells' rows were rotated and refitted: of the settings that the cells name."""
     found: set[Path] = set()
     for cell in run.cells:
         model, _row, ratio, seed = cell.parent.relative_to(run.results / "evaluation").parts
-        steps = PREPARED.keys() & read_record(cell).get("provenance", {}).keys()
-        found.update(path for step in steps for path in run.results.glob(PREPARED[step].format(model=model, ratio=ratio, seed=seed)))
+        made_by = read_record(cell).get("provenance", {})
+        for step in PREPARED.keys() & made_by.keys():
+            there = run.results.glob(PREPARED[step].format(model=model, ratio=ratio, seed=seed))
+            found.update(path for path in there if read_record(path)["provenance"]["config_hash"] == made_by[step]["config_hash"])
     return found
 
 
