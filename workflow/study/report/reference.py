@@ -8,7 +8,7 @@ Writes `results/reference/<name>/` and the block of README.md that is marked wit
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,8 +39,8 @@ REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
 COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 OF_MODELS = ("models/*/pretraining.json", "models/*/import.json")
-PREPARED = {"rotation": "rotated/{model}/*/{seed}/rotation.json", "readers": "refitted/{model}/*/*/*/{ratio}/{seed}/readers.json"}
-"""Where the record of a step lies that made the base of a cell, by what the cell calls the step."""
+ROTATED, REFITTED = "rotated/{model}/*/{seed}/rotation.json", "refitted/{model}/{basis}/*/*/{ratio}/{seed}/readers.json"
+"""Where the records lie of what was done to the base of a cell's row; a cell calls these steps `rotation` and `readers`."""
 
 
 def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
@@ -107,10 +107,16 @@ def _prepared(run: Finished) -> set[Path]:
     for cell in run.cells:
         model, _row, ratio, seed = cell.parent.relative_to(run.results / "evaluation").parts
         made_by = read_record(cell).get("provenance", {})
-        for step in PREPARED.keys() & made_by.keys():
-            there = run.results.glob(PREPARED[step].format(model=model, ratio=ratio, seed=seed))
-            found.update(path for path in there if read_record(path)["provenance"]["config_hash"] == made_by[step]["config_hash"])
+        rotated = _of_settings(run.results.glob(ROTATED.format(model=model, seed=seed)), made_by.get("rotation"))
+        basis = rotated[0].parent.parent.name if rotated else "native"
+        refitted = run.results.glob(REFITTED.format(model=model, basis=basis, ratio=ratio, seed=seed))
+        found.update(rotated, _of_settings(refitted, made_by.get("readers")))
     return found
+
+
+def _of_settings(records: Iterable[Path], step: Mapping[str, Any] | None) -> list[Path]:
+    """Return those of some records that were made by the settings of a cell's step; none where the cell has no such step."""
+    return [path for path in records if step and read_record(path)["provenance"]["config_hash"] == step["config_hash"]]
 
 
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
