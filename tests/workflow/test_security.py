@@ -34,6 +34,7 @@ OPTIONS = {
     "params.rate",
     "params.encoded",
     "params.data",
+    "params.second",
     "params.parts",
     "params.tie",
     "params.datasets",

@@ -55,7 +55,7 @@ def test_a_merged_chat_model_answers_in_chat_form(merged: Path) -> None:
 
 def test_conversations_are_measured_on_as_the_model_reads_them(merged: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(merged)
-    found = blocks(Calibration(merged.parent / "rows.jsonl"), tokenizer, 16, 1000)
+    found = blocks(Calibration(merged.parent / "rows.jsonl"), tokenizer, 256, 1000)
     text = tokenizer.decode(found.ids_NT[found.mask_NT.bool()])
     assert text.count("<|im_start|>user\n") == 2 and "stop<|im_end|>" in text
 
