@@ -141,10 +141,10 @@ def part_names(drawing: Figure) -> None:
         placed = [Bbox.from_bounds(x - sign, y - sign, 2 * sign, 2 * sign) for x, y in points]
         for name in names:
             x, away = name.xyann
-            while any(name.get_window_extent().overlaps(other) for other in placed):
+            while any(map((box := name.get_window_extent()).overlaps, placed)):
                 away += math.copysign(LINE_PT, away)
                 name.xyann = (x, away)
-            placed.append(name.get_window_extent())
+            placed.append(box)
 
 
 def share_axis(axes: Axes, data: pd.DataFrame) -> None:
