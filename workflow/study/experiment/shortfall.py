@@ -23,9 +23,9 @@ SHORTFALL = 0.2
 """Share of what was asked for. A model that has lost less than the rest, or more, is not to be compared as if it had lost as much."""
 
 
-def is_off(asked: float, removed: float) -> bool:
-    """Return whether the share of all parameters that is removed is more than a fifth off the ratio that was asked for."""
-    return asked > 0 and abs(removed - asked) > SHORTFALL * asked + 1e-9
+def is_off(asked: float, removed: float, tolerance: float = SHORTFALL) -> bool:
+    """Return whether the share of all parameters that is removed is off the ratio that was asked for by more than this share of it."""
+    return asked > 0 and abs(removed - asked) > tolerance * asked + 1e-9
 
 
 def shortfalls(experiment: Experiment) -> Iterator[str]:

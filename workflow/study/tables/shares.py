@@ -19,18 +19,14 @@ def removed(cell: Cell) -> float:
 def pruned(cells: Sequence[Cell], row: Row) -> str:
     """Return the entry of a row's first column: the ratio asked for, and the share really removed that is farthest off it."""
     asked = f"{100 * row.ratio:.4g} %"
-    off = [share for cell in cells if cell.row == row and _differs(row.ratio, share := removed(cell))]
+    off = [share for cell in cells if cell.row == row and is_off(row.ratio, share := removed(cell), AS_ASKED)]
     return f"{asked} (really {100 * max(off, key=lambda share: abs(share - row.ratio)):.1f} %)" if off else asked
 
 
 def shortfall_notes(cells: Sequence[Cell]) -> list[str]:
     """Explain the entries that say how much was really removed, nothing where there are none."""
     shares = [(cell.ratio_requested, removed(cell)) for cell in cells]
-    if not any(_differs(*each) for each in shares):
+    if not any(is_off(*each, AS_ASKED) for each in shares):
         return []
     told = "really: the share of all parameters removed, where it is more than a hundredth off what was asked for."
     return [f"{told} Where it is more than a fifth off, do not compare at the ratio." if any(is_off(*each) for each in shares) else told]
-
-
-def _differs(asked: float, share: float) -> bool:
-    return asked > 0 and abs(share - asked) > AS_ASKED * asked + 1e-9
