@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pat.data.opening import opening_token, opens_texts
+from pat.data.opening import opens_texts
 from pat.errors import UserError
 from pat.io.progress import Progress
 from pat.models.token_loss import IGNORED_LABEL, cross_entropies, foretold_tokens, read
@@ -59,7 +59,7 @@ def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) ->
     Where the tokenizer opens every text with BOS, every window starts with it, and a later one goes on with the token before it.
     """
     tokens = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]  # a document may be longer than a window
-    start = opening_token(tokenizer)
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise UserError("the model's tokenizer has neither BOS nor EOS, so a document's first token cannot be predicted")
     inputs = [start, *tokens[:-1]]
