@@ -34,6 +34,7 @@ def perplexity(
     """Return token and byte perplexity, the number of tokens and bytes, and each document's loss in nats and tokens, over windows of
     `context` tokens that do not overlap.
 
+    Of a text that is one document the windows' losses and tokens are told as well: there is nothing else to estimate an error from.
     Each document stands alone. Its first token is predicted from BOS (EOS where there is no BOS), the first of a later window from the
     token before it, after BOS where the tokenizer opens texts with it; so every token and thus every byte is counted once
     (docs/evaluation.md says where lm-eval cuts otherwise). A figure beyond floating point is None.
@@ -42,15 +43,21 @@ def perplexity(
     tokens = [sum(map(_predicted, ones)) for ones in windows]
     if not any(tokens):
         raise UserError(f"text {label!r}: holds no token to predict")
-    losses = _document_losses(model, windows, batch_size, label)
+    by_window = _window_losses(model, windows, batch_size, label)
+    losses = [sum(ones) for ones in by_window]
     text_bytes = sum(len(document.encode()) for document in documents)
     return {
         "token_perplexity": _exp(sum(losses) / sum(tokens)),
         "byte_perplexity": _exp(sum(losses) / text_bytes),
         "tokens": sum(tokens),
         "bytes": text_bytes,
-        "documents": {"losses": [round(loss, DIGITS) for loss in losses], "tokens": tokens},
+        "documents": _told(losses, tokens),
+        **({"windows": _told(by_window[0], [_predicted(window) for window in windows[0]])} if len(windows) == 1 else {}),
     }
+
+
+def _told(losses: Sequence[float], tokens: Sequence[int]) -> dict[str, Any]:
+    return {"losses": [round(loss, DIGITS) for loss in losses], "tokens": list(tokens)}
 
 
 def _windows(tokenizer: PreTrainedTokenizerBase, document: str, context: int) -> list[Window]:
@@ -76,20 +83,20 @@ def _predicted(window: Window) -> int:
     return sum(target != IGNORED_LABEL for target in window[1])
 
 
-def _document_losses(model: PreTrainedModel, windows: Sequence[list[Window]], batch_size: int, label: str) -> list[float]:
-    """Return each document's summed cross-entropy in nats; windows of like length share a batch."""
-    numbered = [(window, number) for number, ones in enumerate(windows) for window in ones]
-    ordered = sorted(numbered, key=lambda entry: len(entry[0][0]), reverse=True)
+def _window_losses(model: PreTrainedModel, windows: Sequence[list[Window]], batch_size: int, label: str) -> list[list[float]]:
+    """Return the summed cross-entropy in nats of each document's windows; those of like length share a batch."""
+    placed = [(window, number, place) for number, ones in enumerate(windows) for place, window in enumerate(ones)]
+    ordered = sorted(placed, key=lambda entry: len(entry[0][0]), reverse=True)
     progress = Progress(f"perplexity of {label}", len(ordered))
-    losses = [0.0] * len(windows)
+    losses = [[0.0] * len(ones) for ones in windows]
     progress.update(0)
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
-        for (_, number), loss in zip(batch, _batch_losses(model, [window for window, _ in batch]), strict=True):
-            losses[number] += loss
+        for (_, number, place), loss in zip(batch, _batch_losses(model, [window for window, *_ in batch]), strict=True):
+            losses[number][place] = loss
         progress.update(min(start + batch_size, len(ordered)))
     progress.finish(f"{len(ordered)} windows done")
-    if not math.isfinite(sum(losses)):
+    if not math.isfinite(sum(map(sum, losses))):
         raise UserError(f"text {label!r}: the model gives it no finite likelihood: its weights are broken")
     return losses
 

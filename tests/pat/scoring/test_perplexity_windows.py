@@ -97,3 +97,18 @@ def test_a_document_longer_than_the_context_brings_no_warning(model: PreTrainedM
             assert "indexing errors" in caplog.text, "what would be said otherwise"
     finally:
         said.removeHandler(caplog.handler)
+
+
+def test_a_text_that_is_one_document_tells_the_losses_of_its_windows_in_their_order(model: PreTrainedModel) -> None:
+    figures = perplexity(model, byte_tokenizer(), [LONG], CONTEXT, 2, "x")
+    windows, places = figures["windows"], range(0, len(LONG), CONTEXT)
+    assert windows["tokens"] == [len(LONG[place : place + CONTEXT]) for place in places]
+    tokens = byte_tokenizer()(LONG)["input_ids"]
+    for place, told in zip(places, windows["losses"], strict=True):
+        inputs = [BOS, *tokens[:-1]][place : place + CONTEXT]
+        with torch.no_grad():
+            logits = model(torch.tensor([inputs])).logits[0].double()
+        expected = -float(torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[place : place + CONTEXT])[:, None]).sum())
+        assert told == pytest.approx(expected, rel=1e-4)
+    assert sum(windows["losses"]) == pytest.approx(figures["documents"]["losses"][0], abs=1e-3)
+    assert "windows" not in perplexity(model, byte_tokenizer(), [LONG, LONG], CONTEXT, 2, "x")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from study.statistics.paired_tests import Interval, holm, mcnemar, over_documents, paired_bootstrap, paired_t
+from study.statistics.intervals import ratio_error, related_neighbours
+from study.statistics.paired_tests import Interval, holm, mcnemar, over_pieces, paired_bootstrap, paired_t
 
 
 @pytest.mark.lengthy
@@ -65,7 +66,7 @@ def test_paired_t_is_that_of_scipy() -> None:
 
 def test_documents_of_equal_length_are_a_paired_t_test() -> None:
     differences = np.array([0.3, 0.1, -0.05, 0.2])
-    found = over_documents(differences, np.full(4, 10))
+    found = over_pieces(differences, np.full(4, 10))
     by_scipy = stats.ttest_1samp(differences / 10, 0)
     assert found is not None
     assert found.p_value == pytest.approx(by_scipy.pvalue)
@@ -73,8 +74,42 @@ def test_documents_of_equal_length_are_a_paired_t_test() -> None:
 
 
 def test_long_documents_count_for_their_tokens() -> None:
-    found = over_documents(np.array([3.0, 0.0]), np.array([30, 10]))
+    found = over_pieces(np.array([3.0, 0.0]), np.array([30, 10]))
     assert found is not None
     assert (found.interval.low + found.interval.high) / 2 == pytest.approx(3 / 40)
-    assert over_documents(np.array([1.0]), np.array([5])) is None
-    assert over_documents(np.zeros(3), np.array([5, 6, 7])) is not None
+    assert over_pieces(np.array([1.0]), np.array([5])) is None
+    assert over_pieces(np.zeros(3), np.array([5, 6, 7])) is not None
+
+
+def related_series(random: np.random.Generator, number: int, kinship: float = 0.6) -> np.ndarray:
+    """Return differences each of which is like the one before it, of mean 0."""
+    values = random.normal(size=number)
+    for place in range(1, number):
+        values[place] = kinship * values[place - 1] + (1 - kinship**2) ** 0.5 * values[place]
+    return values
+
+
+def test_the_interval_over_related_windows_covers_the_truth_and_that_over_independent_ones_does_not() -> None:
+    random, number, runs = np.random.default_rng(0), 600, 400
+    tokens, series = np.full(number, 10), [related_series(random, number) for _ in range(runs)]
+
+    def covered(neighbours: int) -> float:
+        tests = [over_pieces(values, tokens, neighbours) for values in series]
+        return sum(test is not None and test.interval.side == 0 for test in tests) / runs
+
+    assert covered(related_neighbours(number)) > 0.88
+    assert covered(0) < 0.75
+
+
+def test_an_error_over_related_windows_is_newey_and_wests() -> None:
+    values, sizes = np.array([1.0, 3.0, 2.0, 5.0, 4.0]), np.array([10, 20, 10, 20, 20])
+    residuals = [value - 15 / 80 * size for value, size in zip(values, sizes, strict=True)]
+    spread = sum(
+        (1 - abs(one - other) / 3) * residuals[one] * residuals[other] for one in range(5) for other in range(5) if abs(one - other) < 3
+    )
+    assert ratio_error(values, sizes, 2) == pytest.approx((spread * 5 / 4) ** 0.5 / 80)
+
+
+@pytest.mark.parametrize(("number", "neighbours"), [(1, 0), (2, 1), (100, 4), (670, 6), (10_000, 11)])
+def test_how_many_neighbours_count_as_related(number: int, neighbours: int) -> None:
+    assert related_neighbours(number) == neighbours

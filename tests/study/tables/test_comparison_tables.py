@@ -176,8 +176,46 @@ def test_perplexities_of_one_seed_are_tested_over_documents_where_these_are_know
     by_method = {line["method"]: line for line in frame.to_dict("records")}
     line = by_method["llm-pruner-pft"]
     assert line["ratio_of_perplexities"] == pytest.approx(math.exp(10.2 / 100), rel=1e-5)
-    assert line["documents_low"] < line["ratio_of_perplexities"] < line["documents_high"]
+    assert line["text_low"] < line["ratio_of_perplexities"] < line["text_high"]
     assert (line["verdict"], by_method["shortgpt-pft"]["verdict"]) == ("worse", "no difference shown")
+
+
+def in_windows(method: str, losses: list[float], tokens: list[int]) -> dict[str, Any]:
+    """Return a row on a text that is one document, with the losses of its windows."""
+    content = told(method, [sum(losses)], [sum(tokens)])
+    content["perplexity"]["heldout"]["windows"] = {"losses": losses, "tokens": tokens}
+    return content
+
+
+def test_a_text_that_is_one_document_is_tested_over_its_windows(tmp_path: Path) -> None:
+    tokens = [10] * 50
+    theirs = [20.0 + place % 3 for place in range(50)]
+    better = [loss - 1 - place % 2 for place, loss in enumerate(theirs)]
+    frame, text = compared(
+        tmp_path, [in_windows("pat", theirs, tokens), in_windows("llm-pruner-pft", better, tokens)], "perplexity_comparisons"
+    )
+    line = frame.to_dict("records")[0]
+    assert line["ratio_of_perplexities"] == pytest.approx(math.exp(-0.15), rel=1e-5)
+    assert line["text_low"] < math.exp(-0.15) < line["text_high"] < 1
+    assert line["verdict"] == "better" and "neighbours taken for related" in text
+
+
+def test_windows_of_another_cut_are_not_compared(tmp_path: Path) -> None:
+    contents = [in_windows("pat", [20.0, 45.0, 19.0], [10, 20, 10]), in_windows("llm-pruner-pft", [20.0, 20.0, 20.0, 20.0], [10] * 4)]
+    frame, _ = compared(tmp_path, contents, "perplexity_comparisons")
+    assert list(frame["verdict"]) == ["not tested"]
+
+
+def test_one_seed_has_the_interval_over_the_text_in_the_table_of_perplexities(tmp_path: Path) -> None:
+    losses, tokens = [20.0, 42.0, 58.0, 81.0], [10, 20, 30, 40]
+    frame, text = compared(tmp_path, [told("pat", losses, tokens)], "perplexity")
+    residuals = [loss - 2.01 * count for loss, count in zip(losses, tokens, strict=True)]
+    error = math.sqrt(sum(each**2 for each in residuals) * 4 / 3) / 100
+    line = frame.to_dict("records")[0]
+    assert line["tiny heldout token ci95"] == pytest.approx(1.959964 * error * math.exp(2.01), rel=1e-4)
+    # A byte is so many tokens' loss: of 1.5 a byte the relative error is ln 1.5 / 2.01 of that.
+    assert line["tiny heldout byte ci95"] == pytest.approx(1.959964 * error * 1.5 * math.log(1.5) / 2.01, rel=1e-4)
+    assert "One seed: ± is the 95 % interval over the text" in text
 
 
 def test_other_documents_are_refused(tmp_path: Path) -> None:

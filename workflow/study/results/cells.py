@@ -5,12 +5,14 @@ Owns the shape of a cell's JSON as the report sees it and the order of rows in e
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pat.errors import UserError
@@ -18,6 +20,7 @@ from pat.io.artefacts import read_json
 from study.experiment.checks.names import SAFE_NAME
 from study.experiment.methods import METHODS, name_of_row
 from study.experiment.table_settings import METRICS, Factor
+from study.statistics.intervals import ratio_error, related_neighbours
 
 SCHEMA = 1
 ROUNDING = 1e-6
@@ -34,6 +37,9 @@ _TEXT_AND_NUMBER = re.compile(r"(\D*)(\d*)")
 
 Name = Annotated[str, Field(pattern=rf"^{SAFE_NAME.pattern}$")]
 """Of a model or a row: it becomes part of the tables' file names."""
+Unit = Literal["token", "byte"]
+"""What a perplexity is of."""
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 class _Part(BaseModel):
@@ -74,25 +80,67 @@ class TaskResult(_Part):
         return self
 
 
-class Documents(_Part):
-    """Of each document of a text, in its order: summed loss in nats, and tokens."""
+class Losses(_Part):
+    """Of each piece of a text, in its order: summed loss in nats, and tokens."""
 
     losses: list[float]
     tokens: list[int]
 
     @model_validator(mode="after")
-    def _same_number(self) -> Documents:
+    def _same_number(self) -> Losses:
         if len(self.losses) != len(self.tokens):
-            raise ValueError(f"has the losses of {len(self.losses)} documents and the tokens of {len(self.tokens)}; must be as many")
+            raise ValueError(f"has {len(self.losses)} losses and the tokens of {len(self.tokens)}; must be as many")
         return self
+
+    @property
+    def neighbours(self) -> int:
+        """How many pieces before and behind each are related to it."""
+        return 0
+
+
+class Documents(Losses):
+    """Each document of a text, which stands alone."""
+
+
+class Windows(Losses):
+    """Each window of a text that is one document. What follows each other has the same subject."""
+
+    @property
+    def neighbours(self) -> int:
+        """How many windows before and behind each are related to it."""
+        return related_neighbours(len(self.losses))
 
 
 class Perplexity(_Part):
-    """Perplexity per token and per UTF-8 byte; only the latter can be compared between tokenizers."""
+    """Perplexity per token and per UTF-8 byte; only the latter can be compared between tokenizers.
+
+    A text that is one document tells the losses of its windows too.
+    """
 
     token_perplexity: float = Field(gt=0)
     byte_perplexity: float = Field(gt=0)
     documents: Documents | None = None
+    windows: Windows | None = None
+
+    @property
+    def pieces(self) -> Losses | None:
+        """What its error is estimated over: the windows of a text that is one document, else the documents."""
+        return self.windows or self.documents
+
+    def value(self, unit: Unit) -> float:
+        """Return the perplexity a unit."""
+        return self.token_perplexity if unit == "token" else self.byte_perplexity
+
+    def standard_error(self, unit: Unit) -> float | None:
+        """Return the standard error of the perplexity a unit over the text's pieces, linearised; None where their losses are not told.
+
+        The error of a loss a byte is that of a loss a token, times tokens a byte.
+        """
+        pieces = self.pieces
+        error = None if pieces is None else ratio_error(np.array(pieces.losses), np.array(pieces.tokens), pieces.neighbours)
+        if error is None or self.token_perplexity == 1:
+            return None
+        return self.value(unit) * error * math.log(self.value(unit)) / math.log(self.token_perplexity)
 
 
 class HarnessTask(_Part):

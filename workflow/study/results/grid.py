@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pat.errors import UserError
 from study.experiment.table_settings import Factor
-from study.results.cells import Cell, Documents, Row, metrics_of, models_of, read_cells, rows_of, tasks_of
+from study.results.cells import Cell, Losses, Row, Unit, metrics_of, models_of, read_cells, rows_of, tasks_of
 from study.statistics.intervals import Estimate, Measured, binomial_error, estimate, mean_standard_error
 
 
@@ -75,20 +75,19 @@ class Grid:
         scores = [score for cell in self.members(model, row) if (score := self._score(cell, task)) is not None]
         return estimate([value for value, _ in scores], [error for _, error in scores]) if scores else None
 
-    def perplexity(self, model: str, row: Row, text: str, unit: str) -> Estimate | None:
-        """Estimate the perplexity of one text a `unit` ("token" or "byte") over the seeds there are."""
-        values = list(self.seed_perplexities(model, row, text, unit).values())
-        return estimate(values, [None] * len(values)) if values else None
+    def perplexity(self, model: str, row: Row, text: str, unit: Unit) -> Estimate | None:
+        """Estimate the perplexity of one text a unit over the seeds there are."""
+        found = [cell.perplexity[text] for cell in self.members(model, row) if text in cell.perplexity]
+        return estimate([it.value(unit) for it in found], [it.standard_error(unit) for it in found]) if found else None
 
-    def seed_perplexities(self, model: str, row: Row, text: str, unit: str) -> dict[int, float]:
-        """Return seed: the perplexity of one text a `unit`; a cell without the text is left out."""
-        found = {cell.seed: cell.perplexity[text] for cell in self.members(model, row) if text in cell.perplexity}
-        return {seed: it.token_perplexity if unit == "token" else it.byte_perplexity for seed, it in found.items()}
+    def seed_perplexities(self, model: str, row: Row, text: str, unit: Unit) -> dict[int, float]:
+        """Return seed: the perplexity of one text a unit; a cell without the text is left out."""
+        return {cell.seed: cell.perplexity[text].value(unit) for cell in self.members(model, row) if text in cell.perplexity}
 
-    def document_losses(self, model: str, row: Row, text: str) -> dict[int, Documents]:
-        """Return seed: the losses of one text's documents; a cell that does not tell them is left out."""
-        found = {cell.seed: cell.perplexity[text].documents for cell in self.members(model, row) if text in cell.perplexity}
-        return {seed: documents for seed, documents in found.items() if documents is not None}
+    def losses(self, model: str, row: Row, text: str) -> dict[int, Losses]:
+        """Return seed: the losses of one text's pieces; a cell that does not tell them is left out."""
+        found = {cell.seed: cell.perplexity[text].pieces for cell in self.members(model, row) if text in cell.perplexity}
+        return {seed: pieces for seed, pieces in found.items() if pieces is not None}
 
     def task_chance(self, task: str) -> float:
         """Return the accuracy of guessing on one task."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 LEVEL = 0.95
@@ -21,7 +23,7 @@ class Estimate:
     """A mean with the half widths of its 95 % intervals; None where there is nothing to compute one from.
 
     `over_seeds` says how far the mean of other seeds would lie, on the same items; `over_items` how far the same models' would lie on
-    other items of the same kind. Seeds share their items, so averaging them does not shrink the second one.
+    other items, or other text, of the same kind. Seeds share their items, so averaging them does not shrink the second one.
     """
 
     mean: float
@@ -56,6 +58,28 @@ def estimate(values: Sequence[float], standard_errors: Sequence[float | None]) -
     known = [error for error in standard_errors if error is not None]
     over_items = normal_half_width(fmean(known)) if len(known) == len(values) else None
     return Estimate(fmean(values), len(values), student_half_width(values), over_items)
+
+
+def ratio_error(values: NDArray[np.float64], sizes: NDArray[np.int_], neighbours: int = 0) -> float | None:
+    """Return the standard error of the sum of some pieces' values over that of their sizes, linearised; None for fewer than two pieces.
+
+    Pieces are taken for independent, or, in their order, for related to so many `neighbours` before and behind them. Source: Cochran,
+    1977, section 6.4; Newey and West, 1987.
+    """
+    number = len(values)
+    if number < 2:
+        return None
+    residuals = values - values.sum() / sizes.sum() * sizes
+    spread = float(np.square(residuals).sum())
+    for distance in range(1, neighbours + 1):
+        weight = 1 - distance / (neighbours + 1)
+        spread += 2 * weight * float((residuals[distance:] * residuals[:-distance]).sum())
+    return math.sqrt(max(spread, 0.0) * number / (number - 1)) / float(sizes.sum())
+
+
+def related_neighbours(number: int) -> int:
+    """Return how many neighbours of each of so many pieces in a row count as related: ⌊4·(n/100)^(2/9)⌋. Source: Newey and West, 1994."""
+    return min(int(4 * (number / 100) ** (2 / 9)), max(number - 1, 0))
 
 
 def student_half_width(values: Sequence[float]) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from study.statistics.intervals import LEVEL, student_quantile
+from study.statistics.intervals import LEVEL, ratio_error, student_quantile
 
 RESAMPLES = 10_000
 RANDOM_SEED = 0
@@ -85,27 +85,26 @@ def paired_t(differences: Sequence[float]) -> float | None:
 
 
 @dataclass(frozen=True)
-class DocumentTest:
+class PieceTest:
     """The 95 % interval of a difference a token, and the two-sided p-value of none."""
 
     interval: Interval
     p_value: float
 
 
-def over_documents(differences: NDArray[np.float64], tokens: NDArray[np.int_]) -> DocumentTest | None:
-    """Return the test of the summed difference over the summed tokens, given both of every document; None for fewer than two.
+def over_pieces(differences: NDArray[np.float64], tokens: NDArray[np.int_], neighbours: int = 0) -> PieceTest | None:
+    """Return the test of the summed difference over the summed tokens, given both of every piece of a text; None for fewer than two.
 
-    The error is that of a ratio of sums, linearised. Source: Cochran, 1977, section 6.4.
+    The error is that of a ratio of sums (`ratio_error`), in which so many neighbours of each piece count as related to it.
     """
-    number = len(differences)
-    if number < 2:
+    error = ratio_error(differences, tokens, neighbours)
+    if error is None:
         return None
-    mean = float(differences.sum() / tokens.sum())
-    error = float(np.sqrt(np.square(differences - mean * tokens).sum() * number / (number - 1)) / tokens.sum())
+    number, mean = len(differences), float(differences.sum() / tokens.sum())
     width = student_quantile(number) * error
     if error == 0:
-        return DocumentTest(Interval(mean, mean), 1.0 if mean == 0 else 0.0)
-    return DocumentTest(Interval(mean - width, mean + width), 2 * float(special.stdtr(number - 1, -abs(mean) / error)))
+        return PieceTest(Interval(mean, mean), 1.0 if mean == 0 else 0.0)
+    return PieceTest(Interval(mean - width, mean + width), 2 * float(special.stdtr(number - 1, -abs(mean) / error)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

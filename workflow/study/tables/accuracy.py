@@ -5,7 +5,7 @@ Accuracies are in percent here and in the tables' CSV files, as in the paper; ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -261,7 +261,8 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         frames.append(record)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     title = f"{grid.cells[0].experiment}, {model}: accuracy of each task in percent. Scoring: {scoring}. mean: plain mean of the tasks."
-    notes = [*interval_notes(grid, [model], rows), *chance_notes(grid, [model], rows), *cut_notes(grid, [model])]
+    of_texts = perplexity_notes(grid.perplexity(model, row, text, "token") for row in rows for text in texts)
+    notes = [*interval_notes(grid, [model], rows), *chance_notes(grid, [model], rows), *cut_notes(grid, [model]), *of_texts]
     return Layout(title, header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
 
 
@@ -274,3 +275,16 @@ def perplexity(value: Estimate | None, digits: int = 2) -> str:
     """Return a perplexity with its interval; large ones lose their decimals."""
     large = value is not None and value.mean >= 1000
     return with_interval(value, digits=0 if large else digits, scale=1.0)
+
+
+def perplexity_notes(values: Iterable[Estimate | None]) -> list[str]:
+    """Say what stands behind ± of perplexities, nothing where none has an interval."""
+    sources = {value.source for value in values if value is not None}
+    notes = ["±: 95 % interval of the mean over seeds (Student t), on the same text."] if "seeds" in sources else []
+    if "items" in sources:
+        notes.append(
+            f"{'Perplexities with one seed' if notes else 'One seed'}: ± is the 95 % interval over the text: over its documents, or "
+            "over the windows of one that is a single document (neighbours taken for related, Newey and West). All rows read the same "
+            "text, so that their differences are surer than that (table perplexity_comparisons)."
+        )
+    return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from study.report.page.charts import Dots, Entry, dots
 from study.report.page.run import Run
@@ -34,7 +35,13 @@ def figures(run: Run) -> list[Dots]:
 
 
 def _perplexity(run: Run, model: str, text: str) -> Value:
-    return lambda row: run.grid.perplexity(model, row, text, "token")
+    """Return how a row's perplexity is found, without its interval over the text: all rows read the same, and it does not order them."""
+
+    def found(row: Row) -> Estimate | None:
+        value = run.grid.perplexity(model, row, text, "token")
+        return None if value is None else replace(value, over_items=None)
+
+    return found
 
 
 def _accuracy(run: Run, model: str, metric: str) -> Value:
