@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from pat.io.artefacts import write_text
-from study.figures.heading import marked_name
+from study.figures.heading import marked_heading
 from study.figures.lines import name_lines
 from study.figures.style import BLACK, CHARACTER_IN, GREY, below, figure, look_of, save
 from study.results.cells import models_of, rows_of
@@ -143,7 +143,7 @@ def write_perplexity(paths: Sequence[Path], out: Path, *, of_cells: int | None =
     width = NAMES_IN + CHARACTER_IN * longer + PANEL_IN * data["text"].nunique()
     height = 1.0 + data["model"].nunique() * (0.5 + ROW_IN * data["method"].nunique())
     with figure(max(width, LEAST_IN), height) as drawing:
-        title = f"{marked_name(grid.cells, of_cells)}: perplexity of held-out text, lower is better"
+        title = marked_heading(grid.cells, "perplexity of held-out text, lower is better", of_cells)
         draw(data, drawing, f"{title}\nPAT's rows in bold; bars: 95 % interval over seeds, where there are several")
         save(drawing, out, "perplexity")
     write_text(out / "perplexity.csv", csv_text(data, digits=6))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pat.io.artefacts import write_text
-from study.figures.heading import marked_name
+from study.figures.heading import marked_heading
 from study.figures.shares import Part, draw_series, of_row, panels_of, part_names, parts_of, series_of, share_axis, shares
 from study.figures.style import below, figure, save
 from study.results.cells import Row
@@ -99,7 +99,7 @@ def write_trainable_perplexity(paths: Sequence[Path], out: Path, *, of_cells: in
     data = data.assign(series=series_of(data))
     lines = lines_of(data)
     with figure(max(1.2 + 2.8 * data["text"].nunique(), 4.6), 1.1 + 2.4 * len(lines)) as drawing:
-        title = f"{marked_name(grid.cells, of_cells)}: perplexity of held-out text, lower is better"
+        title = marked_heading(grid.cells, "perplexity of held-out text, lower is better", of_cells)
         draw(data, lines, drawing, f"{title}\nbars: 95 % interval over seeds, where there are several")
         save(drawing, out, "trainable_perplexity")
     write_text(out / "trainable_perplexity.csv", csv_text(data, digits=6))

@@ -16,7 +16,6 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from pat.checkpoints.origin import quantised_as
 from pat.io.artefacts import new_folder, write_text
 from pat.io.places import READS, WRITES, Force
 from pat.settings.mistakes import load
@@ -27,6 +26,7 @@ from study.results.cells import Cell, metrics_of, models_of, read_cells
 from study.results.grid import Grid, texts_of
 from study.results.options import CellsOption, ListOption, MoreArgument, listed
 from study.results.published import Printed, PrintedAblation
+from study.results.quantised import quantised_models, quantised_notes
 from study.results.unfinished import unfinished
 from study.tables.ablation import ablation
 from study.tables.accuracy import accuracy_table, per_task
@@ -100,18 +100,8 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
         tables["harness"] = own
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
-    notes = [*shortfall_notes(cells), *mask_notes(cells), *rate_notes(cells), *origin_notes(cells)]
+    notes = [*shortfall_notes(cells), *mask_notes(cells), *rate_notes(cells), *quantised_notes(quantised_models(cells))]
     return {name: (replace(layout, notes=[*layout.notes, *notes]), frame) for name, (layout, frame) in tables.items()}
-
-
-def origin_notes(cells: Sequence[Cell]) -> list[str]:
-    """Say below every table which models' weights are quantised ones, and by which format."""
-    formats = {cell.model: quantised_as(cell.origin) for cell in cells}
-    return [
-        f"{model}: quantised. It was read from a GGUF file; its weights are the values that {found} left of the original's."
-        for model, found in formats.items()
-        if found
-    ]
 
 
 @guarded(TABLES)

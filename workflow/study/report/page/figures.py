@@ -10,6 +10,7 @@ from study.report.page.run import Run
 from study.report.page.verdict import ratios_of
 from study.results.cells import METRIC_LABELS, Row, models_of, rows_of
 from study.results.grid import texts_of
+from study.results.quantised import quantised_models
 from study.statistics.intervals import Estimate
 from study.tables.accuracy import percent
 
@@ -20,10 +21,11 @@ Value = Callable[[Row], Estimate | None]
 
 def figures(run: Run) -> list[Dots]:
     """Return the charts of all models, at each ratio the rows that prune so much, beside those that prune nothing."""
-    found = []
+    found, formats = [], quantised_models(run.cells)
     for model in models_of(run.cells):
+        named = f"{model} (quantised: {formats[model]})" if model in formats else model
         for ratio in ratios_of(run, model):
-            place = f"{model}, {percent(ratio)} removed"
+            place = f"{named}, {percent(ratio)} removed"
             for text in texts_of(run.cells):
                 title = f"{place}: perplexity of {text}"
                 found.append(_chart(run, title, "perplexity per token, lower is better", ratio, _perplexity(run, model, text)))
