@@ -20,6 +20,7 @@ from pat.benchmark.equal_bytes import at_equal_bytes
 from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
 from pat.checkpoints.base_checks import check_base
+from pat.checkpoints.origin import origin_of
 from pat.data.rows import naming
 from pat.errors import UserError
 from pat.export.export import COMPRESSED, export
@@ -68,6 +69,7 @@ def benchmark_export(
     device = resolve_device(settings.device)
     clocks_before = machine.clocks(device)
     points: list[Point] = []
+    origins = {name: origin for name, folder in names.items() if (origin := origin_of(folder))}
     inputs = {f"model {name}": described(folder) for name, folder in names.items()} | {
         f"text {path.stem}": described(path) for path in texts
     }
@@ -76,6 +78,7 @@ def benchmark_export(
             points.append(_measured(name, folder, form, documents, settings, device))
             say(_line(points[-1]))
             record = _record(points) | machine.measured_on(device, clocks_before)
+            record |= {"origins": origins} if origins else {}
             record["provenance"] = provenance(settings.model_dump(mode="json") | naming(text_column), seed, device, inputs)
             so_far.keep(record, out)
     so_far.finish(out)

@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import PrinterCallback, set_seed
 
 from pat.bases.prepare import as_pat
+from pat.checkpoints.origin import origin_of
 from pat.data.instructions import PadToLongest
 from pat.io import artefacts
 from pat.io.marks import FOLDERS, check_replaceable
@@ -66,6 +67,7 @@ def tune(request: TuningRequest) -> dict[str, Any]:
             check_finite(model, trainer.state.global_step, "tuning.learning_rate")
         record = tuning_record(trainer, model, request.ratio) | spent.so_far() | search
         record |= {"datasets": list(request.datasets)} if request.datasets else {}
+        record |= {"origin": origin} if (origin := origin_of(request.base)) else {}
         record["provenance"] = provenance(request.settings, request.seed, str(model.device), inputs)
         _tell_of_undecided(record)
         state = PartialState()

@@ -15,6 +15,7 @@ from pat.io.artefacts import write_text
 from pat.settings.fields import MIB
 from study.figures.style import as_written, below, figure, grid_lines, look_of, save
 from study.results.exports import read_exports
+from study.results.quantised import quantised_lines, quantised_origins
 from study.tables.layouts import csv_text
 
 
@@ -33,6 +34,7 @@ def write_exports(paths: Sequence[Path], out: Path) -> int:
     )  # fmt: skip
     if data.empty:
         raise UserError("--benchmark: no model was measured in any format; run `pat benchmark export` again")
+    origins = [line for record in records for line in quantised_lines(quantised_origins(record.origins))]
     texts = list(dict.fromkeys(data["text"]))
     with figure(1.2 + 3.6 * len(texts), 3.4) as drawing:
         panels = drawing.subplots(1, len(texts), squeeze=False)[0]
@@ -52,6 +54,7 @@ def write_exports(paths: Sequence[Path], out: Path) -> int:
                 axis.set_minor_formatter("{x:g}")
             grid_lines(axes)
         below(drawing, panels)
+        drawing.suptitle("\n".join(map(as_written, origins)), fontsize=9, x=0.01, ha="left")
         save(drawing, out, "exports")
     write_text(out / "exports.csv", csv_text(data, digits=6))
     return len(data)

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from pat.checkpoints.origin import quantised_as
 from pat.errors import UserError
 from pat.io.artefacts import read_json, write_text
 from study.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION, as_written, figure, grid_lines, save
@@ -53,7 +54,10 @@ def draw(record: Mapping[str, Any], history: pd.DataFrame, drawing: Figure, titl
     """Fill `drawing` with the panels the run has: two where nothing was pruned; else six, two more of operators that were watched, and the
     mask's histogram where there is one.
     """
-    said = "\n".join(line for line in (as_written(title), verdict(record["health"], record["width"]), choice(record["health"])) if line)
+    formats = quantised_as(record.get("origin"))
+    origin = f"its base is quantised ({formats})" if formats else ""
+    lines = (as_written(title), origin, verdict(record["health"], record["width"]), choice(record["health"]))
+    said = "\n".join(line for line in lines if line)
     drawing.suptitle(said, fontsize=9, x=0.01, ha="left")
     if history.empty:
         drawing.text(0.5, 0.4, "no step was logged: tuning.log_steps is above the number of steps", ha="center", color=GREY)

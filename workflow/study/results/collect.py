@@ -22,7 +22,7 @@ from study.commands.places import CELL, guarded
 SCHEMA = 1
 EVALUATION_KEYS = ("mean", "perplexity", "harness")
 SAMPLE_FIELDS = ("task", "id", "gold", "correct")
-UNSHOWN = ("history", "provenance")
+UNSHOWN = ("history", "provenance", "origin")
 """Fields of a tuning's record that its cell leaves out, or keeps elsewhere."""
 EARLIER = "before/"
 """In front of the name of a step in a cell's provenance that comes again after the pruning."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -30,6 +30,8 @@ class Exports(Part):
 
     kind: Literal["export"]
     measurements: list[Export]
+    origins: dict[str, dict[str, Any]] = {}
+    """What the models were read from, by their names; of those alone that were read from GGUF files."""
     machine: Machine
     provenance: Provenance
 

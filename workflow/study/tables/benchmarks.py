@@ -14,6 +14,7 @@ from pat.io.artefacts import read_json
 from pat.settings.fields import GIB, MIB
 from study.results.benchmarks import Inference, Part, Record, Spread, fields_of
 from study.results.exports import Exports
+from study.results.quantised import quantised_notes, quantised_origins
 from study.tables.layouts import HOLE, Layout
 
 RANDOM = "random"
@@ -245,6 +246,7 @@ def exports(record: Exports) -> Layout:
         for it in record.measured
     ]  # fmt: skip
     notes = [f"{it.model} in {it.format}: not measured: {it.refused}." for it in record.measurements if it.refused]
+    notes += quantised_notes(quantised_origins(record.origins))
     return Layout(f"Perplexity per token against bytes. {_made_by([record])}", header, rows, text_columns=2, notes=notes)
 
 
