@@ -15,10 +15,12 @@ from pat.benchmark.equal_bytes import at_equal_bytes
 from pat.benchmark.exported import benchmark_export, names_of
 from pat.benchmark.settings import ExportBenchmark
 from pat.checkpoints import checkpoint
+from pat.checkpoints.origin import ORIGIN_NAME
 from pat.errors import UserError
 from pat.export.export import export
-from pat.io.artefacts import MANIFEST, read_json
+from pat.io.artefacts import MANIFEST, read_json, write_json
 from pat.scoring.perplexity import perplexity
+from study.figures import exports as figure
 from study.figures.exports import write_exports
 from tests.kit.exported_models import write_narrow
 
@@ -124,6 +126,25 @@ def test_the_figure_has_a_point_per_format(measured: Measured, tmp_path: Path) -
     (tmp_path / "other.json").write_text('{"kind": "merge"}')
     with pytest.raises(UserError, match="is not a record of `pat benchmark export`"):
         write_exports([tmp_path / "other.json"], tmp_path)
+
+
+def test_the_record_says_what_a_model_was_read_from_and_the_figure_that_it_is_quantised(
+    measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a runtime's format costs a model whose weights are a format's already is another question."""
+    write_narrow(tmp_path, "llama-tied")
+    (tmp_path / "base" / MANIFEST).unlink(missing_ok=True)
+    origin = {"file": "a.gguf", "dtype": "bf16", "quantised": ["Q4_1", "Q8_0"]}
+    write_json(tmp_path / "base" / ORIGIN_NAME, origin)
+    settings = ExportBenchmark.model_validate(SETTINGS | {"formats": ["f32"], "documents": 1})
+    models, texts = [tmp_path / "base", tmp_path / "narrow"], [measured[0] / "held.jsonl"]
+    record = benchmark_export(models, texts, settings, 0, tmp_path / "export.json")
+    assert record["origins"] == {"base": origin} and "origins" not in measured[1]
+    drawings: list[Any] = []
+    monkeypatch.setattr(figure, "save", lambda drawing, *_: drawings.append(drawing))
+    for folder in (tmp_path, measured[0]):
+        write_exports([folder / "export.json"], tmp_path / "figures")
+    assert [drawing.get_suptitle() for drawing in drawings] == ["base is quantised (Q4_1 and Q8_0)", ""]
 
 
 def test_models_are_called_as_their_folders_are_and_by_those_above_where_that_tells_them_apart(

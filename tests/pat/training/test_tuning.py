@@ -20,11 +20,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerContro
 import pat.training.tuning
 from pat.checkpoints.checkpoint import load_model
 from pat.checkpoints.merge import merge
+from pat.checkpoints.origin import ORIGIN_NAME
 from pat.data.instructions import Instructions, PadToLongest
 from pat.data.prompts import alpaca_prompt
 from pat.errors import UserError
 from pat.io import artefacts
-from pat.io.artefacts import check_folder, write_jsonl
+from pat.io.artefacts import MANIFEST, check_folder, write_json, write_jsonl
 from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.settings.jobs import TuneJob
@@ -58,6 +59,15 @@ def test_every_tuner_writes_an_adapter_that_merges(tuner: str, ratio: float, tmp
         assert all(entry["kept"] == 24 for entry in record["history"] if entry["step"] >= 3)
     else:
         assert record["health"] is None
+
+
+def test_the_record_says_what_the_base_was_read_from_where_that_is_known(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    assert "origin" not in run(tmp_path, "first", "lora", 0.0)
+    (tmp_path / "base" / MANIFEST).unlink(missing_ok=True)
+    origin = {"file": "a.gguf", "dtype": "bf16", "quantised": ["Q8_0"]}
+    write_json(tmp_path / "base" / ORIGIN_NAME, origin)
+    assert run(tmp_path, "second", "lora", 0.0)["origin"] == origin
 
 
 def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ def test_exports_become_a_table_with_what_is_as_large_beside_them(tmp_path: Path
         {**half, "perplexity": {"news": 20.5, "mail": None}},
     ]
     own = {name: RECORD[name] for name in ("machine", "provenance")}
-    record = {**own, "kind": "export", "measurements": points}
+    origins = {"whole": {"file": "a.gguf", "dtype": "bf16", "quantised": ["Q4_1"]}, "half": {"file": "b.gguf", "quantised": []}}
+    record = {**own, "kind": "export", "measurements": points, "origins": origins}
     lines = [line.replace("\\", "") for line in lines_of(tmp_path, small=record)]
     assert "| Model | Format | MiB | Matrices left in f16 | mail | only quantised, as large | news | only quantised, as large |" in lines
     assert "| whole | f16 | 8.0 |  | 5.00 | – | 10.00 | – |" in lines
@@ -145,3 +146,4 @@ def test_exports_become_a_table_with_what_is_as_large_beside_them(tmp_path: Path
     assert f"| half | q8_0 | 3.0 | 7 | – | – | 20.50 | {only_quantised:.2f} |" in lines
     assert not [line for line in lines if line.startswith("| whole | int4")]
     assert any("whole in int4: not measured: odd rows." in line for line in lines)
+    assert [line.split(".")[0].strip() for line in lines if ": quantised." in line] == ["whole: quantised"]

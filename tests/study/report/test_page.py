@@ -117,6 +117,15 @@ def test_runs_are_compared_over_the_seeds_that_both_have(tmp_path: Path) -> None
     assert [row[3:6] for row in apart.rows if row[3] == "perplexity of held"] == [["perplexity of held", "5.05", "8103.08"]]
 
 
+def test_a_figure_s_title_says_that_its_model_is_quantised(tmp_path: Path) -> None:
+    origin = {"file": "a.gguf", "dtype": "bf16", "quantised": ["Q4_1", "Q8_0"]}
+    contents = [cell(method, ratio, model=model) for model in ("small", "plain") for method, ratio in (("lora", 0.0), ("pat", 0.25))]
+    results = run_of(tmp_path, [it | ({"origin": origin} if it["model"] == "small" else {}) for it in contents])
+    with opened(results) as run:
+        titles = [text for tag, text in read_page(page(run)).texts if tag == "figcaption"]
+    assert {title.partition(" removed: ")[0] for title in titles} == {"small (quantised: Q4_1 and Q8_0), 25 %", "plain, 25 %"}
+
+
 def test_one_cell_is_one(tmp_path: Path) -> None:
     with opened(run_of(tmp_path, [cell("pat")])) as run:
         assert ": 1 cell</p>" in page(run, called="mine")
