@@ -114,7 +114,7 @@ def test_each_choice_of_the_demos_pat_taken_back() -> None:
 
 
 def test_the_losses_by_which_rates_were_chosen() -> None:
-    shown = [half for line in lines("experiments.md", "| row | 25 % | | row | 25 % |") for half in (line[:2], line[3:]) if half[0]]
+    shown = [half for line in lines("small-bases.md", "| row | 25 % | | row | 25 % |") for half in (line[:2], line[3:]) if half[0]]
     assert {name for name, _ in shown} == set(SEARCHED)
     for name, loss in shown:
         candidates = read_json(REFERENCES / "h100" / "rates" / SEARCHED[name] / "rate.json")["candidates"]

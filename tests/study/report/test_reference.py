@@ -25,6 +25,8 @@ from study.tables.writing import write_tables
 from tests.kit.project import ROOT
 
 REFERENCES = ROOT / "results" / "reference"
+DOCUMENTS = ("README.md", "docs/experiments.md", "docs/small-bases.md")
+"""Those that show kept references."""
 ORIGIN = {
     "git_commit": "0123456789abcdef", "git_dirty": False, "versions": {"torch": "2.13.0", "transformers": "5.23.0"}, "python": "3.11.7",
     "device": "cpu",
@@ -200,7 +202,7 @@ def test_unfinished_work_is_refused(tmp_path: Path) -> None:
         with_block("no marks", "toy", "block")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/experiments.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 @pytest.mark.parametrize("reference", sorted(REFERENCES.glob("*/origin.json")), ids=lambda path: path.parent.name)
 def test_what_the_documents_show_agrees_with_the_references(reference: Path, document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
@@ -214,7 +216,7 @@ def test_a_committed_reference_is_what_was_kept(folder: Path) -> None:
 
 
 def test_every_reference_of_an_experiment_is_shown() -> None:
-    shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/experiments.md"))
+    shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
     missing = [path.parent.name for path in REFERENCES.glob("*/origin.json") if marks(path.parent.name)[0] not in shown]
     assert not missing
 
