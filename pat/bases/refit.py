@@ -22,7 +22,7 @@ from pat.checkpoints.base_checks import check_base
 from pat.checkpoints.basis_record import basis_of, tie_of
 from pat.checkpoints.fidelity import gap_to_changed
 from pat.checkpoints.merge import record_of, summary
-from pat.checkpoints.readers_record import READERS_RECORD, readers_of
+from pat.checkpoints.readers_record import HELD_OUT, READERS_RECORD, SECOND_TEXT, readers_of
 from pat.data.calibration import CHECK_TOKENS, Blocks, Calibration, blocks_and_check, blocks_for
 from pat.errors import UserError
 from pat.families.known import family_of
@@ -57,10 +57,10 @@ def refit_readers(
     """Write `base` with readers refitted to the channels that `mask` keeps at `ratio` to `out`, and return its record.
 
     `data` is the instruction set of the tuning to come, on which some masks are measured, `columns` what it calls our fields. `error` in
-    the record is, a norm, the share of its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `text` is
-    what the cut does to the base's perplexity with both, on held-out calibration text, which chooses among the fits `tried`, and on
-    `second_text`, which has no part in it. Where no fit makes the cut better on the held-out text the readers stay plain: `applied` says
-    which; `ridge` and `seen` are None.
+    the record is, a norm, the share of its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `tokens`
+    is how many tokens the fits are to. `text` is what the cut does to the base's perplexity with both, on held-out calibration text, which
+    chooses among the fits `tried`, and on `second_text`, which has no part in it. Where no fit makes the cut better on the held-out text
+    the readers stay plain: `applied` says which; `ridge` and `seen` are None.
     Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
     refitted already, or where `out` holds something else, unless with `force`.
     """
@@ -76,7 +76,7 @@ def refit_readers(
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         record = _write_model(base, folder, best.fits if applied else {}, before.kept_D)
         record |= {"basis": basis_of(base), "tie": tie_of(base), "mask": mask, "pruning_ratio": ratio}
-        record |= {"kept": before.kept_D.nonzero().flatten().tolist()}
+        record |= {"kept": before.kept_D.nonzero().flatten().tolist(), "tokens": int(before.text.mask_NT.sum())}
         record |= {"applied": applied, "ridge": best.ridge if applied else None, "seen": best.seen if applied else None}
         record |= {"best_perplexity": best.perplexity, "tried": tried, "error": {norm: _errors(fit) for norm, fit in best.fits.items()}}
         refitted = _said_when_cut(folder, before.kept_D, before.texts, calibration.device) if applied else before.plain
@@ -127,11 +127,9 @@ def _measured(base: Path, config: PatConfig, calibration: Calibration, data: Cal
     model, tokenizer = checkpoint.load_to_measure(base, calibration.device), checkpoint.load_tokenizer(base)
     kept_D = kept_by(model, tokenizer, config, data)
     text, check = blocks_and_check(model.config, calibration, tokenizer)
-    texts = {"calibration, held out": check}
+    texts = {HELD_OUT: check}
     if second_text is not None:
-        texts["second text"] = blocks_for(
-            model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS, columns=None), tokenizer
-        )
+        texts[SECOND_TEXT] = blocks_for(model.config, replace(calibration, path=second_text, tokens=CHECK_TOKENS, columns=None), tokenizer)
     whole = _said(model, texts)
     del model  # two of them would need twice the memory
     return _Before(kept_D, text, texts, whole, _said_when_cut(base, kept_D, texts, calibration.device))

@@ -10,6 +10,8 @@ from pat.io import artefacts
 from pat.settings.config import Mask, Readers
 
 READERS_RECORD = "readers.json"
+HELD_OUT, SECOND_TEXT = "calibration, held out", "second text"
+"""What the record calls its texts: the one that chooses among the fits, and one that has no part in them."""
 
 
 def readers_of(folder: Path) -> Readers:

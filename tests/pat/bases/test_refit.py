@@ -42,6 +42,7 @@ def test_a_refitted_model_is_stock_and_says_what_it_is(name: str, tmp_path: Path
     check_folder(tmp_path / "refitted")
     assert record == read_json(tmp_path / "refitted" / "readers.json")
     assert record["kept"] == kept_channels(tmp_path / "refitted") == list(range(36))
+    assert record["tokens"] == 200, "as many as were asked for, of more text"
     assert (record["hidden_size"], record["ratio_effective"]) == ({"before": 48, "after": 48}, 0.0)
     assert record["parameters"]["before"] == record["parameters"]["after"] and record["logit_gap"] <= 1e-4
     assert all(error["least-squares"] < error["plain"] for error in record["error"].values())
