@@ -8,7 +8,7 @@ Writes `results/reference/<name>/` and the block of README.md that is marked wit
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from study.report.blocks import SHOWN_TABLES, check_block, counted, readme_block
 from study.report.committed import is_as_committed
 from study.report.kept_run import TIMES, Finished, Unfinished
 from study.results.archive import ARCHIVE, pack
+from study.results.base_records import records_of_bases
 from study.results.kept import kept_as
 from study.results.options import origins_of
 from study.results.times import whole
@@ -39,8 +40,6 @@ REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
 COLOURS = 64
 FROM_EACH_CHECKPOINT = ("adapter/tuning.json", "merged/merge.json", "merged/prune.json", "pruned/prune.json")
 OF_MODELS = ("models/*/pretraining.json", "models/*/import.json")
-ROTATED, REFITTED = "rotated/{model}/*/{seed}/rotation.json", "refitted/{model}/{basis}/*/*/{ratio}/{seed}/readers.json"
-"""Where the records lie of what was done to the base of a cell's row; a cell calls these steps `rotation` and `readers`."""
 
 
 def keep(run: Finished, out: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False) -> None:
@@ -103,20 +102,7 @@ def _records(run: Finished) -> dict[str, Path]:
 
 def _prepared(run: Finished) -> set[Path]:
     """Return the records of how the bases of the cells' rows were rotated and refitted: of the settings that the cells name."""
-    found: set[Path] = set()
-    for cell in run.cells:
-        model, _row, ratio, seed = cell.parent.relative_to(run.results / "evaluation").parts
-        made_by = read_record(cell).get("provenance", {})
-        rotated = _of_settings(run.results.glob(ROTATED.format(model=model, seed=seed)), made_by.get("rotation"))
-        basis = rotated[0].parent.parent.name if rotated else "native"
-        refitted = run.results.glob(REFITTED.format(model=model, basis=basis, ratio=ratio, seed=seed))
-        found.update(rotated, _of_settings(refitted, made_by.get("readers")))
-    return found
-
-
-def _of_settings(records: Iterable[Path], step: Mapping[str, Any] | None) -> list[Path]:
-    """Return those of some records that were made by the settings of a cell's step; none where the cell has no such step."""
-    return [path for path in records if step and read_record(path)["provenance"]["config_hash"] == step["config_hash"]]
+    return {path for cell in run.cells for path in records_of_bases(cell, read_record(cell).get("provenance", {}))}
 
 
 def _common_origin(cells: Sequence[Path]) -> dict[str, Any]:
