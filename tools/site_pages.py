@@ -49,6 +49,8 @@ KINDS = {
     "comparisons": "Accuracy compared",
     "perplexity_comparisons": "Perplexity compared",
     "masks": "What trained masks keep",
+    "rotations": "Changes of basis",
+    "fits": "Fits of readers",
 }
 """What a table shows, by how its file's name begins."""
 SCORINGS = {

@@ -127,6 +127,7 @@ def test_links_lead_to_pages_and_to_copies_of_other_files() -> None:
         ("ablation_mask_first_capital_word.md", "Ablation, mask, by the first capital word"),
         ("perplexity.md", "Perplexity"),
         ("perplexity_comparisons.md", "Perplexity compared"),
+        ("fits.md", "Fits of readers"),
         ("per_task_smollm2-1.7b.md", "Accuracy per task, smollm2-1.7b"),
     ],
 )

@@ -78,6 +78,8 @@ def test_dvc_yaml_runs_the_phases_and_keeps_what_they_make() -> None:
         )
         assert stage["do"]["params"] == [{"config/${item}.yaml": None}]
         assert {"Snakefile", "workflow", "pat", "config"} <= set(stage["do"]["deps"])
+    read = {f"results/${{item}}/{folder}" for folder in ("rotated", "refitted", "checkpoints", "evaluation")}
+    assert read <= set(STAGES["tables"]["do"]["deps"]), "tables tell of bases too"
 
 
 def test_every_result_but_logs_lies_in_one_phase(finished: Path) -> None:

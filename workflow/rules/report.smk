@@ -1,4 +1,4 @@
-"""The report: tables and figures, functions of the cells' JSONs alone. `snakemake --report FILE.html` shows them, once they are there."""
+"""The report: tables and figures, functions of the cells' JSONs, and of what lies in the same results behind them. `snakemake --report FILE.html` shows them, once they are there."""
 
 from study.report.shown import shown_tables
 

@@ -24,6 +24,8 @@ KINDS = {
     "harness": "lm-eval's own tasks",
     "sizes": "sizes",
     "rates": "learning rates that were searched",
+    "rotations": "changes of basis",
+    "fits": "fits of readers",
 }
 """What the name of a table begins with, and what the report calls it; a longer beginning comes before a shorter one."""
 ALL_RUNS = dict.fromkeys(("model", "row", "ratio", "seed"), "all")
@@ -63,7 +65,7 @@ def _shown(path: Path) -> Shown | None:
         return None
     of, metric = _parts(name.removeprefix(kind))
     labels = {"what": KINDS[kind], "of": of or "all", "scored by": METRIC_LABELS[metric] if metric else "the experiment's first scoring"}
-    if kind in ("sizes", "rates", "harness", "perplexity", "perplexity_comparisons"):
+    if kind in ("sizes", "rates", "rotations", "fits", "harness", "perplexity", "perplexity_comparisons"):
         labels["scored by"] = "–"
     return Shown(path.as_posix(), f"{CAPTIONS}/{kind}.rst", "Tables", labels)
 

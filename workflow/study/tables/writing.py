@@ -1,6 +1,6 @@
 """Writes every table of an experiment as CSV, Markdown, LaTeX and HTML.
 
-A function of the cells' JSONs (and the paper's printed numbers) alone.
+A function of the cells' JSONs, of the records of their bases in the same results, and of the paper's printed numbers alone.
 
 Same JSONs, same bytes, in whatever order they are named; nothing here measures, and no table holds a date.
 """
@@ -22,6 +22,7 @@ from pat.settings.mistakes import load
 from study.commands.errors import run_reporting_errors
 from study.commands.places import TABLES, guarded
 from study.experiment.table_settings import TableSettings
+from study.results.base_records import read_bases
 from study.results.cells import Cell, metrics_of, models_of, read_cells
 from study.results.grid import Grid, texts_of
 from study.results.options import CellsOption, ListOption, MoreArgument, listed
@@ -30,6 +31,7 @@ from study.results.quantised import quantised_models, quantised_notes
 from study.results.unfinished import unfinished
 from study.tables.ablation import ablation
 from study.tables.accuracy import accuracy_table, per_task
+from study.tables.bases import fits, rotations
 from study.tables.comparison import comparisons
 from study.tables.harness import of_harness
 from study.tables.layouts import Layout, csv_text, latex, markdown
@@ -50,7 +52,8 @@ def write_tables(
     """Fill the folder `out` (replaced as a whole) with the tables of the cells in `paths`; returns the tables' names.
 
     `table1` (`table3`), `ablation_<name>` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same
-    tables of another metric carry its name. Where the experiment has more cells, `of_cells`, the caption of every table says so.
+    tables of another metric carry its name. `rotations` and `fits` are of the cells' bases, where their records lie in the same results.
+    Where the experiment has more cells, `of_cells`, the caption of every table says so.
     Raises UserError for files that are not cells' results or do not belong together, and where `out` holds something else than tables,
     unless with `force`.
     """
@@ -100,8 +103,22 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
         tables["harness"] = own
     if (compared := perplexity_comparisons(first, settings.reference)) is not None:
         tables["perplexity_comparisons"] = compared
-    notes = [*shortfall_notes(cells), *mask_notes(cells), *rate_notes(cells), *quantised_notes(quantised_models(cells))]
-    return {name: (replace(layout, notes=[*layout.notes, *notes]), frame) for name, (layout, frame) in tables.items()}
+    origins = quantised_notes(quantised_models(cells))
+    notes = [*shortfall_notes(cells), *mask_notes(cells), *rate_notes(cells), *origins]
+    noted = {name: _with_notes(table, notes) for name, table in tables.items()}
+    return noted | {name: _with_notes(table, origins) for name, table in _tables_of_bases(cells).items()}
+
+
+def _tables_of_bases(cells: Sequence[Cell]) -> dict[str, tuple[Layout, pd.DataFrame]]:
+    """Return what was done to the bases of the cells' rows; nothing where their records are not in the same results."""
+    moved, fitted = read_bases(cells)
+    found = {"rotations": rotations(moved, cells[0].experiment), "fits": fits(fitted, cells[0].experiment)}
+    return {name: table for name, table in found.items() if table is not None}
+
+
+def _with_notes(table: tuple[Layout, pd.DataFrame], notes: Sequence[str]) -> tuple[Layout, pd.DataFrame]:
+    layout, frame = table
+    return replace(layout, notes=[*layout.notes, *notes]), frame
 
 
 @guarded(TABLES)

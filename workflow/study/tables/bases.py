@@ -1,0 +1,172 @@
+"""Lays out what was done to bases before any tuning, by their records: changes of basis, and fits of readers. Writes nothing.
+
+A fit is judged by calibration text that it has not seen, in the base whose dead channels are at zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import pandas as pd
+
+from pat.checkpoints.readers_record import HELD_OUT, SECOND_TEXT
+from study.plan.bases import UNTIED
+from study.results.base_records import BaseRecord, Readers, Rotation
+from study.statistics.intervals import Estimate, estimate
+from study.tables.accuracy import percent, with_interval
+from study.tables.layouts import HOLE, Layout
+
+PLAIN = "plain"
+RATIOS = {"ratio": 4, "refitted_over_plain": 3}
+"""Digits of figures that are no perplexity; a perplexity has two."""
+OVER_SEEDS = "±: 95 % interval of the mean over seeds (Student t). Each seed has its own rows of the calibration text, those held out too."
+OVER_TOKENS = "With one seed ± is that of the ratio over the text's tokens."
+UNTOLD = f"{HOLE}: the records of some seeds do not tell it (an earlier version's, or without a second text), or it differs between seeds."
+Found = TypeVar("Found", bound=BaseRecord)
+
+
+def rotations(records: Sequence[Rotation], experiment: str) -> tuple[Layout, pd.DataFrame] | None:
+    """Return a line per model and basis, means over seeds; None where no base was moved by more than rounding."""
+    lines = _lines((it for it in records if it.text is not None), lambda it: (it.model, it.basis))
+    if not lines:
+        return None
+    body, frames = list[list[str]](), []
+    for seeds in lines:
+        one, moved = seeds[0], [it.text for it in seeds if it.text is not None]
+        figures = {
+            "before": _mean(it.perplexity_before for it in moved),
+            "after": _mean(it.perplexity_after for it in moved),
+            "ratio": estimate([it.perplexity_ratio for it in moved], [it.perplexity_ratio_error for it in moved]),
+        }
+        counts = {
+            "apart": _same(len(it.apart) for it in seeds),
+            "tokens": _same(it.tokens for it in seeds),
+            "tokens_held_out": _same(it.tokens for it in moved),
+            "seeds": len(seeds),
+        }
+        body.append([one.model, _basis(one.basis), *_entries(figures), *map(_count, counts.values())])
+        frames.append({"model": one.model, "basis": one.basis, **counts, **_columns(figures)})
+    header = ["Model", "Basis", "before", "after", "after / before", "channels apart", "tokens", "tokens held out", "seeds"]
+    caption = f"{experiment}: perplexity before and after a change of basis, of calibration text that the basis was not measured on."
+    notes = [
+        "Of models whose embedding and head are one matrix and stay one: elsewhere a change of basis is exact but for rounding.",
+        "channels apart: those that are not rotated; tokens: those that the basis was measured on.",
+        OVER_SEEDS + " " + OVER_TOKENS,
+    ]
+    return _laid_out(caption, header, body, 2, notes), _frame(frames, counts)
+
+
+def fits(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFrame] | None:
+    """Return a line per model, ratio, basis and mask, means over seeds; None where no fit was measured on text."""
+    lines = _lines((it for it in records if HELD_OUT in it.text), lambda it: (it.model, it.ratio, it.basis, it.mask, it.align))
+    if not lines:
+        return None
+    ways = list(dict.fromkeys(_way(it.seen, it.ridge) for seeds in lines for record in seeds for it in record.tried))
+    body, frames = list[list[str]](), []
+    for seeds in lines:
+        one, figures = seeds[0], _of_fit(seeds, ways)
+        mask = one.mask if one.align == "auto" else f"{one.mask}, aligned to {one.align}"
+        counts = {
+            "kept": _same(len(it.kept) for it in seeds),
+            "tokens": _same(it.tokens for it in seeds),
+            "tokens_held_out": _same(it.text[HELD_OUT].tokens for it in seeds),
+            "seeds": len(seeds),
+        }
+        place = [one.model, percent(one.ratio), _basis(one.basis), mask, _chosen(seeds)]
+        body.append([*place, *_entries(figures), *map(_count, counts.values())])
+        named = {"model": one.model, "ratio": one.ratio, "basis": one.basis, "mask": one.mask, "align": one.align}
+        frames.append({**named, "chosen": _chosen(seeds), **counts, **_columns(figures)})
+    header = ["Model", "Pruned", "Basis", "Mask", "Chosen", "whole", "cut, plain", "cut, refitted", "refitted / plain", *ways,
+              "second text, plain", "second text, refitted", "channels", "tokens", "tokens held out", "seeds"]  # fmt: skip
+    caption = (
+        f"{experiment}: what fits of readers gave before any tuning, in perplexity of calibration text held out of them; lower is better."
+    )
+    notes = [
+        "whole: the base; cut, plain: without the channels that go, its readers as they were; cut, refitted: with the readers that were "
+        "written; refitted / plain: the mean of each seed's.",
+        "Behind that are the fits that were tried: to the stream of the unpruned base, or to that of the pruned one behind readers that "
+        f"are fitted already, and the ridge. The least perplexity is chosen; where none is below that of the cut alone, {PLAIN} readers.",
+        "second text: the first of data.text, on which nothing is fitted or chosen; channels: those that are kept; tokens: those that the "
+        "readers are fitted to.",
+        OVER_SEEDS,
+    ]
+    return _laid_out(caption, header, body, 5, notes), _frame(frames, counts)
+
+
+def _laid_out(caption: str, header: Sequence[str], body: Sequence[Sequence[str]], text_columns: int, notes: Sequence[str]) -> Layout:
+    """Return a table that says what its holes are, where it has any."""
+    return Layout(caption, header, body, text_columns, [*notes, UNTOLD] if any(HOLE in row for row in body) else notes)
+
+
+def _frame(lines: Sequence[Mapping[str, object]], counts: Iterable[str]) -> pd.DataFrame:
+    """Return a table's CSV, whose counts are whole numbers where some are unknown too."""
+    return pd.DataFrame(lines).astype(dict.fromkeys(counts, "Int64"))
+
+
+def _of_fit(seeds: Sequence[Readers], ways: Sequence[str]) -> dict[str, Estimate | None]:
+    """Return the figures of one line, in the order of its columns."""
+    judged, second = [it.text[HELD_OUT] for it in seeds], [it.text.get(SECOND_TEXT) for it in seeds]
+    tried = [{_way(way.seen, way.ridge): way.perplexity for way in it.tried} for it in seeds]
+    return {
+        "whole": _mean(it.base for it in judged),
+        "plain": _mean(it.plain for it in judged),
+        "refitted": _mean(it.refitted for it in judged),
+        "refitted_over_plain": _mean(it.refitted / it.plain for it in judged),
+        **{way: _mean(each.get(way) for each in tried) for way in ways},
+        "second_text_plain": _mean(None if it is None else it.plain for it in second),
+        "second_text_refitted": _mean(None if it is None else it.refitted for it in second),
+    }
+
+
+def _lines(records: Iterable[Found], place: Callable[[Found], tuple[str | float, ...]]) -> list[list[Found]]:
+    """Return the seeds of each line, the lines in the order of their places."""
+    lines: dict[tuple[str | float, ...], list[Found]] = {}
+    for it in sorted(records, key=lambda it: (place(it), it.seed)):
+        lines.setdefault(place(it), []).append(it)
+    return list(lines.values())
+
+
+def _mean(values: Iterable[float | None]) -> Estimate | None:
+    """Return the mean over seeds; None where one of them does not tell its value, of which a mean of the others would be none."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return estimate(known, [None] * len(known)) if len(known) == len(found) else None
+
+
+def _way(seen: str, ridge: float) -> str:
+    return f"{seen}, {ridge:g}"
+
+
+def _chosen(seeds: Sequence[Readers]) -> str:
+    """Return the fit that was chosen; where seeds differ each, with how many of them."""
+    chosen = Counter(_way(it.seen or "", it.ridge or 0.0) if it.applied else PLAIN for it in seeds)
+    return next(iter(chosen)) if len(chosen) == 1 else "; ".join(f"{way} ({count})" for way, count in chosen.most_common())
+
+
+def _basis(name: str) -> str:
+    """Return what a table calls a basis by its name in paths."""
+    return f"{name.removesuffix(UNTIED)}, untied" if name.endswith(UNTIED) else name
+
+
+def _same(counts: Iterable[int | None]) -> int | None:
+    """Return the number that all seeds have; None where they differ, or one does not tell it."""
+    found = set(counts)
+    return found.pop() if len(found) == 1 else None
+
+
+def _count(number: int | None) -> str:
+    return HOLE if number is None else f"{number:,}"
+
+
+def _entries(figures: Mapping[str, Estimate | None]) -> list[str]:
+    return [with_interval(value, RATIOS.get(name, 2), 1.0) for name, value in figures.items()]
+
+
+def _columns(figures: Mapping[str, Estimate | None]) -> dict[str, float | None]:
+    """Return the same for the table's CSV."""
+    columns: dict[str, float | None] = {}
+    for name, value in figures.items():
+        columns |= {name: None if value is None else value.mean, f"{name} ci95": None if value is None else value.half_width}
+    return columns
