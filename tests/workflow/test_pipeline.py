@@ -50,6 +50,19 @@ def test_a_refit_of_readers_says_what_it_does_to_a_held_out_text(finished: Path)
     assert read_json(record)["provenance"]["inputs"]["second_text"]["path"].endswith("text/heldout.jsonl")
 
 
+def test_the_table_of_fits_tells_of_it_and_is_made_again_with_it(finished: Path) -> None:
+    [record] = (finished / RESULTS / "refitted").rglob("readers.json")
+    [line] = csv.DictReader(tables(finished)["fits.csv"].decode().splitlines())
+    said = read_json(record)["text"]
+    assert (line["model"], line["seeds"], int(line["tokens"])) == ("tiny", "1", read_json(record)["tokens"])
+    figures = {"plain": "calibration, held out", "second_text_plain": "second text"}
+    assert {name: float(line[name]) for name in figures} == {
+        name: pytest.approx(said[text]["plain"], rel=1e-5) for name, text in figures.items()
+    }
+    plan = snakemake(finished, "--dry-run", "--forcerun", "refit_readers", "--configfile", CONFIG).stdout
+    assert "refit the readers of tiny" in plan and "write the tables\n" in plan and "put tiny into" not in plan
+
+
 def test_tables_and_figures_hold_every_row(finished: Path) -> None:
     made = {name: content.decode() for name, content in tables(finished).items()}
     labels = {EXPERIMENT.label(row) for row in EXPERIMENT.methods}
