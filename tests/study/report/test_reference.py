@@ -15,7 +15,7 @@ from pat.io.artefacts import check_folder, read_json, write_json, write_text
 from pat.io.provenance import source_hash
 from study.experiment.extends import read_resolved
 from study.experiment.table_settings import TableSettings
-from study.report import committed
+from study.report import committed, reference
 from study.report.blocks import marks, readme_block, with_block
 from study.report.kept_run import Finished
 from study.report.reference import copy_in_few_colours, keep, update
@@ -52,7 +52,7 @@ def finished(folder: Path, **changes: object) -> Path:
 
 def test_the_readme_shows_what_is_kept(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
-    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
+    update(Finished(results), out, [tmp_path / "README.md"], "a machine", tmp_path / "toy.yaml")
     shown = (tmp_path / "README.md").read_text()
     assert shown.startswith("before\n") and shown.endswith("after\n") and "old" not in shown
     assert "| 1 |" in shown and "a machine" in shown and "`0123456789`" in shown
@@ -113,14 +113,14 @@ def test_a_reference_keeps_what_lies_before_the_cut_once_for_all_ratios(tmp_path
 def test_a_table_to_show_that_there_is_not_is_named_and_nothing_kept(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
     with pytest.raises(UserError, match=r"^--show: tabel1\.md: no such table; the tables are table1\.md$"):
-        update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["tabel1.md", "perplexity.md"])
+        update(Finished(results), out, [tmp_path / "README.md"], "a machine", tmp_path / "toy.yaml", ["tabel1.md", "perplexity.md"])
     assert not out.exists() and "old" in (tmp_path / "README.md").read_text()
 
 
 def test_the_readme_shows_the_tables_that_are_named(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "out" / "toy"
     write_text(results / "tables" / "perplexity.md", "| perplexity |")
-    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml", ["perplexity.md", "table3.md"])
+    update(Finished(results), out, [tmp_path / "README.md"], "a machine", tmp_path / "toy.yaml", ["perplexity.md", "table3.md"])
     shown = (tmp_path / "README.md").read_text()
     assert "| perplexity |" in shown and "| 1 |" not in shown and '.yaml SHOW="perplexity.md table3.md"`' in shown
     assert with_block(shown, "toy", readme_block(out)) == shown
@@ -133,7 +133,7 @@ def test_a_document_keeps_the_ends_of_its_lines_and_a_link_leads_where_it_did(tm
     results, real, link = finished(tmp_path), tmp_path / "real.md", tmp_path / "link.md"
     real.write_bytes(f"before\n{MARKS}after\n".replace("\n", "\r\n").encode())
     link.symlink_to("real.md")
-    update(Finished(results), tmp_path / "out" / "toy", link, "a machine", tmp_path / "toy.yaml")
+    update(Finished(results), tmp_path / "out" / "toy", [link], "a machine", tmp_path / "toy.yaml")
     written = real.read_bytes()
     assert link.is_symlink() and b"| 1 |" in written
     assert written.startswith(b"before\r\n<!--") and written.count(b"\n") == written.count(b"\r\n") and b"\r\r" not in written
@@ -152,15 +152,33 @@ def test_a_document_without_one_place_for_the_tables_is_told_and_nothing_written
     results, document = finished(tmp_path), tmp_path / "log.md"
     document.write_bytes(content)
     with pytest.raises(UserError, match=rf"log\.md: .*{told}"):
-        update(Finished(results), tmp_path / "out" / "toy", document, "a machine", tmp_path / "toy.yaml")
+        update(Finished(results), tmp_path / "out" / "toy", [document], "a machine", tmp_path / "toy.yaml")
     assert document.read_bytes() == content and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [("docs/log.md", "shown in docs/log.md"), ("notes.md", "no document has the lines <!-- toy:start --> and <!-- toy:end -->")],
+)
+def test_the_document_that_has_a_place_for_the_tables_is_found_and_without_one_the_run_is_kept_all_the_same(
+    document: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default README.md was asked for its place, behind the hours of a run whose tables a log shows."""
+    finished(tmp_path)
+    write_text(tmp_path / "README.md", "no place here\n")
+    write_text(tmp_path / document, MARKS)
+    monkeypatch.chdir(tmp_path)
+    reference.main(Path("results/toy"), Path("results/reference/toy"), "a machine", Path("toy.yaml"))
+    assert capsys.readouterr().out == f"results/reference/toy: 1 cells kept, {said}\n"
+    assert ("| 1 |" in (tmp_path / document).read_text()) == (document == "docs/log.md")
+    assert (tmp_path / "README.md").read_text() == "no place here\n"
 
 
 def test_a_reference_keeps_how_long_its_jobs_took(tmp_path: Path) -> None:
     results, out = finished(tmp_path), tmp_path / "results" / "reference" / "toy"
     head = "s\th:m:s\tcpu_time\n"
     write_text(results / "benchmarks" / "tune" / "m" / "pat" / "0.25" / "seed0.tsv", f"{head}7.50\t0:00:07\t12.25\n")
-    update(Finished(results), out, tmp_path / "README.md", "a machine", tmp_path / "toy.yaml")
+    update(Finished(results), out, [tmp_path / "README.md"], "a machine", tmp_path / "toy.yaml")
     assert read_json(out / "origin.json")["times"] == {"jobs": 1, "span_s": 7.5, "busy_s": 7.5, "wall_s": 7.5, "processor_s": 12.2}
     assert "The job took 7.5 s, 7.5 s one after another, at least 12.2 s of processor time." in (tmp_path / "README.md").read_text()
     assert "How long the jobs of toy took, on a machine" in (out / "tables" / "times.md").read_text()

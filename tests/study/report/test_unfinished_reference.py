@@ -66,7 +66,10 @@ def test_the_reference_has_the_tables_of_its_cells_and_what_it_holds_makes_it_ag
     write_text(tmp_path / "log.md", f"<!-- {NAME}:start -->\n<!-- {NAME}:end -->\n")
     shutil.copy(FILE, tmp_path)
     kept, again = tmp_path / "kept" / NAME, tmp_path / "again" / NAME
-    assert keep(part, tmp_path, capsys, "--unfinished") == (0, f"{kept}: {len(CELLS)} of {OF_CELLS} cells kept\n")
+    assert keep(part, tmp_path, capsys, "--unfinished") == (
+        0,
+        f"{kept}: {len(CELLS)} of {OF_CELLS} cells kept, shown in {tmp_path / 'log.md'}\n",
+    )
     write_tables(sorted(part.rglob("cell.json")), tmp_path / "tables", TableSettings.model_validate(RAW["tables"]), of_cells=OF_CELLS)
     of_cells = {name: table for name, table in files(tmp_path / "tables").items() if Path(name).suffix in (".md", ".csv")}
     of_cells.pop("cells.csv")
@@ -134,7 +137,7 @@ def test_a_later_part_takes_the_place_of_an_earlier_one_and_loses_none_of_it(
     assert files(kept) == before and (tmp_path / "log.md").read_text() == log
 
     unpack_reference(kept, alone, replace=False)
-    assert keep(alone, tmp_path, capsys, "--unfinished") == (0, f"{kept}: 3 of {OF_CELLS} cells kept\n")
+    assert keep(alone, tmp_path, capsys, "--unfinished") == (0, f"{kept}: 3 of {OF_CELLS} cells kept, shown in {tmp_path / 'log.md'}\n")
     log = (tmp_path / "log.md").read_text()
     assert f"UNFINISHED, 3 of {OF_CELLS} cells" in log and f"2 of {OF_CELLS} cells" not in log
 

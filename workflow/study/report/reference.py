@@ -1,8 +1,8 @@
-"""Keeps an experiment as a reference: its tables, its cells, what made them and how long that took, and the README's table from it.
+"""Keeps an experiment as a reference: its tables, its cells, what made them and how long that took, and shows its tables in a document.
 
 It is finished, or by request what is there of it is kept, in tables that say so.
 
-Writes `results/reference/<name>/` and the block of README.md that is marked with that name. Nothing is typed by hand.
+Writes `results/reference/<name>/` and the block of a document that is marked with that name. Nothing is typed by hand.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import yaml
 from PIL import Image
 
 from pat.errors import UserError
-from pat.io.artefacts import MANIFEST, new_folder, read_json, read_record, write_json, write_text
+from pat.io.artefacts import MANIFEST, new_folder, read_json, read_record, read_text, write_json, write_text
 from pat.io.marks import SEAL
 from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
 from study.commands.places import REFERENCE, guarded
 from study.experiment.extends import read_resolved
 from study.plan.paths import before_the_cut
-from study.report.blocks import SHOWN_TABLES, check_block, counted, readme_block, write_block
+from study.report.blocks import SHOWN_TABLES, check_block, counted, marks, readme_block, write_block
 from study.report.committed import is_as_committed
 from study.report.kept_run import TIMES, Finished, Unfinished
 from study.results.archive import ARCHIVE, pack
@@ -35,6 +35,7 @@ from study.results.times import whole
 from study.tables.layouts import csv_text, markdown
 from study.tables.times import times_table
 
+DOCUMENTS = ("README.md", "docs/*.md")
 REMADE_TABLES = ("cells.csv", "*.tex", "*.html")
 """Tables that say nothing beyond the records and the tables beside them: `study unpack` and `study tables` make them again."""
 COLOURS = 64
@@ -138,14 +139,29 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def update(
-    run: Finished, out: Path, readme: Path, machine: str, experiment: Path, shown: Sequence[str] = SHOWN_TABLES, *, force: bool = False
+    run: Finished,
+    out: Path,
+    documents: Sequence[Path],
+    machine: str,
+    experiment: Path,
+    shown: Sequence[str] = SHOWN_TABLES,
+    *,
+    force: bool = False,
 ) -> Mapping[str, object]:
-    """Keep the reference, then bring the README's block up to date; return the reference's record. Raises UserError as `keep` does."""
-    check_block(readme, out.name)
+    """Keep the reference, then bring its block in documents up to date; return the reference's record. Raises UserError as `keep` does."""
+    for document in documents:
+        check_block(document, out.name)
     keep(run, out, machine, experiment, shown, force=force)
-    write_block(readme, out.name, readme_block(out))
+    for document in documents:
+        write_block(document, out.name, readme_block(out))
     record: Mapping[str, object] = read_json(out / "origin.json")
     return record
+
+
+def documents_with(name: str) -> list[Path]:
+    """Return those of the folder's documents that have a place for the block of a reference."""
+    found = (path for pattern in DOCUMENTS for path in sorted(Path().glob(pattern)))
+    return [path for path in found if marks(name)[0] in read_text(path)]
 
 
 def run_to_keep(results: Path, experiment: Path, out: Path, *, unfinished: bool, force: bool) -> Finished:
@@ -164,18 +180,22 @@ def main(
     out: Annotated[Path, typer.Option(help="results/reference/<name>"), WRITES],
     machine: Annotated[str, typer.Option(help="what it ran on, in words")],
     experiment: Annotated[Path, typer.Option(help="the experiment's file"), READS],
-    readme: Annotated[Path, typer.Option(help="the README whose block is brought up to date")] = Path("README.md"),
+    readme: Annotated[
+        Path | None, typer.Option(help="the document whose block is brought up to date; left out: README.md and docs/*.md that have it")
+    ] = None,
     show: Annotated[str, typer.Option(help="the tables to show; of the default ones those that there are")] = " ".join(SHOWN_TABLES),
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="keep the cells that are there, by their records; the tables say of how many")
     ] = False,
     force: Force = False,
 ) -> None:
-    """Keep an experiment as a reference and show it in the README."""
+    """Keep an experiment as a reference, and show it in the documents that have a place for it."""
 
     def action() -> str:
         run = run_to_keep(results, experiment, out, unfinished=unfinished, force=force)
-        record = update(run, out, readme, machine, experiment, show.split(), force=force)
-        return f"{out}: {counted(record)} kept"
+        documents = [readme] if readme is not None else documents_with(out.name)
+        record = update(run, out, documents, machine, experiment, show.split(), force=force)
+        shown = f"shown in {', '.join(map(str, documents))}" if documents else f"no document has the lines {' and '.join(marks(out.name))}"
+        return f"{out}: {counted(record)} kept, {shown}"
 
     run_reporting_errors(action)
