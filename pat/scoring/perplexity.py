@@ -45,13 +45,14 @@ def perplexity(
         raise UserError(f"text {label!r}: holds no token to predict")
     by_window = _window_losses(model, windows, batch_size, label)
     losses = [sum(ones) for ones in by_window]
-    text_bytes = sum(len(document.encode()) for document in documents)
+    sizes = [len(document.encode()) for document in documents]
+    text_bytes = sum(sizes)
     return {
         "token_perplexity": _exp(sum(losses) / sum(tokens)),
         "byte_perplexity": _exp(sum(losses) / text_bytes),
         "tokens": sum(tokens),
         "bytes": text_bytes,
-        "documents": _told(losses, tokens),
+        "documents": _told(losses, tokens) | {"bytes": sizes},
         **({"windows": _told(by_window[0], [_predicted(window) for window in windows[0]])} if len(windows) == 1 else {}),
     }
 

@@ -15,6 +15,8 @@ from pat.errors import UserError
 from pat.pruners.pruning import prune
 from study.experiment.file import load_experiment
 from study.plan.jobs import Plan
+from study.results.cells import read_cells
+from study.results.quantised import quantised_models
 from study.tables import writing as tables
 from tests.kit.cell_maker import cell, write_cell
 from tests.kit.gguf_files import random_model, write_gguf
@@ -36,6 +38,12 @@ def test_every_table_says_that_a_model_is_quantised(tmp_path: Path, origin: dict
     texts = [(tmp_path / "tables" / f"{name}.md").read_text().replace("\\", "") for name in names if name != "cells"]
     assert len(texts) > 2
     assert all((note in text) is said for text in texts)
+
+
+def test_a_cell_without_an_origin_does_not_silence_the_others(tmp_path: Path) -> None:
+    """As of a checkpoint that was made elsewhere."""
+    cells = [cell("lora", 0.0, origin=ORIGIN), cell("pat", 0.25, origin=None)]
+    assert quantised_models(read_cells([write_cell(tmp_path, each) for each in cells])) == {"tiny": "Q4_1 and Q8_0"}
 
 
 def test_records_and_cards_of_what_is_made_from_it_say_so(tmp_path: Path) -> None:

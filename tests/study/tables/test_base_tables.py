@@ -11,6 +11,7 @@ import pytest
 
 from pat.errors import UserError
 from pat.io.artefacts import write_json
+from study.results.base_records import records_of_bases
 from study.tables.writing import write_tables
 from tests.kit.cell_maker import cell, write_cell
 from tests.kit.written_tables import rows_of
@@ -153,6 +154,33 @@ def test_changes_of_basis_over_seeds_and_of_one_seed_over_tokens(tmp_path: Path)
 def test_without_records_beside_the_cells_there_is_no_such_table(tmp_path: Path) -> None:
     out = tables(tmp_path, in_basis(), cell("lora", 0.0))
     assert not list(out.glob("fits.*")) and not list(out.glob("rotations.*"))
+
+
+def test_records_that_are_not_the_row_s_and_cells_elsewhere_stop_no_table(tmp_path: Path) -> None:
+    """A record without its settings is of another row; a cell that was copied somewhere else has no results around it."""
+    write_json(tmp_path / "rotated/tiny/pca/seed0/rotation.json", {"tokens": 3})
+    write_rotation(tmp_path, "tiny/gradient/seed0", moved(16.0, 0.999, 4e-4))
+    assert line(tables(tmp_path, in_basis()), "rotations")["Basis"] == "gradient"
+    for place in ("x", "a/b/c/d/e"):
+        copy = tmp_path / place / "cell.json"
+        write_json(copy, in_basis())
+        write_tables([copy], tmp_path / "elsewhere", force=True)
+        assert not list((tmp_path / "elsewhere").glob("rotations.*"))
+    assert records_of_bases(Path("/b/c/d/e/cell.json"), in_basis()["provenance"]) == []
+
+
+def test_a_refit_belongs_to_the_base_that_was_rotated_for_it(tmp_path: Path) -> None:
+    """Without the rotation's record a refit of another base with the same settings is not taken for it."""
+    write_readers(tmp_path, "tiny/native/leading/align-auto/0.25/seed0", (5.0, 20.0, 10.0), ("unpruned", RIDGES[0]))
+    assert not list(tables(tmp_path, in_basis()).glob("fits.*"))
+
+
+def test_a_refit_of_before_the_streams_were_told_apart_has_a_hole(tmp_path: Path) -> None:
+    write_rotation(tmp_path, "tiny/gradient/seed0", None)
+    write_readers(
+        tmp_path, "tiny/gradient/leading/align-auto/0.25/seed0", (5.0, 20.0, 10.0), ("unpruned", RIDGES[0]), applied=None, seen=None
+    )
+    assert line(tables(tmp_path, in_basis()), "fits")["Chosen"] == "–"
 
 
 def test_a_record_that_is_none_is_named(tmp_path: Path) -> None:

@@ -207,15 +207,27 @@ def test_windows_of_another_cut_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_the_interval_over_the_text_in_the_table_of_perplexities(tmp_path: Path) -> None:
-    losses, tokens = [20.0, 42.0, 58.0, 81.0], [10, 20, 30, 40]
-    frame, text = compared(tmp_path, [told("pat", losses, tokens)], "perplexity")
-    residuals = [loss - 2.01 * count for loss, count in zip(losses, tokens, strict=True)]
-    error = math.sqrt(sum(each**2 for each in residuals) * 4 / 3) / 100
-    line = frame.to_dict("records")[0]
-    assert line["tiny heldout token ci95"] == pytest.approx(1.959964 * error * math.exp(2.01), rel=1e-4)
-    # A byte is so many tokens' loss: of 1.5 a byte the relative error is ln 1.5 / 2.01 of that.
-    assert line["tiny heldout byte ci95"] == pytest.approx(1.959964 * error * 1.5 * math.log(1.5) / 2.01, rel=1e-4)
+    losses, tokens, sizes = [20.0, 42.0, 58.0, 81.0, 0.0], [10, 20, 30, 40, 0], [30, 70, 90, 110, 4]
+    content = told("pat", losses, tokens)
+    content["perplexity"]["heldout"]["documents"]["bytes"] = sizes
+    content["perplexity"]["heldout"]["byte_perplexity"] = math.exp(201 / 304)
+    frame, text = compared(tmp_path, [content], "perplexity")
+    line, of_four, of_five = frame.to_dict("records")[0], 3.182446, 2.776445  # Student's quantiles for four and five documents
+    error = math.sqrt(sum((loss - 2.01 * count) ** 2 for loss, count in zip(losses, tokens, strict=True)) * 4 / 3) / 100
+    assert line["tiny heldout token ci95"] == pytest.approx(of_four * error * math.exp(2.01), rel=1e-4)
+    error = math.sqrt(sum((loss - 201 / 304 * count) ** 2 for loss, count in zip(losses, sizes, strict=True)) * 5 / 4) / 304
+    assert line["tiny heldout byte ci95"] == pytest.approx(of_five * error * math.exp(201 / 304), rel=1e-4)
     assert "One seed: ± is the 95 % interval over the text" in text
+
+
+def test_a_perplexity_without_an_interval_is_told(tmp_path: Path) -> None:
+    """Of an earlier version, without the losses of its pieces, or of a text with too few of them."""
+    frame, text = compared(
+        tmp_path, [in_windows("pat", [20.0, 41.0, 19.0] * 16, [10, 20, 10] * 16), *perplexities("lora", (2.0,))], "perplexity"
+    )
+    assert frame["tiny heldout token ci95"].isna().all() and "One seed: no interval" in text
+    frame, text = compared(tmp_path, [told("pat", [20.0, 42.0], [10, 20]), *perplexities("llm-pruner-pft", (8.0,))], "perplexity")
+    assert frame["tiny heldout token ci95"].isna().any() and "Without ±: " in text
 
 
 def test_other_documents_are_refused(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def write_exports(paths: Sequence[Path], out: Path) -> int:
     )  # fmt: skip
     if data.empty:
         raise UserError("--benchmark: no model was measured in any format; run `pat benchmark export` again")
-    origins = [line for record in records for line in quantised_lines(quantised_origins(record.origins))]
+    origins = list(dict.fromkeys(line for record in records for line in quantised_lines(quantised_origins(record.origins))))
     texts = list(dict.fromkeys(data["text"]))
     with figure(1.2 + 3.6 * len(texts), 3.4) as drawing:
         panels = drawing.subplots(1, len(texts), squeeze=False)[0]

@@ -13,12 +13,12 @@ SHOWN_TABLES = ("table1.md", "table1_acc.md", "table3.md", "table3_acc.md", "per
 
 
 def marks(name: str) -> tuple[str, str]:
-    """Return the two lines between which README.md holds the tables of the reference `name`."""
+    """Return the two lines between which a document holds the tables of the reference `name`."""
     return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
 
 
 def readme_block(reference: Path) -> str:
-    """Return what README.md shows of a reference: where and by what it was made, then its tables."""
+    """Return what a document shows of a reference: where and by what it was made, then its tables."""
     origin = read_json(reference / "origin.json")
     commits = ", ".join(f"`{commit[:10]}`" for commit in origin["git_commits"])
     names = origin.get("shown", SHOWN_TABLES)

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from pat.errors import UserError
-from pat.io.artefacts import MANIFEST, new_folder, read_json, read_record, read_text, write_json, write_text
+from pat.io.artefacts import MANIFEST, new_folder, read_json, read_record, write_json, write_text
 from pat.io.marks import SEAL
 from pat.io.places import READS, WRITES, Force
 from study.commands.errors import run_reporting_errors
@@ -160,8 +160,9 @@ def update(
 
 def documents_with(name: str) -> list[Path]:
     """Return those of the folder's documents that have a place for the block of a reference."""
-    found = (path for pattern in DOCUMENTS for path in sorted(Path().glob(pattern)))
-    return [path for path in found if marks(name)[0] in read_text(path)]
+    found = {path.resolve(): path for pattern in DOCUMENTS for path in sorted(Path().glob(pattern)) if path.is_file()}
+    begins = marks(name)[0].encode()
+    return [path for path in found.values() if begins in path.read_bytes().splitlines()]  # others may be no text, or only speak of it
 
 
 def run_to_keep(results: Path, experiment: Path, out: Path, *, unfinished: bool, force: bool) -> Finished:

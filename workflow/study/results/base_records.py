@@ -22,7 +22,7 @@ from study.results.options import CELL_STEPS
 ROTATED = f"rotated/{{model}}/*/{{seed}}/{ROTATION_RECORD}"
 REFITTED = f"refitted/{{model}}/{{basis}}/*/*/{{ratio}}/{{seed}}/{READERS_RECORD}"
 """Where they lie below the results; a cell calls these steps `rotation` and `readers`."""
-NATIVE = "native"
+NATIVE, EVALUATION = "native", "evaluation"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -79,9 +79,9 @@ class Readers(BaseRecord):
     align: str
     ratio: float
     kept: list[int]
-    applied: bool
-    seen: str | None
-    ridge: Finite | None
+    applied: bool | None = None
+    seen: str | None = None
+    ridge: Finite | None = None
     tried: list[Way] = []
     text: dict[str, Cut] = {}
     tokens: int | None = None
@@ -93,12 +93,13 @@ def records_of_bases(cell: Path, made_by: Mapping[str, Any]) -> list[Path]:
     `made_by` is the cell's provenance; of several bases they are those of the settings that it names.
     """
     rotation, readers = (made_by.get(step) for step in ("rotation", "readers"))
-    if not (rotation or readers) or len(cell.parts) < CELL_STEPS:
+    if not (rotation or readers) or len(cell.parents) < CELL_STEPS or cell.parts[-CELL_STEPS] != EVALUATION:
         return []
     results, (model, _row, ratio, seed) = cell.parents[CELL_STEPS - 1], cell.parts[1 - CELL_STEPS : -1]
     rotated = _of_settings(results.glob(ROTATED.format(model=model, seed=seed)), rotation)
-    basis = rotated[0].parent.parent.name if rotated else NATIVE
-    return rotated + _of_settings(results.glob(REFITTED.format(model=model, basis=basis, ratio=ratio, seed=seed)), readers)
+    bases = [path.parent.parent.name for path in rotated] if rotation else [NATIVE]
+    places = (REFITTED.format(model=model, basis=basis, ratio=ratio, seed=seed) for basis in bases)
+    return rotated + _of_settings((path for place in places for path in results.glob(place)), readers)
 
 
 def read_bases(cells: Iterable[Cell]) -> tuple[list[Rotation], list[Readers]]:
@@ -129,4 +130,5 @@ def _read(form: type[Found], path: Path, verb: str, place: Mapping[str, object])
 
 def _of_settings(records: Iterable[Path], step: Mapping[str, Any] | None) -> list[Path]:
     """Return those of some records that were made by the settings of a cell's step; none where the cell has no such step."""
-    return [path for path in records if step and read_record(path)["provenance"]["config_hash"] == step["config_hash"]]
+    wanted = (step or {}).get("config_hash")
+    return [path for path in sorted(records) if wanted and read_record(path).get("provenance", {}).get("config_hash") == wanted]

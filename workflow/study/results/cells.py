@@ -1,11 +1,11 @@
 """Reads cells' results (cell.json, schema 1) and checks that they belong together.
 
-Owns the shape of a cell's JSON as the report sees it and the order of rows in every table and figure. Computes no statistic.
+Owns the shape of a cell's JSON as the report sees it and the order of rows in every table and figure. Of statistics it knows how far a
+perplexity may be off, by its own text.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -20,7 +20,7 @@ from pat.io.artefacts import read_json
 from study.experiment.checks.names import SAFE_NAME
 from study.experiment.methods import METHODS, name_of_row
 from study.experiment.table_settings import METRICS, Factor
-from study.statistics.intervals import ratio_error, related_neighbours
+from study.statistics.intervals import ratio_error, related_neighbours, student_quantile
 
 SCHEMA = 1
 ROUNDING = 1e-6
@@ -40,6 +40,8 @@ Name = Annotated[str, Field(pattern=rf"^{SAFE_NAME.pattern}$")]
 Unit = Literal["token", "byte"]
 """What a perplexity is of."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
+LEAST_WINDOWS = 50
+"""Of fewer windows of one document, taken for related, the error would come out too small."""
 
 
 class _Part(BaseModel):
@@ -97,9 +99,19 @@ class Losses(_Part):
         """How many pieces before and behind each are related to it."""
         return 0
 
+    def sizes(self, unit: Unit) -> list[int] | None:
+        """Return how many units each piece has, None where that is not on record."""
+        return self.tokens if unit == "token" else None
+
 
 class Documents(Losses):
-    """Each document of a text, which stands alone."""
+    """Each document of a text, which stands alone; `bytes` are each one's in UTF-8."""
+
+    bytes: list[int] | None = None
+
+    def sizes(self, unit: Unit) -> list[int] | None:
+        """Return how many units each document has."""
+        return self.tokens if unit == "token" else self.bytes
 
 
 class Windows(Losses):
@@ -124,23 +136,22 @@ class Perplexity(_Part):
 
     @property
     def pieces(self) -> Losses | None:
-        """What its error is estimated over: the windows of a text that is one document, else the documents."""
-        return self.windows or self.documents
+        """What its error is estimated over: the windows of a text that is one document, where there are enough, else the documents."""
+        enough = self.windows is not None and len(self.windows.losses) >= LEAST_WINDOWS
+        return self.windows if enough else self.documents
 
     def value(self, unit: Unit) -> float:
         """Return the perplexity a unit."""
         return self.token_perplexity if unit == "token" else self.byte_perplexity
 
-    def standard_error(self, unit: Unit) -> float | None:
-        """Return the standard error of the perplexity a unit over the text's pieces, linearised; None where their losses are not told.
-
-        The error of a loss a byte is that of a loss a token, times tokens a byte.
-        """
+    def half_width(self, unit: Unit) -> float | None:
+        """Return that of the 95 % interval of the perplexity a unit over the text's pieces, linearised; None where they do not tell it."""
         pieces = self.pieces
-        error = None if pieces is None else ratio_error(np.array(pieces.losses), np.array(pieces.tokens), pieces.neighbours)
-        if error is None or self.token_perplexity == 1:
+        sizes = None if pieces is None else pieces.sizes(unit)
+        if pieces is None or sizes is None:
             return None
-        return self.value(unit) * error * math.log(self.value(unit)) / math.log(self.token_perplexity)
+        error = ratio_error(np.array(pieces.losses), np.array(sizes), pieces.neighbours)
+        return None if error is None else self.value(unit) * error * student_quantile(int(np.count_nonzero(sizes)))
 
 
 class HarnessTask(_Part):

@@ -6,6 +6,7 @@ Owns what is averaged over what. Sits between cells.py and the tables and figure
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -78,7 +79,11 @@ class Grid:
     def perplexity(self, model: str, row: Row, text: str, unit: Unit) -> Estimate | None:
         """Estimate the perplexity of one text a unit over the seeds there are."""
         found = [cell.perplexity[text] for cell in self.members(model, row) if text in cell.perplexity]
-        return estimate([it.value(unit) for it in found], [it.standard_error(unit) for it in found]) if found else None
+        if not found:
+            return None
+        widths = [width for it in found if (width := it.half_width(unit)) is not None]
+        over_text = fmean(widths) if len(widths) == len(found) else None
+        return replace(estimate([it.value(unit) for it in found], [None] * len(found)), over_items=over_text)
 
     def seed_perplexities(self, model: str, row: Row, text: str, unit: Unit) -> dict[int, float]:
         """Return seed: the perplexity of one text a unit; a cell without the text is left out."""

@@ -1,4 +1,4 @@
-"""Which models of some cells are quantised: their weights are what formats of a GGUF file left of the original's. All outputs say so."""
+"""Which models of some cells are quantised, as tables and figures say: their weights are what formats of a GGUF file left of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from study.results.cells import Cell
 
 def quantised_models(cells: Iterable[Cell]) -> dict[str, str]:
     """Return the formats that the weights of each quantised model had been quantised to, such as "Q4_1 and Q8_0", by the model's name."""
-    return quantised_origins({cell.model: cell.origin for cell in cells})
+    return quantised_origins({cell.model: cell.origin for cell in cells if cell.origin})  # a checkpoint made elsewhere may tell none
 
 
 def quantised_origins(origins: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:

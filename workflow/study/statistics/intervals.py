@@ -63,9 +63,10 @@ def estimate(values: Sequence[float], standard_errors: Sequence[float | None]) -
 def ratio_error(values: NDArray[np.float64], sizes: NDArray[np.int_], neighbours: int = 0) -> float | None:
     """Return the standard error of the sum of some pieces' values over that of their sizes, linearised; None for fewer than two pieces.
 
-    Pieces are taken for independent, or, in their order, for related to so many `neighbours` before and behind them. Source: Cochran,
-    1977, section 6.4; Newey and West, 1987.
+    Pieces without size are none. Others are taken for independent, or, in their order, for related to so many `neighbours` before and
+    behind them. Source: Cochran, 1977, section 6.4; Newey and West, 1987.
     """
+    values, sizes = values[sizes > 0], sizes[sizes > 0]
     number = len(values)
     if number < 2:
         return None

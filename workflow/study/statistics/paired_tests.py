@@ -100,7 +100,7 @@ def over_pieces(differences: NDArray[np.float64], tokens: NDArray[np.int_], neig
     error = ratio_error(differences, tokens, neighbours)
     if error is None:
         return None
-    number, mean = len(differences), float(differences.sum() / tokens.sum())
+    number, mean = int((tokens > 0).sum()), float(differences.sum() / tokens.sum())
     width = student_quantile(number) * error
     if error == 0:
         return PieceTest(Interval(mean, mean), 1.0 if mean == 0 else 0.0)

@@ -261,7 +261,7 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         frames.append(record)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     title = f"{grid.cells[0].experiment}, {model}: accuracy of each task in percent. Scoring: {scoring}. mean: plain mean of the tasks."
-    of_texts = perplexity_notes(grid.perplexity(model, row, text, "token") for row in rows for text in texts)
+    of_texts = perplexity_notes(grid.perplexity(model, row, text, "token") for row in rows for text in texts) if texts else []
     notes = [*interval_notes(grid, [model], rows), *chance_notes(grid, [model], rows), *cut_notes(grid, [model]), *of_texts]
     return Layout(title, header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
 
@@ -278,13 +278,20 @@ def perplexity(value: Estimate | None, digits: int = 2) -> str:
 
 
 def perplexity_notes(values: Iterable[Estimate | None]) -> list[str]:
-    """Say what stands behind ± of perplexities, nothing where none has an interval."""
+    """Say what stands behind ± of perplexities, and why some have none."""
     sources = {value.source for value in values if value is not None}
+    if not sources - {""}:
+        return ["One seed: no interval."]
     notes = ["±: 95 % interval of the mean over seeds (Student t), on the same text."] if "seeds" in sources else []
     if "items" in sources:
         notes.append(
             f"{'Perplexities with one seed' if notes else 'One seed'}: ± is the 95 % interval over the text: over its documents, or "
             "over the windows of one that is a single document (neighbours taken for related, Newey and West). All rows read the same "
             "text, so that their differences are surer than that (table perplexity_comparisons)."
+        )
+    if "" in sources:
+        notes.append(
+            "Without ±: one seed, and the result does not tell the losses, or sizes, of two documents or more, or of the many windows of "
+            "one; those of earlier versions, and per byte of a single document, do not."
         )
     return notes

@@ -53,7 +53,8 @@ def rotations(records: Sequence[Rotation], experiment: str) -> tuple[Layout, pd.
     notes = [
         "Of models whose embedding and head are one matrix and stay one: elsewhere a change of basis is exact but for rounding.",
         "channels apart: those that are not rotated; tokens: those that the basis was measured on.",
-        OVER_SEEDS + " " + OVER_TOKENS,
+        *_over_seeds(lines),
+        OVER_TOKENS,
     ]
     return _laid_out(caption, header, body, 2, notes), _frame(frames, counts)
 
@@ -88,11 +89,16 @@ def fits(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFr
         "written; refitted / plain: the mean of each seed's.",
         "Behind that are the fits that were tried: to the stream of the unpruned base, or to that of the pruned one behind readers that "
         f"are fitted already, and the ridge. The least perplexity is chosen; where none is below that of the cut alone, {PLAIN} readers.",
+        "cut, refitted is measured of the model as it is written, in the base's precision, and the fits that were tried before that.",
         "second text: the first of data.text, on which nothing is fitted or chosen; channels: those that are kept; tokens: those that the "
         "readers are fitted to.",
-        OVER_SEEDS,
+        *_over_seeds(lines),
     ]
     return _laid_out(caption, header, body, 5, notes), _frame(frames, counts)
+
+
+def _over_seeds(lines: Iterable[Sequence[BaseRecord]]) -> list[str]:
+    return [OVER_SEEDS] if any(len(seeds) > 1 for seeds in lines) else []
 
 
 def _laid_out(caption: str, header: Sequence[str], body: Sequence[Sequence[str]], text_columns: int, notes: Sequence[str]) -> Layout:
@@ -141,8 +147,14 @@ def _way(seen: str, ridge: float) -> str:
 
 def _chosen(seeds: Sequence[Readers]) -> str:
     """Return the fit that was chosen; where seeds differ each, with how many of them."""
-    chosen = Counter(_way(it.seen or "", it.ridge or 0.0) if it.applied else PLAIN for it in seeds)
+    chosen = Counter(_fit_of(it) for it in seeds)
     return next(iter(chosen)) if len(chosen) == 1 else "; ".join(f"{way} ({count})" for way, count in chosen.most_common())
+
+
+def _fit_of(record: Readers) -> str:
+    if record.applied is None:
+        return HOLE
+    return _way(record.seen or "", record.ridge or 0.0) if record.applied else PLAIN
 
 
 def _basis(name: str) -> str:

@@ -54,7 +54,7 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
         f"{grid.cells[0].experiment}: perplexity of held-out text, lower is better. Those per UTF-8 byte compare between tokenizers, "
         "those per token do not.",
         ["Pruned", "Method", "Mode", *(f"{model}, {text}, per {unit}" for model, text, unit in columns)],
-        body, text_columns=3, notes=[*(notes or ["One seed: no interval."]), *_fewer_seeds(grid)],
+        body, text_columns=3, notes=[*notes, *_fewer_seeds(grid)],
     )  # fmt: skip
     return layout, pd.DataFrame(frames)
 

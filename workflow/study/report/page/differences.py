@@ -122,7 +122,7 @@ def _compared(run: Run, other: Run, model: str, mine: Row, theirs: Row) -> Itera
         found = (each.grid.seed_perplexities(model, row, text, "token") for each, row in ((run, mine), (other, theirs)))
         if means := _means(*found):
             one, two = means
-            same = _same(_documents(run, model, text), _documents(other, model, text))
+            same = _same(_pieces(run, model, text), _pieces(other, model, text))
             change = f"{signed(100 * math.expm1(math.log(one) - math.log(two)))} %" if same else HOLE
             yield [
                 f"perplexity of {text}{'' if same else ', of other documents or tokens'}",
@@ -167,9 +167,9 @@ def _items(run: Run, task: str) -> tuple[int, str | None]:
     return found.items, found.items_hash
 
 
-def _documents(run: Run, model: str, text: str) -> Sequence[int] | None:
-    """Return the tokens of a text's documents; None where no cell tells them."""
-    found = (cell.perplexity[text].documents for cell in run.cells if cell.model == model and text in cell.perplexity)
+def _pieces(run: Run, model: str, text: str) -> Sequence[int] | None:
+    """Return the tokens of a text's documents or windows; None where no cell tells them."""
+    found = (cell.perplexity[text].pieces for cell in run.cells if cell.model == model and text in cell.perplexity)
     return next((it.tokens for it in found if it is not None), None)
 
 

@@ -157,7 +157,8 @@ def _shown(frame: pd.DataFrame | None, model: str, best: Row, others: Sequence[R
     if nowhere:
         yield f"Not shown to be better than {_listed(nowhere)}."
     for texts, names in untested.items():
-        yield f"Not tested on {texts}, where one seed tells nothing without the losses of its documents or windows: {_listed(names)}."
+        why = "one seed tells nothing without the losses of several documents or windows, cut alike"
+        yield f"Not tested on {texts}, where {why}: {_listed(names)}."
     if behind:
         yield f"Shown to be worse on a text than {_listed(behind)}."
 
