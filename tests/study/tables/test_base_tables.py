@@ -18,6 +18,11 @@ from tests.kit.written_tables import rows_of
 
 HASH, OTHER = "0123456789abcdef", "fedcba9876543210"
 RIDGES = (1e-6, 1e-3)
+ERRORS: dict[str, Any] = {
+    "model.layers.0.input_layernorm": {"plain": 0.2, "least-squares": 0.1},
+    "model.layers.1.input_layernorm": {"plain": 0.2, "least-squares": 0.1, "massive": {"plain": 0.04, "least-squares": 1e-3, "tokens": 9}},
+    "model.layers.2.input_layernorm": {"plain": 0.2, "least-squares": 0.1, "massive": {"plain": 0.03, "least-squares": 2e-3, "tokens": 9}},
+}
 
 
 def in_basis(seed: int = 0, ratio: float = 0.25, **overrides: Any) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def test_fits_over_seeds_are_means_with_intervals_beside_what_was_chosen(tmp_pat
         second = {"second text": text(6.0, 9.0, 8.0)} if seed else {}
         place = f"tiny/gradient-untied/leading/align-auto/0.25/seed{seed}"
         both = {"calibration, held out": text(5.0, plain, refitted)} | second
-        write_readers(tmp_path, place, (5.0, plain, refitted), way, tokens=24576, text=both)
+        write_readers(tmp_path, place, (5.0, plain, refitted), way, tokens=24576, text=both, error=ERRORS)
     out = tables(tmp_path, *(in_basis(seed) for seed in range(3)))
     assert line(out, "fits") == {
         "Model": "tiny", "Pruned": "25 %", "Basis": "gradient, untied", "Mask": "leading", "Chosen": "unpruned, 0.001 (2); plain (1)",
@@ -83,6 +88,7 @@ def test_fits_over_seeds_are_means_with_intervals_beside_what_was_chosen(tmp_pat
         "refitted / plain": "0.667 ± 0.717",  # of 1/2, 1, 1/2, whose deviation is 0.288675
         "unpruned, 1e-06": "22.00 ± 24.84", "unpruned, 0.001": "21.00 ± 24.84", "pruned, 1e-06": "1.0e+09 ± 0.00",
         "second text, plain": "–", "second text, refitted": "–",  # a mean of two seeds of three would be none
+        "missed of massive tokens, plain": "0.0400 ± 0.0000", "and refitted": "0.0020 ± 0.0000",  # the largest of two norms
         "channels": "72", "tokens": "24,576", "tokens held out": "6,141", "seeds": "3",
     }  # fmt: skip
     frame = pd.read_csv(out / "fits.csv").iloc[0]
@@ -105,7 +111,9 @@ def test_one_seed_has_no_interval_and_an_earlier_record_has_holes(tmp_path: Path
 def test_a_second_text_stands_beside_the_first(tmp_path: Path) -> None:
     texts = {"calibration, held out": text(5.0, 20.0, 10.0), "second text": text(6.0, 9.0, 8.0)}
     write_rotation(tmp_path, "tiny/pca/seed0", None)
-    write_readers(tmp_path, "tiny/pca/leading/align-auto/0.25/seed0", (5.0, 20.0, 10.0), ("pruned", RIDGES[0]), text=texts, tokens=4096)
+    write_readers(
+        tmp_path, "tiny/pca/leading/align-auto/0.25/seed0", (5.0, 20.0, 10.0), ("pruned", RIDGES[0]), text=texts, tokens=4096, error=ERRORS
+    )
     own = line(tables(tmp_path, in_basis()), "fits")
     assert (own["second text, plain"], own["second text, refitted"], own["tokens"]) == ("9.00", "8.00", "4,096")
     assert "–" not in own.values() and "–" not in (tmp_path / "tables" / "fits.md").read_text()

@@ -72,6 +72,19 @@ class Cut(Part):
     tokens: int
 
 
+class Missed(Part):
+    """The share of a norm's output that readers miss on some tokens: plain ones, and those that were fitted."""
+
+    plain: Finite
+    refitted: Finite = Field(alias="least-squares")
+
+
+class ReadError(Part):
+    """What is missed behind one norm: of massive tokens, where there are any."""
+
+    massive: Missed | None = None
+
+
 class Readers(BaseRecord):
     """A base whose readers are fitted to the channels that a mask keeps at a ratio, as paths and tables have it."""
 
@@ -84,7 +97,15 @@ class Readers(BaseRecord):
     ridge: Finite | None = None
     tried: list[Way] = []
     text: dict[str, Cut] = {}
+    error: dict[str, ReadError] = {}
     tokens: int | None = None
+
+    @property
+    def massive(self) -> Missed | None:
+        """The largest shares missed of massive tokens behind any norm; None where there are none."""
+        found = [it.massive for it in self.error.values() if it.massive is not None]
+        largest = {"plain": max(it.plain for it in found), "least-squares": max(it.refitted for it in found)} if found else None
+        return None if largest is None else Missed.model_validate(largest)
 
 
 def records_of_bases(cell: Path, made_by: Mapping[str, Any]) -> list[Path]:

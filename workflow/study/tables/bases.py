@@ -19,7 +19,7 @@ from study.tables.accuracy import percent, with_interval
 from study.tables.layouts import HOLE, Layout
 
 PLAIN = "plain"
-RATIOS = {"ratio": 4, "refitted_over_plain": 3}
+RATIOS = {"ratio": 4, "refitted_over_plain": 3, "massive_missed_plain": 4, "massive_missed_refitted": 4}
 """Digits of figures that are no perplexity; a perplexity has two."""
 OVER_SEEDS = "±: 95 % interval of the mean over seeds (Student t). Each seed has its own rows of the calibration text, those held out too."
 OVER_TOKENS = "With one seed ± is that of the ratio over the text's tokens."
@@ -80,7 +80,8 @@ def fits(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFr
         named = {"model": one.model, "ratio": one.ratio, "basis": one.basis, "mask": one.mask, "align": one.align}
         frames.append({**named, "chosen": _chosen(seeds), **counts, **_columns(figures)})
     header = ["Model", "Pruned", "Basis", "Mask", "Chosen", "whole", "cut, plain", "cut, refitted", "refitted / plain", *ways,
-              "second text, plain", "second text, refitted", "channels", "tokens", "tokens held out", "seeds"]  # fmt: skip
+              "second text, plain", "second text, refitted", "missed of massive tokens, plain", "and refitted", "channels", "tokens",
+              "tokens held out", "seeds"]  # fmt: skip
     caption = (
         f"{experiment}: what fits of readers gave before any tuning, in perplexity of calibration text held out of them; lower is better."
     )
@@ -90,6 +91,8 @@ def fits(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFr
         "Behind that are the fits that were tried: to the stream of the unpruned base, or to that of the pruned one behind readers that "
         f"are fitted already, and the ridge. The least perplexity is chosen; where none is below that of the cut alone, {PLAIN} readers.",
         "cut, refitted is measured of the model as it is written, in the base's precision, and the fits that were tried before that.",
+        "missed of massive tokens: the largest share that readers miss of a norm's output on tokens far above the others, the attention "
+        "sinks, of all norms.",
         "second text: the first of data.text, on which nothing is fitted or chosen; channels: those that are kept; tokens: those that the "
         "readers are fitted to.",
         *_over_seeds(lines),
@@ -114,6 +117,7 @@ def _frame(lines: Sequence[Mapping[str, object]], counts: Iterable[str]) -> pd.D
 def _of_fit(seeds: Sequence[Readers], ways: Sequence[str]) -> dict[str, Estimate | None]:
     """Return the figures of one line, in the order of its columns."""
     judged, second = [it.text[HELD_OUT] for it in seeds], [it.text.get(SECOND_TEXT) for it in seeds]
+    massive = [it.massive for it in seeds]
     tried = [{_way(way.seen, way.ridge): way.perplexity for way in it.tried} for it in seeds]
     return {
         "whole": _mean(it.base for it in judged),
@@ -123,6 +127,8 @@ def _of_fit(seeds: Sequence[Readers], ways: Sequence[str]) -> dict[str, Estimate
         **{way: _mean(each.get(way) for each in tried) for way in ways},
         "second_text_plain": _mean(None if it is None else it.plain for it in second),
         "second_text_refitted": _mean(None if it is None else it.refitted for it in second),
+        "massive_missed_plain": _mean(None if it is None else it.plain for it in massive),
+        "massive_missed_refitted": _mean(None if it is None else it.refitted for it in massive),
     }
 
 
