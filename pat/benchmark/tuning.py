@@ -25,6 +25,8 @@ from pat.benchmark.candidates import DTYPES, parameter_count, random_model, stoc
 from pat.benchmark.settings import ModelShape, TuningBenchmark
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.benchmark.widths import narrowed_at, ratio_of, tell_budgets
+from pat.errors import UserError
+from pat.families.known import family_named
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable
 from pat.io.progress import Progress, say
@@ -36,6 +38,7 @@ from pat.method.callback import PatCallback
 from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.compiled import compile_layers
+from pat.models.recomputed import recompute_feed_forward
 from pat.settings.config import PatChoices
 from pat.settings.fields import BYTES
 from pat.settings.jobs import LoraSettings, TuneJob, TuningSettings
@@ -134,6 +137,8 @@ def benchmark_tuning(shape: ModelShape, settings: TuningBenchmark, seed: int, ou
     check_replaceable(out, KINDS["benchmark tune"], force=force)
     narrowed_at(shape, settings.ratio, settings.pat.align, BYTES[settings.precision], settings.pat.hio_rank, "pat.")
     tell_budgets("benchmark tune", shape, [settings.ratio], settings.pat.align, BYTES[settings.precision])
+    if settings.gradient_checkpointing == "feed-forward" and (reason := family_named(shape.family).recomputation_obstacle) is not None:
+        raise UserError(f"gradient_checkpointing: feed-forward is not possible for a model of the family {shape.family!r}: {reason}")
     device = resolve_device(settings.device)
     torch.set_num_threads(settings.threads)
     clocks_before = machine.clocks(device)
@@ -211,6 +216,8 @@ def _run(arm: Sequence[Phase], shape: ModelShape, settings: TuningBenchmark, see
         job=job_of(settings, total, milestone_step=length, prunes=prunes),
     )
     model = adapted(stock, trained)
+    if trained.tuning.recomputes_feed_forward:
+        recompute_feed_forward(stock)
     if arm[0].compiled:
         compile_layers(stock)
     for phase in arm:

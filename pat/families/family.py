@@ -265,6 +265,18 @@ class Family:
         return "its feed-forward blocks are experts, which do not write through one layer" if self.has_experts else None
 
     @property
+    def recomputation_obstacle(self) -> str | None:
+        """Why its feed-forward blocks cannot be computed again by themselves in a backward pass, and what can; None where they can."""
+        whole = "set true, which computes whole layers again"
+        if self.has_experts:
+            return f"its feed-forward blocks are experts behind a router; {whole}"
+        for block in self.blocks:
+            layers = (*block.reader_names, block.write)
+            if block.kind == "neurons" and not all(name.startswith(f"{block.module}.") for name in layers):
+                return f"its feed-forward layers ({', '.join(layers)}) lie in the decoder layer itself, in no module of their own; {whole}"
+        return None
+
+    @property
     def reshaping_obstacle(self) -> str | None:
         """Why its layers cannot have different numbers of heads in one model; None where they can."""
         if self.units_obstacle is not None:

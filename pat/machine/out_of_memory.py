@@ -6,7 +6,7 @@ import errno
 
 ON_GPU = {
     "tune": "set tuning.micro_batch_size: auto, or a lower number (fewer rows at once; the batch, and with it the result, stays), "
-    "tuning.gradient_checkpointing: true, tuning.precision: bf16, or tuning.max_length lower",
+    "tuning.gradient_checkpointing: feed-forward or true, tuning.precision: bf16, or tuning.max_length lower",
     "pretrain": "set pretrain.batch_size or pretrain.context_length lower, or pretrain.precision: bf16",
     "prune": "measure on the CPU (tuning.device: cpu; by hand --device cpu)",
     "evaluate": "set evaluation.batch_size lower, evaluation.precision: bf16, or evaluation.perplexity_context lower",

@@ -21,6 +21,10 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 WHOLE = (0.0, 1.0)
 Reporter = Literal["tensorboard", "wandb", "mlflow"]
 """The trackers by the Trainer's names for them."""
+RECOMPUTED = (
+    "compute activations again in the backward pass; feed-forward: those of each layer's feed-forward block alone, which about halves "
+    "their memory; true: those of whole layers, for less memory yet and more time"
+)
 
 
 class LoraSettings(Settings):
@@ -84,9 +88,7 @@ class TuningSettings(Settings):
     weight_decay: Weight = Field(default=0.0, description="decoupled weight decay of AdamW")
     max_grad_norm: Rate = Field(default=1.0, description="norm to which the gradient is clipped")
     precision: Precision = "fp32"
-    gradient_checkpointing: bool = Field(
-        default=False, description="compute activations again in the backward pass: less memory, more time"
-    )
+    gradient_checkpointing: Literal["feed-forward"] | bool = Field(default=False, description=RECOMPUTED)
     compact: Literal["auto"] | bool = Field(
         default="auto",
         exclude_if=equals("auto"),
@@ -167,6 +169,16 @@ class TuningSettings(Settings):
         if memory is not None and info.data.get("micro_batch_size", "auto") != "auto":
             raise ValueError("must be left out unless micro_batch_size is auto, which alone fits rows to a memory")
         return memory
+
+    @property
+    def recomputes_layers(self) -> bool:
+        """Whether whole decoder layers are computed again in the backward pass."""
+        return self.gradient_checkpointing is True
+
+    @property
+    def recomputes_feed_forward(self) -> bool:
+        """Whether each layer's feed-forward block is, and it alone."""
+        return self.gradient_checkpointing == "feed-forward"
 
     @property
     def known_micro_batch_size(self) -> int | None:

@@ -11,6 +11,7 @@ from pat.families.known import family_of
 from pat.io import artefacts
 from pat.io.progress import say
 from pat.machine import processes
+from pat.models.recomputed import check_recomputation
 from pat.models.sharding import check_sharding
 from pat.training.distillation import check_teacher
 from pat.training.fit import check_fit, check_milestone, check_steps
@@ -21,7 +22,7 @@ def check_request(request: TuningRequest) -> None:
     """Raise UserError where a tuning cannot be, by its settings, the JSON files of its models and the headers of their weights.
 
     That is: an unknown tuner, a ratio, ranks or an alignment that do not fit, a teacher without distillation or the other way round, a
-    folder that no model can be opened from, a base that cannot be pruned so, or is in another basis or with other readers.
+    folder that no model can be opened from, a base that cannot be pruned or recomputed so, or is in another basis or with other readers.
     """
     request.check()
     check_teacher(request)
@@ -31,6 +32,7 @@ def check_request(request: TuningRequest) -> None:
     if request.masked and (reason := family_of(request.model_config).width_obstacle) is not None:
         raise UserError(f"--tuner {request.tuner} with --base {request.base}: cannot prune while it tunes: {reason}; lora and dora tune it")
     check_fit(request)
+    check_recomputation(request)
     if request.masked:
         choices = request.job.pat
         check_basis(request.base, choices.basis, choices.tie)

@@ -19,6 +19,7 @@ from pat.machine import processes
 from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import PatModel
 from pat.models.kept_activations import kept_bytes
+from pat.models.recomputed import recomputed_feed_forward
 from pat.models.token_loss import most_logits, read
 from pat.settings.fields import GIB
 from pat.training.request import TuningRequest
@@ -59,7 +60,8 @@ def rows_at_once(request: TuningRequest, model: PeftModel, teacher: torch.nn.Mod
 
 
 def _advice(request: TuningRequest) -> str:
-    change = [] if request.tuning.gradient_checkpointing else ["tuning.gradient_checkpointing: true"]
+    values = {True: "", "feed-forward": "true"}.get(request.tuning.gradient_checkpointing, "feed-forward or true")
+    change = [f"tuning.gradient_checkpointing: {values}"] if values else []
     change += ["tuning.memory_gib higher"] if request.tuning.memory_gib else []
     return f"set {', '.join([*change, 'tuning.max_length lower'])}"
 
@@ -80,7 +82,8 @@ def _budget(request: TuningRequest, model: PeftModel) -> float | None:
 
 
 def needed(request: TuningRequest, model: PeftModel, teacher: torch.nn.Module | None = None) -> tuple[float, float]:
-    """Return the bytes that a job needs whatever its rows, and those of a row of `max_length` tokens at the peak.
+    """Return the bytes that a job needs whatever its rows, and those of a row of `max_length` tokens at the peak; before any recomputation
+    is put in place.
 
     At the peak, when backward begins, all layers' activations are there, and those of one layer again while their gradients are formed.
     """
@@ -91,10 +94,15 @@ def needed(request: TuningRequest, model: PeftModel, teacher: torch.nn.Module | 
     at_rest = weights + OPTIMIZER_BYTES * trained + LOGIT_BYTES * most_logits(model.device)
     stock: Any = model.get_base_model()
     layers: int = stock.config.num_hidden_layers
-    one_row = kept_of_a_row(model, settings.max_length, bf16=settings.precision == "bf16")
-    if settings.gradient_checkpointing:  # of each layer its input alone
+    count = partial(kept_of_a_row, model, settings.max_length, bf16=settings.precision == "bf16")
+    one_row = count()
+    if settings.recomputes_layers:  # of each layer its input alone
         inputs = layers * settings.max_length * stock.config.hidden_size * stock.dtype.itemsize
         return at_rest, inputs + 2 * one_row / layers
+    if settings.recomputes_feed_forward:  # and a block's activations come back before their gradients are formed
+        with recomputed_feed_forward(stock):
+            kept = count()
+        return at_rest, kept + (one_row - kept) / layers + one_row / layers
     return at_rest, one_row * (1 + 1 / layers)
 
 

@@ -31,6 +31,7 @@ from pat.method.lora import sort_targets
 from pat.method.model import PatModel
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.compiled import compile_layers, compiles
+from pat.models.recomputed import recompute_feed_forward
 from pat.models.sharding import AskForCheckpoints
 from pat.training import resume
 from pat.training.checks import check_inputs
@@ -120,6 +121,8 @@ def _train(request: TuningRequest, spent: Spent) -> tuple[PatTrainer, PeftModel]
         for each in (stock, *([distillation.teacher] if distillation else [])):
             rely_on_causal_kernel(each, request.tuning.max_length)
     micro = rows_at_once(request, model, distillation.teacher if distillation else None)
+    if request.tuning.recomputes_feed_forward:
+        recompute_feed_forward(stock)
     if compiles(request):
         compile_layers(stock)
     trainer = PatTrainer(

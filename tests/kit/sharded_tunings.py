@@ -29,7 +29,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "lora": ("lora", {}, {}),
     "pat": ("pat", {"hio_rank": 3}, {}),
     "at-once": ("pat", {"mask": "magnitude", "closing": "at-once", "hio_rank": 0}, {"gradient_checkpointing": True}),
-    "distilled": ("pat", {"mask": "fisher", "hio_rank": 3}, {"distillation": {}}),
+    "distilled": ("pat", {"mask": "fisher", "hio_rank": 3}, {"distillation": {}, "gradient_checkpointing": "feed-forward"}),
 }
 """Name → tuner, what its `pat` and its `tuning` say. They pass the milestone at step 4."""
 INTERRUPTED_AT = 2

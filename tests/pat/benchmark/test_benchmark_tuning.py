@@ -18,6 +18,7 @@ from pat.benchmark.tuning import arms_of, batch_lengths, benchmark_tuning
 from pat.benchmark.tuning_record import CLOSED, COMPACTED, LORA, MASKED, Phase, phase_record, schedule_records, summary
 from pat.errors import UserError
 from pat.models.on_paper import PaperModel
+from pat.models.recomputed import recompute_feed_forward
 from pat.models.width import target_width
 from pat.settings.budget import Budget
 from pat.settings.config import PatChoices
@@ -59,6 +60,23 @@ def test_a_budget_is_tuned_at_the_width_that_it_comes_to(tmp_path: Path, monkeyp
     assert unpruned == 0 and left <= 0.7 * PaperModel.of(SHAPE).parameters < more
     with pytest.raises(UserError, match="within it already"):
         benchmark_tuning(SHAPE, settings.model_copy(update={"ratio": Budget(parameters=1e9)}), 0, tmp_path / "x.json")
+
+
+def test_every_arm_recomputes_its_feed_forward_blocks_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def noted(stock: Any) -> None:
+        recompute_feed_forward(stock)
+        seen.append(stock)
+
+    monkeypatch.setattr(tuning, "recompute_feed_forward", noted)
+    settings = QUICK.model_copy(update={"gradient_checkpointing": "feed-forward", "rounds": 1, "uncompacted": False})
+    found = benchmark_tuning(SHAPE, settings, 0, tmp_path / "tuning.json")
+    assert len(seen) == 2 and found["provenance"]["settings"]["gradient_checkpointing"] == "feed-forward"
+    with pytest.raises(
+        UserError, match=r"gradient_checkpointing: feed-forward is not possible for a model of the family 'opt': .*set true"
+    ):
+        benchmark_tuning(SHAPE.model_copy(update={"family": "opt"}), settings, 0, tmp_path / "opt.json")
 
 
 @pytest.mark.lengthy

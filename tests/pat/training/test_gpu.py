@@ -91,7 +91,9 @@ def test_compacted_and_compiled_runs_take_the_masked_runs_course(tmp_path: Path)
         assert losses(trainer) == pytest.approx(masked, rel=1e-4)
 
 
-@pytest.mark.parametrize(("tuner", "changes"), [("lora", {}), ("dora", {}), ("lora", {"gradient_checkpointing": True})])
+@pytest.mark.parametrize(
+    ("tuner", "changes"), [("lora", {}), ("dora", {}), *(("lora", {"gradient_checkpointing": value}) for value in ("feed-forward", True))]
+)
 def test_compiled_layers_take_the_course_of_eager_ones(tuner: str, changes: dict[str, Any], tmp_path: Path) -> None:
     write_world(tmp_path, hidden_size=64)
     eager = losses(tuned(tmp_path, "eager", tuner, **changes))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from pat.errors import UserError
+from pat.models.recomputed import recompute_feed_forward
 from pat.settings.fields import GIB
 from pat.settings.jobs import TuneJob, TuningSettings
 from pat.training.micro_batch import kept_of_a_row, needed, rows_at_once
@@ -64,6 +65,31 @@ def test_recomputed_layers_need_less_a_row(tmp_path: Path) -> None:
     model = build_model(request(tmp_path, "a"))
     (at_rest, whole), (same, recomputed) = (needed(request(tmp_path, "a", gradient_checkpointing=flag), model) for flag in (False, True))
     assert at_rest == same and recomputed < whole
+
+
+@pytest.mark.parametrize("tuner", ["lora", "pat"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_feed_forward_blocks_are_counted_as_what_is_really_kept(tuner: str, precision: str, tmp_path: Path) -> None:
+    """At the peak a block's share of the two layers is back, and a layer's gradients are there; then the model is as it was."""
+    write_world(tmp_path)
+    asked_for = request(tmp_path, "a", tuner, precision=precision, gradient_checkpointing="feed-forward")
+    model, bf16 = build_model(asked_for), precision == "bf16"
+    (at_rest, plain), (same, found) = needed(request(tmp_path, "a", tuner, precision=precision), model), needed(asked_for, model)
+    whole = kept_of_a_row(model, 64, bf16=bf16)
+    stock: Any = model.get_base_model()
+    recompute_feed_forward(stock)
+    kept = kept_of_a_row(model, 64, bf16=bf16)
+    assert at_rest == same and plain == whole * 3 / 2 and kept < 0.7 * whole
+    assert found == kept + (whole - kept) / 2 + whole / 2
+
+
+def test_where_a_row_does_not_fit_what_keeps_less_is_named(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    model = build_model(request(tmp_path, "a"))
+    for value, advice in ((False, "feed-forward or true, "), ("feed-forward", "true, "), (True, None)):
+        named = "set tuning.memory_gib" if advice is None else f"set tuning.gradient_checkpointing: {advice}tuning.memory_gib"
+        with pytest.raises(UserError, match=named):
+            rows_at_once(request(tmp_path, "a", memory_gib=1e-4, gradient_checkpointing=value), model)
 
 
 @pytest.mark.lengthy

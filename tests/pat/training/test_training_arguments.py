@@ -45,3 +45,12 @@ def test_a_warm_up_is_taken_whatever_the_schedule(schedule: str, tmp_path: Path)
         trainer.lr_scheduler.step()
     assert rates[:7] == pytest.approx([1e-3 * step / 6 for step in range(7)])
     assert schedule != "constant" or rates[7] == 1e-3
+
+
+@pytest.mark.parametrize(("value", "layers"), [(False, False), ("feed-forward", False), (True, True)])
+def test_the_trainer_recomputes_whole_layers_where_that_is_meant(value: bool | str, layers: bool, tmp_path: Path) -> None:
+    """It knows of nothing smaller; feed-forward blocks are recomputed without it."""
+    recipe = TuningSettings.model_validate({"max_steps": 1, "learning_rate": 1e-3, "batch_size": 8, "gradient_checkpointing": value})
+    arguments = training_arguments(Arm(tuner="lora", ratio=0.0, seed=0, job=TuneJob(tuning=recipe)), tmp_path, "cpu")
+    assert arguments.activation_checkpointing is layers
+    assert arguments.activation_checkpointing_kwargs == ({"use_reentrant": False} if layers else None)
