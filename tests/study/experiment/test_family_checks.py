@@ -102,3 +102,30 @@ def test_what_norms_that_subtract_a_mean_rule_out_is_told(tmp_path: Path) -> Non
         "methods.pat-g, models.tiny: pat.basis",
         "methods.own, models.tiny: pat.readers: least-squares",
     ]
+
+
+@pytest.mark.parametrize("name", ["opt", "qwen2-moe"])
+def test_feed_forward_layers_without_a_module_of_their_own_cannot_be_recomputed_by_themselves(name: str, tmp_path: Path) -> None:
+    """Of rows that tune, and of no others; what would be right is said."""
+    write_base(name, tmp_path / "base")
+    rows = dict.fromkeys(("base", "lora", "shortgpt-pft"))
+    raw = smoke(rows, path=str(tmp_path / "base"))
+    for key in ("tables", "figures"):
+        raw.pop(key, None)
+    raw["tuning"]["gradient_checkpointing"] = "feed-forward"
+    found = [problem for problem in disk_problems(load_experiment(raw, "own.yaml")) if "not possible" in problem]
+    assert [problem.partition(" is not possible")[0] for problem in found] == [
+        "methods.lora, models.tiny: tuning.gradient_checkpointing: feed-forward",
+        "methods.shortgpt-pft, models.tiny: tuning.gradient_checkpointing: feed-forward",
+    ]
+    assert all(problem.endswith("set true, which computes whole layers again") for problem in found)
+    assert ("fc1, fc2" in found[0]) == (name == "opt")
+    raw["tuning"]["gradient_checkpointing"] = True
+    assert not [problem for problem in disk_problems(load_experiment(raw, "own.yaml")) if "not possible" in problem]
+
+
+def test_a_value_that_recomputation_does_not_have_is_refused() -> None:
+    raw = smoke({"lora": None})
+    raw["tuning"]["gradient_checkpointing"] = "feed_forward"
+    with pytest.raises(UserError, match=r"tuning\.gradient_checkpointing: .feed_forward. is not allowed: must be 'feed-forward'"):
+        load_experiment(raw, "own.yaml")

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from pat.benchmark.settings import KNOWN_SHAPES, ModelShape
+from pat.models.recomputed import recompute_feed_forward
 from pat.settings.fields import Precision
 from pat.settings.jobs import TuningSettings
 from study.experiment import footprint
@@ -44,14 +45,23 @@ def test_lora_on_every_linear_layer_of_llama_has_the_papers_trainable_parameters
     assert footprint.lora_parameters(LLAMA, rank=64) == 159_907_840
 
 
+@pytest.mark.parametrize(("recomputed", "neurons"), [(False, 344), ("feed-forward", 344), ("feed-forward", 1024)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_activations_are_no_more_than_estimated_and_not_far_less(precision: Precision) -> None:
-    """What autograd keeps of a forward pass of LoRA with dropout, the parameters left out."""
-    shape = ModelShape(vocab_size=1000, hidden_size=128, layers=4, heads=4, intermediate_size=344)
-    config = LlamaConfig(vocab_size=1000, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=344)
+def test_activations_are_no_more_than_estimated_and_not_far_less(
+    precision: Precision, recomputed: footprint.Recomputed, neurons: int
+) -> None:
+    """What autograd keeps of a forward pass of LoRA with dropout, the parameters left out.
+
+    A plain layer's estimate is that of a Llama's neurons; what stays beside a recomputed block does not depend on them. The block that comes
+    back in backward is estimated too, and not kept.
+    """
+    shape = ModelShape(vocab_size=1000, hidden_size=128, layers=4, heads=4, intermediate_size=neurons)
+    config = LlamaConfig(vocab_size=1000, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=neurons)
     stock = LlamaForCausalLM(config)
     stock.to(torch.float32 if precision == "fp32" else torch.bfloat16)  # type: ignore[arg-type]  # transformers wraps nn.Module.to wrongly
     model = get_peft_model(stock, LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.05)).train()
+    if recomputed:
+        recompute_feed_forward(stock)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # an address is given out again once its tensor is gone
@@ -66,7 +76,9 @@ def test_activations_are_no_more_than_estimated_and_not_far_less(precision: Prec
     tokens = torch.randint(0, 1000, (4, 64))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         model(input_ids=tokens, labels=tokens)
-    estimate = footprint.activation_bytes(shape, tokens.numel(), precision, checkpointed=False)
+    estimate = footprint.activation_bytes(shape, tokens.numel(), precision, recomputed=recomputed)
+    if recomputed:
+        estimate -= tokens.numel() * 128 * (footprint.ACTIVATION_BYTES[precision] - footprint.BESIDE_FEED_FORWARD_BYTES[precision])
     assert 0.7 * estimate < sum(kept.values()) <= estimate
 
 
@@ -102,10 +114,21 @@ def test_a_cpu_needs_more_than_a_gpu_and_less_the_more_is_recomputed(rows: int, 
     asked: dict[str, object] = {"batch_size": rows, "max_length": max(8, length), "precision": precision} | (
         {"distillation": {}} if distilled else {}
     )
-    plain, recomputed = recipe(**asked), recipe(**asked, gradient_checkpointing=True)
+    plain, feed_forward, layers = (recipe(**asked, gradient_checkpointing=value) for value in (False, "feed-forward", True))
     on_cpu = footprint.tuning_mb(LLAMA, plain, on_gpu=False)
-    assert footprint.tuning_mb(LLAMA, recomputed, on_gpu=False) < on_cpu
+    assert footprint.tuning_mb(LLAMA, layers, on_gpu=False) < footprint.tuning_mb(LLAMA, feed_forward, on_gpu=False) < on_cpu
     assert footprint.tuning_mb(LLAMA, plain, on_gpu=True) < on_cpu
+
+
+def test_recomputing_takes_two_operations_more_of_what_is_recomputed() -> None:
+    """Of Llama 2's layer 3·11,008·4,096 weights of 4·4,096² + 3·11,008·4,096 are the feed-forward block's, 0.668."""
+    assert footprint.feed_forward_share(LLAMA) == pytest.approx(135_266_304 / 202_375_168)
+    minutes = {}
+    for value in (False, "feed-forward", True):
+        asked = recipe(gradient_checkpointing=value, max_steps=1_000_000)
+        minutes[value] = footprint.tuning_minutes(LLAMA, asked, 0, on_gpu=True, processes=1) - 60 - 26
+    assert minutes[True] == pytest.approx(minutes[False] * 6 / 4, abs=1)
+    assert minutes["feed-forward"] == pytest.approx(minutes[False] * (4 + 2 * 0.66839) / 4, abs=1)
 
 
 def test_small_models_ask_for_no_gpu_and_large_ones_for_one() -> None:

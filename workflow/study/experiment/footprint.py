@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -33,6 +33,8 @@ OPTIMIZER_BYTES = 16
 ACTIVATION_BYTES: dict[Precision, int] = {"fp32": 120, "bf16": 96}
 """A token and channel of a Llama layer with LoRA and dropout on every linear layer, measured; a GPT layer without LoRA has 34 in 16 bits
 (Korthikanti et al., 2022, section 4.1)."""
+BESIDE_FEED_FORWARD_BYTES: dict[Precision, int] = {"fp32": 56, "bf16": 46}
+"""Of these what stays where feed-forward blocks are recomputed, measured: it does not depend on how many neurons they have."""
 LOGIT_BYTES = 12
 """A token's logit in fp32, its log-probability and its gradient."""
 FLOPS_GPU: dict[Precision, float] = {"bf16": 1e14, "fp32": 1e13}
@@ -71,6 +73,8 @@ class Likeness:
     tie_embeddings: bool
 
 
+Recomputed = Literal["feed-forward"] | bool
+"""What is computed again in the backward pass, as settings say it."""
 Shape = ModelShape | PretrainSettings | Likeness
 
 
@@ -166,7 +170,7 @@ def tuning_mb(shape: Shape, recipe: TuningSettings, *, on_gpu: bool, processes: 
     if on_gpu:
         return weights
     rows = recipe.known_micro_batch_size or math.ceil(recipe.batch_size / processes)
-    activations = activation_bytes(shape, rows * recipe.max_length, recipe.precision, checkpointed=recipe.gradient_checkpointing)
+    activations = activation_bytes(shape, rows * recipe.max_length, recipe.precision, recomputed=recipe.gradient_checkpointing)
     return weights + processes * _mb(activations + OPTIMIZER_BYTES * lora_parameters(shape, recipe.lora.rank))
 
 
@@ -186,32 +190,51 @@ def pretraining_mb(settings: PretrainSettings, *, on_gpu: bool) -> int:
     """Return the memory of a pretraining, all of whose parameters are trained."""
     if on_gpu:
         return loading_mb(parameters_of(settings), "fp32")
-    activations = activation_bytes(settings, settings.batch_size * settings.context_length, settings.precision, checkpointed=False)
+    activations = activation_bytes(settings, settings.batch_size * settings.context_length, settings.precision, recomputed=False)
     return LIBRARIES_MB + _mb(activations + OPTIMIZER_BYTES * parameters_of(settings))
 
 
-def activation_bytes(shape: Shape, tokens: int, precision: Precision, *, checkpointed: bool) -> int:
-    """Return what a forward pass keeps for its backward: of each layer all, or its input alone where it is recomputed, and the logits."""
+def activation_bytes(shape: Shape, tokens: int, precision: Precision, *, recomputed: Recomputed) -> int:
+    """Return what a forward pass keeps for its backward: of each layer all, or what is not recomputed, and the logits.
+
+    What is recomputed comes back a layer at a time: of a recomputed layer its input is kept alone.
+    """
     whole = ACTIVATION_BYTES[precision]
-    layers = BYTES[precision] * shape.layers + whole if checkpointed else whole * shape.layers
+    if recomputed == "feed-forward":
+        layers = BESIDE_FEED_FORWARD_BYTES[precision] * (shape.layers - 1) + whole
+    else:
+        layers = BYTES[precision] * shape.layers + whole if recomputed else whole * shape.layers
     return tokens * (layers * shape.hidden_size + LOGIT_BYTES * shape.vocab_size)
 
 
 def lora_parameters(shape: Shape, rank: int) -> int:
     """Return the parameters of LoRA on every linear layer: r·(inputs + outputs) each."""
-    size = getattr(shape, "head_size", None) or shape.hidden_size // shape.heads
-    inner, outer = shape.heads * size, (shape.kv_heads or shape.heads) * size
+    inner, outer = _head_widths(shape)
     attention = 2 * (shape.hidden_size + inner) + 2 * (shape.hidden_size + outer)
     return rank * shape.layers * (attention + 3 * (shape.hidden_size + shape.intermediate_size))
+
+
+def feed_forward_share(shape: Shape) -> float:
+    """Return which share of a layer's weights, and so of its arithmetic, is that of gate, up and down."""
+    inner, outer = _head_widths(shape)
+    attention = 2 * inner + 2 * outer
+    return 3 * shape.intermediate_size / (attention + 3 * shape.intermediate_size)
+
+
+def _head_widths(shape: Shape) -> tuple[int, int]:
+    """Return the widths of all query heads and of all key-value heads."""
+    size = getattr(shape, "head_size", None) or shape.hidden_size // shape.heads
+    return shape.heads * size, (shape.kv_heads or shape.heads) * size
 
 
 def tuning_minutes(shape: Shape, recipe: TuningSettings, rows: int, *, on_gpu: bool, processes: int) -> int:
     """Return the time of a tuning on `rows` instructions: 4 floating-point operations a token and parameter that it meets.
 
     They are two forward and two for the gradients of activations, since the base is frozen; recomputing them and a teacher take two more
-    each. Rows count as long as `max_length` allows.
+    each, recomputing feed-forward blocks alone their share of two. Rows count as long as `max_length` allows.
     """
-    passes = 4 + 2 * recipe.gradient_checkpointing + 2 * (recipe.distillation is not None)
+    again = feed_forward_share(shape) if recipe.recomputes_feed_forward else float(recipe.recomputes_layers)
+    passes = 4 + 2 * again + 2 * (recipe.distillation is not None)
     work = passes * active_parameters_of(shape) * recipe.steps_for(rows) * recipe.batch_size * recipe.max_length
     return _minutes(parameters_of(shape), work / processes, recipe.precision, recipe.threads, on_gpu=on_gpu)
 

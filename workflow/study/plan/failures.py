@@ -34,7 +34,7 @@ ADVICE = {
     "SIGKILL": "was killed, which the kernel does to the largest process when memory runs out; if nobody else did it: "
     "set resources.{phase}.mem_mb higher, or run fewer jobs at a time (--jobs, --cores)",
 }
-SMALLER = "or let it need less: tuning.micro_batch_size lower, tuning.gradient_checkpointing: true, tuning.precision: bf16"
+SMALLER = "or let it need less: tuning.micro_batch_size lower, tuning.gradient_checkpointing: feed-forward or true, tuning.precision: bf16"
 AGAIN = "Then call the same command again: finished jobs are kept, and a tuning goes on from its last checkpoint."
 SLURM_ERROR = re.compile(
     r"^Error in rule (?P<rule>\w+):\n    message: SLURM-job .*SLURM status is: '(?P<state>\w+)'(?P<rest>.*(?:\n    .*)*)", re.MULTILINE

@@ -76,6 +76,8 @@ def _reasons_not_to(experiment: Experiment, model: str, row: str, family: Family
         yield "pruning while tuning", family.width_obstacle
         if family.width_obstacle is None and taken(experiment.readers_of, model, row) not in (None, "plain"):
             yield "pat.readers: least-squares", family.readers_obstacle
+    if method.tunes and (job := taken(experiment.tune_job, model, row)) is not None and job.tuning.recomputes_feed_forward:
+        yield "tuning.gradient_checkpointing: feed-forward", family.recomputation_obstacle
     if family.width_obstacle is None and basis not in (None, "native"):
         yield "pat.basis", family.rotation_obstacle
 
