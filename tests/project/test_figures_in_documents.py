@@ -21,7 +21,9 @@ from pat.method.lora_inputs import taken_as_they_are
 from pat.method.model import lora_config
 from pat.models.attention import rely_on_causal_kernel
 from pat.models.kept_activations import kept_bytes
+from pat.models.recomputed import recompute_feed_forward
 from pat.models.token_loss import read
+from pat.settings.fields import GIB
 from study.figures import memory, speedup
 from study.results.archive import ARCHIVE, packed
 from study.results.benchmarks import read_inference
@@ -281,8 +283,8 @@ SHAPE: dict[str, Any] = {
 """SmolLM2-135M's, but for the vocabulary."""
 
 
-def bytes_of_a_layer(tuner: str, dropout: float) -> tuple[float, float]:
-    """Return what one more token keeps in one more layer, as PEFT casts by itself and as a tuning does."""
+def bytes_of_a_layer(tuner: str, dropout: float) -> tuple[float, ...]:
+    """Return what one more token keeps in one more layer, as PEFT casts by itself, as a tuning does, and as one does that recomputes."""
     counts = []
     for layers in (1, 2):
         stock: Any = LlamaForCausalLM(LlamaConfig(**SHAPE, num_hidden_layers=layers)).bfloat16()
@@ -293,7 +295,9 @@ def bytes_of_a_layer(tuner: str, dropout: float) -> tuple[float, float]:
             model = get_peft_model(stock, lora_config(family_of(stock.config), 32, 32.0, dropout, use_dora=False))
         model.train()
         counts.append([kept_of_a_token(model, stock, casts) for casts in (nullcontext(), taken_as_they_are(model, autocast=True))])
-    return counts[1][0] - counts[0][0], counts[1][1] - counts[0][1]
+        recompute_feed_forward(stock)
+        counts[-1].append(kept_of_a_token(model, stock, taken_as_they_are(model, autocast=True)))
+    return tuple(two - one for one, two in zip(*counts, strict=True))
 
 
 def kept_of_a_token(model: Any, stock: Any, casts: AbstractContextManager[None]) -> float:
@@ -304,12 +308,17 @@ def kept_of_a_token(model: Any, stock: Any, casts: AbstractContextManager[None])
 
 
 def test_what_a_token_keeps_for_backward() -> None:
-    shown = lines("performance.md", "| | dropout | bytes per token and layer, before | now | GiB for 64 × 256 tokens, before | now |")
+    again = "feed-forward computed again"
+    shown = lines(
+        "performance.md",
+        f"| | dropout | bytes per token and layer, before | now | {again} | GiB for 64 × 256 tokens, before | now | {again} |",
+    )
     assert len(shown) == 4
     for tuner, dropout, *entries in shown:
-        before, now = (float(entry.replace(",", "")) for entry in entries[:2])
-        counted_before, counted_now = bytes_of_a_layer(tuner, float(dropout))
-        assert counted_now == now, (tuner, dropout)
+        before, now, recomputed, *gib = (float(entry.replace(",", "")) for entry in entries)
+        counted_before, counted_now, counted_recomputed = bytes_of_a_layer(tuner, float(dropout))
+        assert (counted_now, counted_recomputed) == (now, recomputed), (tuner, dropout)
+        assert gib == pytest.approx([each * 30 * 64 * 256 / GIB for each in (before, now, recomputed)], abs=0.11)
         assert counted_before == before or tuner == "PAT", dropout  # whose operators kept more then
 
 
