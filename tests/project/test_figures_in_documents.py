@@ -150,6 +150,14 @@ def ours_over(row: str, other: str) -> list[float]:
     return list(ours["ratio_of_perplexities"] / theirs["ratio_of_perplexities"])
 
 
+def as_calibrated_now(row: str) -> list[float]:
+    """Return a row's perplexity over that of layers and neurons, of one seed, where calibration text shows BOS."""
+    compared = kept_table("smollm2-calibrated", "perplexity_comparisons")
+    ours = compared[(compared["method"] == row) & (compared["ratio"] > 0)]
+    assert (ours["seeds"] == 1).all() and len(ours) == 6 and (ours["reference"] == "layers-and-neurons-pft").all()
+    return list(ours["ratio_of_perplexities"])
+
+
 def of_verdicts(*rows: str) -> list[float]:
     """Return in how many tests rows are shown to be worse, and in how many they were compared; each is worse by its figure."""
     compared = compared_rows(*rows)
@@ -200,6 +208,7 @@ CLAIMS = {
     rf"ShortGPT's mean is highest of what is cut, by {NUMBER} to {NUMBER} points": lambda: extremes(points_of_shortgpt()),
     rf"PAT's perplexity is {NUMBER} to {NUMBER} times theirs": lambda: extremes([1 / ahead for ahead in at_each_ratio("pat")]),
     rf"PAT-G's \(gradient basis, cut at once\) {NUMBER} to {NUMBER};": lambda: extremes([1 / ahead for ahead in at_each_ratio("pat-g")]),
+    rf"; {NUMBER} to {NUMBER} as calibrated now \(one seed\)": lambda: extremes(as_calibrated_now("pat-g")),
     rf"shown in {NUMBER} of {NUMBER} tests": lambda: of_verdicts("pat", "pat-g"),
     rf"Corrected for {NUMBER} tests none is shown": lambda: number_of_tests_that_show_none_of("shortgpt-refitted", "llm-pruner-uniform-refitted"),
     rf"it has {NUMBER} to {NUMBER} times that of a cut at once by Fisher information": lambda: extremes(ours_over("pat", "channel-fisher-pft")),

@@ -158,7 +158,10 @@ def test_a_document_without_one_place_for_the_tables_is_told_and_nothing_written
 
 @pytest.mark.parametrize(
     ("document", "said"),
-    [("docs/log.md", "shown in docs/log.md"), ("notes.md", "no document has the lines <!-- toy:start --> and <!-- toy:end -->")],
+    [
+        ("docs/experiments.md", "shown in docs/experiments.md"),
+        ("notes.md", "no document has the lines <!-- toy:start --> and <!-- toy:end -->"),
+    ],
 )
 def test_the_document_that_has_a_place_for_the_tables_is_found_and_without_one_the_run_is_kept_all_the_same(
     document: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -172,7 +175,7 @@ def test_the_document_that_has_a_place_for_the_tables_is_found_and_without_one_t
     monkeypatch.chdir(tmp_path)
     reference.main(Path("results/toy"), Path("results/reference/toy"), "a machine", Path("toy.yaml"))
     assert capsys.readouterr().out == f"results/reference/toy: 1 cells kept, {said}\n"
-    assert ("| 1 |" in (tmp_path / document).read_text()) == (document == "docs/log.md")
+    assert ("| 1 |" in (tmp_path / document).read_text()) == (document == "docs/experiments.md")
     assert "only spoken of" in (tmp_path / "README.md").read_text()
 
 
