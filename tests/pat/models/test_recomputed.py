@@ -206,7 +206,7 @@ def test_what_is_kept_falls_by_what_the_neurons_kept(tuner: str) -> None:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize(("tuner", "compact"), [("lora", False), ("pat", False), ("pat", True)])
+@pytest.mark.parametrize(("tuner", "compact"), [("lora", False), ("pat", True)])
 def test_compiled_layers_take_the_same_course_and_share_their_graphs_as_plain_ones_do(tuner: str, compact: bool) -> None:
     """As dynamo has them, and cut into forward and backward. One is built for each state: without a gradient before, closed, compacted."""
     plain, again, cut = (tuned("llama", tuner) for _ in range(3))
