@@ -12,7 +12,7 @@ from pat.settings.agreement import at_most, divides
 from pat.settings.budget import Asked
 from pat.settings.config import PatChoices
 from pat.settings.fields import Align, Count, CountOrZero, Device, Number, Precision, Settings, Threads
-from pat.settings.jobs import RECOMPUTED, PruneSettings
+from pat.settings.jobs import RECOMPUTED, PruneSettings, Recomputed
 from pat.settings.mistakes import load, nearest
 
 CHECKPOINT_BYTES = 2
@@ -95,7 +95,7 @@ class TuningBenchmark(Settings):
     pat: PatChoices = Field(default=PatChoices(), description="the mask and its operators; `milestone_fraction` weighs the phases")
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(default=0.05, description="LoRA's dropout")
     precision: Precision = "bf16"
-    gradient_checkpointing: Literal["feed-forward"] | bool = Field(default=False, description=RECOMPUTED)
+    gradient_checkpointing: Recomputed = Field(default=False, description=RECOMPUTED)
     compile: Literal["both"] | bool = Field(default=False, description="compile the decoder layers; both: all of it eager and compiled")
     uncompacted: bool = Field(default=True, description="measure PAT after the milestone without compaction too")
     device: Device = "auto"

@@ -21,6 +21,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 WHOLE = (0.0, 1.0)
 Reporter = Literal["tensorboard", "wandb", "mlflow"]
 """The trackers by the Trainer's names for them."""
+Recomputed = Literal["feed-forward"] | bool
 RECOMPUTED = (
     "compute activations again in the backward pass; feed-forward: those of each layer's feed-forward block alone, which about halves "
     "their memory; true: those of whole layers, for less memory yet and more time"
@@ -88,7 +89,7 @@ class TuningSettings(Settings):
     weight_decay: Weight = Field(default=0.0, description="decoupled weight decay of AdamW")
     max_grad_norm: Rate = Field(default=1.0, description="norm to which the gradient is clipped")
     precision: Precision = "fp32"
-    gradient_checkpointing: Literal["feed-forward"] | bool = Field(default=False, description=RECOMPUTED)
+    gradient_checkpointing: Recomputed = Field(default=False, description=RECOMPUTED)
     compact: Literal["auto"] | bool = Field(
         default="auto",
         exclude_if=equals("auto"),

@@ -24,7 +24,7 @@ from transformers import (
 from pat.benchmark.settings import KNOWN_SHAPES, ModelShape
 from pat.models.recomputed import recompute_feed_forward
 from pat.settings.fields import Precision
-from pat.settings.jobs import TuningSettings
+from pat.settings.jobs import Recomputed, TuningSettings
 from study.experiment import footprint
 
 LLAMA = KNOWN_SHAPES["llama-2-7b"]
@@ -47,9 +47,7 @@ def test_lora_on_every_linear_layer_of_llama_has_the_papers_trainable_parameters
 
 @pytest.mark.parametrize(("recomputed", "neurons"), [(False, 344), ("feed-forward", 344), ("feed-forward", 1024)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_activations_are_no_more_than_estimated_and_not_far_less(
-    precision: Precision, recomputed: footprint.Recomputed, neurons: int
-) -> None:
+def test_activations_are_no_more_than_estimated_and_not_far_less(precision: Precision, recomputed: Recomputed, neurons: int) -> None:
     """What autograd keeps of a forward pass of LoRA with dropout, the parameters left out.
 
     A plain layer's estimate is that of a Llama's neurons; what stays beside a recomputed block does not depend on them. The block that comes

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ from pat.io.artefacts import read_json
 from pat.models.on_paper import PaperModel
 from pat.models.writer_streams import default_tokens, pinned_bytes, stream_bytes
 from pat.settings.fields import BYTES, FP32_BYTES, GIB, Precision
-from pat.settings.jobs import EvaluationSettings, PretrainSettings, TuningSettings
+from pat.settings.jobs import EvaluationSettings, PretrainSettings, Recomputed, TuningSettings
 
 PARAMETERS_FOR_A_GPU = 100_000_000
 """Models smaller than this are soon done on a CPU."""
@@ -73,8 +73,6 @@ class Likeness:
     tie_embeddings: bool
 
 
-Recomputed = Literal["feed-forward"] | bool
-"""What is computed again in the backward pass, as settings say it."""
 Shape = ModelShape | PretrainSettings | Likeness
 
 

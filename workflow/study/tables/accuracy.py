@@ -237,11 +237,12 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         ["", "items", "", *(str(grid.task_items(task)) for task in grid.tasks), *[""] * (1 + len(texts))],
         ["", "guessing", "", *chances, f"{100 * grid.chance:.1f}", *[""] * len(texts)],
     ]
-    frames = []
+    frames, found = [], list[Estimate | None]()
     for row in rows:
         scores = {task: grid.task(model, row, task) for task in grid.tasks}
         mean = grid.mean(model, row)
         perplexities = {text: grid.perplexity(model, row, text, "token") for text in texts}
+        found += perplexities.values()
         marked = [with_interval(value) + mark(value, grid.task_chance(task)) for task, value in scores.items()]
         body.append(
             [
@@ -261,7 +262,7 @@ def per_task(grid: Grid, model: str) -> tuple[Layout, pd.DataFrame]:
         frames.append(record)
     scoring = METRIC_LABELS.get(grid.metric, grid.metric)
     title = f"{grid.cells[0].experiment}, {model}: accuracy of each task in percent. Scoring: {scoring}. mean: plain mean of the tasks."
-    of_texts = perplexity_notes(grid.perplexity(model, row, text, "token") for row in rows for text in texts) if texts else []
+    of_texts = perplexity_notes(found) if texts else []
     notes = [*interval_notes(grid, [model], rows), *chance_notes(grid, [model], rows), *cut_notes(grid, [model]), *of_texts]
     return Layout(title, header, body, text_columns=3, notes=notes), pd.DataFrame(frames)
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from study.results.cells import UNITS, Cell, Row, models_of, rows_of
 from study.results.grid import Grid, texts_of
+from study.statistics.intervals import Estimate
 from study.tables.accuracy import percent, perplexity, perplexity_notes, seed_note
 from study.tables.layouts import HOLE, Layout
 from study.tables.shares import pruned, removed
@@ -33,9 +34,10 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
     """Return the perplexity of every text per token and per byte with its 95 % interval; lower is better."""
     models, rows, texts = models_of(grid.cells), rows_of(grid.cells), texts_of(grid.cells)
     columns = [(model, text, unit) for model in models for text in texts for unit in UNITS]
-    body, frames = [], []
+    body, frames, found = [], [], list[Estimate | None]()
     for row in rows:
         values = {column: grid.perplexity(column[0], row, column[1], column[2]) for column in columns}
+        found += values.values()
         body.append(
             [
                 pruned(grid.cells, row),
@@ -49,12 +51,11 @@ def perplexities(grid: Grid) -> tuple[Layout, pd.DataFrame]:
             record[f"{model} {text} {unit}"] = None if value is None else value.mean
             record[f"{model} {text} {unit} ci95"] = None if value is None else value.half_width
         frames.append(record)
-    notes = perplexity_notes(grid.perplexity(model, row, text, unit) for row in rows for model, text, unit in columns)
     layout = Layout(
         f"{grid.cells[0].experiment}: perplexity of held-out text, lower is better. Those per UTF-8 byte compare between tokenizers, "
         "those per token do not.",
         ["Pruned", "Method", "Mode", *(f"{model}, {text}, per {unit}" for model, text, unit in columns)],
-        body, text_columns=3, notes=[*notes, *_fewer_seeds(grid)],
+        body, text_columns=3, notes=[*perplexity_notes(found), *_fewer_seeds(grid)],
     )  # fmt: skip
     return layout, pd.DataFrame(frames)
 
