@@ -20,6 +20,7 @@ from pat.options import (
     Columns,
     MeasuringDevice,
     Out,
+    Ridges,
     Seed,
     Threads,
     Tie,
@@ -28,6 +29,7 @@ from pat.options import (
     columns_of,
     measured_on,
     needed,
+    ridges_of,
     tie_of,
     width_ratio_of,
 )
@@ -65,6 +67,7 @@ def refit_readers(
     data: Annotated[Path | None, typer.Option(help="the instruction set to be tuned on, for masks that are measured on it"), READS] = None,
     column: Columns = None,
     second_text: Annotated[Path | None, typer.Option(help="JSONL of other text, which only shows what the fit does to it"), READS] = None,
+    ridge: Ridges = None,
     align: Align = "auto",
     calibration_tokens: CalibrationTokens = None,
     calibration_column: CalibrationColumns = None,
@@ -74,12 +77,13 @@ def refit_readers(
     force: Force = False,
 ) -> None:
     """Fit the readers to do without the channels that will go, by least squares; writes a stock model of the same shape."""
+    from pat.bases.reader_fit import RIDGES
     from pat.bases.refit import refit_readers as run
 
     text = measured_on(calibration, calibration_tokens, seed, device, calibration_column)
     asked = needed(width_ratio_of(base, ratio, budget_parameters, budget_memory_gib, aligned(align)))
-    columns = columns_of(column, data=data)
-    run(base, mask, asked, aligned(align), text, out, data, threads, second_text, columns=columns, force=force)
+    columns, ridges = columns_of(column, data=data), ridges_of(ridge) or RIDGES
+    run(base, mask, asked, aligned(align), text, out, data, threads, second_text, ridges=ridges, columns=columns, force=force)
 
 
 @guarded("prepare", marks.KINDS["refit-readers"])

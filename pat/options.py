@@ -10,7 +10,7 @@ import typer
 from pat.errors import UserError
 from pat.io.places import KEEPS, READS, WRITES
 from pat.settings.formats import ALIGN_NAMES
-from pat.settings.limits import LARGEST_SEED, MOST_THREADS
+from pat.settings.limits import LARGEST_FACTOR, LARGEST_SEED, MOST_THREADS
 from pat.settings.tuners import MASKED, MASKED_NAMES
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ Data = Annotated[
     READS,
 ]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs: what a field of --data is called there; may be repeated")]
+Ridges = Annotated[
+    list[float] | None,
+    typer.Option("--ridge", help="a ridge to try, above 0, of which held-out text chooses; may be repeated; left out: 1e-6 and 1e-3"),
+]
 Encoded = Annotated[Path | None, typer.Option(help="what `pat encode` has written of --data, so that it is not encoded again"), READS]
 Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", help="data set of the hub that the rows are from, for the model's card; may be repeated")
@@ -121,6 +125,16 @@ def needed(ratio: float | None) -> float:
     if ratio is None:
         raise UserError("--ratio is needed, or a budget: --budget-parameters or --budget-memory-gib")
     return ratio
+
+
+def ridges_of(ridges: list[float] | None) -> tuple[float, ...]:
+    """Return the ridges that --ridge names, none where it is not given. Raises UserError on one that is no ridge, or is given twice."""
+    for ridge in ridges or ():
+        if not 0 < ridge <= LARGEST_FACTOR:
+            raise UserError(f"--ridge {ridge:g}: has to be above 0 and at most {LARGEST_FACTOR:g}")
+    if len(set(ridges or ())) < len(ridges or ()):
+        raise UserError(f"--ridge {' '.join(f'{ridge:g}' for ridge in ridges or ())}: each only once")
+    return tuple(ridges or ())
 
 
 def aligned(align: str) -> int | Literal["auto"]:

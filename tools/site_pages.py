@@ -51,6 +51,7 @@ KINDS = {
     "masks": "What trained masks keep",
     "rotations": "Changes of basis",
     "fits": "Fits of readers",
+    "ridges": "Ridges of fits of readers",
 }
 """What a table shows, by how its file's name begins."""
 SCORINGS = {

@@ -5,7 +5,7 @@ Owns the verb and its record. The arithmetic is readers.py's, the channels are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -51,6 +51,7 @@ def refit_readers(
     threads: int = 1,
     second_text: Path | None = None,
     *,
+    ridges: Sequence[float] = RIDGES,
     columns: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -59,8 +60,9 @@ def refit_readers(
     `data` is the instruction set of the tuning to come, on which some masks are measured, `columns` what it calls our fields. `error` in
     the record is, a norm, the share of its output that plain and refitted readers miss, of ordinary, massive and held-out tokens. `tokens`
     is how many tokens the fits are to. `text` is what the cut does to the base's perplexity with both, on held-out calibration text, which
-    chooses among the fits `tried`, and on `second_text`, which has no part in it. Where no fit makes the cut better on the held-out text
-    the readers stay plain: `applied` says which; `ridge` and `seen` are None.
+    chooses among the fits `tried`, and on `second_text`, which has no part in it; `tried` has both of each fit, two for each of
+    `ridges`. Where no fit makes the cut better on the held-out text the readers stay plain: `applied` says which; `ridge` and `seen` are
+    None.
     Raises UserError on a mask that is learned, a width that cannot be, missing data, a base that is incomplete, changed, reshaped or
     refitted already, or where `out` holds something else, unless with `force`.
     """
@@ -71,8 +73,8 @@ def refit_readers(
     torch.set_num_threads(threads)
     learned = None if data is None else Calibration(data, seed=config.seed, columns=columns or None)
     before = _measured(base, config, calibration, learned, second_text)
-    best, tried = _best(_tried(base, calibration.device, before))
-    applied = helps(best.perplexity, perplexity(before.plain[before.judge]))
+    best, tried = _best(_tried(base, calibration.device, before, ridges))
+    applied = helps(best.perplexity, perplexity(before.plain[HELD_OUT]))
     with artefacts.new_folder(out, FOLDERS["refit-readers"], force=force) as folder:
         record = _write_model(base, folder, best.fits if applied else {}, before.kept_D)
         record |= {"basis": basis_of(base), "tie": tie_of(base), "mask": mask, "pruning_ratio": ratio}
@@ -81,7 +83,7 @@ def refit_readers(
         record |= {"best_perplexity": best.perplexity, "tried": tried, "error": {norm: _errors(fit) for norm, fit in best.fits.items()}}
         refitted = _said_when_cut(folder, before.kept_D, before.texts, calibration.device) if applied else before.plain
         record["text"] = {name: _effect(before.whole[name], before.plain[name], refitted[name]) for name in before.texts}
-        record["provenance"] = _origin(base, config, calibration, learned, second_text)
+        record["provenance"] = _origin(base, config, calibration, learned, second_text, ridges)
         artefacts.write_json(folder / READERS_RECORD, record)
     _report(record, len(before.kept_D))
     return record
@@ -116,11 +118,6 @@ class _Before:
     whole: dict[str, Said]
     plain: dict[str, Said]
 
-    @property
-    def judge(self) -> str:
-        """The text that chooses among the fits."""
-        return next(iter(self.texts))
-
 
 def _measured(base: Path, config: PatConfig, calibration: Calibration, data: Calibration | None, second_text: Path | None) -> _Before:
     """Return what the base is before anything is fitted. Raises UserError on a width that cannot be."""
@@ -141,11 +138,14 @@ def _write_model(base: Path, folder: Path, fits: Mapping[str, Fit], kept_D: Tens
     return record_of(base, folder, 0.0) | gap_to_changed(written, lambda model: map_norms(model, fits, kept_D))
 
 
-def _origin(base: Path, config: PatConfig, calibration: Calibration, data: Calibration | None, second_text: Path | None) -> dict[str, Any]:
+def _origin(
+    base: Path, config: PatConfig, calibration: Calibration, data: Calibration | None, second_text: Path | None, ridges: Sequence[float]
+) -> dict[str, Any]:
     """Return what the model is made from: settings, the contents of the texts, and code."""
     texts = {"calibration": calibration.path, "data": data.path if data else None, "second_text": second_text}
     settings: dict[str, object] = {"mask": config.mask, "ratio": config.ratio, "align": config.align, "tokens": calibration.tokens}
     settings |= {name: checksums(path) for name, path in texts.items() if path}
+    settings |= {} if tuple(ridges) == RIDGES else {"ridges": list(ridges)}
     settings |= (data.naming("columns") if data else {}) | calibration.naming("calibration_columns")
     return provenance(settings, calibration.seed, calibration.device, {"base": base, **texts})
 
@@ -160,47 +160,58 @@ def _report(record: dict[str, Any], channels: int) -> None:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One way to fit the readers, and the perplexity of the cut model with them on text that nothing was fitted to."""
+    """One way to fit the readers, and the perplexities of the cut model with them: of the held-out text, and of the second one if any."""
 
     seen: Seen
     ridge: float
     fits: Fits
-    perplexity: float
+    perplexities: Mapping[str, float]
+
+    @property
+    def perplexity(self) -> float:
+        """That of the text which chooses among the fits."""
+        return self.perplexities[HELD_OUT]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What the record tells of it."""
+        second = {"second_text": self.perplexities[SECOND_TEXT]} if SECOND_TEXT in self.perplexities else {}
+        return {"seen": self.seen, "ridge": self.ridge, "perplexity": self.perplexity, **second}
 
 
-def _tried(base: Path, device: str, before: _Before) -> Iterator[_Tried]:
+def _tried(base: Path, device: str, before: _Before, ridges: Sequence[float]) -> Iterator[_Tried]:
     """Yield every way to fit the readers."""
-    unpruned = _fits_to_unpruned(base, device, before)
-    for ridge in RIDGES:
+    unpruned = _fits_to_unpruned(base, device, before, ridges)
+    for ridge in ridges:
         yield _with_unpruned(base, device, before, ridge, unpruned.pop(ridge))
-    for ridge in RIDGES:
+    for ridge in ridges:
         yield _with_pruned(base, device, before, ridge)
 
 
 # One model is in memory at a time: each of these has its own, and lets it go.
-def _fits_to_unpruned(base: Path, device: str, before: _Before) -> dict[float, Fits]:
-    model, check = checkpoint.load_to_measure(base, device), before.texts[before.judge]
-    return fit_to_unpruned(model, before.text.batches(), before.kept_D, check.batches(), RIDGES)
+def _fits_to_unpruned(base: Path, device: str, before: _Before, ridges: Sequence[float]) -> dict[float, Fits]:
+    model, check = checkpoint.load_to_measure(base, device), before.texts[HELD_OUT]
+    return fit_to_unpruned(model, before.text.batches(), before.kept_D, check.batches(), ridges)
 
 
 def _with_unpruned(base: Path, device: str, before: _Before, ridge: float, fits: Fits) -> _Tried:
     model = checkpoint.load_to_measure(base, device)
     refit_in_place(model, fits, before.kept_D)
-    return _Tried("unpruned", ridge, fits, _perplexity_when_cut(model, fits, before))
+    return _Tried("unpruned", ridge, fits, _perplexities_when_cut(model, fits, before))
 
 
 def _with_pruned(base: Path, device: str, before: _Before, ridge: float) -> _Tried:
-    model, check = checkpoint.load_to_measure(base, device), before.texts[before.judge]
+    model, check = checkpoint.load_to_measure(base, device), before.texts[HELD_OUT]
     fits = fit_to_pruned(model, before.text.batches(), before.kept_D, check.batches(), ridge)
-    return _Tried("pruned", ridge, fits, _perplexity_when_cut(model, fits, before))
+    return _Tried("pruned", ridge, fits, _perplexities_when_cut(model, fits, before))
 
 
-def _perplexity_when_cut(model: PreTrainedModel, fits: Fits, before: _Before) -> float:
-    """Return the perplexity of a model whose readers have these fits, with its dead channels at zero, of the text that judges them."""
+def _perplexities_when_cut(model: PreTrainedModel, fits: Fits, before: _Before) -> dict[str, float]:
+    """Return the perplexity of each text of a model whose readers have these fits, with its dead channels at zero."""
     final = family_of(model.config).final_norm  # its reader, the head, is not refitted in place
     kept_channels_only(model, before.kept_D)
     map_norms(model, {norm: fit for norm, fit in fits.items() if norm == final}, before.kept_D)
-    return perplexity(said(model, before.texts[before.judge]))
+    return {name: perplexity(said(model, text)) for name, text in before.texts.items()}
 
 
 def _best(tried: Iterable[_Tried]) -> tuple[_Tried, list[dict[str, Any]]]:
@@ -208,7 +219,7 @@ def _best(tried: Iterable[_Tried]) -> tuple[_Tried, list[dict[str, Any]]]:
     best: _Tried | None = None
     figures = []
     for one in tried:
-        figures.append({"seen": one.seen, "ridge": one.ridge, "perplexity": one.perplexity})
+        figures.append(one.figures)
         best = one if best is None or one.perplexity < best.perplexity else best
         del one  # or it would be held while the next is fitted
     assert best is not None

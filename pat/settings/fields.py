@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from pat.settings.formats import ALIGN_NAMES, aligned_to
-from pat.settings.limits import LARGEST_SEED, MOST, MOST_THREADS
+from pat.settings.limits import LARGEST_FACTOR, LARGEST_SEED, MOST, MOST_THREADS
 
 EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
@@ -48,8 +48,6 @@ Align = Annotated[Count | Literal["auto"], BeforeValidator(aligned_to), WithJson
 CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
 Threads = Annotated[int, Field(gt=0, le=MOST_THREADS, description="threads that torch works with; numbers depend on it")]
 SeedNumber = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-LARGEST_FACTOR = 1e6
-"""Beyond it, rates and factors of losses leave nothing of fp32's digits."""
 Rate = Annotated[Number, Field(gt=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
 Weight = Annotated[Number, Field(ge=0, le=LARGEST_FACTOR, allow_inf_nan=False)]
 Precision = Annotated[Literal["fp32", "bf16"], Field(description="arithmetic of the model")]

@@ -232,6 +232,16 @@ class PruneSettings(Settings):
     )
 
 
+class RefitSettings(Settings):
+    """How readers are refitted before tuning, where a row's `pat.readers` or its method wants that."""
+
+    ridges: Annotated[tuple[Rate, ...], Field(strict=False, min_length=1), AfterValidator(each_once)] | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="the ridges that are tried, of which held-out text chooses; memory holds a fit of each; left out: 1e-6 and 1e-3",
+    )
+
+
 class TuneJob(Settings):
     """Everything `pat tune` needs beside its files, the tuner, the ratio and the seed."""
 

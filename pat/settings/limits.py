@@ -7,3 +7,5 @@ MOST = 2**31 - 1
 MOST_THREADS = 1024
 LARGEST_SEED = 2**32 - 1
 """numpy's generators take no larger one."""
+LARGEST_FACTOR = 1e6
+"""Beyond it, rates and factors of losses leave nothing of fp32's digits."""

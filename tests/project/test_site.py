@@ -128,6 +128,7 @@ def test_links_lead_to_pages_and_to_copies_of_other_files() -> None:
         ("perplexity.md", "Perplexity"),
         ("perplexity_comparisons.md", "Perplexity compared"),
         ("fits.md", "Fits of readers"),
+        ("ridges.md", "Ridges of fits of readers"),
         ("per_task_smollm2-1.7b.md", "Accuracy per task, smollm2-1.7b"),
     ],
 )

@@ -35,6 +35,7 @@ OPTIONS = {
     "params.encoded",
     "params.data",
     "params.second",
+    "params.ridges",
     "params.parts",
     "params.tie",
     "params.datasets",

@@ -186,13 +186,14 @@ rule refit_readers:
         data=plan.tunings.mask_data_option,
         second=plan.data.second_text_option,
         ratio=plan.bases.refitting_ratio,
+        ridges=plan.bases.ridges_option,
         device=plan.bases.refitting_device,
         threads=plan.bases.refitting_threads,
     message:
         "refit the readers of {wildcards.model}, {wildcards.basis} basis, mask {wildcards.mask}, ratio {wildcards.ratio}, seed {wildcards.seed}"
     shell:
         "pat refit-readers --base {params.base:q} --mask {wildcards.mask:q} --ratio {params.ratio:q} --align {wildcards.align:q}"
-        " --calibration {input.text:q} {params.data} {params.second} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
+        " --calibration {input.text:q} {params.data} {params.second} {params.ridges} --device {params.device:q} --threads {params.threads:q} --seed {wildcards.seed:q}"
         " --out {params.out:q} --log {log:q}{PLUGINS}"
 
 

@@ -20,12 +20,12 @@ from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint, stored
 from pat.checkpoints.basis_record import basis_of
 from pat.checkpoints.merge import merge
-from pat.checkpoints.readers_record import check_readers, kept_channels, readers_of
+from pat.checkpoints.readers_record import HELD_OUT, check_readers, kept_channels, readers_of
 from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_json
 from pat.training.tuning import tune
-from tests.kit.pruning_inputs import calibration, write_base
+from tests.kit.pruning_inputs import calibration, write_base, write_text
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import random_tokens, tiny_model
 from tests.kit.tiny_world import write_world
@@ -54,6 +54,21 @@ def test_a_refitted_model_is_stock_and_says_what_it_is(name: str, tmp_path: Path
     assert reload(tmp_path / "refitted").config.hidden_size == 48
 
 
+def test_the_ridges_that_are_named_are_tried_and_told_of_both_texts(tmp_path: Path) -> None:
+    """One so large that nothing is fitted is plain reading, but for what the exact fit of massive tokens asks."""
+    write_base("llama", tmp_path / "base")
+    second = write_text(tmp_path / "second.jsonl", seed=7)
+    record = refit_readers(
+        tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "out", second_text=second, ridges=(1e-4, 1e6)
+    )
+    assert [(way["seen"], way["ridge"]) for way in record["tried"]] == list(product(("unpruned", "pruned"), (1e-4, 1e6)))
+    assert all(way["second_text"] > 1 for way in record["tried"]) and len({way["second_text"] for way in record["tried"]}) > 1
+    plain = record["text"]["calibration, held out"]["plain"]
+    fitted, unfitted = record["tried"][0]["perplexity"], record["tried"][1]["perplexity"]
+    assert unfitted == pytest.approx(plain, rel=1e-3) and abs(fitted - plain) > 10 * abs(unfitted - plain)
+    assert record["provenance"]["settings"]["ridges"] == [1e-4, 1e6]
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma-untied", "llama-grouped-tied", "qwen3-moe"])
 @pytest.mark.parametrize("way", range(2 * len(RIDGES)))
 def test_a_fit_is_judged_by_what_the_written_model_says(name: str, way: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +83,7 @@ def test_a_fit_is_judged_by_what_the_written_model_says(name: str, way: int, tmp
 
 def test_readers_stay_plain_where_every_fit_harms_the_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_base("llama", tmp_path / "base")
-    monkeypatch.setattr("pat.bases.refit._perplexity_when_cut", lambda *_given: 1e6)
+    monkeypatch.setattr("pat.bases.refit._perplexities_when_cut", lambda *_given: {HELD_OUT: 1e6})
     record = refit_readers(tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "refitted")
     assert (record["applied"], record["ridge"], record["seen"]) == (False, None, None) and record["best_perplexity"] == 1e6
     one, other = (dict(stored_weights(tmp_path / name)) for name in ("base", "refitted"))

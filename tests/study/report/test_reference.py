@@ -26,7 +26,7 @@ from study.results.grid import Grid
 from study.results.published import Printed
 from study.results.unpack import CELLS_LIST, unpack_reference
 from study.tables.accuracy import accuracy_table
-from study.tables.bases import fits, rotations
+from study.tables.bases import fits, ridges, rotations
 from study.tables.layouts import csv_text
 from study.tables.sizes import perplexities
 from tests.kit.project import ROOT
@@ -263,6 +263,7 @@ def test_the_tables_can_be_made_again_from_the_records(reference: Path, tmp_path
         "perplexity": perplexities(first),
         "rotations": rotations(moved, "an experiment"),
         "fits": fits(fitted, "an experiment"),
+        "ridges": ridges(fitted, "an experiment"),
     }
     assert {name for name, table in made.items() if table is not None} == {
         name for name in made if (reference / f"tables/{name}.csv").exists()

@@ -86,7 +86,6 @@ def test_fits_over_seeds_are_means_with_intervals_beside_what_was_chosen(tmp_pat
         "cut, plain": "30.00 ± 24.84",  # 4.302653 · 10 / √3
         "cut, refitted": "20.00 ± 24.84",
         "refitted / plain": "0.667 ± 0.717",  # of 1/2, 1, 1/2, whose deviation is 0.288675
-        "unpruned, 1e-06": "22.00 ± 24.84", "unpruned, 0.001": "21.00 ± 24.84", "pruned, 1e-06": "1.0e+09 ± 0.00",
         "second text, plain": "–", "second text, refitted": "–",  # a mean of two seeds of three would be none
         "missed of massive tokens, plain": "0.0400 ± 0.0000", "and refitted": "0.0020 ± 0.0000",  # the largest of two norms
         "channels": "72", "tokens": "24,576", "tokens held out": "6,141", "seeds": "3",
@@ -96,6 +95,31 @@ def test_fits_over_seeds_are_means_with_intervals_beside_what_was_chosen(tmp_pat
     assert frame["plain ci95"] == pytest.approx(24.8414, rel=1e-5) and frame["refitted_over_plain"] == pytest.approx(2 / 3, rel=1e-5)
     assert {path.suffix for path in out.glob("fits.*")} == {".csv", ".md", ".tex", ".html"}
     assert not list(out.glob("rotations.*")), "a tie that was broken leaves a change of basis exact"
+
+
+def test_every_fit_that_was_tried_has_a_line(tmp_path: Path) -> None:
+    """Of the second text the first seed does not tell one fit, whose mean would then be one of a single seed."""
+    for seed, (plain, refitted) in enumerate([(30.0, 10.0), (40.0, 20.0)]):
+        write_rotation(tmp_path, f"tiny/pca/seed{seed}", None)
+        ways = [
+            ("unpruned", RIDGES[0], refitted, 7.0),
+            ("unpruned", RIDGES[1], refitted + 2, 8.0 if seed else None),
+            ("pruned", RIDGES[0], 50.0, 60.0),
+        ]
+        tried = [{"seen": seen, "ridge": ridge, "perplexity": value, "second_text": other} for seen, ridge, value, other in ways]
+        place = f"tiny/pca/leading/align-auto/0.25/seed{seed}"
+        write_readers(tmp_path, place, (5.0, plain, refitted), ("unpruned", RIDGES[0]), tried=tried)
+    out = tables(tmp_path, in_basis(), in_basis(1))
+    header, _, *rows = rows_of((out / "ridges.md").read_text().replace("\\", ""))
+    assert header == ["Model", "Pruned", "Basis", "Mask", "Fitted to", "Ridge", "held-out text", "second text", "chosen in", "seeds"]
+    assert [row[:4] for row in rows] == [["tiny", "25 %", "pca", "leading"]] * 3
+    assert [row[4:] for row in rows] == [
+        ["unpruned", "1e-06", "15.00 ± 63.53", "7.00 ± 0.00", "2", "2"],  # 12.706205 · (10 / √2) / √2
+        ["unpruned", "0.001", "17.00 ± 63.53", "–", "0", "2"],
+        ["pruned", "1e-06", "50.00 ± 0.00", "60.00 ± 0.00", "0", "2"],
+    ]
+    frame = pd.read_csv(out / "ridges.csv")
+    assert list(frame["ridge"]) == [1e-6, 1e-3, 1e-6] and list(frame["chosen"]) == [2, 0, 0] and pd.isna(frame["second_text"][1])
 
 
 def test_one_seed_has_no_interval_and_an_earlier_record_has_holes(tmp_path: Path) -> None:

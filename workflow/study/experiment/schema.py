@@ -21,7 +21,7 @@ from pat.pruners import PRUNERS
 from pat.settings.budget import Budget
 from pat.settings.config import Basis, PatChoices, Readers
 from pat.settings.fields import PartOf, Settings
-from pat.settings.jobs import EvaluationSettings, PruneSettings, SearchSettings, TuneJob, TuningSettings
+from pat.settings.jobs import EvaluationSettings, PruneSettings, RefitSettings, SearchSettings, TuneJob, TuningSettings
 from study.experiment.benchmark_settings import BenchmarkSettings
 from study.experiment.figures import FIGURES, Figure, Need
 from study.experiment.levels import fit_at, level_of, sizes_of
@@ -92,6 +92,7 @@ class Experiment(Settings):
     tuning: Annotated[dict[str, object], PartOf(TuningSettings)] = Field(description="the recipe of every row")
     pat: Annotated[dict[str, object], PartOf(PatChoices)] = Field(default={}, description="the mask and its operators")
     prune: Annotated[dict[str, object], PartOf(PruneSettings)] = Field(default={}, description="how pruners come to their sizes")
+    refit: RefitSettings = Field(default=RefitSettings(), description="how readers are refitted")
     evaluation: EvaluationSettings = Field(description="how checkpoints are scored; may be `{}`")
     tables: TableSettings = Field(default=TableSettings(), description="tables beside those that every experiment has")
     benchmark: BenchmarkSettings | None = Field(default=None, description="model shapes to measure for time and memory")

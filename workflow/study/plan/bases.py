@@ -103,6 +103,10 @@ class PreparedBases:
         """Return where readers are refitted."""
         return self._refitting(wildcards).device
 
+    def ridges_option(self, wildcards: Refitted) -> str:
+        """Return the options that name the ridges to try; none where the verb's own are."""
+        return " ".join(f"--ridge {ridge:g}" for ridge in self.experiment.refit.ridges or ())
+
     def refitting_ratio(self, wildcards: Refitted) -> str:
         """Return the ratio that readers are refitted to: the same for all rows that share the base, whose widths are the same."""
         rows = self._refitted_by(wildcards)

@@ -26,6 +26,7 @@ KINDS = {
     "rates": "learning rates that were searched",
     "rotations": "changes of basis",
     "fits": "fits of readers",
+    "ridges": "ridges of fits of readers",
 }
 """What the name of a table begins with, and what the report calls it; a longer beginning comes before a shorter one."""
 ALL_RUNS = dict.fromkeys(("model", "row", "ratio", "seed"), "all")
@@ -65,7 +66,7 @@ def _shown(path: Path) -> Shown | None:
         return None
     of, metric = _parts(name.removeprefix(kind))
     labels = {"what": KINDS[kind], "of": of or "all", "scored by": METRIC_LABELS[metric] if metric else "the experiment's first scoring"}
-    if kind in ("sizes", "rates", "rotations", "fits", "harness", "perplexity", "perplexity_comparisons"):
+    if kind in ("sizes", "rates", "rotations", "fits", "ridges", "harness", "perplexity", "perplexity_comparisons"):
         labels["scored by"] = "–"
     return Shown(path.as_posix(), f"{CAPTIONS}/{kind}.rst", "Tables", labels)
 

@@ -56,11 +56,12 @@ class Rotation(BaseRecord):
 
 
 class Way(Part):
-    """One way to fit the readers that was tried: to which stream, at which ridge; the perplexity of the held-out text with it."""
+    """One way to fit the readers that was tried: to which stream, at which ridge; the perplexities of held-out and second text with it."""
 
     seen: str
     ridge: Finite
     perplexity: Finite
+    second_text: Finite | None = None
 
 
 class Cut(Part):

@@ -1,4 +1,4 @@
-"""Lays out what was done to bases before any tuning, by their records: changes of basis, and fits of readers. Writes nothing.
+"""Lays out what was done to bases before any tuning, by their records: changes of basis, fits of readers, ridges. Writes nothing.
 
 A fit is judged by calibration text that it has not seen, in the base whose dead channels are at zero.
 """
@@ -19,6 +19,9 @@ from study.tables.accuracy import percent, with_interval
 from study.tables.layouts import HOLE, Layout
 
 PLAIN = "plain"
+PLACE = ("Model", "Pruned", "Basis", "Mask")
+"""The headings of where a fit stands."""
+OF_SECOND_TEXT = "second text: the first of data.text, on which nothing is fitted or chosen"
 RATIOS = {"ratio": 4, "refitted_over_plain": 3, "massive_missed_plain": 4, "massive_missed_refitted": 4}
 """Digits of figures that are no perplexity; a perplexity has two."""
 OVER_SEEDS = "±: 95 % interval of the mean over seeds (Student t). Each seed has its own rows of the calibration text, those held out too."
@@ -61,43 +64,82 @@ def rotations(records: Sequence[Rotation], experiment: str) -> tuple[Layout, pd.
 
 def fits(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFrame] | None:
     """Return a line per model, ratio, basis and mask, means over seeds; None where no fit was measured on text."""
-    lines = _lines((it for it in records if HELD_OUT in it.text), lambda it: (it.model, it.ratio, it.basis, it.mask, it.align))
+    lines = _lines((it for it in records if HELD_OUT in it.text), _place_of_fit)
     if not lines:
         return None
-    ways = list(dict.fromkeys(_way(it.seen, it.ridge) for seeds in lines for record in seeds for it in record.tried))
     body, frames = list[list[str]](), []
     for seeds in lines:
-        one, figures = seeds[0], _of_fit(seeds, ways)
-        mask = one.mask if one.align == "auto" else f"{one.mask}, aligned to {one.align}"
+        one, figures = seeds[0], _of_fit(seeds)
         counts = {
             "kept": _same(len(it.kept) for it in seeds),
             "tokens": _same(it.tokens for it in seeds),
             "tokens_held_out": _same(it.text[HELD_OUT].tokens for it in seeds),
             "seeds": len(seeds),
         }
-        place = [one.model, percent(one.ratio), _basis(one.basis), mask, _chosen(seeds)]
-        body.append([*place, *_entries(figures), *map(_count, counts.values())])
-        named = {"model": one.model, "ratio": one.ratio, "basis": one.basis, "mask": one.mask, "align": one.align}
-        frames.append({**named, "chosen": _chosen(seeds), **counts, **_columns(figures)})
-    header = ["Model", "Pruned", "Basis", "Mask", "Chosen", "whole", "cut, plain", "cut, refitted", "refitted / plain", *ways,
-              "second text, plain", "second text, refitted", "missed of massive tokens, plain", "and refitted", "channels", "tokens",
-              "tokens held out", "seeds"]  # fmt: skip
+        body.append([*_place(one), _chosen(seeds), *_entries(figures), *map(_count, counts.values())])
+        frames.append({**_named(one), "chosen": _chosen(seeds), **counts, **_columns(figures)})
+    header = [*PLACE, "Chosen", "whole", "cut, plain", "cut, refitted", "refitted / plain", "second text, plain",
+              "second text, refitted", "missed of massive tokens, plain", "and refitted", "channels", "tokens", "tokens held out",
+              "seeds"]  # fmt: skip
     caption = (
         f"{experiment}: what fits of readers gave before any tuning, in perplexity of calibration text held out of them; lower is better."
     )
     notes = [
         "whole: the base; cut, plain: without the channels that go, its readers as they were; cut, refitted: with the readers that were "
         "written; refitted / plain: the mean of each seed's.",
-        "Behind that are the fits that were tried: to the stream of the unpruned base, or to that of the pruned one behind readers that "
-        f"are fitted already, and the ridge. The least perplexity is chosen; where none is below that of the cut alone, {PLAIN} readers.",
-        "cut, refitted is measured of the model as it is written, in the base's precision, and the fits that were tried before that.",
+        "Chosen is, of the fits that were tried (table ridges), the one of least perplexity: to the stream of the unpruned base, or to "
+        f"that of the pruned one, at a ridge; {PLAIN} readers where none is below that of the cut alone.",
         "missed of massive tokens: the largest share that readers miss of a norm's output on tokens far above the others, the attention "
         "sinks, of all norms.",
-        "second text: the first of data.text, on which nothing is fitted or chosen; channels: those that are kept; tokens: those that the "
-        "readers are fitted to.",
+        f"{OF_SECOND_TEXT}; channels: those that are kept; tokens: those that the readers are fitted to.",
         *_over_seeds(lines),
     ]
     return _laid_out(caption, header, body, 5, notes), _frame(frames, counts)
+
+
+def ridges(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFrame] | None:
+    """Return a line per fit that was tried of each model, ratio, basis and mask, means over seeds; None where none is on record."""
+    body, frames = list[list[str]](), []
+    lines = _lines((it for it in records if it.tried), _place_of_fit)
+    for seeds in lines:
+        one = seeds[0]
+        for way in dict.fromkeys((it.seen, it.ridge) for record in seeds for it in record.tried):
+            tried = [{(it.seen, it.ridge): it for it in record.tried}.get(way) for record in seeds]
+            figures = {
+                "held_out": _mean(None if it is None else it.perplexity for it in tried),
+                "second_text": _mean(None if it is None else it.second_text for it in tried),
+            }
+            counts = {"chosen": sum((it.seen, it.ridge) == way for it in seeds), "seeds": len(seeds)}
+            body.append([*_place(one), way[0], f"{way[1]:g}", *_entries(figures), *map(_count, counts.values())])
+            frames.append({**_named(one), "fitted_to": way[0], "ridge": way[1], **counts, **_columns(figures)})
+    if not lines:
+        return None
+    header = [*PLACE, "Fitted to", "Ridge", "held-out text", "second text", "chosen in", "seeds"]
+    caption = f"{experiment}: perplexity with every fit of readers that was tried, before any tuning; lower is better."
+    notes = [
+        "Fitted to the stream of the unpruned base, or to that of the pruned one behind readers that are fitted already.",
+        "held-out text: calibration text that nothing is fitted to, which chooses; table fits has it without a fit.",
+        "Measured before the model is written in the base's precision, and so not to the last digit what table fits has.",
+        f"{OF_SECOND_TEXT}.",
+        *_over_seeds(lines),
+    ]
+    return _laid_out(caption, header, body, 5, notes), pd.DataFrame(frames)
+
+
+def _place_of_fit(record: Readers) -> tuple[str | float, ...]:
+    """Return what the seeds of a line of fits have in common."""
+    return record.model, record.ratio, record.basis, record.mask, record.align
+
+
+def _place(record: Readers) -> list[str]:
+    """Return the same as it is printed, under PLACE."""
+    mask = record.mask if record.align == "auto" else f"{record.mask}, aligned to {record.align}"
+    return [record.model, percent(record.ratio), _basis(record.basis), mask]
+
+
+def _named(record: Readers) -> dict[str, str | float]:
+    """Return the same for the CSV."""
+    return dict(zip(("model", "ratio", "basis", "mask", "align"), _place_of_fit(record), strict=True))
 
 
 def _over_seeds(lines: Iterable[Sequence[BaseRecord]]) -> list[str]:
@@ -114,17 +156,15 @@ def _frame(lines: Sequence[Mapping[str, object]], counts: Iterable[str]) -> pd.D
     return pd.DataFrame(lines).astype(dict.fromkeys(counts, "Int64"))
 
 
-def _of_fit(seeds: Sequence[Readers], ways: Sequence[str]) -> dict[str, Estimate | None]:
+def _of_fit(seeds: Sequence[Readers]) -> dict[str, Estimate | None]:
     """Return the figures of one line, in the order of its columns."""
     judged, second = [it.text[HELD_OUT] for it in seeds], [it.text.get(SECOND_TEXT) for it in seeds]
     massive = [it.massive for it in seeds]
-    tried = [{_way(way.seen, way.ridge): way.perplexity for way in it.tried} for it in seeds]
     return {
         "whole": _mean(it.base for it in judged),
         "plain": _mean(it.plain for it in judged),
         "refitted": _mean(it.refitted for it in judged),
         "refitted_over_plain": _mean(it.refitted / it.plain for it in judged),
-        **{way: _mean(each.get(way) for each in tried) for way in ways},
         "second_text_plain": _mean(None if it is None else it.plain for it in second),
         "second_text_refitted": _mean(None if it is None else it.refitted for it in second),
         "massive_missed_plain": _mean(None if it is None else it.plain for it in massive),

@@ -31,7 +31,7 @@ from study.results.quantised import quantised_models, quantised_notes
 from study.results.unfinished import unfinished
 from study.tables.ablation import ablation
 from study.tables.accuracy import accuracy_table, per_task
-from study.tables.bases import fits, rotations
+from study.tables.bases import fits, ridges, rotations
 from study.tables.comparison import comparisons
 from study.tables.harness import of_harness
 from study.tables.layouts import Layout, csv_text, latex, markdown
@@ -52,7 +52,8 @@ def write_tables(
     """Fill the folder `out` (replaced as a whole) with the tables of the cells in `paths`; returns the tables' names.
 
     `table1` (`table3`), `ablation_<name>` and `per_task_<model>` are scored by the headline metric, the paper's where it was run; the same
-    tables of another metric carry its name. `rotations` and `fits` are of the cells' bases, where their records lie in the same results.
+    tables of another metric carry its name. `rotations`, `fits` and `ridges` are of the cells' bases, where their records lie in the same
+    results.
     Where the experiment has more cells, `of_cells`, the caption of every table says so.
     Raises UserError for files that are not cells' results or do not belong together, and where `out` holds something else than tables,
     unless with `force`.
@@ -112,7 +113,8 @@ def tables_of(cells: Sequence[Cell], settings: TableSettings = DEFAULTS) -> dict
 def _tables_of_bases(cells: Sequence[Cell]) -> dict[str, tuple[Layout, pd.DataFrame]]:
     """Return what was done to the bases of the cells' rows; nothing where their records are not in the same results."""
     moved, fitted = read_bases(cells)
-    found = {"rotations": rotations(moved, cells[0].experiment), "fits": fits(fitted, cells[0].experiment)}
+    experiment = cells[0].experiment
+    found = {"rotations": rotations(moved, experiment), "fits": fits(fitted, experiment), "ridges": ridges(fitted, experiment)}
     return {name: table for name, table in found.items() if table is not None}
 
 
