@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,12 @@ digit make up to 4.5e-5. Sums of many are off by some digits more than one weigh
 LARGEST_KL = 1e-3
 """Nats per token on text, as written. Right models of use stay below it in any dtype, wrong ones begin at 0.03."""
 RANDOM_ROUNDINGS = 3
+MOST_ROUNDINGS = 12
 TIMES_ROUNDING = 4.0
 """What a cut has upset, a pretrained model at half its width and not yet tuned, can lie above that bound in half precision, though every
-tensor is rounded rightly: a few tokens on which single channels are huge decide, and roundings at random make 9e-4 to 2e-2 there. The
-largest of three of them is at least twice what the right rounding makes, and mistakes make ten times as much and more."""
+tensor is rounded rightly: a few tokens on which single channels are huge decide, and roundings at random make 9e-4 to 2e-2 there. Three of
+them tell mostly: the right rounding made at most 2.2 times the largest of them in 42 models, and mistakes make ten times as much and more.
+Once it made 4.2 times as much, so more are drawn before a model is refused."""
 WIDE_DTYPES = {"F32", "F64"}
 HALF_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
 logger = logging.getLogger(__name__)
@@ -76,24 +78,32 @@ def gap_between(load_reference: LoadReference, written: Written) -> dict[str, An
         record["fold_gap_of_rounding"] = _gap_of_rounding(written, probe.ids_BT, unrounded_BTV) / size
     _check_fold(record, written.folder)
     if record["kl_dtype"] != "float32" and LARGEST_KL < record["kl_on_text"] < math.inf:
-        record["kl_of_rounding"] = _kl_of_rounding(written, probe.ids_BT, expected_BTV)
+        record["kl_of_rounding"] = _kl_of_rounding(written, probe.ids_BT, expected_BTV, record["kl_on_text"])
     _check_kl(record, written.folder)
     return record
 
 
-def _kl_of_rounding(written: Written, ids_BT: Tensor, expected_BTV: Tensor) -> float:
-    """Return the largest mean KL that some roundings of the right weights make, each of which falls its own way."""
-    return max(mean_kl(expected_BTV, unrounded_logits(written, ids_BT, partial(rounded_at_random, draw=draw))) for draw in _draws())
+def _kl_of_rounding(written: Written, ids_BT: Tensor, expected_BTV: Tensor, found: float) -> float:
+    """Return the largest mean KL that some roundings of the right weights make, each of which falls its own way.
+
+    Where those few do not account for the KL that was `found`, more are drawn: single roundings decide, and few draws can miss them.
+    """
+    largest = 0.0
+    for number, draw in enumerate(_draws(MOST_ROUNDINGS)):
+        if number >= RANDOM_ROUNDINGS and found <= TIMES_ROUNDING * largest:
+            break
+        largest = max(largest, mean_kl(expected_BTV, unrounded_logits(written, ids_BT, partial(rounded_at_random, draw=draw))))
+    return largest
 
 
 def _gap_of_rounding(written: Written, ids_BT: Tensor, unrounded_BTV: Tensor) -> float:
     """Return by how much the last digits of fp32 weights, at random, change a logit at most."""
-    disturbed = (unrounded_logits(written, ids_BT, partial(nudged_at_random, draw=draw)) for draw in _draws())
+    disturbed = (unrounded_logits(written, ids_BT, partial(nudged_at_random, draw=draw)) for draw in _draws(RANDOM_ROUNDINGS))
     return max((logits_BTV - unrounded_BTV).abs().max().item() for logits_BTV in disturbed)
 
 
-def _draws() -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in range(RANDOM_ROUNDINGS)]
+def _draws(number: int) -> Iterator[torch.Generator]:
+    return (torch.Generator().manual_seed(seed) for seed in range(number))
 
 
 def loading_dtype(dtypes: set[str]) -> torch.dtype:

@@ -17,6 +17,8 @@ PHASES = {"search-rate": "tune", "rotate": "prune", "refit-readers": "prune", "p
 """Verbs that are not named after the block of `resources` that they run under."""
 REFUSED_BY_CPU = ("can't allocate memory", "not enough memory")
 """Torch has no exception of its own for this, on the CPU."""
+FULL_GPU = "out of memory"
+"""Nor for what CUDA itself says."""
 
 
 def memory_advice(error: BaseException, verb: str) -> str | None:
@@ -40,6 +42,8 @@ def lacks_memory(error: BaseException) -> bool:
 def _is_of_gpu(error: BaseException) -> bool:
     import torch
 
+    if isinstance(error, torch.AcceleratorError):  # where not the allocator but a library or a kernel found no memory
+        return FULL_GPU in str(error)
     return isinstance(error, torch.OutOfMemoryError)
 
 
@@ -50,5 +54,5 @@ def _is_of_machine(error: BaseException) -> bool:
 
 
 def _first_sentences(error: BaseException) -> str:
-    """Return torch's words without its advice on the allocator, which seldom helps."""
-    return str(error).partition(" Of the allocated memory")[0].strip()
+    """Return torch's words without its advice on the allocator or on debugging, which seldom helps."""
+    return str(error).partition(" Of the allocated memory")[0].partition("\n")[0].strip()

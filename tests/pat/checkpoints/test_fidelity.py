@@ -32,7 +32,7 @@ from pat.bases.refit import refit_readers
 from pat.bases.rotate import rotate
 from pat.checkpoints import checkpoint
 from pat.checkpoints.card import model_card
-from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, TIMES_NUDGED, gap_between, mean_kl
+from pat.checkpoints.fidelity import LARGEST_FOLD_GAP, LARGEST_KL, MOST_ROUNDINGS, TIMES_NUDGED, gap_between, mean_kl
 from pat.checkpoints.merge import merge, summary, write_changed
 from pat.checkpoints.probe_text import PASSAGES, probe_for
 from pat.checkpoints.random_rounding import nudged_at_random, rounded_at_random, steps_at
@@ -362,6 +362,24 @@ def test_a_model_that_rounding_upsets_is_accepted_with_a_warning(
     caplog.clear()
     merge(inputs / "fp32", inputs / "adapter", tmp_path / "wide")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_more_roundings_are_drawn_where_three_do_not_account_for_the_difference(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A right model at half the width was refused once: its rounding made 4.2 times the largest of three."""
+    divergences = iter([5.3e-3, 1.27e-3, 1.1e-3, 0.9e-3, 1.2e-3, 1.4e-3])
+    monkeypatch.setattr("pat.checkpoints.fidelity.mean_kl", lambda *_: next(divergences))
+    assert merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")["kl_of_rounding"] == 1.4e-3
+    assert next(divergences, None) is None, "and no more than it takes"
+
+
+def test_a_difference_that_no_rounding_accounts_for_is_refused(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    divergences = iter([1.3e-2, *[1.2e-3] * MOST_ROUNDINGS])
+    monkeypatch.setattr("pat.checkpoints.fidelity.mean_kl", lambda *_: next(divergences))
+    with pytest.raises(RuntimeError, match=r"0\.013 nats per token \(at most 0\.0048 is rounding\)"):
+        merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")
+    assert next(divergences, None) is None
 
 
 @pytest.mark.lengthy

@@ -98,6 +98,12 @@ def test_a_full_gpu_is_one_message_that_says_what_to_change(verb: str, key: str)
     assert said and key in said and "79.10 GiB" in said and "reserved by PyTorch" not in said
 
 
+def test_a_full_gpu_that_cuda_itself_tells_of_is_one_too_and_its_other_errors_are_not() -> None:
+    said = memory_advice(torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in https://…"), "tune")
+    assert said and "CUDA error: out of memory\nWhat helps: set tuning.micro_batch_size" in said
+    assert memory_advice(torch.AcceleratorError("CUDA error: device-side assert triggered"), "tune") is None
+
+
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
 def test_a_full_machine_names_the_memory_to_ask_for(error: BaseException) -> None:
     assert "resources.merge.mem_mb" in (memory_advice(error, "merge") or "")
