@@ -17,6 +17,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.initialization import no_init_weights
 
 from pat.checkpoints import checkpoint
 from pat.checkpoints.random_rounding import steps_at
@@ -56,7 +57,7 @@ def unrounded_logits(written: Written, ids_BT: Tensor, disturb: Disturbance | No
     """
     config = checkpoint.load_config(written.folder)
     family = family_of(config)
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), no_init_weights():  # each would be drawn first, on the meta device too
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     supply = _Supply(written, family, disturb, tied=bool(config.tie_word_embeddings))
     layers = (f"{family.layers}.{layer}" for layer in range(config.num_hidden_layers))
