@@ -1,6 +1,7 @@
-"""What merge, prune, rotate, refit and prepare write is held against the model that it stands for: nine planted mistakes in every dtype, and none.
+"""What merge, prune, rotate, refit and prepare write is held against the model that it stands for: nine planted mistakes, and none, in every dtype.
 
-Each mistake is one of the change of tensors, as a bug in a fold would be, or of the config that goes with them.
+Each mistake is one of the change of tensors, as a bug in a fold would be, or of the config that goes with them. Mistakes, what writes and
+dtypes meet in pairs: the comparison is one, whoever has written, and before rounding it is in fp32 whatever is stored.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from pat.io import artefacts
 from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
+from tests.kit.pairs import all_pairs, in_turn
 from tests.kit.pruning_inputs import calibration, word_tokenizer, write_text
 from tests.kit.tied_inputs import tied_model
 from tests.kit.tiny_checkpoint import byte_tokenizer, write_tiny_checkpoint
@@ -164,9 +166,7 @@ def plant(
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "verb", "dtype"), all_pairs(FAULTS, VERBS, DTYPES))
 def test_a_mistake_in_the_change_is_refused(
     fault: str, verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,8 +177,7 @@ def test_a_mistake_in_the_change_is_refused(
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "dtype"), in_turn(VERBS, DTYPES))
 def test_a_wrong_eps_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, rms_norm_eps=1e-2 * 0.75)
     with pytest.raises(RuntimeError, match="the checkpoint is wrong"):
@@ -186,8 +185,7 @@ def test_a_wrong_eps_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: P
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "dtype"), in_turn(VERBS, DTYPES))
 def test_a_transposed_weight_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def transposing(source: Path, folder: Path, change: Any, *rest: Any, **named: Any) -> Written:
         def changed(name: str, tensor: Tensor) -> Any:
@@ -202,8 +200,7 @@ def test_a_transposed_weight_is_refused(verb: str, dtype: str, inputs: Path, tmp
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "dtype"), in_turn(VERBS, DTYPES))
 def test_a_tensor_that_is_lost_is_refused(verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, lambda name, _tensor, made: [] if name.endswith("layers.1.mlp.gate_proj.bias") else made)
     with pytest.raises((RuntimeError, UserError), match=r"gate_proj\.bias"):
@@ -234,8 +231,7 @@ def test_a_mistake_of_the_merge_is_refused(fault: str, dtype: str, inputs: Path,
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "dtype"), in_turn(VERBS, DTYPES))
 def test_a_mistake_after_the_rounding_is_refused(
     verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,9 +312,9 @@ def test_a_verb_of_stages_that_are_right_is_accepted(stage: str, dtype: str, tie
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("fault", ["a bias that is not folded", "one writer of another scale"])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "fault", "dtype"), all_pairs(STAGES, ["a bias that is not folded", "one writer of another scale"], ["fp32", "bf16"])
+)
 def test_a_mistake_in_one_stage_is_refused(
     stage: str, fault: str, dtype: str, tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,8 +379,7 @@ def test_a_difference_that_no_rounding_accounts_for_is_refused(inputs: Path, tmp
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("dtype", ["bf16", "fp16", "mixed"])
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "dtype"), in_turn(VERBS, ["bf16", "fp16", "mixed"]))
 def test_a_model_that_rounding_upsets_is_refused_where_more_than_rounding_is_wrong(
     verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,8 +397,7 @@ def test_a_model_that_rounding_upsets_is_refused_where_more_than_rounding_is_wro
         VERBS[verb](inputs, inputs / dtype, tmp_path / "out")
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "dtype"), in_turn(VERBS, ["fp32", "bf16"]))
 def test_a_model_that_sums_upset_is_held_against_its_last_digits(
     verb: str, dtype: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,10 +410,9 @@ def test_a_model_that_sums_upset_is_held_against_its_last_digits(
         VERBS[verb](inputs, inputs / dtype, tmp_path / "wrong")
 
 
-@pytest.mark.parametrize("factor", [1 + 2.0**-7, 1 - 2.0**-7])
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "factor"), in_turn(VERBS, [1 + 2.0**-7, 1 - 2.0**-7]))
 def test_a_rounding_to_the_second_nearest_is_refused(
-    factor: float, verb: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verb: str, factor: float, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = checkpoint.write_shards
 
