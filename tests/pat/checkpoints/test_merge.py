@@ -17,12 +17,19 @@ from pat import PatModel
 from pat.checkpoints.merge import merge
 from pat.errors import UserError
 from pat.io import artefacts
+from tests.kit.pairs import all_pairs
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, random_tokens, tiny_model
 from tests.kit.training import trained
 
 EXACT = 1e-4
 """The project's bound on |Δlogit| in fp32 on CPU."""
+OPERATORS: dict[str, dict[str, Any]] = {
+    "low-rank": {},
+    "dense": {"hio_rank": "dense"},
+    "release": {"variant": "release"},
+    "mask": {"hio_rank": 0},
+}
 
 
 def save_pair(model: PatModel, name: str, folder: Path) -> tuple[Path, Path]:
@@ -33,13 +40,9 @@ def save_pair(model: PatModel, name: str, folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
-@pytest.mark.parametrize(
-    "choices", [{}, {"hio_rank": "dense"}, {"variant": "release"}, {"hio_rank": 0}], ids=["low-rank", "dense", "release", "mask"]
-)
-@pytest.mark.parametrize("name", CONFIGS)
-def test_merged_equals_masked(name: str, choices: dict[str, Any], use_dora: bool, tmp_path: Path) -> None:
-    model = trained(name, use_dora=use_dora, **choices)
+@pytest.mark.parametrize(("name", "operator", "adapter"), all_pairs(CONFIGS, OPERATORS, ["lora", "dora"]))
+def test_merged_equals_masked(name: str, operator: str, adapter: str, tmp_path: Path) -> None:
+    model = trained(name, use_dora=adapter == "dora", **OPERATORS[operator])
     record = merge(*save_pair(model, name, tmp_path), tmp_path / "merged")
     stock = reload(tmp_path / "merged")
     tokens = random_tokens(3, 12, seed=99)
