@@ -55,7 +55,7 @@ def own_loss_func(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) 
 
 
 class KeepGradients(TrainerCallback):
-    """Keeps the gradients of the first optimizer step, as the optimizer gets them."""
+    """Keeps the gradients of the first optimizer step, as the optimizer gets them, and ends the training after it."""
 
     def __init__(self) -> None:
         self.gradients: dict[str, Tensor] = {}
@@ -65,6 +65,9 @@ class KeepGradients(TrainerCallback):
     ) -> None:
         if not self.gradients:
             self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_training_stop = True
 
 
 def fresh(**choices: Any) -> PatModel:
@@ -88,7 +91,7 @@ def fresh(**choices: Any) -> PatModel:
 
 
 def first_gradients(folder: Path, weights: dict[str, float], trainer: type[Trainer], options: dict[str, Any], **changes: Any) -> Any:
-    """Return the model before its first step, and the gradients of that step."""
+    """Return the gradients of a model's first step."""
     keep, model = KeepGradients(), fresh(**weights)
     given = {"max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 0.0} | changes
     trainer(
