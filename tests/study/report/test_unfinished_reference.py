@@ -37,8 +37,8 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(part: Path, tmp_path: Path) -> Path:
-    """A folder with a copy of the part's records, the cells of two rows alone, the experiment with one figure, and a document for them."""
-    write_text(tmp_path / "experiment.yaml", yaml.safe_dump(RAW | {"figures": ["perplexity"]}))
+    """A folder with a copy of the part's records, the cells of two rows alone, the experiment without figures, and a document for them."""
+    write_text(tmp_path / "experiment.yaml", yaml.safe_dump(RAW | {"figures": []}))
     results = tmp_path / "results" / NAME
     shutil.copytree(part, results)
     keep_cells(results, "base/0/seed0", "slicegpt-ftp/0.25/seed0")
@@ -195,6 +195,7 @@ def test_times_that_a_reference_has_are_not_lost(own: Path, tmp_path: Path, caps
 
 
 def test_a_figure_says_of_how_many_cells_it_is(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_text(tmp_path / "experiment.yaml", yaml.safe_dump(RAW | {"figures": ["perplexity"]}))
     cells = sorted(own.rglob("cell.json"))
     kept = tmp_path / "kept" / NAME / "figures"
     keep(own, tmp_path, capsys, "--unfinished")
