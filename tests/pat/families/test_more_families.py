@@ -24,6 +24,7 @@ from pat.models.masked import kept_channels_only
 from pat.pruners import PRUNERS
 from pat.pruners.pruning import prune
 from pat.settings.jobs import PruneSettings
+from tests.kit.pairs import in_turn
 from tests.kit.pruning_inputs import calibration, write_base
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import CONFIGS, MORE, SHAPE, logits, random_tokens, tiny_model
@@ -39,6 +40,13 @@ ONE_EACH = tuple(next(name for name, config in MORE.items() if config().model_ty
 ROTATED = tuple(name for name in MORE if family_of(MORE[name]()).rotation_obstacle is None)
 DENSE = tuple(name for name in MORE if not family_of(MORE[name]()).has_experts)
 NATIVE = tuple(name for name in ONE_EACH if name not in ROTATED)
+OPERATORS: dict[str, dict[str, Any]] = {"low-rank": {}, "dense": {"hio_rank": "dense"}, "release": {"variant": "release"}}
+OTHER_OPERATORS = tuple(
+    (name, operator)
+    for family in FAMILIES
+    for operator, name in in_turn(("dense", "release"), [name for name, config in MORE.items() if config().model_type == family])
+)
+"""Of each family all: where it has two shapes, one for each."""
 
 
 class FineNorm(nn.Module):
@@ -103,10 +111,9 @@ def test_a_channel_silent_at_every_write_is_silent_wherever_it_is_read(name: str
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("choices", [{}, {"hio_rank": "dense"}, {"variant": "release"}], ids=["low-rank", "dense", "release"])
-@pytest.mark.parametrize("name", MORE)
-def test_merged_equals_masked_and_is_stock(name: str, choices: dict[str, Any], tmp_path: Path) -> None:
-    model = trained(name, **choices)
+@pytest.mark.parametrize(("name", "operator"), [*((name, "low-rank") for name in MORE), *OTHER_OPERATORS])
+def test_merged_equals_masked_and_is_stock(name: str, operator: str, tmp_path: Path) -> None:
+    model = trained(name, **OPERATORS[operator])
     tiny_model(name).save_pretrained(tmp_path / "base")
     model.save_pretrained(str(tmp_path / "adapter"))
     record = merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
