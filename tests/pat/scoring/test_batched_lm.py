@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from pat.scoring import batched_lm, harness
 from pat.scoring.batched_lm import BatchedLM
 from pat.scoring.opening import Opening, common_length
 from pat.scoring.packed_choices import Question, read_endings
+from tests.kit.pairs import all_pairs
 from tests.kit.tiny_checkpoint import byte_tokenizer, some_items
 
 CONTEXT = 160
@@ -105,11 +107,11 @@ def expected_log_likelihoods(name: str, tokenizer: str, others: str) -> list[tup
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
-@pytest.mark.parametrize("tokenizer", sorted(TOKENIZERS))
-@pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_log_likelihoods_are_those_of_lm_eval_one_by_one(name: str, tokenizer: str, batch_size: int, others: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "texts", "batch_size"), all_pairs(sorted(CONFIGS), list(product(sorted(TOKENIZERS), sorted(ALSO_OTHER))), [1, 4, 64])
+)
+def test_log_likelihoods_are_those_of_lm_eval_one_by_one(name: str, texts: tuple[str, str], batch_size: int) -> None:
+    tokenizer, others = texts
     expected = expected_log_likelihoods(name, tokenizer, others)
     asked = requests("loglikelihood", PAIRS + ALSO_OTHER[others])
     found = BatchedLM(model_of(name), TOKENIZERS[tokenizer](), batch_size).loglikelihood(asked)
@@ -130,9 +132,7 @@ def expected_texts(name: str, others: str) -> list[str]:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-@pytest.mark.parametrize("others", sorted(ALSO_OTHER))
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+@pytest.mark.parametrize(("name", "batch_size", "others"), all_pairs(sorted(CONFIGS), [1, 4, 64], sorted(ALSO_OTHER)))
 def test_generated_texts_are_those_of_lm_eval_one_by_one(name: str, batch_size: int, others: str) -> None:
     expected = expected_texts(name, others)
     assert BatchedLM(model_of(name), merging_tokenizer(), batch_size).generate_until(texts_to_go_on_with(others)) == expected
