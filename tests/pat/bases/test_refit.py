@@ -25,6 +25,7 @@ from pat.data.calibration import Calibration
 from pat.errors import UserError
 from pat.io.artefacts import check_folder, read_json
 from pat.training.tuning import tune
+from tests.kit.pairs import all_pairs
 from tests.kit.pruning_inputs import calibration, write_base, write_text
 from tests.kit.stock_models import reload
 from tests.kit.tiny_models import random_tokens, tiny_model
@@ -69,15 +70,19 @@ def test_the_ridges_that_are_named_are_tried_and_told_of_both_texts(tmp_path: Pa
     assert record["provenance"]["settings"]["ridges"] == [1e-4, 1e6]
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma-untied", "llama-grouped-tied", "qwen3-moe"])
-@pytest.mark.parametrize("way", range(2 * len(RIDGES)))
-def test_a_fit_is_judged_by_what_the_written_model_says(name: str, way: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "seen", "ridge"), all_pairs(["llama", "gemma-untied", "llama-grouped-tied", "qwen3-moe"], ["unpruned", "pruned"], RIDGES)
+)
+def test_a_fit_is_judged_by_what_the_written_model_says(
+    name: str, seen: str, ridge: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each of the ways to fit, taken as if it were the best; the written model is loaded and cut anew."""
-    take = _tried
+    take, way = _tried, list(product(("unpruned", "pruned"), RIDGES)).index((seen, ridge))
     monkeypatch.setattr("pat.bases.refit._tried", lambda *given: list(take(*given))[way : way + 1])
     monkeypatch.setattr("pat.bases.refit.helps", lambda *_given: True)
     write_base(name, tmp_path / "base")
     record = refit_readers(tmp_path / "base", "leading", 0.25, 4, calibration(tmp_path), tmp_path / "refitted")
+    assert (record["seen"], record["ridge"]) == (seen, ridge)
     assert record["best_perplexity"] == pytest.approx(record["text"]["calibration, held out"]["least-squares"], rel=1e-5)
 
 
