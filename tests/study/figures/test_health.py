@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from pat.errors import UserError
 from pat.training.health import histogram, undecided
 from study.figures import command, health
-from study.figures.style import figure, save
+from study.figures.style import figure
 from study.results.milestones import is_healthy, is_shock, verdict
 
 runner = CliRunner()
@@ -48,12 +48,21 @@ def write_run(folder: Path, masked: bool = True, **changes: Any) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run's record and its figure beside something else; no test changes it."""
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "mine.txt").write_text("mine")
+    health.write_health(write_run(folder), "a run", folder)
+    return folder
+
+
 @pytest.mark.parametrize(("largest", "scale"), [(0.005, "linear"), (3.0, "symlog")])
-def test_small_terms_of_the_loss_stand_on_an_axis_with_round_numbers(largest: float, scale: str, tmp_path: Path) -> None:
+def test_small_terms_of_the_loss_stand_on_an_axis_with_round_numbers(largest: float, scale: str) -> None:
     steps = [entry(step) | {"identity_loss": largest * step / 150} for step in (50, 100, 150)]
     with figure(7.0, 8.0) as drawing:
         health.draw({"hidden_size": 96, "width": 72, "health": HEALTH}, pd.DataFrame(steps), drawing, "run")
-        save(drawing, tmp_path, "health")
+        drawing.draw_without_rendering()
         (terms,) = [axes for axes in drawing.axes if axes.get_title(loc="left").startswith("Other loss terms")]
     assert terms.get_yscale() == scale and all("times" not in label.get_text() for label in terms.get_yticklabels())
 
@@ -116,20 +125,16 @@ def test_files_are_written_and_equal_runs_give_equal_bytes(tmp_path: Path, maske
     assert b"CreationDate" not in files["health.pdf"]
 
 
-def test_csv_holds_the_history(tmp_path: Path) -> None:
-    health.write_health(write_run(tmp_path), "a run", tmp_path / "out")
-    frame = pd.read_csv(tmp_path / "out" / "health.csv")
+def test_csv_holds_the_history(drawn: Path) -> None:
+    frame = pd.read_csv(drawn / "health.csv")
     assert list(frame.columns) == list(health.HISTORY)
     assert list(frame["step"]) == [50, 100, 150]
     assert list(frame["kept"]) == [72, 72, 72]
     assert frame["tau"].isna().tolist() == [False, True, True]
 
 
-@pytest.mark.lengthy
-def test_other_files_of_the_folder_stay(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    health.write_health(write_run(tmp_path), "a run", tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+def test_other_files_of_the_folder_stay(drawn: Path) -> None:
+    assert (drawn / "mine.txt").read_text() == "mine"
 
 
 def test_a_run_that_logged_no_step_is_drawn_as_such(tmp_path: Path) -> None:
@@ -164,16 +169,13 @@ def test_the_histogram_counts_every_channel_around_its_value() -> None:
 
 
 @pytest.mark.lengthy
-def test_a_record_from_before_operators_were_watched_is_drawn_without_them(tmp_path: Path) -> None:
+def test_a_record_from_before_operators_were_watched_is_drawn_without_them(drawn: Path, tmp_path: Path) -> None:
     fields = ("operator_distance", "down_moved", "up_moved", "instruct_gradient", "identity_gradient")
     steps = [{name: value for name, value in entry(step).items() if name not in fields} for step in (50, 100, 150)]
-    with_them, without = tmp_path / "with", tmp_path / "without"
-    for folder, logged in ((with_them, [entry(step) for step in (50, 100, 150)]), (without, steps)):
-        folder.mkdir()
-        health.write_health(write_run(folder, history=logged), "a run", folder)
-    frames = [pd.read_csv(folder / "health.csv") for folder in (with_them, without)]
+    health.write_health(write_run(tmp_path, history=steps), "a run", tmp_path)
+    frames = [pd.read_csv(folder / "health.csv") for folder in (drawn, tmp_path)]
     assert frames[0]["operator_distance"].tolist() == [0.5, 1.0, 1.5] and frames[1]["operator_distance"].isna().all()
-    heights = [matplotlib.image.imread(folder / "health.png").shape[0] for folder in (with_them, without)]
+    heights = [matplotlib.image.imread(folder / "health.png").shape[0] for folder in (drawn, tmp_path)]
     assert heights[0] > 1.2 * heights[1]
 
 
