@@ -19,6 +19,7 @@ from tests.kit.commands import outcome
 
 each_verb = pytest.mark.parametrize("command", VERBS, ids=str)
 each_command = pytest.mark.parametrize("command", COMMANDS, ids=str)
+ALL_READ = sorted({name for command in COMMANDS for name, role in command.roles.items() if role is READS})
 
 
 def state(folder: Path) -> dict[str, tuple[int, int, bytes | str]]:
@@ -35,11 +36,9 @@ def state(folder: Path) -> dict[str, tuple[int, int, bytes | str]]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with something of the user's under the name of every option that is read, and a log of its own."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    for command in COMMANDS:
-        for name, role in command.roles.items():
-            if role is READS:
-                (tmp_path / name).mkdir(exist_ok=True)
-                (tmp_path / name / "precious").write_text("mine")
+    for name in ALL_READ:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious").write_text("mine")
     return tmp_path
 
 

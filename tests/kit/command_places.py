@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Command:
     def __str__(self) -> str:
         return " ".join(self.words)
 
-    @property
+    @cached_property
     def roles(self) -> dict[str, Role]:
         return roles_of(self.function)
 
