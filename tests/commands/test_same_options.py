@@ -103,6 +103,36 @@ def test_a_column_of_nothing_is_told(
     assert code == 1 and said in told and not (tmp_path / "out").exists()
 
 
+REFIT = ["refit-readers", "--mask", "leading", "--ratio", "0.25", "--align", "4", "--calibration", "articles.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("ridges", "said"),
+    [
+        (["0"], "--ridge 0: has to be above 0 and at most 1e+06"),
+        (["nan"], "--ridge nan: has to be above 0"),
+        (["1e-3", "2e6"], "--ridge 2e+06: has to be above 0 and at most 1e+06"),
+        (["1e-6", "0.000001"], "--ridge 1e-06 1e-06: each only once"),
+    ],
+)
+def test_what_is_no_ridge_is_told(
+    ridges: list[str], said: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(files)
+    named = [word for ridge in ridges for word in ("--ridge", ridge)]
+    code, told = outcome([*REFIT, *named, "--base", "base", "--out", str(tmp_path / "out")], capsys)
+    assert code == 1 and said in told and not (tmp_path / "out").exists()
+
+
+def test_the_ridges_that_are_named_are_those_that_are_tried(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    columns = ["--calibration-column", "text=body", "--calibration-tokens", "64", "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        run([*REFIT, "--ridge", "1e-2", "--ridge", "1.2345678e-4", *columns, "--base", "base", "--out", str(tmp_path / "out")])
+    assert not ended.value.code
+    assert [way["ridge"] for way in read_json(tmp_path / "out" / "readers.json")["tried"]] == [1e-2, 1.2345678e-4] * 2
+
+
 def test_held_out_text_is_read_by_the_field_that_is_named(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(files)
     settings = json.dumps({"batch_size": 4, "perplexity_context": 16, "device": "cpu"})

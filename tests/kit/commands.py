@@ -21,6 +21,7 @@ REPEATED = (
     "--benchmark",
     "--dataset",
     "--calibration-column",
+    "--ridge",
 )
 """Options that may be given more than once."""
 

@@ -10,13 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pat.io.artefacts import check_folder, read_json
+from pat.io.artefacts import MANIFEST, check_folder, read_json
 from study.experiment.file import load_experiment
 from study.results.times import read_times, whole
 from tests.kit.children import TRIES, found_in, wait_for, wait_until
@@ -119,6 +120,7 @@ def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
     [
         ("evaluation", "limit", 2, {"evaluate", "collect"}),
         ("resources", "tune", {"mem_mb": 8000}, set()),
+        ("refit", "ridges", [1e-6, 1.2345678e-4], {"refit", "tune", "merge", "evaluate", "collect"}),
         ("tuning", "weight_decay", 0.1, {"prune tiny", "tune", "merge", "prune the tuned", "evaluate", "collect"}),
     ],
 )
@@ -128,6 +130,23 @@ def test_a_changed_setting_runs_again_what_it_touches(finished: Path, block: str
     raw[block] = {**raw.get(block, {}), key: value}
     jobs = {job for job in planned(finished, raw) if not job.startswith(("write the tables", "draw"))}
     assert {next(phase for phase in sorted(phases, key=len, reverse=True) if job.startswith(phase)) for job in jobs} == phases
+
+
+def test_a_refit_keeps_no_record_of_ridges_that_are_not_named(finished: Path) -> None:
+    """Refits of before ridges could be named have none: with one all of them would be made again, and their rows tuned again."""
+    [made] = (finished / RESULTS / "refitted").rglob(MANIFEST)
+    kept = finished / ".snakemake/metadata" / urlsafe_b64encode(made.relative_to(finished).as_posix().encode()).decode()
+    params = json.loads(kept.read_text())["params"]
+    assert params and not {"''", "()", "[]"} & set(params) and not any("ridge" in param for param in params)
+
+
+def test_named_ridges_come_to_the_command_with_all_their_digits(finished: Path) -> None:
+    raw = yaml.safe_load((ROOT / CONFIG).read_text()) | {"refit": {"ridges": [1e-6, 1.2345678e-4]}}
+    (finished / "config/named.yaml").write_text(yaml.safe_dump(raw))
+    listed = snakemake(finished, "--dry-run", "--forceall", "--printshellcmds", "--configfile", "config/named.yaml").stdout
+    (finished / "config/named.yaml").unlink()
+    [command] = [line for line in listed.splitlines() if "pat refit-readers " in line]
+    assert " --ridge 1e-06 --ridge 0.00012345678 " in command
 
 
 def test_a_changed_row_runs_its_own_cells_again(finished: Path) -> None:

@@ -181,6 +181,7 @@ rule refit_readers:
         mem_mb=plan.memory("prune"),
         runtime=plan.time("prune"),
     params:
+        **plan.bases.named_ridges(),
         base=subpath(input.base, parent=True),
         out=subpath(output[0], parent=True),
         data=plan.tunings.mask_data_option,

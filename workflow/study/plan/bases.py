@@ -11,6 +11,7 @@ from typing import Protocol
 from pat.io.artefacts import MANIFEST
 from pat.settings.jobs import TuningSettings
 from study.experiment.schema import Experiment
+from study.plan.values import repeated
 
 UNTIED = "-untied"
 
@@ -103,9 +104,18 @@ class PreparedBases:
         """Return where readers are refitted."""
         return self._refitting(wildcards).device
 
-    def ridges_option(self, wildcards: Refitted) -> str:
-        """Return the options that name the ridges to try; none where the verb's own are."""
-        return " ".join(f"--ridge {ridge:g}" for ridge in self.experiment.refit.ridges or ())
+    def ridges_option(self, wildcards: Refitted, input: object) -> str:
+        """Return the options that name the ridges to try; none where the verb's own are.
+
+        Said to be derived from the input, so that Snakemake keeps no record of their absence: refits of before there were such options
+        would be made again, and all behind them. `named_ridges` has it make a refit again whose ridges are others.
+        """
+        return repeated("--ridge", map(repr, self.experiment.refit.ridges or ()))
+
+    def named_ridges(self) -> dict[str, tuple[float, ...]]:
+        """Return what Snakemake keeps of the ridges: those that are named, and nothing where none are."""
+        ridges = self.experiment.refit.ridges
+        return {} if ridges is None else {"named": ridges}
 
     def refitting_ratio(self, wildcards: Refitted) -> str:
         """Return the ratio that readers are refitted to: the same for all rows that share the base, whose widths are the same."""
