@@ -42,7 +42,7 @@ def lacks_memory(error: BaseException) -> bool:
 def _is_of_gpu(error: BaseException) -> bool:
     import torch
 
-    if isinstance(error, torch.AcceleratorError):  # where not the allocator but a library or a kernel found no memory
+    if isinstance(error, getattr(torch, "AcceleratorError", ())):  # from torch 2.8 on: not the allocator but CUDA itself found no memory
         return FULL_GPU in str(error)
     return isinstance(error, torch.OutOfMemoryError)
 

@@ -104,6 +104,12 @@ def test_a_full_gpu_that_cuda_itself_tells_of_is_one_too_and_its_other_errors_ar
     assert memory_advice(torch.AcceleratorError("CUDA error: device-side assert triggered"), "tune") is None
 
 
+def test_a_torch_that_has_no_name_for_what_cuda_tells_still_tells_of_a_full_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "AcceleratorError")
+    assert "tuning.micro_batch_size" in (memory_advice(torch.OutOfMemoryError(GPU_MESSAGE), "tune") or "")
+    assert memory_advice(RuntimeError("shape mismatch"), "tune") is None
+
+
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
 def test_a_full_machine_names_the_memory_to_ask_for(error: BaseException) -> None:
     assert "resources.merge.mem_mb" in (memory_advice(error, "merge") or "")
