@@ -366,7 +366,8 @@ def test_more_roundings_are_drawn_where_three_do_not_account_for_the_difference(
     """A right model at half the width was refused once: its rounding made 4.2 times the largest of three."""
     divergences = iter([5.3e-3, 1.27e-3, 1.1e-3, 0.9e-3, 1.2e-3, 1.4e-3])
     monkeypatch.setattr("pat.checkpoints.fidelity.mean_kl", lambda *_: next(divergences))
-    assert merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")["kl_of_rounding"] == 1.4e-3
+    record = merge(inputs / "bf16", inputs / "adapter", tmp_path / "out")
+    assert (record["kl_of_rounding"], record["kl_roundings"]) == (1.4e-3, 5)
     assert next(divergences, None) is None, "and no more than it takes"
 
 
