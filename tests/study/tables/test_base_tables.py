@@ -37,14 +37,24 @@ def text(base: float, plain: float, refitted: float) -> dict[str, float]:
 
 
 def write_readers(
-    folder: Path, place: str, judged: tuple[float, float, float], chosen: tuple[str, float] | None, config_hash: str = HASH, **more: Any
+    folder: Path,
+    place: str,
+    judged: tuple[float, float, float],
+    chosen: tuple[str, float] | None,
+    config_hash: str = HASH,
+    second: str | None = None,
+    **more: Any,
 ) -> None:
-    """Write the record of a refit: perplexities of the whole base, of the cut with plain readers and with those written, and the choice."""
+    """Write the record of a refit: perplexities of the whole base, of the cut with plain readers and with those written, and the choice.
+
+    `second` is what the second text is called.
+    """
+    inputs = {"second_text": {"path": f"results/demo/data/text/{second}.jsonl"}} if second else {}
     ways = {("unpruned", RIDGES[0]): judged[2] + 2, ("unpruned", RIDGES[1]): judged[2] + 1, ("pruned", RIDGES[0]): 1e9}
     record = {
         "kept": list(range(72)), "applied": chosen is not None, "seen": chosen and chosen[0], "ridge": chosen and chosen[1],
         "tried": [{"seen": seen, "ridge": ridge, "perplexity": value} for (seen, ridge), value in ways.items()],
-        "text": {"calibration, held out": text(*judged)}, "provenance": {"config_hash": config_hash}, **more,
+        "text": {"calibration, held out": text(*judged)}, "provenance": {"config_hash": config_hash, "inputs": inputs}, **more,
     }  # fmt: skip
     write_json(folder / "refitted" / place / "readers.json", record)
 
@@ -82,6 +92,7 @@ def test_fits_over_seeds_are_means_with_intervals_beside_what_was_chosen(tmp_pat
     out = tables(tmp_path, *(in_basis(seed) for seed in range(3)))
     assert line(out, "fits") == {
         "Model": "tiny", "Pruned": "25 %", "Basis": "gradient, untied", "Mask": "leading", "Chosen": "unpruned, 0.001 (2); plain (1)",
+        "Second text": "–",
         "whole": "5.00 ± 0.00",
         "cut, plain": "30.00 ± 24.84",  # 4.302653 · 10 / √3
         "cut, refitted": "20.00 ± 24.84",
@@ -108,15 +119,27 @@ def test_every_fit_that_was_tried_has_a_line(tmp_path: Path) -> None:
         ]
         tried = [{"seen": seen, "ridge": ridge, "perplexity": value, "second_text": other} for seen, ridge, value, other in ways]
         place = f"tiny/pca/leading/align-auto/0.25/seed{seed}"
-        write_readers(tmp_path, place, (5.0, plain, refitted), ("unpruned", RIDGES[0]), tried=tried)
+        write_readers(tmp_path, place, (5.0, plain, refitted), ("unpruned", RIDGES[0]), second="c4", tried=tried)
     out = tables(tmp_path, in_basis(), in_basis(1))
     header, _, *rows = rows_of((out / "ridges.md").read_text().replace("\\", ""))
-    assert header == ["Model", "Pruned", "Basis", "Mask", "Fitted to", "Ridge", "held-out text", "second text", "chosen in", "seeds"]
+    assert header == [
+        "Model",
+        "Pruned",
+        "Basis",
+        "Mask",
+        "Fitted to",
+        "Second text",
+        "Ridge",
+        "held-out text",
+        "second text",
+        "chosen in",
+        "seeds",
+    ]
     assert [row[:4] for row in rows] == [["tiny", "25 %", "pca", "leading"]] * 3
     assert [row[4:] for row in rows] == [
-        ["unpruned", "1e-06", "15.00 ± 63.53", "7.00 ± 0.00", "2", "2"],  # 12.706205 · (10 / √2) / √2
-        ["unpruned", "0.001", "17.00 ± 63.53", "–", "0", "2"],
-        ["pruned", "1e-06", "50.00 ± 0.00", "60.00 ± 0.00", "0", "2"],
+        ["unpruned", "c4", "1e-06", "15.00 ± 63.53", "7.00 ± 0.00", "2", "2"],  # 12.706205 · (10 / √2) / √2
+        ["unpruned", "c4", "0.001", "17.00 ± 63.53", "–", "0", "2"],
+        ["pruned", "c4", "1e-06", "50.00 ± 0.00", "60.00 ± 0.00", "0", "2"],
     ]
     frame = pd.read_csv(out / "ridges.csv")
     assert list(frame["ridge"]) == [1e-6, 1e-3, 1e-6] and list(frame["chosen"]) == [2, 0, 0] and pd.isna(frame["second_text"][1])
@@ -136,11 +159,32 @@ def test_a_second_text_stands_beside_the_first(tmp_path: Path) -> None:
     texts = {"calibration, held out": text(5.0, 20.0, 10.0), "second text": text(6.0, 9.0, 8.0)}
     write_rotation(tmp_path, "tiny/pca/seed0", None)
     write_readers(
-        tmp_path, "tiny/pca/leading/align-auto/0.25/seed0", (5.0, 20.0, 10.0), ("pruned", RIDGES[0]), text=texts, tokens=4096, error=ERRORS
+        tmp_path,
+        "tiny/pca/leading/align-auto/0.25/seed0",
+        (5.0, 20.0, 10.0),
+        ("pruned", RIDGES[0]),
+        second="wikitext2",
+        text=texts,
+        tokens=4096,
+        error=ERRORS,
     )
     own = line(tables(tmp_path, in_basis()), "fits")
     assert (own["second text, plain"], own["second text, refitted"], own["tokens"]) == ("9.00", "8.00", "4,096")
+    assert own["Second text"] == "wikitext2"
     assert "–" not in own.values() and "–" not in (tmp_path / "tables" / "fits.md").read_text()
+
+
+def test_different_second_texts_of_seeds_have_no_mean(tmp_path: Path) -> None:
+    texts = {"calibration, held out": text(5.0, 20.0, 10.0), "second text": text(6.0, 9.0, 8.0)}
+    tried = [{"seen": "unpruned", "ridge": 1.2345678e-4, "perplexity": 10.0, "second_text": 8.0}]
+    for seed, second in enumerate(("wikitext2", "c4")):
+        write_rotation(tmp_path, f"tiny/pca/seed{seed}", None)
+        place, chosen = f"tiny/pca/leading/align-auto/0.25/seed{seed}", ("unpruned", 1.2345678e-4)
+        write_readers(tmp_path, place, (5.0, 20.0, 10.0), chosen, second=second, text=texts, tried=tried)
+    out = tables(tmp_path, in_basis(), in_basis(1))
+    own, tried_one = line(out, "fits"), line(out, "ridges")
+    assert own["Second text"] == own["second text, plain"] == tried_one["second text"] == "–" and own["cut, plain"] == "20.00 ± 0.00"
+    assert (own["Chosen"], tried_one["Ridge"]) == ("unpruned, 0.00012345678", "0.00012345678")
 
 
 def test_bases_of_other_settings_ratios_and_seeds_are_left_out(tmp_path: Path) -> None:

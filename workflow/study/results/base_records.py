@@ -87,7 +87,10 @@ class ReadError(Part):
 
 
 class Readers(BaseRecord):
-    """A base whose readers are fitted to the channels that a mask keeps at a ratio, as paths and tables have it."""
+    """A base whose readers are fitted to the channels that a mask keeps at a ratio, as paths and tables have it.
+
+    `second_text` is what the second text is called among the experiment's.
+    """
 
     mask: str
     align: str
@@ -100,6 +103,7 @@ class Readers(BaseRecord):
     text: dict[str, Cut] = {}
     error: dict[str, ReadError] = {}
     tokens: int | None = None
+    second_text: str | None = None
 
     @property
     def massive(self) -> Missed | None:
@@ -139,7 +143,9 @@ def _rotation(path: Path) -> Rotation:
 def _readers(path: Path) -> Readers:
     model, basis, mask, align, ratio, seed = path.parent.parts[-6:]
     place = {"model": model, "basis": basis, "mask": mask, "align": align.removeprefix("align-"), "ratio": ratio}
-    return _read(Readers, path, "refit-readers", place | {"seed": seed.removeprefix("seed")})
+    second = read_record(path).get("provenance", {}).get("inputs", {}).get("second_text")
+    named = {"second_text": Path(second["path"]).stem} if second else {}
+    return _read(Readers, path, "refit-readers", place | named | {"seed": seed.removeprefix("seed")})
 
 
 def _read(form: type[Found], path: Path, verb: str, place: Mapping[str, object]) -> Found:

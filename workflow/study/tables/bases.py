@@ -21,7 +21,7 @@ from study.tables.layouts import HOLE, Layout
 PLAIN = "plain"
 PLACE = ("Model", "Pruned", "Basis", "Mask")
 """The headings of where a fit stands."""
-OF_SECOND_TEXT = "second text: the first of data.text, on which nothing is fitted or chosen"
+OF_SECOND_TEXT = "second text: one of data.text, on which nothing is fitted or chosen"
 RATIOS = {"ratio": 4, "refitted_over_plain": 3, "massive_missed_plain": 4, "massive_missed_refitted": 4}
 """Digits of figures that are no perplexity; a perplexity has two."""
 OVER_SEEDS = "±: 95 % interval of the mean over seeds (Student t). Each seed has its own rows of the calibration text, those held out too."
@@ -76,9 +76,10 @@ def fits(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFr
             "tokens_held_out": _same(it.text[HELD_OUT].tokens for it in seeds),
             "seeds": len(seeds),
         }
-        body.append([*_place(one), _chosen(seeds), *_entries(figures), *map(_count, counts.values())])
-        frames.append({**_named(one), "chosen": _chosen(seeds), **counts, **_columns(figures)})
-    header = [*PLACE, "Chosen", "whole", "cut, plain", "cut, refitted", "refitted / plain", "second text, plain",
+        second = _second_text(seeds)
+        body.append([*_place(one), _chosen(seeds), second or HOLE, *_entries(figures), *map(_count, counts.values())])
+        frames.append({**_named(one), "chosen": _chosen(seeds), "second_text": second, **counts, **_columns(figures)})
+    header = [*PLACE, "Chosen", "Second text", "whole", "cut, plain", "cut, refitted", "refitted / plain", "second text, plain",
               "second text, refitted", "missed of massive tokens, plain", "and refitted", "channels", "tokens", "tokens held out",
               "seeds"]  # fmt: skip
     caption = (
@@ -94,7 +95,7 @@ def fits(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFr
         f"{OF_SECOND_TEXT}; channels: those that are kept; tokens: those that the readers are fitted to.",
         *_over_seeds(lines),
     ]
-    return _laid_out(caption, header, body, 5, notes), _frame(frames, counts)
+    return _laid_out(caption, header, body, 6, notes), _frame(frames, counts)
 
 
 def ridges(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.DataFrame] | None:
@@ -102,33 +103,39 @@ def ridges(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.Data
     body, frames = list[list[str]](), []
     lines = _lines((it for it in records if it.tried), _place_of_fit)
     for seeds in lines:
-        one = seeds[0]
+        one, second = seeds[0], _second_text(seeds)
         for way in dict.fromkeys((it.seen, it.ridge) for record in seeds for it in record.tried):
             tried = [{(it.seen, it.ridge): it for it in record.tried}.get(way) for record in seeds]
             figures = {
                 "held_out": _mean(None if it is None else it.perplexity for it in tried),
-                "second_text": _mean(None if it is None else it.second_text for it in tried),
+                "second_text": _mean(None if it is None or second is None else it.second_text for it in tried),
             }
             counts = {"chosen": sum((it.seen, it.ridge) == way for it in seeds), "seeds": len(seeds)}
-            body.append([*_place(one), way[0], f"{way[1]:g}", *_entries(figures), *map(_count, counts.values())])
-            frames.append({**_named(one), "fitted_to": way[0], "ridge": way[1], **counts, **_columns(figures)})
+            body.append([*_place(one), way[0], second or HOLE, f"{way[1]}", *_entries(figures), *map(_count, counts.values())])
+            frames.append({**_named(one), "fitted_to": way[0], "second": second, "ridge": way[1], **counts, **_columns(figures)})
     if not lines:
         return None
-    header = [*PLACE, "Fitted to", "Ridge", "held-out text", "second text", "chosen in", "seeds"]
+    header = [*PLACE, "Fitted to", "Second text", "Ridge", "held-out text", "second text", "chosen in", "seeds"]
     caption = f"{experiment}: perplexity with every fit of readers that was tried, before any tuning; lower is better."
     notes = [
         "Fitted to the stream of the unpruned base, or to that of the pruned one behind readers that are fitted already.",
         "held-out text: calibration text that nothing is fitted to, which chooses; table fits has it without a fit.",
         "Measured before the model is written in the base's precision, and so not to the last digit what table fits has.",
-        f"{OF_SECOND_TEXT}.",
+        f"{OF_SECOND_TEXT}; chosen in: how many seeds, none at any ridge where the readers stay plain.",
         *_over_seeds(lines),
     ]
-    return _laid_out(caption, header, body, 5, notes), pd.DataFrame(frames)
+    return _laid_out(caption, header, body, 6, notes), pd.DataFrame(frames)
 
 
 def _place_of_fit(record: Readers) -> tuple[str | float, ...]:
     """Return what the seeds of a line of fits have in common."""
     return record.model, record.ratio, record.basis, record.mask, record.align
+
+
+def _second_text(seeds: Sequence[Readers]) -> str | None:
+    """Return what the second text of a line is called; None where there is none, or seeds have different ones."""
+    found = {it.second_text for it in seeds}
+    return found.pop() if len(found) == 1 else None
 
 
 def _place(record: Readers) -> list[str]:
@@ -158,7 +165,8 @@ def _frame(lines: Sequence[Mapping[str, object]], counts: Iterable[str]) -> pd.D
 
 def _of_fit(seeds: Sequence[Readers]) -> dict[str, Estimate | None]:
     """Return the figures of one line, in the order of its columns."""
-    judged, second = [it.text[HELD_OUT] for it in seeds], [it.text.get(SECOND_TEXT) for it in seeds]
+    judged, named = [it.text[HELD_OUT] for it in seeds], _second_text(seeds)
+    second = [it.text.get(SECOND_TEXT) if named else None for it in seeds]
     massive = [it.massive for it in seeds]
     return {
         "whole": _mean(it.base for it in judged),
@@ -188,7 +196,7 @@ def _mean(values: Iterable[float | None]) -> Estimate | None:
 
 
 def _way(seen: str, ridge: float) -> str:
-    return f"{seen}, {ridge:g}"
+    return f"{seen}, {ridge}"
 
 
 def _chosen(seeds: Sequence[Readers]) -> str:
