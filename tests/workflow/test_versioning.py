@@ -261,7 +261,7 @@ def test_a_push_and_a_pull_that_are_killed_half_way_go_on_with_the_same_command(
     assert "missing or damaged in the remote" in restore(clone(source, folder), expect=1)
     dvc(source, "push")
     assert any(pull_is_killed() for _ in range(TRIES))
-    restore(folder)
+    dvc(folder, "pull")
     assert contents(folder) == contents(workspace)
 
 
@@ -286,7 +286,7 @@ def test_a_full_disk_at_the_remote_ends_the_push_and_the_next_one_goes_on(worksp
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     dvc(source, "push")
     folder = clone(source, tmp_path / "clone")
-    restore(folder)
+    dvc(folder, "pull")
     assert contents(folder) == contents(workspace)
 
 
@@ -320,7 +320,7 @@ def test_an_object_store_serves_as_well(workspace: Path, tmp_path: Path, monkeyp
         dvc(source, "push")
         assert "in sync" in dvc(source, "status", "--cloud").stdout
         folder = clone(source, tmp_path / "clone")
-        restore(folder)
+        dvc(folder, "pull")
         assert contents(folder) == contents(workspace)
     finally:
         server.stop()
