@@ -22,7 +22,8 @@ from pat.benchmark.settings import CHECKPOINT_BYTES, MergeBenchmark, ModelShape,
 from pat.benchmark.widths import narrowed_at, tell_budgets
 from pat.checkpoints import checkpoint
 from pat.checkpoints.merge import merge
-from pat.data.calibration import SEQUENCE_LENGTH, SEQUENCES, Calibration
+from pat.data.calibration import Calibration
+from pat.data.calibration_size import SEQUENCE_LENGTH, SEQUENCES
 from pat.errors import SettingError, UserError
 from pat.io import artefacts
 from pat.io.marks import KINDS, check_replaceable

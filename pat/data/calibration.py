@@ -15,18 +15,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from pat.data.calibration_size import SEQUENCE_LENGTH, default_tokens
 from pat.data.chat import chat_text
 from pat.data.opening import opens_texts
 from pat.data.rows import TOOLS, Columns, Row, as_document, read_rows
 from pat.errors import UserError
 from pat.io.progress import Progress, say
 
-SEQUENCE_LENGTH = 2048
-SEQUENCES = 128
 FEWEST_TOKENS = 8
 """Less is no text: the quarter that is kept back would have nothing to predict."""
-TOKENS_A_CHANNEL = 256
-"""Narrow models need less text than SliceGPT's: its estimate is as good with as many tokens for each channel."""
 TOKENS_AT_ONCE = 8192
 CHECK_TOKENS = 4096
 """Text that nothing is fitted on: with as much, a perplexity of two almost equal models is compared to a thousandth."""
@@ -107,7 +104,7 @@ def blocks(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, length:
 def blocks_for(model_config: Any, calibration: Calibration, tokenizer: PreTrainedTokenizerBase) -> Blocks:
     """Return as much text as the statistics of the stream need, in blocks of 2048 tokens or of the model's context."""
     length = min(SEQUENCE_LENGTH, model_config.max_position_embeddings)
-    return blocks(calibration, tokenizer, length, _default_tokens(model_config))
+    return blocks(calibration, tokenizer, length, default_tokens(model_config.hidden_size))
 
 
 def blocks_and_check(model_config: Any, calibration: Calibration, tokenizer: PreTrainedTokenizerBase) -> tuple[Blocks, Blocks]:
@@ -117,7 +114,7 @@ def blocks_and_check(model_config: Any, calibration: Calibration, tokenizer: Pre
     """
     text = blocks_for(model_config, calibration, tokenizer)
     length = text.ids_NT.shape[1]
-    tokens = calibration.tokens or _default_tokens(model_config)
+    tokens = calibration.tokens or default_tokens(model_config.hidden_size)
     longer = blocks(replace(calibration, tokens=None), tokenizer, length, tokens + length + CHECK_TOKENS)
     start = -(-tokens // length)
     check = Blocks(longer.ids_NT[start:], longer.mask_NT[start:])
@@ -131,10 +128,6 @@ def _with_openings(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: i
         return ids
     pair = 2 * length - 1
     return [token for start in range(0, len(ids), pair) for token in (opening, *ids[start : start + pair])]
-
-
-def _default_tokens(model_config: Any) -> int:
-    return min(SEQUENCES * SEQUENCE_LENGTH, TOKENS_A_CHANNEL * int(model_config.hidden_size))
 
 
 def _tokens(place: str, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -12,7 +12,10 @@ ON_GPU = {
     "evaluate": "set evaluation.batch_size lower, evaluation.precision: bf16, or evaluation.perplexity_context lower",
     "benchmark": "set the benchmark's batch_sizes or batch_size lower",
 }
-ON_MACHINE = {"prune": "prune.writer_tokens lower, where writers are refitted"}
+ON_MACHINE = {
+    "prune": "prune.writer_tokens lower, where writers are refitted",
+    "refit-readers": "fewer refit.ridges (by hand --ridge), where they are more than two",
+}
 PHASES = {"search-rate": "tune", "rotate": "prune", "refit-readers": "prune", "prepare": "prune", "import-model": "prepare"}
 """Verbs that are not named after the block of `resources` that they run under."""
 REFUSED_BY_CPU = ("can't allocate memory", "not enough memory")

@@ -184,6 +184,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "methods.lora.pat.readers: has no effect: the method 'lora' trains no mask",
     ),
     (
+        changed("methods", "pat-g", value=...) | {"refit": {"ridges": [1e-3]}},
+        "refit.ridges: has no effect: no row refits readers (pat.readers: least-squares); remove it",
+    ),
+    (
         changed("resources", "tune", "gpu", value=3),
         "resources.tune.gpu: 3 is not allowed: models.tiny's batch_size 4 cannot be shared by 3",
     ),

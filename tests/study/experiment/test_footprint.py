@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,20 @@ def test_parameters_are_those_published(shape: str, published: int) -> None:
 
 def test_lora_on_every_linear_layer_of_llama_has_the_papers_trainable_parameters() -> None:
     assert footprint.lora_parameters(LLAMA, rank=64) == 159_907_840
+
+
+def test_a_refit_of_readers_holds_a_map_a_norm_and_ridge_and_streams_of_its_text() -> None:
+    """Of 512 channels 256 · 512 tokens in fp32 are 268.4 MB a stream, and 9 norms' maps to 384 of them 14.2 MB a ridge."""
+    shape = ModelShape(vocab_size=1000, hidden_size=512, layers=4, heads=4, intermediate_size=1024)
+    needed = {ridges: footprint.reader_refitting_mb(shape, 0.25, 64, ridges, tied=False) for ridges in (1, 2, 20, 30)}
+    stream, maps = 256 * 512 * 512 * 4 / 1e6, 9 * 512 * 384 * 8 / 1e6
+    assert needed == {1: ceil(2 * maps + 2 * stream), 2: 566, 20: 566, 30: ceil(30 * maps + stream)}
+    assert footprint.reader_refitting_mb(shape, 0.25, 64, 30, tied=True) == ceil(30 * maps * 8 / 9 + stream)
+
+
+def test_where_a_ratio_comes_to_no_width_all_channels_are_counted() -> None:
+    whole = footprint.reader_refitting_mb(LLAMA, 0.0, "auto", 2, tied=False)
+    assert footprint.reader_refitting_mb(LLAMA, 0.999, "auto", 2, tied=False) == whole
 
 
 @pytest.mark.parametrize(("recomputed", "neurons"), [(False, 344), ("feed-forward", 344), ("feed-forward", 1024)])

@@ -114,6 +114,7 @@ def test_a_torch_that_has_no_name_for_what_cuda_tells_still_tells_of_a_full_gpu(
 def test_a_full_machine_names_the_memory_to_ask_for(error: BaseException) -> None:
     assert "resources.merge.mem_mb" in (memory_advice(error, "merge") or "")
     assert "resources.prune.mem_mb higher, or prune.writer_tokens lower" in (memory_advice(error, "prune") or "")
+    assert "resources.prune.mem_mb higher, or fewer refit.ridges (by hand --ridge)" in (memory_advice(error, "refit-readers") or "")
     assert "resources.tune.mem_mb" in (memory_advice(error, "search-rate") or "")
 
 

@@ -14,10 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from pat.benchmark.settings import ModelShape
-from pat.errors import UserError
+from pat.data import calibration_size
+from pat.errors import SettingError, UserError
 from pat.families.known import FAMILIES, is_told_by_sizes
 from pat.io.artefacts import read_json
-from pat.models.on_paper import PaperModel
+from pat.models.on_paper import Align, PaperModel
+from pat.models.width import target_width
 from pat.models.writer_streams import default_tokens, pinned_bytes, stream_bytes
 from pat.settings.fields import BYTES, FP32_BYTES, GIB, Precision
 from pat.settings.jobs import EvaluationSettings, PretrainSettings, Recomputed, TuningSettings
@@ -47,6 +49,10 @@ ITEM_TOKENS = 6 * 256
 """Four or five choices and a generated answer, each behind its prompt."""
 REFIT_PASSES = 5
 """Forward passes of a refit of writers: one of the whole model, less than three of the pruned one, and what judges them."""
+FITS_AT_ONCE = 2
+"""Fits of readers in memory at least: the best one, and the one that is made or judged."""
+MAP_BYTES = 8
+"""A number of a fit's maps, in fp64."""
 MARGIN = 2.0
 """Machines differ, and a job that is cut off costs more than one that ends early."""
 SHORTEST_MIN = 60
@@ -182,6 +188,27 @@ def refitting_mb(shape: Shape, tokens: int | None, *, on_gpu: bool) -> int:
     if on_gpu:
         return _mb(pinned_bytes(streams, paper.hidden_size, number_bytes))
     return _mb(streams + COPIES * paper.parameters * number_bytes)
+
+
+def reader_refitting_mb(shape: Shape, ratio: float, align: Align, ridges: int, *, tied: bool) -> int:
+    """Return the memory that a refit of readers for a cut at a ratio, with so many ridges tried, needs beside one model: text and maps.
+
+    Fits to the unpruned stream are there for all ridges at once, beside that stream; later ones are made one by one, beside both streams.
+    They lie in the machine's memory, whatever the device. `tied` says whether embedding and head are one matrix, which has no map.
+    """
+    number_bytes = BYTES[measured_in(parameters_of(shape))]
+    stream = calibration_size.default_tokens(shape.hidden_size) * shape.hidden_size * number_bytes
+    sites = len(FAMILIES[shape.family].sites(shape.layers)) - tied
+    maps = MAP_BYTES * sites * shape.hidden_size * _width_left(shape, ratio, align)
+    return _mb(max(ridges * maps + stream, FITS_AT_ONCE * maps + 2 * stream))
+
+
+def _width_left(shape: Shape, ratio: float, align: Align) -> int:
+    """Return how many channels a ratio leaves; all where it comes to no width, which the job that cuts tells."""
+    try:
+        return target_width(shape.hidden_size, shape.heads, ratio, align)
+    except SettingError:
+        return shape.hidden_size
 
 
 def pretraining_mb(settings: PretrainSettings, *, on_gpu: bool) -> int:

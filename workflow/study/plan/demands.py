@@ -6,22 +6,26 @@ one as soon as it is fetched. The arithmetic is experiment/footprint.py's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pat.models.on_paper import Align
 from pat.settings.jobs import PretrainSettings, PruneSettings
 from study.experiment import footprint
 from study.experiment.footprint import Shape
-from study.experiment.refits import refit_of
+from study.experiment.refits import number_of_ridges, refit_of
 from study.experiment.schema import Experiment
+from study.plan.bases import UNTIED, PreparedBases
 from study.sources.resources import PhaseResources
 
 LEAST_MB = 4000
 LEAST_MIN = footprint.SHORTEST_MIN
 ON_GPU = ("pretrain", "tune", "prune", "evaluate", "benchmark")
 """Phases that work on a GPU where there is one."""
+DISTINCT = ("model", "row", "shape", "basis", "mask", "align", "ratio")
+"""Wildcards that can change what a phase's job asks for."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,21 @@ class Demand:
 class Demands:
     """The demands of one experiment's jobs. `models` is where its base models lie; the sets are counted where they are there already."""
 
-    def __init__(self, experiment: Experiment, models: Path, instructions: Path, tasks: list[Path]) -> None:
+    def __init__(self, experiment: Experiment, bases: PreparedBases, models: Path, instructions: Path, tasks: list[Path]) -> None:
         self.experiment = experiment
+        self.bases = bases
         self.models = models
         self.instructions = instructions
         self.tasks = tasks
         self._known: dict[tuple[object, ...], Demand] = {}
 
     def of(self, phase: str, wildcards: Any) -> Demand:
-        """Return what a job of a phase asks for at its first attempt; seeds and ratios do not change it.
+        """Return what a job of a phase asks for at its first attempt; seeds do not change it.
 
         What is known of a model may become more: one that is fetched or imported in this run has no size before.
         """
         shape = self._shape(wildcards)
-        key = (phase, shape is None, *(getattr(wildcards, name, None) for name in ("model", "row", "shape")))
+        key = (phase, shape is None, *(getattr(wildcards, name, None) for name in DISTINCT))
         if key not in self._known:
             self._known[key] = self._demand(phase, wildcards, shape)
         return self._known[key]
@@ -91,9 +96,11 @@ class Demands:
                 return Demand(gpu, footprint.loading_mb(parameters, settings.precision), minutes)
             case "prepare":
                 return Demand(runtime=footprint.handling_minutes(parameters))
+        plain = Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
+        if phase == "prune" and hasattr(wildcards, "mask"):  # of the jobs of this phase the refit of readers has one
+            return self._refitting_readers(wildcards, shape, plain)
         cuts = phase == "prune" and hasattr(wildcards, "row")
         refit = refit_of(self.experiment, wildcards.model, wildcards.row, shape.family) if cuts else None
-        plain = Demand(gpu, footprint.loading_mb(parameters), footprint.handling_minutes(parameters))
         return plain if refit is None else self._refitting(wildcards, shape, refit, plain, on_gpu=on_gpu)
 
     def _refitting(self, wildcards: Any, shape: Shape, refit: PruneSettings, plain: Demand, *, on_gpu: bool) -> Demand:
@@ -102,6 +109,14 @@ class Demands:
         threads = self.experiment.tune_job(wildcards.model, wildcards.row).tuning.threads
         more_mb = footprint.refitting_mb(shape, tokens, on_gpu=on_gpu)
         return Demand(plain.gpu, plain.mem_mb + more_mb, footprint.refitting_minutes(shape, tokens, threads, on_gpu=on_gpu))
+
+    def _refitting_readers(self, wildcards: Any, shape: Shape, plain: Demand) -> Demand:
+        """Return what a refit of readers asks for, where a job that only handles the model asks for `plain`."""
+        ratio, ridges = float(self.bases.refitting_ratio(wildcards)), number_of_ridges(self.experiment)
+        align: Align = "auto" if wildcards.align == "auto" else int(wildcards.align)
+        tied = shape.tie_embeddings and not wildcards.basis.endswith(UNTIED)
+        more_mb = footprint.reader_refitting_mb(shape, ratio, align, ridges, tied=tied)
+        return replace(plain, mem_mb=plain.mem_mb + more_mb)
 
     def _shape(self, wildcards: Any) -> Shape | None:
         if (name := getattr(wildcards, "shape", None)) and self.experiment.benchmark:

@@ -44,7 +44,7 @@ class Plan:
         self.figures = Figures(experiment, self.paths, self.data, self.benchmarks, self.cells)
         tasks = [Path(name) for name in self.data.files("tasks/")]
         models = Path(self.bases.base).parent.parent
-        self.allowances = Allowances(Demands(experiment, models, Path(self.data.instruct_file()), tasks))
+        self.allowances = Allowances(Demands(experiment, self.bases, models, Path(self.data.instruct_file()), tasks))
         self.gpu, self.memory, self.time = self.allowances.gpu, self.allowances.memory, self.allowances.time
 
     def fetched_files(self) -> list[str]:

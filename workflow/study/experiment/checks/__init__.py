@@ -12,7 +12,7 @@ from study.experiment.checks.models import budget_problems, model_problems
 from study.experiment.checks.names import name_problems
 from study.experiment.checks.rows import row_problems, seed_problems, table_problems, tuned_row_problems
 from study.experiment.checks.selection import selection_problems
-from study.experiment.checks.settings import override_problems, tuning_problems
+from study.experiment.checks.settings import override_problems, refit_problems, tuning_problems
 from study.experiment.schema import Experiment
 
 CHECKS = (
@@ -25,6 +25,7 @@ CHECKS = (
     evaluation_problems,
     override_problems,
     tuning_problems,
+    refit_problems,
     model_problems,
     budget_problems,
     benchmark_problems,

@@ -91,6 +91,15 @@ def tuning_problems(experiment: Experiment) -> Iterator[str]:
                     yield f"methods.{row}.tuning: searches its learning rate among {found}, the row {first!r} among {expected}: must agree"
 
 
+def refit_problems(experiment: Experiment) -> Iterator[str]:
+    """Check that there are readers to refit where the experiment says how."""
+    if experiment.refit.ridges is None:
+        return
+    readers = [taken(experiment.readers_of, model, row) for model in experiment.models for row in experiment.known_rows]
+    if all(one == "plain" for one in readers):  # of a row that is refused nobody knows
+        yield "refit.ridges: has no effect: no row refits readers (pat.readers: least-squares); remove it"
+
+
 def _spread(model: str, row: str, method: Method, tuning: TuningSettings, gpus: int) -> Iterator[str]:
     """Check that GPUs can have equal shares of a batch, and that shards have several to lie on and a method that can be sharded."""
     micro = tuning.known_micro_batch_size
