@@ -11,7 +11,8 @@ import pytest
 
 from tests.kit.children import HANGS_AFTER_S, child, wait_for
 
-SLEEPS = f"import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep({HANGS_AFTER_S})"
+SLEEPS = f"import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); [time.sleep(0.05) for _ in range({HANGS_AFTER_S * 20})]"
+"""Short sleeps: a signal that comes just before a sleep begins is looked at when that ends, and of one sleep the test would see the end."""
 
 
 @pytest.mark.parametrize("inherited", [signal.SIG_IGN, signal.default_int_handler], ids=["ignored", "handled"])
