@@ -129,12 +129,13 @@ def needed(ratio: float | None) -> float:
 
 def ridges_of(ridges: list[float] | None) -> tuple[float, ...]:
     """Return the ridges that --ridge names, none where it is not given. Raises UserError on one that is no ridge, or is given twice."""
-    for ridge in ridges or ():
+    named = tuple(ridges or ())
+    for ridge in named:
         if not 0 < ridge <= LARGEST_FACTOR:
             raise UserError(f"--ridge {ridge:g}: has to be above 0 and at most {LARGEST_FACTOR:g}")
-    if len(set(ridges or ())) < len(ridges or ()):
-        raise UserError(f"--ridge {' '.join(f'{ridge:g}' for ridge in ridges or ())}: each only once")
-    return tuple(ridges or ())
+    if len(set(named)) < len(named):
+        raise UserError(f"--ridge {' '.join(f'{ridge:g}' for ridge in named)}: each only once")
+    return named
 
 
 def aligned(align: str) -> int | Literal["auto"]:

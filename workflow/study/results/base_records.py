@@ -86,11 +86,26 @@ class ReadError(Part):
     massive: Missed | None = None
 
 
-class Readers(BaseRecord):
-    """A base whose readers are fitted to the channels that a mask keeps at a ratio, as paths and tables have it.
+class Input(Part):
+    """A file that a base was made from."""
 
-    `second_text` is what the second text is called among the experiment's.
-    """
+    path: Path
+
+
+class Inputs(Part):
+    """The files that a refit read: the second text, where it had one."""
+
+    second_text: Input | None = None
+
+
+class Origin(Part):
+    """What the tables read of how a refit was made."""
+
+    inputs: Inputs = Inputs()
+
+
+class Readers(BaseRecord):
+    """A base whose readers are fitted to the channels that a mask keeps at a ratio, as paths and tables have it."""
 
     mask: str
     align: str
@@ -103,7 +118,13 @@ class Readers(BaseRecord):
     text: dict[str, Cut] = {}
     error: dict[str, ReadError] = {}
     tokens: int | None = None
-    second_text: str | None = None
+    provenance: Origin = Origin()
+
+    @property
+    def second_text(self) -> str | None:
+        """What the second text is called among the experiment's; None where there was none."""
+        second = self.provenance.inputs.second_text
+        return None if second is None else second.path.stem
 
     @property
     def massive(self) -> Missed | None:
@@ -143,9 +164,7 @@ def _rotation(path: Path) -> Rotation:
 def _readers(path: Path) -> Readers:
     model, basis, mask, align, ratio, seed = path.parent.parts[-6:]
     place = {"model": model, "basis": basis, "mask": mask, "align": align.removeprefix("align-"), "ratio": ratio}
-    second = read_record(path).get("provenance", {}).get("inputs", {}).get("second_text")
-    named = {"second_text": Path(second["path"]).stem} if second else {}
-    return _read(Readers, path, "refit-readers", place | named | {"seed": seed.removeprefix("seed")})
+    return _read(Readers, path, "refit-readers", place | {"seed": seed.removeprefix("seed")})
 
 
 def _read(form: type[Found], path: Path, verb: str, place: Mapping[str, object]) -> Found:

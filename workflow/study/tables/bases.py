@@ -104,8 +104,9 @@ def ridges(records: Sequence[Readers], experiment: str) -> tuple[Layout, pd.Data
     lines = _lines((it for it in records if it.tried), _place_of_fit)
     for seeds in lines:
         one, second = seeds[0], _second_text(seeds)
-        for way in dict.fromkeys((it.seen, it.ridge) for record in seeds for it in record.tried):
-            tried = [{(it.seen, it.ridge): it for it in record.tried}.get(way) for record in seeds]
+        of_seeds = [{(it.seen, it.ridge): it for it in record.tried} for record in seeds]
+        for way in dict.fromkeys(way for ways in of_seeds for way in ways):
+            tried = [ways.get(way) for ways in of_seeds]
             figures = {
                 "held_out": _mean(None if it is None else it.perplexity for it in tried),
                 "second_text": _mean(None if it is None or second is None else it.second_text for it in tried),
